@@ -1,0 +1,181 @@
+// Tiles of up to 16 rows x 16 columns on AMX, for quantised and for bfloat16 weights: several times the arithmetic
+// of AVX-512. Panels are already what AMX wants; activations lie row by row for it.
+//
+// Quantised: integer dot products are exact and groups are scaled and added as in panel.h, so a row has the same
+// bits here and there. bfloat16: activations are rounded to bfloat16 too and all numbers of rows come here, since
+// the sums are rounded differently from those of fused multiply-adds.
+#pragma once
+#if defined(__AMX_INT8__)
+#include <immintrin.h>
+#include <string.h>
+
+#include "panel.h"
+
+namespace tgi {
+
+// Values of k that one tile instruction takes from a group.
+static inline int amx_depth(int group) { return group % 64 == 0 ? 64 : group % 32 == 0 ? 32 : 16; }
+
+// Tile instructions read memory behind the compiler's back: what was written there must be there.
+static inline void written(const void* memory) { asm volatile("" : : "r"(memory) : "memory"); }
+
+constexpr int kAmxHalves = 32;  // values of k that one tile of bfloat16 takes
+
+// Sixteen numbers to bfloat16, to nearest, ties to even; not-a-number stays one.
+static inline void store_halves(uint16_t* to, F x) {
+  const I bits = _mm512_castps_si512(x);
+  const I odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+  const I rounded = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), odd);
+  const I none = _mm512_or_si512(bits, _mm512_set1_epi32(64 << 16));
+  const I chosen = _mm512_mask_blend_epi32(_mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q), rounded, none);
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm512_cvtepi32_epi16(_mm512_srli_epi32(chosen, 16)));
+}
+
+// The shapes of the eight tiles of this thread: 0-3 sums, 4-5 activations, 6-7 weights. depth: bytes of a row of
+// activations; rows: of activations and sums.
+class AmxTiles {
+ public:
+  AmxTiles(int depth, int rows) {
+    struct {
+      uint8_t palette = 1, start_row = 0, reserved[14] = {};
+      uint16_t row_bytes[16] = {};
+      uint8_t rows[16] = {};
+    } config;
+    for (int tile = 0; tile < 8; tile++) {
+      config.row_bytes[tile] = tile == 4 || tile == 5 ? depth : 64;
+      config.rows[tile] = tile >= 6 ? depth / 4 : rows;
+    }
+    written(&config);
+    _tile_loadconfig(&config);
+  }
+  ~AmxTiles() { _tile_release(); }
+  AmxTiles(const AmxTiles&) = delete;
+};
+
+// The codes of one group as bytes [k / 4][16][4]: where they are, or unpacked into `buffer`.
+template <class Panel>
+static inline const uint8_t* amx_codes(const uint8_t* codes, int group, uint8_t* buffer) {
+  if constexpr (Panel::kStep == 4) return codes;
+  for (int k = 0; k < group; k += 8) {
+    const Bytes nibbles = load_bytes(codes + 8 * k);
+    _mm512_storeu_si512(buffer + 16 * k, low_nibbles(nibbles));
+    _mm512_storeu_si512(buffer + 16 * k + 64, high_nibbles(nibbles));
+  }
+  written(buffer);
+  return buffer;
+}
+
+constexpr size_t kAmxAhead = 4096;  // bytes fetched ahead: the tile loads of a group come all at once
+
+constexpr int kAmxRows = 8;  // with fewer, the dot product of AVX-512 is as fast
+
+constexpr int kAmxGroup = 512;  // longer groups of 4-bit codes would not fit the buffer; they take the other path
+
+// sums[m][n] += M tiles of `rows` rows times N panels. codes: of the first row, rows `row_bytes` apart; scales and
+// offsets: [M] tiles, each [group][rows]. While the tiles of one group are computed, the next
+// group is unpacked and the dot products of the group before are scaled and added.
+template <class Panel, bool ZeroPoints, int M, int N>
+static inline void amx_multiply(Sums<16, 1> (&sums)[M][N], const uint8_t* codes, size_t row_bytes,
+                                const float* scales, const int32_t* offsets, int rows, const uint8_t* w, size_t stride,
+                                int group, int groups) {
+  alignas(64) uint8_t unpacked[2][N][Panel::kStep == 4 ? 64 : kAmxGroup * 16];
+  alignas(64) int32_t dots[2][M][N][16][16];
+  const int depth = amx_depth(group);
+  const size_t bytes = Panel::group_bytes(group);
+
+  const uint8_t* codes_of[2][N];
+  const auto unpack = [&](int g) {
+    for (int n = 0; n < N; n++)
+      codes_of[g % 2][n] = amx_codes<Panel>(w + g * bytes + n * stride + kHeaderBytes, group, unpacked[g % 2][n]);
+  };
+  const auto compute = [&](int g) {
+    const auto& panel = codes_of[g % 2];
+    _tile_zero(0);
+    if constexpr (N > 1) _tile_zero(1);
+    if constexpr (M > 1) _tile_zero(2);
+    if constexpr (M > 1 && N > 1) _tile_zero(3);
+    for (int k = 0; k < group; k += depth) {
+      const uint8_t* row = codes + g * group + k;
+      _tile_loadd(4, row, row_bytes);
+      _tile_loadd(6, panel[0] + 16 * k, 64);
+      _tile_dpbsud(0, 4, 6);
+      if constexpr (N > 1) {
+        _tile_loadd(7, panel[1] + 16 * k, 64);
+        _tile_dpbsud(1, 4, 7);
+      }
+      if constexpr (M > 1) {
+        _tile_loadd(5, row + 16 * row_bytes, row_bytes);
+        _tile_dpbsud(2, 5, 6);
+        if constexpr (N > 1) _tile_dpbsud(3, 5, 7);
+      }
+    }
+    auto& to = dots[g % 2];
+    _tile_stored(0, to[0][0], 64);
+    if constexpr (N > 1) _tile_stored(1, to[0][1], 64);
+    if constexpr (M > 1) _tile_stored(2, to[1][0], 64);
+    if constexpr (M > 1 && N > 1) _tile_stored(3, to[1][1], 64);
+  };
+  const auto finish = [&](int g) {
+    const int height = M > 1 ? 16 : rows;  // several tiles are full ones
+    for (int n = 0; n < N; n++) {
+      const uint8_t* header = w + g * bytes + n * stride;
+      const F weight_scales = header_scales(header);
+      const I zeros = header_zeros(header);
+      for (int m = 0; m < M; m++) {
+#pragma GCC unroll 16
+        for (int r = 0; r < height; r++) {
+          const size_t at = size_t(m * groups + g) * height + r;
+          const I offset = iset(offsets[at]);
+          const I dot = _mm512_add_epi32(load_int(dots[g % 2][m][n][r]), ZeroPoints ? imul(zeros, offset) : offset);
+          // A burst of all of them would wait for free line buffers with nothing else to do meanwhile.
+          if constexpr (M == 1)  // with more tiles, the panels are read again and again and near already
+            for (size_t line = 64 * r; line < bytes; line += 64 * height) prefetch(header + kAmxAhead + line);
+          F& sum = sums[m][n].at[r][0];
+          sum = fma(to_float(dot), mul(set(scales[at]), weight_scales), sum);
+        }
+      }
+    }
+  };
+  unpack(0);
+  for (int g = 0; g < groups; g++) {
+    if (g + 1 < groups) unpack(g + 1);
+    compute(g);
+    if (g > 0) finish(g - 1);
+  }
+  finish(groups - 1);
+}
+
+// sums[m][n] = M tiles of rows of bfloat16 times N panels of bfloat16, over `count` values of k.
+template <int M, int N>
+static inline void amx_multiply_halves(Sums<16, 1> (&sums)[M][N], const uint8_t* halves, size_t row_bytes,
+                                       const uint8_t* w, size_t stride, int count) {
+  _tile_zero(0);
+  if constexpr (N > 1) _tile_zero(1);
+  if constexpr (M > 1) _tile_zero(2);
+  if constexpr (M > 1 && N > 1) _tile_zero(3);
+  for (int k = 0; k < count; k += kAmxHalves, halves += 64, w += 1024) {
+    _tile_loadd(4, halves, row_bytes);
+    _tile_loadd(6, w, 64);
+    _tile_dpbf16ps(0, 4, 6);
+    if constexpr (N > 1) {
+      _tile_loadd(7, w + stride, 64);
+      _tile_dpbf16ps(1, 4, 7);
+    }
+    if constexpr (M > 1) {
+      _tile_loadd(5, halves + 16 * row_bytes, row_bytes);
+      _tile_dpbf16ps(2, 5, 6);
+      if constexpr (N > 1) _tile_dpbf16ps(3, 5, 7);
+    }
+    if constexpr (M == 1) {  // with more, the panels are read again and again and near already
+      for (int line = 0; line < 1024; line += 64)
+        for (int n = 0; n < N; n++) prefetch(w + n * stride + kAmxAhead + line);
+    }
+  }
+  _tile_stored(0, &sums[0][0], 64);
+  if constexpr (N > 1) _tile_stored(1, &sums[0][1], 64);
+  if constexpr (M > 1) _tile_stored(2, &sums[1][0], 64);
+  if constexpr (M > 1 && N > 1) _tile_stored(3, &sums[1][1], 64);
+}
+
+}  // namespace tgi
+#endif

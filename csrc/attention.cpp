@@ -1,0 +1,516 @@
+#include "attention.h"
+
+#include <math.h>
+#include <string.h>
+
+#include <algorithm>
+#include <optional>
+#include <utility>
+
+#include "amx.h"
+#include "linear.h"
+
+namespace tgi {
+
+namespace {
+
+// Softmax state of a tile: the largest score, the sum of exponentials, the weighted values.
+struct State {
+  float largest[kMaxRows];
+  float total[kMaxRows];
+  alignas(64) float values[kMaxRows][kMaxHeadDim];
+};
+
+// Scratch of one tile.
+struct Work {
+  alignas(64) float queries[kMaxRows][kMaxHeadDim];
+  alignas(64) float scores[kMaxRows][kPiece];
+  alignas(64) uint8_t codes[kMaxRows * kMaxHeadDim];  // queries in int8, interleaved
+#if defined(__AMX_BF16__)
+  alignas(64) uint16_t half_queries[kMaxRows][kMaxHeadDim];
+  alignas(64) uint16_t half_weights[kMaxRows][kPiece];
+#endif
+  float code_scales[kMaxRows];
+  int32_t code_offsets[kMaxRows];
+  int positions[kMaxRows];
+  float slopes[kMaxRows];
+  State piece, merged;
+};
+
+constexpr int score_panels(int rows) { return rows <= 8 && kMaxRows >= 16 ? 2 : 1; }
+constexpr int value_panels(int rows) { return kMaxRows < 16 ? 1 : rows <= 4 ? 4 : rows <= 8 ? 2 : 1; }
+
+// Scores of 16 * C keys. ahead: from here to what is read next.
+template <int Type, int R, int C>
+void score_keys(const CacheShape& shape, Work& work, const uint8_t* panel, int key, ptrdiff_t ahead) {
+  Sums<R, C> sums;
+  for (int r = 0; r < R; r++)
+    for (int c = 0; c < C; c++) sums.at[r][c] = zero();
+  const size_t stride = shape.key_panel();
+  if constexpr (Type == TGI_FLOAT32) {
+    multiply<F32Panel, Rows<kMaxHeadDim>>(sums, work.queries[0], panel, stride, shape.head_dim, ahead);
+  } else if constexpr (Type == TGI_BFLOAT16) {
+    multiply<Bf16Panel, Rows<kMaxHeadDim>>(sums, work.queries[0], panel, stride, shape.head_dim, ahead);
+  } else {
+    const Tile tile{nullptr, work.codes, work.code_scales, work.code_offsets};
+    multiply_groups<Int8Panel, false>(sums, tile, panel, stride, shape.padded_dim(), 1, ahead);
+  }
+  for (int r = 0; r < R; r++)
+    for (int c = 0; c < C; c++) store(&work.scores[r][key + c * kLanes], sums.at[r][c]);
+}
+
+// What an item reads, in order: its blocks of keys, then of values, then most likely the keys of the next head.
+// Blocks lie anywhere in memory, so the processor cannot guess; `after` tells what comes kBlocksAhead later.
+struct Reads {
+  static constexpr int kBlocksAhead = 3;
+  const CacheShape& shape;
+  const uint8_t* keys;
+  const uint8_t* values;
+  const int64_t* table;  // from the first block of the piece
+  int blocks;            // of the piece
+  int kv_head;
+
+  const uint8_t* key(int block, int head) const {
+    return keys + (table[block] * shape.kv_heads + head) * shape.key_record();
+  }
+  const uint8_t* value(int block, int head) const {
+    return values + (table[block] * shape.kv_heads + head) * shape.value_record();
+  }
+  const uint8_t* key(int block) const { return key(block, kv_head); }
+  const uint8_t* value(int block) const { return value(block, kv_head); }
+  const uint8_t* after_key(int block) const {
+    const int next = block + kBlocksAhead;
+    return next < blocks ? key(next) : value(std::min(next - blocks, blocks - 1));
+  }
+  const uint8_t* after_value(int block) const {
+    const int next = block + kBlocksAhead;
+    return next < blocks ? value(next) : key(std::min(next - blocks, blocks - 1), (kv_head + 1) % shape.kv_heads);
+  }
+};
+
+// Scores of keys [begin, end) of a piece; begin is a multiple of 16.
+template <int Type, int R>
+void score_piece(const CacheShape& shape, Work& work, const Reads& reads, int begin, int end) {
+  constexpr int C = score_panels(R);
+  for (int key = begin; key < end;) {
+    const int block = key / kBlock, half = key % kBlock / kLanes;
+    const uint8_t* record = reads.key(block);
+    const ptrdiff_t ahead = reads.after_key(block) - record;
+    if (Type == TGI_INT8) {  // the scales of the values, which are needed all at once
+      const uint8_t* scales = reads.value(block) + shape.value_record() - kBlock * 4;
+      for (int line = 0; line < kBlock * 4; line += 64) prefetch(scales + line);
+    }
+    const uint8_t* panel = record + half * shape.key_panel();
+    if (C == 2 && half == 0 && key + kLanes < end) {
+      score_keys<Type, R, C>(shape, work, panel, key, ahead);
+      key += 2 * kLanes;
+    } else {
+      score_keys<Type, R, 1>(shape, work, panel, key, ahead);
+      key += kLanes;
+    }
+  }
+}
+
+template <int Type, int R, int C>
+void weigh_panels(const CacheShape& shape, Work& work, const Reads& reads, int begin, int end, int panel) {
+  using Narrow = std::conditional_t<Type == TGI_BFLOAT16, Bf16Panel, S8Panel>;
+  using Panel = std::conditional_t<Type == TGI_FLOAT32, F32Panel, Narrow>;
+  Sums<R, C> sums;
+  for (int r = 0; r < R; r++)
+    for (int c = 0; c < C; c++) sums.at[r][c] = zero();
+  const size_t stride = shape.value_panel();
+  for (int key = begin; key < end;) {
+    const int block = key / kBlock, offset = key % kBlock;
+    const int count = std::min(kBlock - offset, end - key);
+    const uint8_t* record = reads.value(block);
+    const uint8_t* from = record + panel * stride + offset / Panel::kStep * Panel::kBytes;
+    multiply<Panel, Rows<kPiece>>(sums, &work.scores[0][key], from, stride, count, reads.after_value(block) - record);
+    key += count;
+  }
+  for (int r = 0; r < R; r++)
+    for (int c = 0; c < C; c++) store(&work.piece.values[r][(panel + c) * kLanes], sums.at[r][c]);
+}
+
+// The probabilities in work.scores times the values of keys [begin, end).
+template <int Type, int R>
+void weigh_piece(const CacheShape& shape, Work& work, const Reads& reads, int begin, int end) {
+  constexpr int C = value_panels(R);
+  const int panels = shape.padded_dim() / kLanes;
+  int panel = 0;
+  for (; panel + C <= panels; panel += C) weigh_panels<Type, R, C>(shape, work, reads, begin, end, panel);
+  if constexpr (C > 1)
+    for (; panel < panels; panel++) weigh_panels<Type, R, 1>(shape, work, reads, begin, end, panel);
+}
+
+#if defined(__AMX_BF16__)
+constexpr bool kTiles = true;  // attention over a bfloat16 cache is computed by AMX, for any number of rows
+
+// The shapes of the tiles: 0 and 1 sums; 2 and 3 rows and columns of 32 values of k; 4 and 5 of what is left of the
+// head's dimensions, 6 and 7 of what is left of the last block's positions, both in pairs.
+class AttentionTiles {
+ public:
+  AttentionTiles(int rows, int dimensions, int positions) {
+    struct {
+      uint8_t palette = 1, start_row = 0, reserved[14] = {};
+      uint16_t row_bytes[16] = {};
+      uint8_t rows[16] = {};
+    } config;
+    const int pairs[8] = {0, 0, 16, 16, dimensions, dimensions, positions, positions};
+    for (int tile = 0; tile < 8; tile++) {
+      const bool left = tile == 2 || tile == 4 || tile == 6;
+      if (tile > 1 && pairs[tile] == 0) continue;
+      config.rows[tile] = tile < 2 || left ? rows : pairs[tile];
+      config.row_bytes[tile] = left ? 4 * pairs[tile] : 64;
+    }
+    written(&config);
+    _tile_loadconfig(&config);
+  }
+  ~AttentionTiles() { _tile_release(); }
+  AttentionTiles(const AttentionTiles&) = delete;
+};
+
+inline void prefetch_tile(const uint8_t* p) {
+  for (int line = 0; line < 1024; line += 64) prefetch(p + line);
+}
+
+// As score_piece.
+void score_piece_in_tiles(const CacheShape& shape, Work& work, const Reads& reads, int begin, int end) {
+  const int pairs = (shape.head_dim + 1) / 2, whole = pairs / 16;
+  constexpr size_t kStride = sizeof(work.half_queries[0]);
+  written(work.half_queries);
+  for (int key = begin; key < end;) {
+    const int block = key / kBlock, half = key % kBlock / kLanes;
+    const uint8_t* record = reads.key(block);
+    const uint8_t* after = reads.after_key(block) + half * shape.key_panel();
+    const uint8_t* panel = record + half * shape.key_panel();
+    const bool two = half == 0 && key + kLanes < end;
+    const size_t other = two ? shape.key_panel() : 0;
+    _tile_zero(0);
+    _tile_zero(1);
+    for (int c = 0; c < whole; c++) {
+      _tile_loadd(2, work.half_queries[0] + c * kAmxHalves, kStride);
+      _tile_loadd(3, panel + c * 1024, 64);
+      _tile_dpbf16ps(0, 2, 3);
+      prefetch_tile(after + c * 1024);
+      if (!two) continue;
+      _tile_loadd(3, panel + other + c * 1024, 64);
+      _tile_dpbf16ps(1, 2, 3);
+      prefetch_tile(after + other + c * 1024);
+    }
+    if (pairs % 16) {
+      _tile_loadd(4, work.half_queries[0] + whole * kAmxHalves, kStride);
+      _tile_loadd(5, panel + whole * 1024, 64);
+      _tile_dpbf16ps(0, 4, 5);
+      if (two) {
+        _tile_loadd(5, panel + other + whole * 1024, 64);
+        _tile_dpbf16ps(1, 4, 5);
+      }
+    }
+    _tile_stored(0, &work.scores[0][key], sizeof(work.scores[0]));
+    if (two) _tile_stored(1, &work.scores[0][key + kLanes], sizeof(work.scores[0]));
+    key += two ? 2 * kLanes : kLanes;
+  }
+}
+
+// As weigh_piece, on probabilities rounded to bfloat16. Blocks are taken whole from their first position on, so that
+// sums are cut at the same positions whatever the window; what lies before `begin` has no weight.
+void weigh_piece_in_tiles(const CacheShape& shape, Work& work, int rows, const Reads& reads, int begin, int seen) {
+  const int first = begin / kBlock * kBlock, end = (seen + kLanes - 1) / kLanes * kLanes;
+  for (int r = 0; r < rows; r++) {
+    for (int key = first; key < begin; key += kLanes) store_halves(&work.half_weights[r][key], zero());
+    for (int key = begin; key < end; key += kLanes) store_halves(&work.half_weights[r][key], load(&work.scores[r][key]));
+  }
+  written(work.half_weights);
+  constexpr size_t kStride = sizeof(work.half_weights[0]);
+  const size_t stride = shape.value_panel();
+  const int panels = shape.padded_dim() / kLanes;
+  for (int panel = 0; panel < panels; panel += 2) {
+    const bool two = panel + 1 < panels;
+    const size_t other = two ? stride : 0;
+    _tile_zero(0);
+    _tile_zero(1);
+    for (int key = first; key < seen; key += kBlock) {
+      const uint8_t* at = reads.value(key / kBlock) + panel * stride;
+      const uint8_t* after = reads.after_value(key / kBlock) + panel * stride;
+      if (key + kBlock <= seen) {
+        _tile_loadd(2, work.half_weights[0] + key, kStride);
+        _tile_loadd(3, at, 64);
+        _tile_dpbf16ps(0, 2, 3);
+        prefetch_tile(after);
+        _tile_loadd(3, at + other, 64);
+        _tile_dpbf16ps(1, 2, 3);
+        prefetch_tile(after + other);
+      } else {
+        _tile_loadd(6, work.half_weights[0] + key, kStride);
+        _tile_loadd(7, at, 64);
+        _tile_dpbf16ps(0, 6, 7);
+        _tile_loadd(7, at + other, 64);
+        _tile_dpbf16ps(1, 6, 7);
+      }
+    }
+    _tile_stored(0, &work.piece.values[0][panel * kLanes], sizeof(work.piece.values[0]));
+    if (two) _tile_stored(1, &work.piece.values[0][(panel + 1) * kLanes], sizeof(work.piece.values[0]));
+  }
+}
+#else
+constexpr bool kTiles = false;
+#endif
+
+// Scores [begin, end) of row r become exponentials; keys outside [first, last) are not seen. Sets largest and total.
+void softmax(const AttentionCall& call, Work& work, int r, int base, int begin, int end, int first, int last) {
+  float* scores = work.scores[r];
+  const F factor = set(call.scale), slope = set(work.slopes[r]);
+  alignas(64) static const float kCount[kLanes] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+  const F distance = add(load(kCount), set((float)(base - work.positions[r])));
+  for (int key = begin; key < end; key += kLanes) {
+    F s = mul(load(scores + key), factor);
+    if (call.soft_cap != 0) s = mul(set(call.soft_cap), tanh(mul(s, set(1.0f / call.soft_cap))));
+    if (call.slopes) s = add(s, mul(slope, add(distance, set((float)key))));
+    store(scores + key, s);
+  }
+  for (int key = begin; key < std::min(first, end); key++) scores[key] = -INFINITY;
+  for (int key = std::max(last, begin); key < end; key++) scores[key] = -INFINITY;
+  F top = set(-INFINITY);
+  for (int key = begin; key < end; key += kLanes) top = max(top, load(scores + key));
+  const float largest_score = largest(top);
+  work.piece.largest[r] = largest_score;
+  if (largest_score == -INFINITY) {
+    memset(scores + begin, 0, 4 * size_t(end - begin));
+    work.piece.total[r] = 0;
+    return;
+  }
+  F total = zero();
+  for (int key = begin; key < end; key += kLanes) {
+    const F p = exp(sub(load(scores + key), set(largest_score)));
+    store(scores + key, p);
+    total = add(total, p);
+  }
+  work.piece.total[r] = sum(total);
+}
+
+// Folds the scales of int8 values into the probabilities.
+void scale_probabilities(const CacheShape& shape, Work& work, int rows, const Reads& reads, int begin, int end) {
+  for (int key = begin; key < end; key += kLanes) {
+    const uint8_t* scales = reads.value(key / kBlock) + shape.value_record() - kBlock * 4;
+    const F s = load(reinterpret_cast<const float*>(scales) + key % kBlock);
+    for (int r = 0; r < rows; r++) {
+      const F p = load(&work.scores[r][key]);
+      store(&work.scores[r][key], if_less(zero(), p, mul(p, s), p));  // an unseen key may have no number as scale
+    }
+  }
+}
+
+float exp_of(float x) {
+  float lanes[kLanes];
+  store(lanes, exp(set(x)));
+  return lanes[0];
+}
+
+// merged = merged combined with the next piece, in order.
+void merge_row(State& merged, float largest_score, float total, const float* values, int r, int width, bool first) {
+  if (first) {
+    merged.largest[r] = largest_score;
+    merged.total[r] = total;
+    memcpy(merged.values[r], values, 4 * size_t(width));
+    return;
+  }
+  if (largest_score == -INFINITY) return;
+  if (merged.largest[r] == -INFINITY) return merge_row(merged, largest_score, total, values, r, width, true);
+  const float top = std::max(merged.largest[r], largest_score);
+  const float before = exp_of(merged.largest[r] - top), now = exp_of(largest_score - top);
+  merged.largest[r] = top;
+  merged.total[r] = merged.total[r] * before + total * now;
+  for (int d = 0; d < width; d += kLanes)
+    store(&merged.values[r][d], add(mul(load(&merged.values[r][d]), set(before)), mul(load(values + d), set(now))));
+}
+
+void write_tile(const AttentionCall& call, const StepRows& rows, const AttentionItem& item, const State& state) {
+  const int group = call.heads / call.shape.kv_heads, width = call.shape.head_dim;
+  for (int r = 0; r < item.count; r++) {
+    const int query = item.first + r;
+    const int64_t row = rows.starts[item.sequence] + query / group;
+    float* out = call.out + row * call.out_stride + (item.kv_head * group + query % group) * width;
+    const F factor = set(state.total[r]);
+    for (int d = 0; d < width; d += kLanes) {
+      const F value = div(load(&state.values[r][d]), factor);
+      width - d < kLanes ? store_part(out + d, value, width - d) : store(out + d, value);
+    }
+  }
+}
+
+void read_tile(const AttentionCall& call, const StepRows& rows, const AttentionItem& item, Work& work) {
+  const int group = call.heads / call.shape.kv_heads, width = call.shape.head_dim;
+  for (int r = 0; r < item.count; r++) {
+    const int query = item.first + r, head = item.kv_head * group + query % group;
+    const int64_t row = rows.starts[item.sequence] + query / group;
+    const float* from = call.queries + row * call.query_stride + head * width;
+    memcpy(work.queries[r], from, 4 * size_t(width));
+    if (width % 2) work.queries[r][width] = 0;  // bfloat16 keys come in pairs
+    work.positions[r] = (int)rows.positions[row];
+    work.slopes[r] = call.slopes ? call.slopes[head] : 0;
+#if defined(__AMX_BF16__)
+    if (call.shape.type == TGI_BFLOAT16)
+      for (int d = 0; d < width; d += kLanes)
+        store_halves(&work.half_queries[r][d], width - d < kLanes ? load_part(from + d, width - d) : load(from + d));
+#endif
+    if (call.shape.type == TGI_INT8)
+      quantise_group(from, width, call.shape.padded_dim(), Int8Panel::kZero, work.codes + 4 * r, 4 * item.count,
+                     work.code_scales + r, work.code_offsets + r);
+  }
+}
+
+template <int Type, int R>
+void attend_tile(const AttentionCall& call, const StepRows& rows, const AttentionItem& item, int window, Work& work) {
+  const CacheShape& shape = call.shape;
+  const int64_t* table = rows.tables + item.sequence * rows.width;
+  read_tile(call, rows, item, work);
+  const int last_key = work.positions[R - 1] + 1;
+  const int first_key = window ? std::max(0, work.positions[0] - window + 1) : 0;
+  constexpr bool kInTiles = kTiles && Type == TGI_BFLOAT16;
+#if defined(__AMX_BF16__)
+  std::optional<AttentionTiles> tiles;
+  if (kInTiles) tiles.emplace(R, (shape.head_dim + 1) / 2 % 16, (last_key % kBlock + 1) / 2);
+#endif
+  for (int piece = item.begin; piece < item.end; piece++) {
+    const int base = piece * kPiece;
+    const int begin = std::max(first_key - base, 0) / kLanes * kLanes;
+    const int seen = std::min(last_key - base, kPiece);
+    const int end = (seen + kLanes - 1) / kLanes * kLanes;
+    const Reads reads{shape,        call.keys, call.values, table + base / kBlock, (end + kBlock - 1) / kBlock,
+                      item.kv_head};
+#if defined(__AMX_BF16__)
+    if constexpr (kInTiles) score_piece_in_tiles(shape, work, reads, begin, end);
+#endif
+    if constexpr (!kInTiles) score_piece<Type, R>(shape, work, reads, begin, end);
+    for (int r = 0; r < R; r++) {
+      const int position = work.positions[r];
+      const int first = window ? std::max(0, position - window + 1) - base : 0;
+      softmax(call, work, r, base, begin, end, first, position + 1 - base);
+    }
+    if (Type == TGI_INT8) scale_probabilities(shape, work, R, reads, begin, end);
+#if defined(__AMX_BF16__)
+    if constexpr (kInTiles) weigh_piece_in_tiles(shape, work, R, reads, begin, seen);
+#endif
+    if constexpr (!kInTiles) weigh_piece<Type, R>(shape, work, reads, begin, seen);
+    for (int r = 0; r < R; r++)
+      merge_row(work.merged, work.piece.largest[r], work.piece.total[r], work.piece.values[r], r, shape.padded_dim(),
+                piece == item.begin);
+  }
+}
+
+using AttendTile = void (*)(const AttentionCall&, const StepRows&, const AttentionItem&, int, Work&);
+
+template <int Type, int... Indices>
+AttendTile tile_of_type(int rows, std::integer_sequence<int, Indices...>) {
+  static constexpr AttendTile table[] = {attend_tile<Type, Indices + 1>...};
+  return table[rows - 1];
+}
+
+AttendTile tile_for(int type, int rows) {
+  const auto counts = std::make_integer_sequence<int, kMaxRows>();
+  if (type == TGI_FLOAT32) return tile_of_type<TGI_FLOAT32>(rows, counts);
+  if (type == TGI_BFLOAT16) return tile_of_type<TGI_BFLOAT16>(rows, counts);
+  return tile_of_type<TGI_INT8>(rows, counts);
+}
+
+// A partial result: for each row largest, total and the values.
+size_t partial_floats(const CacheShape& shape, int count) { return size_t(count) * (16 + shape.padded_dim()); }
+
+void leave_partial(const CacheShape& shape, const AttentionItem& item, const State& state) {
+  for (int r = 0; r < item.count; r++) {
+    float* to = item.partial + r * (16 + shape.padded_dim());
+    to[0] = state.largest[r];
+    to[1] = state.total[r];
+    memcpy(to + 16, state.values[r], 4 * size_t(shape.padded_dim()));
+  }
+}
+
+int64_t cost(const AttentionItem& item, int keys) {
+  return int64_t(std::min(keys, (item.end - item.begin) * kPiece)) * (item.count + 4);
+}
+
+}  // namespace
+
+void plan_attention(const StepRows& rows, int heads, const CacheShape& shape, int window, int members,
+                    AttentionPlan& plan) {
+  plan.window = window;
+  plan.items.clear();
+  plan.merges.clear();
+  const int group = heads / shape.kv_heads;
+  std::vector<AttentionItem> tiles;
+  std::vector<int64_t> costs;
+  int pieces = 0;
+  for (int sequence = 0; sequence < rows.sequences; sequence++) {
+    const int64_t start = rows.starts[sequence];
+    const int queries = (int)(rows.starts[sequence + 1] - start) * group;
+    for (int first = 0; first < queries; first += kMaxRows) {
+      const int count = std::min(kMaxRows, queries - first);
+      const int low = (int)rows.positions[start + first / group];
+      const int high = (int)rows.positions[start + (first + count - 1) / group];
+      const int begin = window ? std::max(0, low - window + 1) / kPiece : 0, end = high / kPiece + 1;
+      for (int kv_head = 0; kv_head < shape.kv_heads; kv_head++) {
+        tiles.push_back({sequence, kv_head, first, count, begin, end, nullptr});
+        costs.push_back(cost(tiles.back(), high + 1 - begin * kPiece));
+      }
+      pieces += (end - begin) * shape.kv_heads;
+    }
+  }
+  if ((int)tiles.size() < 4 * members && members > 1 && pieces > (int)tiles.size()) {
+    costs.clear();
+    size_t floats = 0;
+    for (const AttentionItem& tile : tiles) {
+      const int first = (int)plan.items.size();
+      for (int piece = tile.begin; piece < tile.end; piece++) {
+        AttentionItem item = tile;
+        item.begin = piece;
+        item.end = piece + 1;
+        plan.items.push_back(item);
+        costs.push_back(cost(item, kPiece));
+        floats += partial_floats(shape, item.count);
+      }
+      plan.merges.push_back({first, (int)plan.items.size()});
+    }
+    if (plan.partials.size() < floats) plan.partials.resize(floats);
+    float* next = plan.partials.data();
+    for (AttentionItem& item : plan.items) {
+      item.partial = next;
+      next += partial_floats(shape, item.count);
+    }
+  } else {
+    plan.items = std::move(tiles);
+  }
+  int64_t total = 0, passed = 0;
+  for (int64_t c : costs) total += c;
+  plan.shares.assign(members + 1, (int)plan.items.size());
+  plan.shares[0] = 0;
+  int member = 1;
+  for (int i = 0; i < (int)costs.size() && member < members; i++) {
+    // An item goes to the member in whose share its middle lies.
+    while (member < members && (passed + costs[i] / 2) * members >= total * member) plan.shares[member++] = i;
+    passed += costs[i];
+  }
+}
+
+void attend(const AttentionCall& call, const StepRows& rows, const AttentionPlan& plan, const Member& member) {
+  Work work;
+  for (int i = plan.shares[member.index]; i < plan.shares[member.index + 1]; i++) {
+    const AttentionItem& item = plan.items[i];
+    tile_for(call.shape.type, item.count)(call, rows, item, plan.window, work);
+    if (item.partial) leave_partial(call.shape, item, work.merged);
+    else write_tile(call, rows, item, work.merged);
+  }
+  if (plan.merges.empty()) return;
+  member.barrier();
+  const int stride = 16 + call.shape.padded_dim();
+  for (int64_t m = member.begin(plan.merges.size()); m < member.end(plan.merges.size()); m++) {
+    const auto [first, last] = plan.merges[m];
+    for (int i = first; i < last; i++)
+      for (int r = 0; r < plan.items[i].count; r++) {
+        const float* part = plan.items[i].partial + r * stride;
+        merge_row(work.merged, part[0], part[1], part + 16, r, call.shape.padded_dim(), i == first);
+      }
+    write_tile(call, rows, plan.items[first], work.merged);
+  }
+}
+
+}  // namespace tgi

@@ -1,0 +1,64 @@
+// Causal attention over the paged cache.
+//
+// Keys are taken in pieces of 256, cut at multiples of 256 positions: scores, softmax and weighted values of
+// a piece, then the pieces merged in order. So a row's arithmetic depends on its own position alone, not on
+// the rows computed with it, on chunks, on what was in the cache before, or on how pieces are spread over threads.
+#pragma once
+#include <vector>
+
+#include "cache.h"
+#include "pool.h"
+
+namespace tgi {
+
+constexpr int kPiece = 256;
+constexpr int kMaxHeadDim = 256;
+
+// The rows of a step (or a slice of one), and where their sequences lie in the cache.
+struct StepRows {
+  int sequences;
+  const int64_t* starts;     // [sequences + 1] first row of each sequence, counted as `positions` is
+  const int64_t* positions;  // [rows]
+  const int64_t* tables;     // [sequences][width] blocks
+  int64_t width;
+};
+
+// A tile of queries that share a KV head, over pieces [begin, end) of their keys.
+struct AttentionItem {
+  int sequence;
+  int kv_head;
+  int first, count;  // queries of the tile: query q is row q / group of the sequence, head q % group of the KV head
+  int begin, end;    // pieces
+  float* partial;    // where a split tile leaves its part; nullptr: write the result
+};
+
+struct AttentionPlan {
+  int window = 0;  // keys a row sees up to its own; 0: all
+  std::vector<AttentionItem> items;
+  std::vector<int> shares;               // items of each member: shares[m] .. shares[m + 1]
+  std::vector<std::pair<int, int>> merges;  // ranges of items that are the pieces of one tile
+  std::vector<float> partials;
+};
+
+struct AttentionCall {
+  CacheShape shape;
+  int heads;
+  float scale;
+  float soft_cap;       // 0: none
+  const float* slopes;  // ALiBi [heads], nullptr: none
+  const uint8_t* keys;  // of the layer
+  const uint8_t* values;
+  const float* queries;  // row r, head h at r * query_stride + h * head_dim
+  size_t query_stride;
+  float* out;  // the same with out_stride
+  size_t out_stride;
+};
+
+// Cuts rows into tiles and, where tiles are few, tiles into pieces; spreads them over `members` by their cost.
+void plan_attention(const StepRows& rows, int heads, const CacheShape& shape, int window, int members,
+                    AttentionPlan& plan);
+
+// This member's share. All members must call it; it contains a barrier if tiles were split.
+void attend(const AttentionCall& call, const StepRows& rows, const AttentionPlan& plan, const Member& member);
+
+}  // namespace tgi

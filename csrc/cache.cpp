@@ -1,0 +1,91 @@
+#include "cache.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "convert.h"
+
+namespace tgi {
+namespace {
+
+// Rounds one head's numbers to int8; returns their scale.
+float quantise(const float* x, int count, int8_t* codes) {
+  float peak = 0, taint = 0;
+  for (int i = 0; i < count; i++) {
+    peak = fabsf(x[i]) > peak ? fabsf(x[i]) : peak;
+    taint += x[i] * 0.0f;
+  }
+  const float inverse = peak > 0 ? 127.0f / peak : 0.0f;
+  for (int i = 0; i < count; i++) codes[i] = (int8_t)fminf(fmaxf(nearbyintf(x[i] * inverse), -127.0f), 127.0f);
+  return peak / 127.0f + taint;
+}
+
+void store_key(const CacheShape& shape, uint8_t* record, int offset, const float* x) {
+  uint8_t* panel = record + offset / kLanes * shape.key_panel();
+  const int lane = offset % kLanes;
+  if (shape.type == TGI_FLOAT32) {
+    for (int k = 0; k < shape.head_dim; k++) reinterpret_cast<float*>(panel)[k * kLanes + lane] = x[k];
+  } else if (shape.type == TGI_BFLOAT16) {
+    auto* halves = reinterpret_cast<uint16_t*>(panel);
+    for (int k = 0; k < shape.head_dim; k++) halves[(k / 2 * kLanes + lane) * 2 + k % 2] = float_to_bfloat16(x[k]);
+  } else {
+    int8_t codes[256];
+    const float scale = quantise(x, shape.head_dim, codes);
+    uint32_t word;
+    memcpy(&word, &scale, 4);
+    word = (word & 0xffffff00u) | Int8Panel::kZero;
+    memcpy(panel + 4 * lane, &word, 4);
+    for (int k = 0; k < shape.head_dim; k++)
+      panel[kHeaderBytes + k / 4 * 64 + 4 * lane + k % 4] = (uint8_t)(codes[k] + Int8Panel::kZero);
+  }
+}
+
+void store_value(const CacheShape& shape, uint8_t* record, int offset, const float* x, bool last) {
+  const size_t stride = shape.value_panel();
+  if (shape.type == TGI_FLOAT32) {
+    for (int d = 0; d < shape.head_dim; d++)
+      reinterpret_cast<float*>(record + d / kLanes * stride)[offset * kLanes + d % kLanes] = x[d];
+  } else if (shape.type == TGI_BFLOAT16) {
+    for (int d = 0; d < shape.head_dim; d++) {
+      auto* pair = reinterpret_cast<uint16_t*>(record + d / kLanes * stride) + (offset / 2 * kLanes + d % kLanes) * 2;
+      pair[offset % 2] = float_to_bfloat16(x[d]);
+      // The kernel reads values in pairs; what a former owner left in the other half might not be a number.
+      if (last && offset % 2 == 0) pair[1] = 0;
+    }
+  } else {
+    int8_t codes[256];
+    const float scale = quantise(x, shape.head_dim, codes);
+    for (int d = 0; d < shape.head_dim; d++)
+      record[d / kLanes * stride + offset * kLanes + d % kLanes] = (uint8_t)codes[d];
+    memcpy(record + shape.padded_dim() / kLanes * stride + 4 * offset, &scale, 4);
+  }
+}
+
+}  // namespace
+
+size_t CacheShape::key_panel() const {
+  if (type == TGI_FLOAT32) return size_t(head_dim) * 64;
+  if (type == TGI_BFLOAT16) return size_t(head_dim + 1) / 2 * 64;
+  return Int8Panel::group_bytes(padded_dim());
+}
+
+size_t CacheShape::value_panel() const {
+  return size_t(kBlock) * kLanes * (type == TGI_FLOAT32 ? 4 : type == TGI_BFLOAT16 ? 2 : 1);
+}
+
+size_t CacheShape::value_record() const {
+  return padded_dim() / kLanes * value_panel() + (type == TGI_INT8 ? kBlock * 4 : 0);
+}
+
+void store_position(const CacheShape& shape, uint8_t* keys, uint8_t* values, int64_t slot, const float* key,
+                    const float* value, bool last) {
+  const int64_t block = slot / kBlock;
+  const int offset = (int)(slot % kBlock);
+  for (int head = 0; head < shape.kv_heads; head++) {
+    const size_t record = block * shape.kv_heads + head;
+    store_key(shape, keys + record * shape.key_record(), offset, key + head * shape.head_dim);
+    store_value(shape, values + record * shape.value_record(), offset, value + head * shape.head_dim, last);
+  }
+}
+
+}  // namespace tgi

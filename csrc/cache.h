@@ -1,0 +1,36 @@
+// The paged KV cache: blocks of 32 positions, each a sequence of records, one for each KV head.
+//
+// Keys lie transposed, as panels of 16 positions over the head's dimensions, so that queries times keys is
+// the same product as activations times weights and needs no sum across lanes. Values lie as panels of 16
+// dimensions over the positions. In int8 each key has a scale in its panel's header, and each value one after
+// the panels; a value's scale is folded into the probability.
+#pragma once
+#include <stddef.h>
+#include <stdint.h>
+
+#include "panel.h"
+#include "tgi.h"
+
+namespace tgi {
+
+constexpr int kBlock = 32;
+
+struct CacheShape {
+  int type;  // TGI_FLOAT32, TGI_BFLOAT16 or TGI_INT8
+  int kv_heads;
+  int head_dim;
+
+  int padded_dim() const { return (head_dim + kLanes - 1) / kLanes * kLanes; }
+  // Bytes of one panel: of 16 keys, and of 16 dimensions of 32 values.
+  size_t key_panel() const;
+  size_t value_panel() const;
+  // Bytes of one head's record in a block.
+  size_t key_record() const { return 2 * key_panel(); }
+  size_t value_record() const;
+};
+
+// Writes keys and values [kv_heads][head_dim] of one position. last: no position after it is written in this step.
+void store_position(const CacheShape& shape, uint8_t* keys, uint8_t* values, int64_t slot, const float* key,
+                    const float* value, bool last);
+
+}  // namespace tgi

@@ -1,0 +1,40 @@
+// Element types other than float32: reading and writing single values.
+#pragma once
+#include <stdint.h>
+#include <string.h>
+
+#include "tgi.h"
+
+namespace tgi {
+
+static inline float bfloat16_to_float(uint16_t h) {
+  const uint32_t bits = (uint32_t)h << 16;
+  float x;
+  memcpy(&x, &bits, 4);
+  return x;
+}
+
+// To nearest, ties to even; not-a-number stays one.
+static inline uint16_t float_to_bfloat16(float x) {
+  uint32_t bits;
+  memcpy(&bits, &x, 4);
+  if ((bits & 0x7fffffff) > 0x7f800000) return (uint16_t)(bits >> 16 | 64);
+  return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
+static inline float float16_to_float(uint16_t h) {
+  const uint32_t sign = (uint32_t)(h & 0x8000) << 16, exponent = h >> 10 & 31, mantissa = h & 1023;
+  if (exponent == 0) return (sign ? -0x1p-24f : 0x1p-24f) * (float)mantissa;
+  const uint32_t bits = sign | (exponent == 31 ? 0x7f800000u : (exponent + 112) << 23) | mantissa << 13;
+  float x;
+  memcpy(&x, &bits, 4);
+  return x;
+}
+
+static inline float read_element(const void* p, int type, int64_t index) {
+  if (type == TGI_FLOAT32) return static_cast<const float*>(p)[index];
+  const uint16_t half = static_cast<const uint16_t*>(p)[index];
+  return type == TGI_BFLOAT16 ? bfloat16_to_float(half) : float16_to_float(half);
+}
+
+}  // namespace tgi

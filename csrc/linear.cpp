@@ -1,0 +1,280 @@
+#include "linear.h"
+
+#include <string.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "amx.h"
+#include "panel.h"
+
+namespace tgi {
+namespace {
+
+// Row blocks of this many bytes of activations stay in the second-level cache while the weights pass by.
+constexpr size_t kBlockBytes = size_t(512) << 10;
+
+bool quantised(const Linear& linear) { return linear.group > 0; }
+
+// Whether activations are rounded to bfloat16, which AMX multiplies.
+bool halved(const Linear& linear) {
+#if defined(__AMX_BF16__)
+  return linear.format == TGI_BFLOAT16;
+#else
+  (void)linear;
+  return false;
+#endif
+}
+
+// Of one row of packed activations, without scales.
+size_t row_bytes(const Linear& linear) {
+  return size_t(linear.padded_in) * (quantised(linear) ? 1 : halved(linear) ? 2 : 4);
+}
+
+int tile_rows(int rows, int first) { return rows - first < kMaxRows ? rows - first : kMaxRows; }
+
+Tile tile_at(const Linear& linear, const Packed& packed, int first) {
+  return {packed.values + size_t(first) * linear.padded_in, packed.codes + first * row_bytes(linear),
+          packed.scales + size_t(first) * linear.groups, packed.offsets + size_t(first) * linear.groups};
+}
+
+// Writes `rows` rows of one panel's sums.
+template <int R, int C>
+void write(const Linear& linear, const Sums<R, C>& sums, int rows, int panel, float* y, size_t stride, bool accumulate,
+           int c = 0) {
+  const int column = panel * kLanes;
+  const int width = linear.out - column < kLanes ? linear.out - column : kLanes;
+  const F bias = linear.bias ? load(linear.bias + column) : zero();
+  for (int r = 0; r < rows; r++) {
+    float* to = y + r * stride + column;
+    const F value = linear.bias ? add(sums.at[r][c], bias) : sums.at[r][c];
+    if (width == kLanes) {
+      store(to, accumulate ? add(load(to), value) : value);
+    } else {
+      store_part(to, accumulate ? add(load_part(to, width), value) : value, width);
+    }
+  }
+}
+
+// C panels at once: panel, panel + apart, ... Each of these streams is read from its begin to its end, so that what
+// is fetched ahead is what comes next.
+template <int R, int C>
+void sum_panels(const Linear& linear, const Tile& tile, int panel, int apart, Sums<R, C>& sums) {
+  for (int r = 0; r < R; r++)
+    for (int c = 0; c < C; c++) sums.at[r][c] = zero();
+  const uint8_t* w = linear.data + size_t(panel) * linear.panel_bytes;
+  const size_t stride = apart * linear.panel_bytes;
+  switch (linear.format) {
+    case TGI_FLOAT32:
+      return multiply<F32Panel, Interleaved<R>>(sums, tile.values, w, stride, linear.padded_in);
+    case TGI_BFLOAT16:
+      return multiply<Bf16Panel, Interleaved<R>>(sums, tile.values, w, stride, linear.padded_in);
+    case TGI_FLOAT16:
+      return multiply<F16Panel, Interleaved<R>>(sums, tile.values, w, stride, linear.padded_in);
+    case TGI_INT8:
+      if (linear.zero_points) multiply_groups<Int8Panel, true>(sums, tile, w, stride, linear.group, linear.groups);
+      else multiply_groups<Int8Panel, false>(sums, tile, w, stride, linear.group, linear.groups);
+      return;
+    default:
+      if (linear.zero_points) multiply_groups<Int4Panel, true>(sums, tile, w, stride, linear.group, linear.groups);
+      else multiply_groups<Int4Panel, false>(sums, tile, w, stride, linear.group, linear.groups);
+  }
+}
+
+// One tile of R rows over panels [begin, end).
+template <int R>
+void run_tile(const Linear& linear, const Tile& tile, int begin, int end, float* y, size_t stride, bool accumulate) {
+  constexpr int C = panels_at_once(R);
+  const int apart = (end - begin) / C;
+  for (int panel = begin; panel < begin + apart; panel++) {
+    Sums<R, C> sums;
+    sum_panels(linear, tile, panel, apart, sums);
+    for (int c = 0; c < C; c++) write(linear, sums, R, panel + c * apart, y, stride, accumulate, c);
+  }
+  for (int panel = begin + apart * C; panel < end; panel++) {
+    Sums<R, 1> sums;
+    sum_panels(linear, tile, panel, 1, sums);
+    write(linear, sums, R, panel, y, stride, accumulate);
+  }
+}
+
+using RunTile = void (*)(const Linear&, const Tile&, int, int, float*, size_t, bool);
+
+template <int... Indices>
+RunTile choose_tile(int rows, std::integer_sequence<int, Indices...>) {
+  static constexpr RunTile table[] = {run_tile<Indices + 1>...};
+  return table[rows - 1];
+}
+
+RunTile tile_for(int rows) { return choose_tile(rows, std::make_integer_sequence<int, kMaxRows>()); }
+
+// Whether a tile of so many rows lies row by row, for AMX, and not interleaved.
+bool row_by_row(const Linear& linear, int tile_height) {
+#if defined(__AMX_INT8__)
+  if (halved(linear)) return true;
+  return quantised(linear) && tile_height >= kAmxRows && (linear.format == TGI_INT8 || linear.group <= kAmxGroup);
+#else
+  (void)linear, (void)tile_height;
+  return false;
+#endif
+}
+
+// Quantises row `row` of a tile of `height` rows.
+void pack_quantised(const Linear& linear, const float* x, const Tile& tile, int height, int row) {
+  const int zero_point = linear.zero_points ? 1 : linear.format == TGI_INT8 ? Int8Panel::kZero : Int4Panel::kZero;
+  const bool plain = row_by_row(linear, height);
+  const size_t word_stride = plain ? 4 : 4 * height;
+  uint8_t* codes = const_cast<uint8_t*>(tile.codes) + (plain ? size_t(row) * linear.padded_in : 4 * row);
+  for (int g = 0; g < linear.groups; g++) {
+    const int first = g * linear.group, left = linear.in - first, at = g * height + row;
+    quantise_group(x + first, left < linear.group ? left : linear.group, linear.group, zero_point,
+                   codes + first / 4 * word_stride, word_stride, const_cast<float*>(tile.scales) + at,
+                   const_cast<int32_t*>(tile.offsets) + at);
+  }
+}
+
+#if defined(__AMX_INT8__)
+template <int M, int N>
+void run_amx_block(const Linear& linear, const Tile& tile, int height, int panel, int apart, float* y, size_t stride,
+                   bool accumulate) {
+  Sums<16, 1> sums[M][N];
+  const uint8_t* w = linear.data + size_t(panel) * linear.panel_bytes;
+  const size_t panel_stride = apart * linear.panel_bytes;
+  if (halved(linear)) {
+    amx_multiply_halves<M, N>(sums, tile.codes, row_bytes(linear), w, panel_stride, linear.padded_in);
+  } else {
+    for (auto& row : sums)
+      for (auto& tile : row)
+        for (auto& sum : tile.at) sum[0] = zero();
+    const bool zeros = linear.zero_points;
+    const auto multiply = linear.format == TGI_INT8
+                              ? (zeros ? amx_multiply<Int8Panel, true, M, N> : amx_multiply<Int8Panel, false, M, N>)
+                              : (zeros ? amx_multiply<Int4Panel, true, M, N> : amx_multiply<Int4Panel, false, M, N>);
+    multiply(sums, tile.codes, linear.padded_in, tile.scales, tile.offsets, height, w, panel_stride, linear.group,
+             linear.groups);
+  }
+  for (int m = 0; m < M; m++)
+    for (int n = 0; n < N; n++)
+      write(linear, sums[m][n], height, panel + n * apart, y + m * kMaxRows * stride, stride, accumulate);
+}
+
+// Rows [first, last), one tile or several full ones, over panels [begin, end), two by two.
+void run_amx(const Linear& linear, const Packed& packed, int first, int last, int begin, int end, float* y,
+             size_t stride, bool accumulate) {
+  const int height = std::min(last - first, kMaxRows);
+  const AmxTiles tiles(halved(linear) ? 64 : amx_depth(linear.group), height);
+  const int apart = (end - begin) / 2;
+  for (int panel = begin; panel < end; panel += panel + 1 == begin + apart ? 1 + apart : 1) {
+    const bool pair = panel < begin + apart;
+    for (int row = first; row < last; row += 2 * kMaxRows) {
+      const Tile tile = tile_at(linear, packed, row);
+      const bool tall = row + kMaxRows < last;
+      const auto block = tall ? pair ? run_amx_block<2, 2> : run_amx_block<2, 1>
+                              : pair ? run_amx_block<1, 2> : run_amx_block<1, 1>;
+      block(linear, tile, height, panel, apart, y + row * stride, stride, accumulate);
+    }
+  }
+}
+#endif
+
+}  // namespace
+
+void quantise_group(const float* x, int count, int group, int zero_point, uint8_t* codes, size_t word_stride,
+                    float* scale, int32_t* offset) {
+  F top = zero(), taint = zero();
+  for (int k = 0; k < count; k += kLanes) {
+    const F v = count - k < kLanes ? load_part(x + k, count - k) : load(x + k);
+    top = max(abs(v), top);
+    taint = fma(v, zero(), taint);  // not a number if any value is none or infinite: the row must show it
+  }
+  const float peak = largest(top);
+  const F inverse = set(peak > 0 ? 127.0f / peak : 0.0f);
+  F codes_sum = zero();
+  for (int k = 0; k < group; k += kLanes) {
+    const int left = count - k;
+    const F v = left >= kLanes ? load(x + k) : left > 0 ? load_part(x + k, left) : zero();
+    const F code = min(max(round(mul(v, inverse)), set(-127.0f)), set(127.0f));
+    codes_sum = add(codes_sum, code);  // exact: small integers
+    if (word_stride == 4) {
+      store_s8(codes + k, code);
+      continue;
+    }
+    int8_t sixteen[kLanes];
+    store_s8(sixteen, code);
+    for (int word = 0; word < kLanes; word += 4) memcpy(codes + (k + word) / 4 * word_stride, sixteen + word, 4);
+  }
+  *scale = peak / 127.0f + sum(taint);
+  *offset = -zero_point * (int32_t)sum(codes_sum);
+}
+
+size_t packed_bytes(const Linear& linear, int rows) {
+  return (row_bytes(linear) + 8 * size_t(linear.groups)) * rows + 192;
+}
+
+Packed packed_in(const Linear& linear, int rows, void* memory) {
+  auto* begin = static_cast<uint8_t*>(memory);
+  if (!quantised(linear) && !halved(linear)) return {reinterpret_cast<float*>(begin), nullptr, nullptr, nullptr};
+  const size_t codes = (row_bytes(linear) * rows + 63) / 64 * 64;
+  const size_t scales = (4 * size_t(linear.groups) * rows + 63) / 64 * 64;
+  return {nullptr, begin, reinterpret_cast<float*>(begin + codes), reinterpret_cast<int32_t*>(begin + codes + scales)};
+}
+
+void pack_activations(const Linear& linear, const float* x, size_t stride, int rows, int begin, int end,
+                      const Packed& packed) {
+  for (int row = begin; row < end; row++) {
+    const int first = row / kMaxRows * kMaxRows, height = tile_rows(rows, first);
+    const Tile tile = tile_at(linear, packed, first);
+    const float* from = x + row * stride;
+    if (quantised(linear)) {
+      pack_quantised(linear, from, tile, height, row - first);
+      continue;
+    }
+#if defined(__AMX_BF16__)
+    if (halved(linear)) {
+      auto* halves = reinterpret_cast<uint16_t*>(const_cast<uint8_t*>(tile.codes)) +
+                     size_t(row - first) * linear.padded_in;
+      for (int k = 0; k < linear.padded_in; k += kLanes) {
+        const int left = linear.in - k;
+        store_halves(halves + k, left >= kLanes ? load(from + k) : left > 0 ? load_part(from + k, left) : zero());
+      }
+      continue;
+    }
+#endif
+    float* to = const_cast<float*>(tile.values) + (row - first);
+    if (height == 1) {
+      memcpy(to, from, 4 * size_t(linear.in));
+    } else {
+      for (int k = 0; k < linear.in; k++) to[size_t(k) * height] = from[k];
+    }
+    for (int k = linear.in; k < linear.padded_in; k++) to[size_t(k) * height] = 0;
+  }
+}
+
+void multiply_panels(const Linear& linear, const Packed& packed, int rows, int begin, int end, float* y, size_t stride,
+                     bool accumulate) {
+  constexpr int C = panels_at_once(kMaxRows);
+  int block = (int)(kBlockBytes / row_bytes(linear)) / kMaxRows * kMaxRows;
+  if (block < 2 * kMaxRows) block = 2 * kMaxRows;
+  const int full = rows / kMaxRows * kMaxRows;
+  for (int first = 0; first < full; first += block) {
+    const int last = first + block < full ? first + block : full;
+#if defined(__AMX_INT8__)
+    if (row_by_row(linear, kMaxRows)) {
+      run_amx(linear, packed, first, last, begin, end, y, stride, accumulate);
+      continue;
+    }
+#endif
+    for (int panel = begin; panel < end; panel += C)
+      for (int row = first; row < last; row += kMaxRows)
+        run_tile<kMaxRows>(linear, tile_at(linear, packed, row), panel, panel + C < end ? panel + C : end,
+                           y + row * stride, stride, accumulate);
+  }
+  if (full == rows) return;
+#if defined(__AMX_INT8__)
+  if (row_by_row(linear, rows - full))
+    return run_amx(linear, packed, full, rows, begin, end, y, stride, accumulate);
+#endif
+  tile_for(rows - full)(linear, tile_at(linear, packed, full), begin, end, y + full * stride, stride, accumulate);
+}
+
+}  // namespace tgi

@@ -1,0 +1,53 @@
+// Linear layers: weights packed into panels of 16 output columns, and y = x W^T (+ bias) (+ y).
+#pragma once
+#include "arena.h"
+#include "pool.h"
+#include "tgi.h"
+
+struct tgi_linear {
+  int format;       // TGI_FLOAT32 ...
+  int in, out;      // as the model sees them
+  int padded_in;    // K in memory: a multiple of the group, or of the panel's step
+  int group;        // columns of K that share a scale; 0 for float formats
+  int groups;
+  int panels;       // of 16 output columns, the last one possibly padded
+  bool zero_points; // codes have zero points of their own
+  size_t panel_bytes;
+  uint8_t* data;    // [panels][panel_bytes]
+  float* bias;      // [panels * 16], nullptr without
+};
+
+namespace tgi {
+
+using Linear = tgi_linear;
+
+// Activations in the form the panels want, for at most `rows` rows; memory of the caller's.
+struct Packed {
+  float* values;    // [rows * padded_in]
+  uint8_t* codes;   // [rows * padded_in], of two bytes each if they are bfloat16
+  float* scales;    // [rows * groups]
+  int32_t* offsets; // [rows * groups]
+};
+
+// Bytes that `rows` rows of activations for a layer of this size need, and the parts of such memory.
+size_t packed_bytes(const Linear& linear, int rows);
+Packed packed_in(const Linear& linear, int rows, void* memory);
+
+// Quantises one group of one row, code = round(x / scale) with scale = max |x| / 127, into words of four codes
+// that lie `word_stride` bytes apart. count: how many of the group's values exist; the others become 0. The offset is
+// minus the sum of the codes times `zero_point`, that of the weights they will meet.
+void quantise_group(const float* x, int count, int group, int zero_point, uint8_t* codes, size_t word_stride,
+                    float* scale, int32_t* offset);
+
+// Packs rows [begin, end) of x [rows][stride]: interleaved by tiles, quantised by row and group if the weights are.
+void pack_activations(const Linear& linear, const float* x, size_t stride, int rows, int begin, int end,
+                      const Packed& packed);
+
+// y [rows][stride] for the output columns of panels [begin, end): the sum, plus bias, plus y itself if `accumulate`.
+void multiply_panels(const Linear& linear, const Packed& packed, int rows, int begin, int end, float* y, size_t stride,
+                     bool accumulate);
+
+// Row `row` of the weights as floats [in]: a layer tied to the embedding serves as its table.
+void read_row(const Linear& linear, int row, float* out);
+
+}  // namespace tgi

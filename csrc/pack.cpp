@@ -1,0 +1,262 @@
+// Creating linear layers and filling them: done once while loading, row by row, by the thread that will read the panel.
+#include <math.h>
+#include <string.h>
+
+#include <new>
+#include <vector>
+
+#include "amx.h"
+#include "convert.h"
+#include "handles.h"
+#include "linear.h"
+#include "panel.h"
+
+namespace tgi {
+namespace {
+
+int panel_step(int format) {
+#if defined(__AMX_BF16__)
+  if (format == TGI_BFLOAT16) return kAmxHalves;
+#endif
+  return format == TGI_BFLOAT16 ? Bf16Panel::kStep : 1;
+}
+
+size_t group_bytes(const Linear& linear) {
+  return linear.format == TGI_INT8 ? Int8Panel::group_bytes(linear.group) : Int4Panel::group_bytes(linear.group);
+}
+
+uint8_t* group_at(const Linear& linear, int row, int g) {
+  return linear.data + size_t(row / kLanes) * linear.panel_bytes + g * group_bytes(linear);
+}
+
+float* float32_at(const Linear& linear, int row, int k) {
+  return reinterpret_cast<float*>(linear.data + size_t(row / kLanes) * linear.panel_bytes) + size_t(k) * kLanes +
+         row % kLanes;
+}
+
+uint16_t* half_at(const Linear& linear, int row, int k) {
+  auto* panel = reinterpret_cast<uint16_t*>(linear.data + size_t(row / kLanes) * linear.panel_bytes);
+  const int lane = row % kLanes;
+  return panel + (linear.format == TGI_BFLOAT16 ? size_t(k / 2) * 2 * kLanes + 2 * lane + k % 2
+                                                : size_t(k) * kLanes + lane);
+}
+
+uint32_t header_word(float scale, int zero_point) {
+  uint32_t bits;
+  memcpy(&bits, &scale, 4);
+  return (bits & 0xffffff00u) | (uint32_t)zero_point;
+}
+
+void set_header(const Linear& linear, int row, int g, float scale, int zero_point) {
+  const uint32_t word = header_word(scale, zero_point);
+  memcpy(group_at(linear, row, g) + 4 * (row % kLanes), &word, 4);
+}
+
+void set_code(const Linear& linear, uint8_t* group, int lane, int k, int code) {
+  uint8_t* codes = group + kHeaderBytes;
+  if (linear.format == TGI_INT8) {
+    codes[k / 4 * 64 + 4 * lane + k % 4] = (uint8_t)code;
+    return;
+  }
+  uint8_t& byte = codes[k / 8 * 64 + 4 * lane + k % 4];
+  byte = k / 4 % 2 ? (uint8_t)((byte & 15) | code << 4) : (uint8_t)((byte & 240) | code);
+}
+
+int get_code(const Linear& linear, const uint8_t* group, int lane, int k) {
+  const uint8_t* codes = group + kHeaderBytes;
+  if (linear.format == TGI_INT8) return codes[k / 4 * 64 + 4 * lane + k % 4];
+  return codes[k / 8 * 64 + 4 * lane + k % 4] >> (k / 4 % 2 ? 4 : 0) & 15;
+}
+
+// Squared error of rounding x to multiples of `scale`, and in *better the scale that fits those multiples best.
+float rounding_error(const float* x, int count, float scale, float lowest, float highest, float* better) {
+  const F inverse = set(1.0f / scale), s = set(scale);
+  F error = zero(), dot = zero(), square = zero();
+  for (int k = 0; k < count; k += kLanes) {
+    const F v = load(x + k);
+    const F q = min(max(round(mul(v, inverse)), set(lowest)), set(highest));
+    const F e = sub(v, mul(q, s));
+    error = fma(e, e, error);
+    dot = fma(v, q, dot);
+    square = fma(q, q, square);
+  }
+  const float squares = sum(square);
+  *better = squares > 0 ? sum(dot) / squares : scale;
+  return sum(error);
+}
+
+// The scale with the least squared error among some: those that map the largest value to the end of the
+// range or clip it a little, and the least-squares refit of each.
+float best_scale(const float* x, int count, int format) {
+  float low = 0, high = 0;
+  for (int k = 0; k < count; k++) {
+    if (x[k] < low) low = x[k];
+    if (x[k] > high) high = x[k];
+  }
+  const float peak = high > -low ? high : -low;
+  if (!(peak > 1e-30f)) return 0;
+  // With one more code below zero than above, the sign of a 4-bit scale is worth choosing: the peak gets -8.
+  const float sign = format == TGI_INT4 && high > -low ? -1.0f : 1.0f;
+  const float lowest = format == TGI_INT4 ? -8 : -127, highest = format == TGI_INT4 ? 7 : 127;
+  const float first = format == TGI_INT4 ? 6.5f : 122.0f, step = format == TGI_INT4 ? 0.25f : 1.0f;
+  const int candidates = format == TGI_INT4 ? 14 : 6;
+  float best = sign * peak / -lowest, refit, least = INFINITY;
+  for (int i = 0; i < candidates; i++) {
+    float scale = sign * peak / (first + step * (float)i);
+    for (int pass = 0; pass < 2; pass++) {
+      const float error = rounding_error(x, count, scale, lowest, highest, &refit);
+      if (error < least) least = error, best = scale;
+      if (fabsf(refit) < 1e-30f) break;
+      scale = refit;
+    }
+  }
+  return best;
+}
+
+void quantise_row(const Linear& linear, const float* x, int row) {
+  const int lane = row % kLanes, zero_point = linear.format == TGI_INT8 ? 128 : 8;
+  const float lowest = linear.format == TGI_INT4 ? -8 : -127, highest = linear.format == TGI_INT4 ? 7 : 127;
+  for (int g = 0; g < linear.groups; g++) {
+    const float* values = x + g * linear.group;
+    const uint32_t word = header_word(best_scale(values, linear.group, linear.format), 0);
+    float scale;  // as it will be read back: rounded to 24 bits
+    memcpy(&scale, &word, 4);
+    set_header(linear, row, g, scale, zero_point);
+    uint8_t* group = group_at(linear, row, g);
+    const F inverse = set(scale != 0 ? 1.0f / scale : 0.0f);
+    for (int k = 0; k < linear.group; k += kLanes) {
+      int8_t codes[kLanes];
+      store_s8(codes, min(max(round(mul(load(values + k), inverse)), set(lowest)), set(highest)));
+      for (int i = 0; i < kLanes; i++) set_code(linear, group, lane, k + i, codes[i] + zero_point);
+    }
+  }
+}
+
+void pack_row(const Linear& linear, const float* x, int row) {
+  if (linear.group) return quantise_row(linear, x, row);
+  for (int k = 0; k < linear.in; k++) {
+    if (linear.format == TGI_FLOAT32) *float32_at(linear, row, k) = x[k];
+    else if (linear.format == TGI_BFLOAT16) *half_at(linear, row, k) = float_to_bfloat16(x[k]);
+  }
+}
+
+// Runs body(row) for the rows [first, first + rows) on the member that will read their panel in every step.
+template <class Body>
+void for_each_row(Pool& pool, const Linear& linear, int first, int rows, const Body& make_body) {
+  auto work = [&](const Member& member) {
+    auto body = make_body();
+    int begin = (int)member.begin(linear.panels) * kLanes, end = (int)member.end(linear.panels) * kLanes;
+    if (begin < first) begin = first;
+    if (end > first + rows) end = first + rows;
+    for (int row = begin; row < end; row++) body(row);
+  };
+  pool.run(work);
+}
+
+}  // namespace
+
+void read_row(const Linear& linear, int row, float* out) {
+  if (!linear.group) {
+    for (int k = 0; k < linear.in; k++)
+      out[k] = linear.format == TGI_FLOAT32    ? *float32_at(linear, row, k)
+               : linear.format == TGI_BFLOAT16 ? bfloat16_to_float(*half_at(linear, row, k))
+                                               : float16_to_float(*half_at(linear, row, k));
+    return;
+  }
+  for (int g = 0; g < linear.groups; g++) {
+    const uint8_t* group = group_at(linear, row, g);
+    uint32_t word;
+    memcpy(&word, group + 4 * (row % kLanes), 4);
+    const uint32_t scale_bits = word & 0xffffff00u;
+    float scale;
+    memcpy(&scale, &scale_bits, 4);
+    for (int k = 0; k < linear.group && g * linear.group + k < linear.in; k++)
+      out[g * linear.group + k] = scale * (float)(get_code(linear, group, row % kLanes, k) - (int)(word & 255));
+  }
+}
+
+}  // namespace tgi
+
+using namespace tgi;
+
+tgi_linear* tgi_linear_create(tgi_arena* arena, int format, int in, int out, int group, int zero_points, int bias) {
+  const bool quantised = format == TGI_INT8 || format == TGI_INT4;
+  const int unit = !quantised ? panel_step(format) : group ? group : 16;
+  Linear linear{};
+  linear.format = format;
+  linear.in = in;
+  linear.out = out;
+  linear.padded_in = (in + unit - 1) / unit * unit;
+  linear.group = !quantised ? 0 : group ? group : linear.padded_in;
+  linear.groups = quantised ? linear.padded_in / linear.group : 0;
+  linear.panels = (out + kLanes - 1) / kLanes;
+  linear.zero_points = zero_points != 0;
+  if (quantised) linear.panel_bytes = linear.groups * group_bytes(linear);
+  else linear.panel_bytes = size_t(linear.padded_in) * kLanes * (format == TGI_FLOAT32 ? 4 : 2);
+  // The rows that pad the last panel stay zeros: scale 0 times anything is 0.
+  linear.data = static_cast<uint8_t*>(arena->arena.allocate(linear.panels * linear.panel_bytes));
+  if (bias) linear.bias = static_cast<float*>(arena->arena.allocate(size_t(linear.panels) * kLanes * 4));
+  void* self = arena->arena.allocate(sizeof(Linear));
+  if (!linear.data || !self || (bias && !linear.bias)) return nullptr;
+  return new (self) Linear(linear);
+}
+
+size_t tgi_linear_bytes(const tgi_linear* linear) { return linear->panels * linear->panel_bytes; }
+
+void tgi_linear_pack(tgi_pool* pool, tgi_linear* linear, const void* weights, int type, int64_t row_stride,
+                     int64_t column_stride, int first, int rows) {
+  for_each_row(pool->pool, *linear, first, rows, [&] {
+    return [&, values = std::vector<float>(linear->padded_in)](int row) mutable {
+      const int64_t start = (row - first) * row_stride;
+      if (linear->format == TGI_FLOAT16 && type == TGI_FLOAT16) {  // as it is, since nothing narrows to float16 here
+        for (int k = 0; k < linear->in; k++)
+          *half_at(*linear, row, k) = static_cast<const uint16_t*>(weights)[start + k * column_stride];
+        return;
+      }
+      for (int k = 0; k < linear->in; k++) values[k] = read_element(weights, type, start + k * column_stride);
+      pack_row(*linear, values.data(), row);
+    };
+  });
+}
+
+void tgi_linear_pack_codes(tgi_pool* pool, tgi_linear* linear, const uint8_t* codes, const float* scales,
+                           const uint8_t* zeros, int first, int rows) {
+  const int symmetric = linear->format == TGI_INT8 ? 128 : 8;
+  for_each_row(pool->pool, *linear, first, rows, [&] {
+    return [&](int row) {
+      const size_t from = row - first;
+      for (int g = 0; g < linear->groups; g++) {
+        const size_t at = from * linear->groups + g;
+        set_header(*linear, row, g, scales[at], zeros ? zeros[at] : symmetric);
+        uint8_t* group = group_at(*linear, row, g);
+        for (int k = 0; k < linear->group && g * linear->group + k < linear->in; k++)
+          set_code(*linear, group, row % kLanes, k, codes[from * linear->in + g * linear->group + k]);
+      }
+    };
+  });
+}
+
+void tgi_linear_set_bias(tgi_linear* linear, const float* bias, int first, int count) {
+  memcpy(linear->bias + first, bias, 4 * size_t(count));
+}
+
+void tgi_linear_rows(tgi_pool* pool, const tgi_linear* linear, const int64_t* rows, int count, float* out) {
+  auto work = [&](const Member& member) {
+    for (int64_t i = member.begin(count); i < member.end(count); i++)
+      read_row(*linear, (int)rows[i], out + i * linear->in);
+  };
+  pool->pool.run(work);
+}
+
+void tgi_linear_run(tgi_pool* pool, const tgi_linear* linear, const float* x, int rows, float* y, int accumulate) {
+  std::vector<uint8_t> memory(packed_bytes(*linear, rows) + 64);
+  void* aligned = reinterpret_cast<void*>((reinterpret_cast<size_t>(memory.data()) + 63) / 64 * 64);
+  const Packed packed = packed_in(*linear, rows, aligned);
+  auto work = [&](const Member& member) {
+    pack_activations(*linear, x, linear->in, rows, (int)member.begin(rows), (int)member.end(rows), packed);
+    member.barrier();
+    multiply_panels(*linear, packed, rows, (int)member.begin(linear->panels), (int)member.end(linear->panels), y,
+                    linear->out, accumulate != 0);
+  };
+  pool->pool.run(work);
+}

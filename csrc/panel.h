@@ -1,0 +1,194 @@
+// The inner loops: a tile of R rows of activations times C panels of 16 weight columns.
+//
+// A panel holds 16 output columns for all of K, in the order it is read. Each output element is one sum over
+// ascending k in one accumulator, so it has the same bits whatever R and C it was computed with.
+#pragma once
+#include <type_traits>
+
+#include "simd.h"
+
+namespace tgi {
+
+// Activations of one tile, interleaved so that the R rows of one k lie together.
+struct Tile {
+  const float* values;    // [k][R]
+  const uint8_t* codes;   // [k / 4][R][4] int8
+  const float* scales;    // [group][R]
+  const int32_t* offsets; // [group][R], minus the sum of the codes, times the zero point if all weights share one
+};
+
+template <int R, int C>
+struct Sums {
+  F at[R][C];
+};
+
+// Where element k of row r of a float tile is: interleaved, or rows of a fixed length.
+template <int R>
+struct Interleaved {
+  static constexpr int of(int k, int r) { return k * R + r; }
+};
+template <int Length>
+struct Rows {
+  static constexpr int of(int k, int r) { return r * Length + k; }
+};
+
+// float32 weights: [k][16]
+struct F32Panel {
+  static constexpr int kStep = 1;  // values of k in one record
+  static constexpr int kBytes = 64;
+  template <class At, int R, int C>
+  static inline void step(Sums<R, C>& sums, const float* a, int k, const uint8_t* w, size_t stride) {
+#pragma GCC unroll 8
+    for (int c = 0; c < C; c++) {
+      const F weights = load(reinterpret_cast<const float*>(w + c * stride));
+#pragma GCC unroll 16
+      for (int r = 0; r < R; r++) sums.at[r][c] = fma(set(a[At::of(k, r)]), weights, sums.at[r][c]);
+    }
+  }
+};
+
+// bfloat16 weights: [k / 2][16][2], so that one load and one operation each widen two values of k
+struct Bf16Panel {
+  static constexpr int kStep = 2;
+  static constexpr int kBytes = 64;
+  template <class At, int R, int C>
+  static inline void step(Sums<R, C>& sums, const float* a, int k, const uint8_t* w, size_t stride) {
+#pragma GCC unroll 8
+    for (int c = 0; c < C; c++) {
+      const Bytes pair = load_bytes(w + c * stride);
+      const F even = even_bf16(pair), odd = odd_bf16(pair);
+#pragma GCC unroll 16
+      for (int r = 0; r < R; r++) sums.at[r][c] = fma(set(a[At::of(k, r)]), even, sums.at[r][c]);
+#pragma GCC unroll 16
+      for (int r = 0; r < R; r++) sums.at[r][c] = fma(set(a[At::of(k + 1, r)]), odd, sums.at[r][c]);
+    }
+  }
+};
+
+// float16 weights: [k][16]
+struct F16Panel {
+  static constexpr int kStep = 1;
+  static constexpr int kBytes = 32;
+  template <class At, int R, int C>
+  static inline void step(Sums<R, C>& sums, const float* a, int k, const uint8_t* w, size_t stride) {
+#pragma GCC unroll 8
+    for (int c = 0; c < C; c++) {
+      const F weights = load_f16(w + c * stride);
+#pragma GCC unroll 16
+      for (int r = 0; r < R; r++) sums.at[r][c] = fma(set(a[At::of(k, r)]), weights, sums.at[r][c]);
+    }
+  }
+};
+
+// int8 values without a scale of their own, as the cache stores V: [k][16]
+struct S8Panel {
+  static constexpr int kStep = 1;
+  static constexpr int kBytes = 16;
+  template <class At, int R, int C>
+  static inline void step(Sums<R, C>& sums, const float* a, int k, const uint8_t* w, size_t stride) {
+#pragma GCC unroll 8
+    for (int c = 0; c < C; c++) {
+      const F weights = load_s8(w + c * stride);
+#pragma GCC unroll 16
+      for (int r = 0; r < R; r++) sums.at[r][c] = fma(set(a[At::of(k, r)]), weights, sums.at[r][c]);
+    }
+  }
+};
+
+constexpr int kPrefetchBytes = 2048;  // ahead, within a panel's stream
+
+// sums += a[0 .. count) times C panels that lie `stride` bytes apart; count is a multiple of kStep. What lies
+// `ahead` bytes further is fetched meanwhile.
+template <class Panel, class At, int R, int C>
+static inline void multiply(Sums<R, C>& result, const float* a, const uint8_t* w, size_t stride, int count,
+                            ptrdiff_t ahead = kPrefetchBytes) {
+  Sums<R, C> sums = result;  // a copy that nothing can point to stays in registers
+  for (int k = 0; k < count; k += Panel::kStep, w += Panel::kBytes) {
+    for (int c = 0; c < C; c++) prefetch(w + c * stride + ahead);
+    Panel::template step<At, R, C>(sums, a, k, w, stride);
+  }
+  result = sums;
+}
+
+// Quantised weights come in groups along K. A group is a header of 16 lanes, scale and zero point in one
+// word each (the upper 24 bits of a float32, the lower 8 an unsigned zero point), then the codes.
+constexpr size_t kHeaderBytes = 64;
+static inline F header_scales(const uint8_t* group) { return bits_as_float(iand(load_int(group), (int)0xffffff00)); }
+static inline I header_zeros(const uint8_t* group) { return iand(load_int(group), 255); }
+
+// 8-bit codes, [k / 4][16][4] unsigned
+struct Int8Panel {
+  static constexpr int kZero = 128;  // zero point of symmetric weights
+  static constexpr int kStep = 4;
+  static constexpr size_t group_bytes(int group) { return kHeaderBytes + size_t(group) * 16; }
+  template <int R, int C>
+  static inline void step(I (&dots)[R][C], const uint8_t* a, const uint8_t* w, size_t stride) {
+#pragma GCC unroll 8
+    for (int c = 0; c < C; c++) {
+      const Weights4 weights = split(load_bytes(w + c * stride));
+#pragma GCC unroll 16
+      for (int r = 0; r < R; r++) dots[r][c] = dot4(dots[r][c], weights, broadcast4(a + 4 * r));
+    }
+  }
+};
+
+// 4-bit codes, [k / 8][16][4]: the lower nibbles are the first four values of k, the upper ones the next four
+struct Int4Panel {
+  static constexpr int kZero = 8;
+  static constexpr int kStep = 8;
+  static constexpr size_t group_bytes(int group) { return kHeaderBytes + size_t(group) * 8; }
+  template <int R, int C>
+  static inline void step(I (&dots)[R][C], const uint8_t* a, const uint8_t* w, size_t stride) {
+#pragma GCC unroll 8
+    for (int c = 0; c < C; c++) {
+      const Bytes nibbles = load_bytes(w + c * stride);
+      const Weights4 low = split(low_nibbles(nibbles)), high = split(high_nibbles(nibbles));
+#pragma GCC unroll 16
+      for (int r = 0; r < R; r++) dots[r][c] = dot4(dots[r][c], low, broadcast4(a + 4 * r));
+#pragma GCC unroll 16
+      for (int r = 0; r < R; r++) dots[r][c] = dot4(dots[r][c], high, broadcast4(a + 4 * (R + r)));
+    }
+  }
+};
+
+// sums += tile times C panels of quantised weights. The dot product of a group is exact; groups are added
+// in order: sum = fma(float(dot), activation scale * weight scale, sum).
+template <class Panel, bool ZeroPoints, int R, int C>
+static inline void multiply_groups(Sums<R, C>& result, const Tile& tile, const uint8_t* w, size_t stride, int group,
+                                   int groups, ptrdiff_t ahead = kPrefetchBytes) {
+  // Registers are for the dots of the group; only where there are few rows the sums have room beside them.
+  std::conditional_t<(R * C <= 8), Sums<R, C>, Sums<R, C>&> sums = result;
+  const uint8_t* a = tile.codes;
+  for (int g = 0; g < groups; g++) {
+    I dots[R][C];
+#pragma GCC unroll 16
+    for (int r = 0; r < R; r++) {
+      const I offset = iset(tile.offsets[g * R + r]);
+#pragma GCC unroll 8
+      for (int c = 0; c < C; c++) dots[r][c] = ZeroPoints ? imul(header_zeros(w + c * stride), offset) : offset;
+    }
+    for (int c = 0; c < C; c++) prefetch(w + c * stride + ahead);  // the header
+    const uint8_t* codes = w + kHeaderBytes;
+    for (int k = 0; k < group; k += Panel::kStep, codes += 64, a += Panel::kStep * R) {
+      for (int c = 0; c < C; c++) prefetch(codes + c * stride + ahead);
+      Panel::template step<R, C>(dots, a, codes, stride);
+    }
+#pragma GCC unroll 8
+    for (int c = 0; c < C; c++) {
+      const F scales = header_scales(w + c * stride);
+#pragma GCC unroll 16
+      for (int r = 0; r < R; r++)
+        sums.at[r][c] = fma(to_float(dots[r][c]), mul(set(tile.scales[g * R + r]), scales), sums.at[r][c]);
+    }
+    w += Panel::group_bytes(group);
+  }
+  if constexpr (R * C <= 8) result = sums;
+}
+
+// Panels taken at once for R rows: enough independent sums to hide the latency of one, no more than fit the registers.
+constexpr int panels_at_once(int rows) {
+  if (kMaxRows >= 16) return rows <= 2 ? 4 : rows <= 4 ? 3 : rows <= 8 ? 2 : 1;
+  return kMaxRows >= 4 && rows == 1 ? 2 : 1;
+}
+
+}  // namespace tgi

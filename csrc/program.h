@@ -1,0 +1,65 @@
+// The whole step: every member of the pool walks the same list of operations, with barriers where one
+// operation reads what another member wrote.
+#pragma once
+#include <chrono>
+#include <memory>
+#include <vector>
+
+#include "arena.h"
+#include "attention.h"
+#include "linear.h"
+
+namespace tgi {
+
+// Rows that go through the list at once: bounds scratch memory. The rows of a longer step follow in further
+// passes; since no row's arithmetic depends on its neighbours, the cut cannot be seen in the result.
+constexpr int kSliceRows = 256;
+
+class Program {
+ public:
+  Program(Pool& pool, const tgi_op* ops, int count, const int32_t* widths, int buffers,
+          const tgi_attention_shape& shape);
+
+  void run(const tgi_step& step, int result, float* out);
+  size_t bytes() const { return bytes_; }
+  // Seconds that member 0 has spent in each code of operation, and last in barriers; counted from the first call on.
+  void profile(double* seconds);
+
+ private:
+  struct Slice {
+    int begin, rows;
+    std::vector<int64_t> starts;  // of the sequences in it, counted from its first row
+    int first_sequence;
+    std::vector<AttentionPlan> plans;  // one for each window
+    StepRows step_rows;
+  };
+
+  void reserve(int rows);
+  void plan(const tgi_step& step, int begin, int rows, Slice& slice);
+  // Books the time since the last call.
+  void book(int entry, const Member& member);
+  void wait(const Member& member, int code);
+  void walk(const tgi_step& step, const Slice& slice, const Member& member);
+  void run_rows(const tgi_op& op, const tgi_step& step, const Slice& slice, int begin, int end);
+  void run_linear(const tgi_op& op, const Slice& slice, const Member& member);
+  void run_attention(const tgi_op& op, const tgi_step& step, const Slice& slice, const Member& member);
+  float* row(int buffer, int64_t row) { return buffers_[buffer] + row * widths_[buffer]; }
+
+  Pool& pool_;
+  std::vector<tgi_op> ops_;
+  std::vector<int> widths_;
+  std::vector<int> windows_;
+  int heads_;
+  CacheShape shape_;
+  std::unique_ptr<Arena> memory_;
+  std::vector<float*> buffers_;
+  void* packed_ = nullptr;
+  int reserved_ = 0;  // rows
+  size_t bytes_ = 0;
+  Slice slice_;
+  bool timed_ = false;
+  std::chrono::steady_clock::time_point last_;
+  double seconds_[TGI_CODES + 1] = {};
+};
+
+}  // namespace tgi

@@ -1,0 +1,68 @@
+// Vectors of sixteen lanes, whatever the registers of the machine: the only place where kernels meet intrinsics.
+//
+// Every instruction-set level compiles all sources anew with its own flags into its own library; this file
+// picks the vocabulary for the flags. The vocabulary:
+//
+//   F, I, Bytes            16 floats, 16 int32, 64 bytes
+//   load_part, store_part  the first n lanes only (0 <= n <= 16); the others read as 0
+//   even_bf16, odd_bf16    the lower and upper bfloat16 of each 32-bit lane
+//   load_f16, load_s8      16 float16 or int8, widened
+//   split, broadcast4      operands of dot4 in the form the machine wants them in
+//   dot4                   for each lane: sum += four unsigned weight bytes times four signed activation bytes
+//   if_less(a, b, x, y)    a < b ? x : y
+//   sum, largest           over the lanes, in an order that is the same in every call
+#pragma once
+#include <stddef.h>
+#include <stdint.h>
+
+#if defined(__AVX512VNNI__) && defined(__AVX512BW__) && defined(__AVX512VL__)
+#include "simd_avx512.h"
+#elif defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
+#include "simd_avx2.h"
+#elif defined(__aarch64__) && defined(__ARM_NEON) && !defined(TGI_PORTABLE)
+#include "simd_neon.h"
+#else
+#include "simd_portable.h"
+#endif
+
+namespace tgi {
+
+constexpr int kLanes = 16;
+
+static inline void prefetch(const void* p) { __builtin_prefetch(p, 0, 3); }
+
+// e^x with a relative error of about 2e-7; 0 below -87, so that masked scores vanish exactly.
+static inline F exp(F x) {
+  const F clamped = min(max(x, set(-87.0f)), set(88.0f));
+  const F n = round(mul(clamped, set(1.44269504f)));
+  F r = fma(n, set(-0.693359375f), clamped);
+  r = fma(n, set(2.12194440e-4f), r);
+  F p = set(1.9875691500e-4f);
+  p = fma(p, r, set(1.3981999507e-3f));
+  p = fma(p, r, set(8.3334519073e-3f));
+  p = fma(p, r, set(4.1665795894e-2f));
+  p = fma(p, r, set(1.6666665459e-1f));
+  p = fma(p, r, set(5.0000001201e-1f));
+  p = add(fma(mul(r, r), p, r), set(1.0f));
+  return if_less(x, set(-87.0f), zero(), mul(p, pow2(n)));
+}
+
+static inline F sigmoid(F x) { return div(set(1.0f), add(set(1.0f), exp(sub(zero(), x)))); }
+
+// Absolute error about 1e-7.
+static inline F tanh(F x) { return sub(set(1.0f), div(set(2.0f), add(exp(add(x, x)), set(1.0f)))); }
+
+// Abramowitz and Stegun 7.1.26, absolute error below 2e-7.
+static inline F erf(F x) {
+  const F a = abs(x);
+  const F t = div(set(1.0f), fma(set(0.3275911f), a, set(1.0f)));
+  F p = set(1.061405429f);
+  p = fma(p, t, set(-1.453152027f));
+  p = fma(p, t, set(1.421413741f));
+  p = fma(p, t, set(-0.284496736f));
+  p = fma(p, t, set(0.254829592f));
+  const F y = sub(set(1.0f), mul(mul(p, t), exp(sub(zero(), mul(a, a)))));
+  return if_less(x, zero(), sub(zero(), y), y);
+}
+
+}  // namespace tgi

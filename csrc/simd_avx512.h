@@ -1,0 +1,68 @@
+// Sixteen lanes on AVX-512 (F, BW, DQ, VL, VNNI): one register each. See simd.h for the meaning of the names.
+#pragma once
+#include <immintrin.h>
+#include <stdint.h>
+
+namespace tgi {
+
+constexpr int kMaxRows = 16;  // rows of an activation tile: 16 accumulators leave 16 registers for the rest
+
+using F = __m512;
+using I = __m512i;
+using Bytes = __m512i;
+using Weights4 = __m512i;
+using Activations4 = const int32_t*;  // the instruction broadcasts from memory
+
+static inline F zero() { return _mm512_setzero_ps(); }
+static inline F set(float x) { return _mm512_set1_ps(x); }
+static inline F load(const float* p) { return _mm512_loadu_ps(p); }
+static inline void store(float* p, F x) { _mm512_storeu_ps(p, x); }
+static inline F load_part(const float* p, int n) { return _mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p); }
+static inline void store_part(float* p, F x, int n) { _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), x); }
+static inline F add(F a, F b) { return _mm512_add_ps(a, b); }
+static inline F sub(F a, F b) { return _mm512_sub_ps(a, b); }
+static inline F mul(F a, F b) { return _mm512_mul_ps(a, b); }
+static inline F div(F a, F b) { return _mm512_div_ps(a, b); }
+static inline F fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
+static inline F max(F a, F b) { return _mm512_max_ps(a, b); }
+static inline F min(F a, F b) { return _mm512_min_ps(a, b); }
+static inline F abs(F a) { return _mm512_abs_ps(a); }
+static inline F round(F a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+static inline F pow2(F n) { return _mm512_scalef_ps(_mm512_set1_ps(1.0f), n); }
+static inline F if_less(F a, F b, F yes, F no) {
+  return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), no, yes);
+}
+static inline float sum(F a) { return _mm512_reduce_add_ps(a); }
+static inline float largest(F a) { return _mm512_reduce_max_ps(a); }
+
+static inline I iset(int x) { return _mm512_set1_epi32(x); }
+static inline I imul(I a, I b) { return _mm512_mullo_epi32(a, b); }
+static inline I ixor(I a, I b) { return _mm512_xor_si512(a, b); }
+static inline F to_float(I a) { return _mm512_cvtepi32_ps(a); }
+static inline F bits_as_float(I a) { return _mm512_castsi512_ps(a); }
+static inline I iand(I a, int mask) { return _mm512_and_si512(a, _mm512_set1_epi32(mask)); }
+static inline I load_int(const void* p) { return _mm512_loadu_si512(p); }
+
+static inline Bytes load_bytes(const void* p) { return _mm512_loadu_si512(p); }
+static inline F even_bf16(Bytes b) { return _mm512_castsi512_ps(_mm512_slli_epi32(b, 16)); }
+static inline F odd_bf16(Bytes b) { return _mm512_castsi512_ps(_mm512_and_si512(b, _mm512_set1_epi32(0xffff0000))); }
+static inline F load_f16(const void* p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)p)); }
+static inline F load_s8(const void* p) {
+  return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)p)));
+}
+static inline Bytes low_nibbles(Bytes b) { return _mm512_and_si512(b, _mm512_set1_epi8(15)); }
+static inline Bytes high_nibbles(Bytes b) { return _mm512_and_si512(_mm512_srli_epi16(b, 4), _mm512_set1_epi8(15)); }
+
+static inline Weights4 split(Bytes b) { return b; }
+static inline Activations4 broadcast4(const void* p) { return static_cast<const int32_t*>(p); }
+// By hand, since compilers load the broadcast apart and copy the sum around: half the speed.
+static inline I dot4(I sum, Weights4 w, Activations4 a) {
+  asm("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(sum) : "v"(w), "m"(*a));
+  return sum;
+}
+
+static inline void store_s8(void* p, F x) {  // x in [-128, 127]
+  _mm_storeu_si128((__m128i*)p, _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(x)));
+}
+
+}  // namespace tgi

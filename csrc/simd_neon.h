@@ -1,0 +1,172 @@
+// Sixteen lanes on NEON (AArch64): four registers each; the dot product with FEAT_I8MM or FEAT_DotProd where
+// compiled for them. Every operation rounds as the x86 levels with fused multiply-add do, and `sum` adds in the
+// same order, so that results have the same bits as theirs.
+#pragma once
+#include <arm_neon.h>
+#include <stdint.h>
+
+namespace tgi {
+
+constexpr int kMaxRows = 4;  // 4 rows x 16 columns are 16 of the 32 registers
+
+struct F { float32x4_t a, b, c, d; };
+struct I { int32x4_t a, b, c, d; };
+using Bytes = I;
+
+static inline F zero() { const float32x4_t x = vdupq_n_f32(0); return {x, x, x, x}; }
+static inline F set(float value) { const float32x4_t x = vdupq_n_f32(value); return {x, x, x, x}; }
+static inline F load(const float* p) { return {vld1q_f32(p), vld1q_f32(p + 4), vld1q_f32(p + 8), vld1q_f32(p + 12)}; }
+static inline void store(float* p, F x) {
+  vst1q_f32(p, x.a), vst1q_f32(p + 4, x.b), vst1q_f32(p + 8, x.c), vst1q_f32(p + 12, x.d);
+}
+static inline F load_part(const float* p, int n) {
+  float lanes[16] = {};
+  if (n > 0) __builtin_memcpy(lanes, p, 4 * n);
+  return load(lanes);
+}
+static inline void store_part(float* p, F x, int n) {
+  float lanes[16];
+  store(lanes, x);
+  if (n > 0) __builtin_memcpy(p, lanes, 4 * n);
+}
+static inline F add(F x, F y) {
+  return {vaddq_f32(x.a, y.a), vaddq_f32(x.b, y.b), vaddq_f32(x.c, y.c), vaddq_f32(x.d, y.d)};
+}
+static inline F sub(F x, F y) {
+  return {vsubq_f32(x.a, y.a), vsubq_f32(x.b, y.b), vsubq_f32(x.c, y.c), vsubq_f32(x.d, y.d)};
+}
+static inline F mul(F x, F y) {
+  return {vmulq_f32(x.a, y.a), vmulq_f32(x.b, y.b), vmulq_f32(x.c, y.c), vmulq_f32(x.d, y.d)};
+}
+static inline F div(F x, F y) {
+  return {vdivq_f32(x.a, y.a), vdivq_f32(x.b, y.b), vdivq_f32(x.c, y.c), vdivq_f32(x.d, y.d)};
+}
+static inline F fma(F x, F y, F z) {  // x * y + z
+  return {vfmaq_f32(z.a, x.a, y.a), vfmaq_f32(z.b, x.b, y.b), vfmaq_f32(z.c, x.c, y.c), vfmaq_f32(z.d, x.d, y.d)};
+}
+// By comparison, since FMAX and FMIN treat NaN otherwise than the other levels.
+static inline float32x4_t max_part(float32x4_t x, float32x4_t y) { return vbslq_f32(vcgtq_f32(x, y), x, y); }
+static inline float32x4_t min_part(float32x4_t x, float32x4_t y) { return vbslq_f32(vcltq_f32(x, y), x, y); }
+static inline F max(F x, F y) {
+  return {max_part(x.a, y.a), max_part(x.b, y.b), max_part(x.c, y.c), max_part(x.d, y.d)};
+}
+static inline F min(F x, F y) {
+  return {min_part(x.a, y.a), min_part(x.b, y.b), min_part(x.c, y.c), min_part(x.d, y.d)};
+}
+static inline F abs(F x) { return {vabsq_f32(x.a), vabsq_f32(x.b), vabsq_f32(x.c), vabsq_f32(x.d)}; }
+static inline F round(F x) { return {vrndnq_f32(x.a), vrndnq_f32(x.b), vrndnq_f32(x.c), vrndnq_f32(x.d)}; }
+static inline float32x4_t pow2_part(float32x4_t n) {
+  return vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(vcvtnq_s32_f32(n), vdupq_n_s32(127)), 23));
+}
+static inline F pow2(F n) { return {pow2_part(n.a), pow2_part(n.b), pow2_part(n.c), pow2_part(n.d)}; }
+static inline F if_less(F x, F y, F yes, F no) {
+  return {vbslq_f32(vcltq_f32(x.a, y.a), yes.a, no.a), vbslq_f32(vcltq_f32(x.b, y.b), yes.b, no.b),
+          vbslq_f32(vcltq_f32(x.c, y.c), yes.c, no.c), vbslq_f32(vcltq_f32(x.d, y.d), yes.d, no.d)};
+}
+static inline float sum(F x) {
+  const float32x4_t four = vaddq_f32(vaddq_f32(x.a, x.c), vaddq_f32(x.b, x.d));
+  const float32x2_t two = vadd_f32(vget_low_f32(four), vget_high_f32(four));
+  return vget_lane_f32(two, 0) + vget_lane_f32(two, 1);
+}
+static inline float largest(F x) {
+  const float32x4_t four = max_part(max_part(x.a, x.c), max_part(x.b, x.d));
+  const float first = four[0] > four[2] ? four[0] : four[2], second = four[1] > four[3] ? four[1] : four[3];
+  return first > second ? first : second;
+}
+
+static inline I iset(int value) { const int32x4_t x = vdupq_n_s32(value); return {x, x, x, x}; }
+static inline I imul(I x, I y) {
+  return {vmulq_s32(x.a, y.a), vmulq_s32(x.b, y.b), vmulq_s32(x.c, y.c), vmulq_s32(x.d, y.d)};
+}
+static inline I ixor(I x, I y) {
+  return {veorq_s32(x.a, y.a), veorq_s32(x.b, y.b), veorq_s32(x.c, y.c), veorq_s32(x.d, y.d)};
+}
+static inline F to_float(I x) {
+  return {vcvtq_f32_s32(x.a), vcvtq_f32_s32(x.b), vcvtq_f32_s32(x.c), vcvtq_f32_s32(x.d)};
+}
+static inline F bits_as_float(I x) {
+  return {vreinterpretq_f32_s32(x.a), vreinterpretq_f32_s32(x.b), vreinterpretq_f32_s32(x.c),
+          vreinterpretq_f32_s32(x.d)};
+}
+static inline I iand(I x, int mask) {
+  const int32x4_t m = vdupq_n_s32(mask);
+  return {vandq_s32(x.a, m), vandq_s32(x.b, m), vandq_s32(x.c, m), vandq_s32(x.d, m)};
+}
+static inline int32x4_t load_part_int(const void* p, int part) {
+  return vreinterpretq_s32_u8(vld1q_u8((const uint8_t*)p + 16 * part));
+}
+static inline I load_int(const void* p) {
+  return {load_part_int(p, 0), load_part_int(p, 1), load_part_int(p, 2), load_part_int(p, 3)};
+}
+
+static inline Bytes load_bytes(const void* p) { return load_int(p); }
+static inline F even_bf16(Bytes x) {
+  return bits_as_float({vshlq_n_s32(x.a, 16), vshlq_n_s32(x.b, 16), vshlq_n_s32(x.c, 16), vshlq_n_s32(x.d, 16)});
+}
+static inline F odd_bf16(Bytes x) { return bits_as_float(iand(x, (int)0xffff0000)); }
+static inline float32x4_t load_part_f16(const uint16_t* p) { return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p))); }
+static inline F load_f16(const void* p) {
+  const auto* halves = (const uint16_t*)p;
+  return {load_part_f16(halves), load_part_f16(halves + 4), load_part_f16(halves + 8), load_part_f16(halves + 12)};
+}
+static inline F load_s8(const void* p) {
+  const int8x16_t x = vld1q_s8((const int8_t*)p);
+  const int16x8_t low = vmovl_s8(vget_low_s8(x)), high = vmovl_s8(vget_high_s8(x));
+  return to_float({vmovl_s16(vget_low_s16(low)), vmovl_s16(vget_high_s16(low)), vmovl_s16(vget_low_s16(high)),
+                   vmovl_s16(vget_high_s16(high))});
+}
+static inline Bytes low_nibbles(Bytes x) { return iand(x, 0x0f0f0f0f); }
+static inline int32x4_t high_part(int32x4_t x) { return vreinterpretq_s32_u8(vshrq_n_u8(vreinterpretq_u8_s32(x), 4)); }
+static inline Bytes high_nibbles(Bytes x) { return {high_part(x.a), high_part(x.b), high_part(x.c), high_part(x.d)}; }
+
+static inline int8x16_t broadcast_word(const void* p) {
+  int32_t word;
+  __builtin_memcpy(&word, p, 4);
+  return vreinterpretq_s8_s32(vdupq_n_s32(word));
+}
+
+#ifdef __ARM_FEATURE_MATMUL_INT8
+using Weights4 = Bytes;
+using Activations4 = int8x16_t;
+
+static inline Weights4 split(Bytes x) { return x; }
+static inline Activations4 broadcast4(const void* p) { return broadcast_word(p); }
+static inline I dot4(I s, Weights4 w, Activations4 x) {
+  return {vusdotq_s32(s.a, vreinterpretq_u8_s32(w.a), x), vusdotq_s32(s.b, vreinterpretq_u8_s32(w.b), x),
+          vusdotq_s32(s.c, vreinterpretq_u8_s32(w.c), x), vusdotq_s32(s.d, vreinterpretq_u8_s32(w.d), x)};
+}
+#else
+// Nothing here multiplies unsigned by signed bytes. Weights less 128 are signed; 128 times the sum of the four
+// activations puts that right.
+struct Weights4 { int8x16_t a, b, c, d; };
+struct Activations4 { int8x16_t codes; int32x4_t correction; };
+
+static inline int8x16_t less_128(int32x4_t x) {
+  return vreinterpretq_s8_u8(veorq_u8(vreinterpretq_u8_s32(x), vdupq_n_u8(128)));
+}
+static inline Weights4 split(Bytes x) { return {less_128(x.a), less_128(x.b), less_128(x.c), less_128(x.d)}; }
+static inline Activations4 broadcast4(const void* p) {
+  const int8x16_t x = broadcast_word(p);
+  return {x, vshlq_n_s32(vpaddlq_s16(vpaddlq_s8(x)), 7)};
+}
+static inline int32x4_t dot_part(int32x4_t s, int8x16_t w, Activations4 x) {
+  s = vaddq_s32(s, x.correction);
+#ifdef __ARM_FEATURE_DOTPROD
+  return vdotq_s32(s, w, x.codes);
+#else
+  const int16x8_t low = vmull_s8(vget_low_s8(w), vget_low_s8(x.codes)), high = vmull_high_s8(w, x.codes);
+  return vaddq_s32(s, vpaddq_s32(vpaddlq_s16(low), vpaddlq_s16(high)));
+#endif
+}
+static inline I dot4(I s, Weights4 w, Activations4 x) {
+  return {dot_part(s.a, w.a, x), dot_part(s.b, w.b, x), dot_part(s.c, w.c, x), dot_part(s.d, w.d, x)};
+}
+#endif
+
+static inline void store_s8(void* p, F x) {  // x in [-128, 127]
+  const int16x8_t low = vcombine_s16(vqmovn_s32(vcvtnq_s32_f32(x.a)), vqmovn_s32(vcvtnq_s32_f32(x.b)));
+  const int16x8_t high = vcombine_s16(vqmovn_s32(vcvtnq_s32_f32(x.c)), vqmovn_s32(vcvtnq_s32_f32(x.d)));
+  vst1q_s8((int8_t*)p, vcombine_s8(vqmovn_s16(low), vqmovn_s16(high)));
+}
+
+}  // namespace tgi

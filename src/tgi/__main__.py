@@ -1,0 +1,8 @@
+"""`python -m tgi`: the command `tgi`."""
+
+import sys
+
+from tgi.launcher.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,107 @@
+"""Which routes need the API key, and the check of it.
+
+Owns the two lists; a route that is in neither cannot be registered. The key is compared exactly and
+in constant time. Used by every router as its route class.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from fastapi import Request, Response
+from fastapi.routing import APIRoute
+
+from tgi.api.state import api_of
+from tgi.errors import UnauthorizedError
+
+OPEN = frozenset(
+    {
+        ("GET", "/"),
+        ("GET", "/health"),
+        ("GET", "/ping"),
+        ("GET", "/info"),
+        ("GET", "/metrics"),
+        ("GET", "/v1/models"),
+        ("GET", "/docs"),
+        ("GET", "/docs/{file}"),
+        ("GET", "/api-doc/openapi.json"),
+        ("GET", "/v2"),
+        ("GET", "/v2/health/live"),
+        ("GET", "/v2/health/ready"),
+        ("GET", "/v2/models/{model}/versions/{version}"),
+        ("GET", "/v2/models/{model}/versions/{version}/ready"),
+    }
+)
+"""Reading about the server is free; all that does work is not."""
+
+PROTECTED = frozenset(
+    {
+        ("POST", "/"),
+        ("POST", "/generate"),
+        ("POST", "/generate_stream"),
+        ("POST", "/tokenize"),
+        ("POST", "/chat_tokenize"),
+        ("POST", "/v1/chat/completions"),
+        ("POST", "/v1/completions"),
+        ("POST", "/invocations"),
+        ("POST", "/vertex"),
+        ("POST", "/v2/models/{model}/versions/{version}/infer"),
+    }
+)
+
+
+def is_protected(method: str, path: str) -> bool:
+    """Raises KeyError for a route nobody has classified."""
+    if (method, path) in PROTECTED:
+        return True
+    if (method, path) in OPEN:
+        return False
+    raise KeyError(f"{method} {path} is neither open nor protected: add it to tgi.api.access")
+
+
+def check_key(request: Request) -> None:
+    """`Authorization: Bearer <key>`, if the server has a key; raises UnauthorizedError."""
+    key = api_of(request).config.api_key
+    if key is None:
+        return
+    given = request.headers.get("authorization", "")
+    # As the bytes that came: compare_digest refuses text beyond ASCII.
+    if not hmac.compare_digest(given.encode("latin-1"), f"Bearer {key}".encode()):
+        raise UnauthorizedError("Missing or wrong API key")
+
+
+Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+
+
+class ClassifiedRoute(APIRoute):
+    """A route that is known to be open or protected; the latter looks at the key before anything else."""
+
+    def protected(self) -> bool:
+        return any(is_protected(method, self.path) for method in self.methods or ())
+
+    def get_route_handler(self) -> Handler:
+        handler = super().get_route_handler()
+        if not self.protected():
+            return handler
+
+        async def guarded(request: Request) -> Response:
+            check_key(request)
+            return await handler(request)
+
+        return guarded
+
+
+class ProtectedRoute(ClassifiedRoute):
+    """A route whose path is only known at start (`AIP_PREDICT_ROUTE`)."""
+
+    def protected(self) -> bool:
+        return True
+
+
+class OpenRoute(ClassifiedRoute):
+    """As ProtectedRoute, but open (`AIP_HEALTH_ROUTE`)."""
+
+    def protected(self) -> bool:
+        return False

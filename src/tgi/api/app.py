@@ -1,0 +1,108 @@
+"""The HTTP application: routes, error answers and the layers around them.
+
+Owns how the parts of `api` are put together. Does not own the server (uvicorn, started by
+`launcher`) nor the engine. Called by `launcher` and by tests.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from fastapi import FastAPI
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from tgi import __version__
+from tgi.api import chat_routes, completion_routes, info_routes, kserve_routes, platform_routes, tgi_routes
+from tgi.api.admission import Permits
+from tgi.api.cors import Cors
+from tgi.api.errors import InternalError, WordedError, answer_error, error_response, speaks_openai
+from tgi.api.state import Api
+from tgi.api.streaming import ClientGone
+from tgi.config import ApiConfig
+from tgi.errors import TgiError
+from tgi.metrics import Metrics
+from tgi.serving.service import Service
+from tgi.tracing import Tracer
+
+logger = logging.getLogger("tgi.api")
+
+
+def create_app(
+    service: Service, config: ApiConfig, *, metrics: Metrics | None = None, tracer: Tracer | None = None
+) -> FastAPI:
+    """The application, for uvicorn with `lifespan="off"`.
+
+    The engine behind `service` must be ready. `metrics` should be the object that the engine client's
+    `on_step` feeds: `Metrics.for_engine(info)`. `app.state.drain(timeout_s)` stops admission, waits for
+    open generations and says whether all ended; `app.state.api` is shared by all routes.
+    """
+    app = FastAPI(
+        title="Text Generation Inference",
+        description="Text Generation Webserver",
+        version=__version__,
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    info = service.engine.info
+    permits = Permits(config.max_concurrent_requests)
+    api = Api(service, config, metrics or Metrics.for_engine(info), permits, tracer or Tracer())
+    app.state.api = api
+    app.state.drain = api.drain
+    for module in (tgi_routes, chat_routes, completion_routes, info_routes, platform_routes, kserve_routes):
+        # The routes themselves and not `include_router`, so that `app.routes` lists them in every version of FastAPI.
+        app.router.routes.extend(module.router.routes)
+    platform_routes.add_google_routes(app, config)
+    app.add_exception_handler(TgiError, answer_error)
+    app.add_exception_handler(HTTPException, _answer_http)
+    app.add_exception_handler(ClientGone, _answer_nobody)
+    app.add_middleware(Guard)
+    app.add_middleware(Cors, origins=config.cors_allow_origin)
+    return app
+
+
+async def _answer_http(request: Request, error: Exception) -> Response:
+    """Unknown path or method: TGI answers without a body."""
+    assert isinstance(error, HTTPException)
+    if speaks_openai(request.scope):
+        message = "Unknown path" if error.status_code == 404 else "Method not allowed"
+        response = error_response(WordedError(error.status_code, message, "not_found"), openai=True)
+        response.headers.update(error.headers or {})
+        return response
+    return Response(status_code=error.status_code, headers=error.headers)
+
+
+async def _answer_nobody(request: Request, error: Exception) -> Response:
+    """The client has left; the status (nginx's) only shows in access logs."""
+    return Response(status_code=499)
+
+
+class Guard:
+    """Turns our own mistakes into a 500 without details and a log entry with all of them; answers HEAD as GET."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        started = False
+
+        async def watched(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        inner = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
+        try:
+            await self._app(inner, receive, watched)
+        except Exception:
+            logger.exception("Unexpected error in %s", scope["path"].encode("unicode_escape").decode())
+            if started:
+                raise  # the server closes the connection: a cut answer must not look whole
+            await error_response(InternalError(), openai=speaks_openai(inner))(scope, receive, send)
+        return None

@@ -1,0 +1,89 @@
+"""From the bytes of a request to a typed model.
+
+Owns content type, size limit, JSON syntax and the sentences about wrong shapes, each with the
+status TGI's framework gives it: 415, 413, 400, 422. Used by every route that takes a body.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import msgspec
+import pydantic
+from starlette.requests import ClientDisconnect, Request
+
+from tgi.api.fields import RequestModel
+from tgi.errors import MalformedRequestError
+
+Model = TypeVar("Model", bound=RequestModel)
+
+
+def _is_json(content_type: str) -> bool:
+    """`application/json` or `application/*+json`, with any parameters."""
+    media_type = content_type.partition(";")[0].strip().lower()
+    return media_type == "application/json" or (media_type.startswith("application/") and media_type.endswith("+json"))
+
+
+async def read_body(request: Request, limit: int) -> bytes:
+    """All of the body, at most `limit` bytes; a declared length beyond it is refused unread."""
+    too_large = MalformedRequestError("Failed to buffer the request body: length limit exceeded", 413)
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared) > limit:
+        raise too_large
+    body = bytearray()
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > limit:
+                raise too_large
+    except ClientDisconnect:
+        raise MalformedRequestError("The client left before the body was complete", 400) from None
+    return bytes(body)
+
+
+async def read_json(request: Request, limit: int) -> Any:
+    """The body as plain Python values; NaN, Infinity and numbers beyond a double are malformed."""
+    if not _is_json(request.headers.get("content-type", "")):
+        raise MalformedRequestError("Expected request with `Content-Type: application/json`", 415)
+    body = await read_body(request, limit)
+    try:
+        return msgspec.json.decode(body)
+    except RecursionError:
+        raise MalformedRequestError("Failed to parse the request body as JSON: recursion limit exceeded", 400) from None
+    except (msgspec.MsgspecError, UnicodeError) as error:
+        reason = "invalid UTF-8" if isinstance(error, UnicodeError) else str(error)
+        raise MalformedRequestError(f"Failed to parse the request body as JSON: {reason}", 400) from None
+
+
+def parse(model: type[Model], data: Any, ignored: list[str]) -> Model:
+    """`data` as a `model`; names of unknown fields are added to `ignored`."""
+    try:
+        return model.model_validate(data, context={"ignored": ignored})
+    except pydantic.ValidationError as error:
+        raise _wrong_shape(error, data) from None
+
+
+def _wrong_shape(error: pydantic.ValidationError, data: Any) -> MalformedRequestError:
+    """The first complaint, in the words of TGI's framework: `{path}: {sentence}`."""
+    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    path = _path(first["loc"], data)
+    if first["type"] == "missing":
+        reason = f"missing field `{first['loc'][-1]}`"
+    else:
+        reason = first["msg"].replace("Input should", "input should", 1)
+    if first["type"] == "model_type":
+        reason = "input should be a JSON object"
+    place = f"{path}: " if path else ""
+    message = f"Failed to deserialize the JSON body into the target type: {place}{reason}"
+    return MalformedRequestError(message, 422, param=path or None)
+
+
+def _path(location: tuple[int | str, ...], data: Any) -> str:
+    """`messages[0].content`: of pydantic's location only what is in the body (it also names union branches)."""
+    path = ""
+    for step in location:
+        if isinstance(step, int) and isinstance(data, list) and step < len(data):
+            path, data = f"{path}[{step}]", data[step]
+        elif isinstance(step, str) and isinstance(data, dict) and step in data:
+            path, data = f"{path}.{step}" if path else step, data[step]
+    return path

@@ -1,0 +1,232 @@
+"""One call of a generation route, from its permit to its last byte.
+
+Owns what every such route does alike: permits, reading the body, validation through the service,
+metrics, the `Success` log line, the span, and the `x-` headers. Does not own the shape of answers.
+Used by all routes that generate.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import AsyncGenerator, Coroutine, Sequence
+from dataclasses import asdict
+from typing import Any, TypeVar
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from tgi.api.body import Model, parse, read_json
+from tgi.api.state import Api, api_of
+from tgi.api.streaming import ClientGone, EventStream, until_gone
+from tgi.errors import OverloadedError, TgiError
+from tgi.serving.types import Completion, Prepared, SamplingParams, Style
+
+logger = logging.getLogger("tgi.api")
+
+STEP_BUDGET = 1024
+"""TGI generates in steps of so many tokens; only the metric of that name still knows."""
+IGNORED_NAMES = 32
+"""At most so many names in `x-tgi-ignored`."""
+
+Result = TypeVar("Result")
+
+
+class Call:
+    """Use as `async with`: permits go back at the end, unless a stream took the call over."""
+
+    def __init__(self, request: Request, *, openai: bool = False) -> None:
+        self.request = request
+        self.api: Api = api_of(request)
+        self.openai = openai
+        self.started = time.monotonic()
+        self.ignored: list[str] = []
+        """Names of fields that have no effect."""
+        self.characters = 0
+        """Characters of the prompts, template applied."""
+        self._permits = 0
+        self._streaming = False
+        self._problem: str | None = None
+        self._name: str = request.scope["endpoint"].__name__
+        self._span = self.api.tracer.start(self._name, request.headers)
+        request.scope["tgi.openai"] = openai
+        self.api.metrics.count("tgi_request_count")
+
+    async def __aenter__(self) -> Call:
+        return self
+
+    async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, TgiError):
+            self.failed(error)
+        if error is not None:
+            self._close(left_early=not isinstance(error, Exception) or isinstance(error, ClientGone))
+        elif not self._streaming:
+            self._close(left_early=False)
+
+    def _close(self, left_early: bool) -> None:
+        if left_early:
+            self._problem = "the client left"
+            self.api.metrics.count("tgi_request_failure", err="dropped")
+        if self._permits:
+            self.api.permits.give_back(self._permits)
+            self._permits = 0
+        self._span.end(self._problem)
+
+    def failed(self, error: TgiError) -> None:
+        """Count, trace and log an error that is answered, by status or by event; log lines as TGI writes them."""
+        self._problem = error.text
+        self._span.set({"error_type": error.error_type})
+        if error.metric is not None:
+            self.api.metrics.count("tgi_request_failure", err=error.metric)
+            if not isinstance(error, OverloadedError):  # a flood of refusals must not become one of log lines
+                logger.error(error.text, extra={"span": (self._name, {})})
+
+    def speak_openai(self) -> None:
+        """The body turned out to be OpenAI's: so are errors from here on."""
+        self.openai = self.request.scope["tgi.openai"] = True
+
+    async def read(self, model: type[Model]) -> Model:
+        """The body, and the first permit: looked for before a byte is read, taken when the body is there."""
+        return self.parse(model, await self.read_json())
+
+    async def read_json(self) -> Any:
+        self.api.permits.check()
+        data = await read_json(self.request, self.api.config.payload_limit)
+        self.take(1)
+        return data
+
+    def parse(self, model: type[Model], data: Any) -> Model:
+        return parse(model, data, self.ignored)
+
+    def take(self, count: int) -> None:
+        """More permits; `OverloadedError` when there are not so many."""
+        self.api.permits.take(count)
+        self._permits += count
+
+    def take_samples(self, samples: int, prompts: int = 1) -> None:
+        """A permit for each sample of each prompt; more samples than permits is validation's to refuse."""
+        if samples <= self.api.permits.limit:
+            self.take(max(samples, 1) * prompts - 1)
+
+    def generation(self) -> None:
+        """TGI counts calls of its composed routes once more for each generation."""
+        self.api.metrics.count("tgi_request_count")
+
+    async def prepare(
+        self,
+        inputs: str | Sequence[int],
+        params: SamplingParams,
+        style: Style,
+        *,
+        add_special_tokens: bool = True,
+        stream: bool = False,
+    ) -> Prepared:
+        """Tokenise and check; raises `errors.ValidationError`."""
+        prepared = await self.api.service.prepare(
+            inputs, params, style, add_special_tokens=add_special_tokens, stream=stream, started=self.started
+        )
+        metrics = self.api.metrics
+        metrics.observe("tgi_request_input_length", prepared.input_length)
+        metrics.observe("tgi_request_max_new_tokens", min(prepared.request.sampling.max_new_tokens, STEP_BUDGET))
+        return prepared
+
+    async def wait(self, work: Coroutine[Any, Any, Result]) -> Result:
+        """The result of `work`, which ends early when the client leaves."""
+        return await until_gone(self.request.receive, work)
+
+    async def complete(self, prepared: Prepared) -> list[Completion]:
+        """All samples of a prompt, in the order the service gives them, each counted and logged."""
+        completions = await self.api.service.complete(prepared)
+        for completion in completions:
+            self.finished(prepared, completion)
+        return completions
+
+    def finished(self, prepared: Prepared, completion: Completion) -> None:
+        """Metrics, span and log line of one finished sample."""
+        metrics, timings = self.api.metrics, completion.timings
+        metrics.count("tgi_request_success")
+        metrics.observe("tgi_request_duration", timings.total)
+        metrics.observe("tgi_request_validation_duration", timings.validation)
+        metrics.observe("tgi_request_queue_duration", timings.queue)
+        metrics.observe("tgi_request_inference_duration", timings.inference)
+        metrics.observe("tgi_request_mean_time_per_token_duration", timings.time_per_token)
+        metrics.observe("tgi_request_generated_tokens", completion.generated_tokens)
+        metrics.observe("tgi_request_skipped_tokens", 0)
+        metrics.observe("tgi_request_time_to_first_token_duration", timings.time_to_first_token)
+        if completion.generated_tokens > 1:
+            after_first = max(timings.total - timings.time_to_first_token, 0.0)
+            metrics.observe(
+                "tgi_request_time_per_output_token_duration", after_first / (completion.generated_tokens - 1)
+            )
+        facts = _facts(prepared, completion)
+        self._span.set(facts)
+        logger.info("Success", extra={"span": (self._name, facts)})
+
+    def headers(self) -> dict[str, str]:
+        """Those that every generated answer carries."""
+        headers = {
+            "x-compute-type": self.api.config.compute_type,
+            "x-compute-characters": str(self.characters),
+        }
+        headers.update(ignored_header(self.ignored))
+        return headers
+
+    def timing_headers(
+        self, prompt_tokens: int, completions: Sequence[Completion], *, compute_time: bool = True
+    ) -> dict[str, str]:
+        """Headers of a whole answer: milliseconds and tokens, summed over the completions."""
+        headers = self.headers()
+        if compute_time:
+            headers["x-compute-time"] = str(time.monotonic() - self.started)
+        for name, field in _TIME_HEADERS:
+            headers[name] = str(sum(int(getattr(one.timings, field) * 1000) for one in completions))
+        headers["x-prompt-tokens"] = str(prompt_tokens)
+        headers["x-generated-tokens"] = str(sum(one.generated_tokens for one in completions))
+        return headers
+
+    def stream(self, events: AsyncGenerator[bytes, None]) -> Response:
+        """Hand the call over to an event stream, which closes it."""
+        self._streaming = True
+        return EventStream(
+            events, self.headers(), openai=self.openai, on_error=self.failed, on_end=lambda left: self._close(left)
+        )
+
+
+_TIME_HEADERS = (
+    ("x-total-time", "total"),
+    ("x-validation-time", "validation"),
+    ("x-queue-time", "queue"),
+    ("x-inference-time", "inference"),
+    ("x-time-per-token", "time_per_token"),
+)
+
+
+def ignored_header(names: list[str]) -> dict[str, str]:
+    """`x-tgi-ignored` with the fields that have no effect, if there are any."""
+    if not names:
+        return {}
+    return {"x-tgi-ignored": ", ".join(_header_safe(name) for name in sorted(set(names))[:IGNORED_NAMES])}
+
+
+def _header_safe(name: str) -> str:
+    """A field name is the client's word: only plain characters of it get into a header."""
+    return "".join(c if c.isascii() and (c.isalnum() or c in "._-[]") else "?" for c in name[:64])
+
+
+def _facts(prepared: Prepared, completion: Completion) -> dict[str, str | int]:
+    """What TGI's `Success` line says of a request: its parameters (never its text) and its times."""
+    timings = completion.timings
+    given = {name: value for name, value in asdict(prepared.params).items() if value not in (None, [], {}, False)}
+    return {
+        "parameters": str(given),
+        "total_time": f"{timings.total:.6f}s",
+        "validation_time": f"{timings.validation:.6f}s",
+        "queue_time": f"{timings.queue:.6f}s",
+        "inference_time": f"{timings.inference:.6f}s",
+        "time_per_token": f"{timings.time_per_token:.6f}s",
+        "seed": str(completion.seed),
+        "input_tokens": completion.input_length,
+        "generated_tokens": completion.generated_tokens,
+        "cached_tokens": completion.cached_tokens,
+        "finish_reason": completion.finish_reason,
+    }

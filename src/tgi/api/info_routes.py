@@ -1,0 +1,225 @@
+"""Reading about the server: health, info, models, metrics, documentation. None of it does work.
+
+Owns their shapes. Does not own the verdict on health (`serving.service`) nor the schema (`openapi`).
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import msgspec
+from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.openapi.docs import get_swagger_ui_html
+from msgspec import UNSET, UnsetType
+
+from tgi import __version__
+from tgi.api.access import ClassifiedRoute
+from tgi.api.openapi import document, documented
+from tgi.api.state import Api, api_of
+from tgi.errors import UnhealthyError
+from tgi.messages import MemoryPlan
+from tgi.metrics import CONTENT_TYPE
+from tgi.serving.service import Health
+
+router = APIRouter(route_class=ClassifiedRoute, tags=["Text Generation Inference"])
+encode = msgspec.json.Encoder().encode
+
+
+class EngineState(msgspec.Struct):
+    """What the engine does, as `/health?verbose=1` tells it."""
+
+    last_step_age_s: float
+    steps: int
+    running: int
+    waiting: int
+    open_requests: int
+
+
+class Runtime(msgspec.Struct):
+    """What TGI's `/info` does not say: device, numbers format, cache and memory."""
+
+    model_type: str
+    dtype: str
+    device: str
+    quantize: str | None
+    parameters: int
+    block_size: int
+    num_blocks: int
+    max_batch_prefill_tokens: int
+    max_batch_total_tokens: int
+    max_batch_size: int
+    prefix_caching: bool
+    kernels: dict[str, str]
+    memory: MemoryPlan
+    ineffective_flags: dict[str, str]
+
+
+class Info(msgspec.Struct):
+    """TGI's keys, all always there, and `runtime`."""
+
+    model_id: str
+    model_sha: str | None
+    model_pipeline_tag: str | None
+    max_concurrent_requests: int
+    max_best_of: int
+    max_stop_sequences: int
+    max_input_tokens: int
+    max_total_tokens: int
+    validation_workers: int
+    max_client_batch_size: int
+    router: str
+    version: str
+    sha: str | None
+    docker_label: str | None
+    runtime: Runtime | UnsetType = UNSET
+
+
+class ModelInfo(msgspec.Struct):
+    """A model as OpenAI lists it."""
+
+    id: str
+    object: str
+    created: int
+    owned_by: str
+
+
+class ModelsInfo(msgspec.Struct):
+    """The models of this server: one."""
+
+    object: str
+    data: list[ModelInfo]
+
+
+async def health(request: Request) -> Response:
+    """Healthy when the engine advances or has nothing to do; puts no work into it.
+
+    With `?verbose=1` the body tells the age of the last step and what runs and waits.
+    """
+    api = api_of(request)
+    if api.permits.draining:
+        raise UnhealthyError
+    state = api.service.health()
+    if request.query_params.get("verbose", "0") in ("0", "", "false"):
+        return Response()
+    return Response(encode(_engine_state(state)), media_type="application/json")
+
+
+def _engine_state(health: Health) -> EngineState:
+    return EngineState(health.last_step_age_s, health.steps, health.running, health.waiting, health.open_requests)
+
+
+@router.get("/")
+@documented("health_root", None, EngineState, errors=(503,))
+async def health_root(request: Request) -> Response:
+    """As `/health`."""
+    return await health(request)
+
+
+@router.get("/ping")
+@documented("ping", None, EngineState, errors=(503,))
+async def ping(request: Request) -> Response:
+    """As `/health`, for SageMaker."""
+    return await health(request)
+
+
+router.get("/health")(documented("health", None, EngineState, errors=(503,))(health))
+
+
+@router.get("/info")
+@documented("get_model_info", None, Info, errors=())
+async def info(request: Request) -> Response:
+    """Model, limits, version, device and memory."""
+    return Response(encode(model_info(api_of(request))), media_type="application/json")
+
+
+def model_info(api: Api) -> Info:
+    config, engine = api.config, api.service.engine.info
+    return Info(
+        model_id=config.model_id,
+        model_sha=config.model_sha,
+        model_pipeline_tag=config.pipeline_tag,
+        max_concurrent_requests=config.max_concurrent_requests,
+        max_best_of=config.max_best_of,
+        max_stop_sequences=config.max_stop_sequences,
+        max_input_tokens=engine.max_input_tokens,
+        max_total_tokens=engine.max_total_tokens,
+        validation_workers=config.validation_workers,
+        max_client_batch_size=config.max_client_batch_size,
+        router="text-generation-router",
+        version=__version__,
+        sha=None,
+        docker_label=None,
+        runtime=Runtime(
+            model_type=engine.model_type,
+            dtype=engine.dtype,
+            device=engine.device,
+            quantize=engine.quantize,
+            parameters=engine.parameters,
+            block_size=engine.block_size,
+            num_blocks=engine.num_blocks,
+            max_batch_prefill_tokens=engine.max_batch_prefill_tokens,
+            max_batch_total_tokens=engine.max_batch_total_tokens,
+            max_batch_size=engine.max_batch_size,
+            prefix_caching=engine.prefix_caching,
+            kernels=engine.kernels,
+            memory=engine.memory,
+            ineffective_flags=config.ineffective_flags,
+        ),
+    )
+
+
+@router.get("/v1/models")
+@documented("openai_get_model_info", None, ModelsInfo, errors=())
+async def models(request: Request) -> Response:
+    """The served model, in OpenAI's form."""
+    id = api_of(request).served_model_id
+    body = ModelsInfo("list", [ModelInfo(id=id, object="model", created=0, owned_by=id)])
+    return Response(encode(body), media_type="application/json")
+
+
+@router.get("/metrics")
+@documented("metrics", None, "text/plain", errors=())
+async def metrics(request: Request) -> Response:
+    """Prometheus metrics."""
+    return Response(api_of(request).metrics.render(), headers={"content-type": CONTENT_TYPE})
+
+
+@router.get("/api-doc/openapi.json")
+async def openapi(request: Request) -> Response:
+    """This interface as an OpenAPI document."""
+    return Response(_document(request.app), media_type="application/json")
+
+
+@cache
+def _document(app: FastAPI) -> bytes:
+    return encode(document(app))
+
+
+@router.get("/docs")
+async def docs(request: Request) -> Response:
+    """Swagger UI over the document; its files come from this server, so it works offline."""
+    return get_swagger_ui_html(
+        openapi_url="api-doc/openapi.json",
+        title="Text Generation Inference",
+        swagger_js_url="docs/swagger-ui-bundle.js",
+        swagger_css_url="docs/swagger-ui.css",
+        swagger_favicon_url="docs/favicon.png",
+    )
+
+
+DOCS_FILES = {
+    "swagger-ui-bundle.js": "text/javascript",
+    "swagger-ui.css": "text/css",
+    "favicon.png": "image/png",
+}
+
+
+@router.get("/docs/{file}")
+async def docs_file(file: str) -> Response:
+    """A file of Swagger UI, from the package that brings them."""
+    if file not in DOCS_FILES:
+        return Response(status_code=404)
+    content: Any = files("fastapi_offline").joinpath("static", file).read_bytes()
+    return Response(content, media_type=DOCS_FILES[file], headers={"cache-control": "max-age=86400"})

@@ -1,0 +1,146 @@
+"""Routes of hosting platforms: SageMaker's `/invocations`, Google's `/vertex` and `AIP_*` paths.
+
+Owns how their bodies map onto the other routes. Used by `app`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Annotated, Any
+
+import msgspec
+from fastapi import APIRouter, FastAPI, Request, Response
+from pydantic import Discriminator, Field, Tag
+
+from tgi.api.access import ClassifiedRoute, OpenRoute, ProtectedRoute
+from tgi.api.call import Call
+from tgi.api.chat_routes import chat_answer, chat_prompt
+from tgi.api.chat_types import ChatCompletion, ChatCompletionChunk, ChatRequest
+from tgi.api.completion_routes import completion_answer
+from tgi.api.completion_types import Chunk, CompletionFinal, CompletionRequest
+from tgi.api.errors import WordedError
+from tgi.api.fields import Items, RequestModel
+from tgi.api.info_routes import health
+from tgi.api.openapi import documented
+from tgi.api.streaming import together
+from tgi.api.tgi_routes import compat_answer
+from tgi.api.tgi_types import CompatGenerateRequest, GenerateParameters, GenerateResponse, StreamResponse
+from tgi.config import ApiConfig
+from tgi.errors import (
+    GenerationError,
+    IncompleteGenerationError,
+    MalformedRequestError,
+    OverloadedError,
+    ValidationError,
+)
+from tgi.serving.types import TGI_STYLE, SamplingParams
+
+router = APIRouter(route_class=ClassifiedRoute, tags=["Text Generation Inference"])
+encode = msgspec.json.Encoder().encode
+
+
+@router.post("/invocations")
+@documented(
+    "sagemaker_compatibility",
+    (CompatGenerateRequest, ChatRequest, CompletionRequest),
+    (list[GenerateResponse], ChatCompletion, CompletionFinal),
+    (StreamResponse, ChatCompletionChunk, Chunk),
+)
+async def sagemaker_compatibility(request: Request) -> Response:
+    """Generate; the body is that of `/` (has `inputs`), of chat (`messages`) or of completions (`prompt`)."""
+    async with Call(request) as call:
+        data = await call.read_json()
+        names = data if isinstance(data, dict) else {}
+        if "inputs" in names:
+            return await compat_answer(call, call.parse(CompatGenerateRequest, data))
+        if "messages" in names:
+            call.speak_openai()
+            return await chat_answer(call, call.parse(ChatRequest, data))
+        if "prompt" in names:
+            call.speak_openai()
+            return await completion_answer(call, call.parse(CompletionRequest, data))
+        raise MalformedRequestError(
+            "Failed to deserialize the JSON body into the target type: "
+            "data did not match any variant: none of `inputs`, `messages`, `prompt` is there"
+        )
+
+
+class GenerateVertexInstance(RequestModel):
+    """A prompt; of its parameters only `max_new_tokens` and `seed` count."""
+
+    inputs: str
+    parameters: GenerateParameters | None = None
+
+
+def _instance_kind(value: Any) -> str | None:
+    if not isinstance(value, dict):
+        return None
+    return "generate" if "inputs" in value else "chat"
+
+
+VertexInstance = Annotated[
+    Annotated[GenerateVertexInstance, Tag("generate")] | Annotated[ChatRequest, Tag("chat")],
+    Discriminator(_instance_kind, custom_error_type="instance", custom_error_message="expected a JSON object"),
+]
+
+
+class VertexRequest(RequestModel):
+    """Prompts and conversations to be answered together."""
+
+    instances: Items[VertexInstance] = Field(description="Prompts (`inputs`) or chat requests (`messages`).")
+
+
+class VertexResponse(msgspec.Struct):
+    """The texts, in the order of the instances."""
+
+    predictions: list[str]
+
+
+@router.post("/vertex")
+@documented("vertex_compatibility", VertexRequest, VertexResponse)
+async def vertex(request: Request) -> Response:
+    """Generate for all instances together; `stream` is ignored."""
+    async with Call(request) as call:
+        body = await call.read(VertexRequest)
+        if not body.instances:
+            raise WordedError(422, "Input validation error", "Input validation error")
+        call.take(len(body.instances) - 1)
+        texts = await call.wait(together(_predict(call, instance) for instance in body.instances))
+        return Response(encode(VertexResponse(texts)), media_type="application/json")
+
+
+async def _predict(call: Call, instance: GenerateVertexInstance | ChatRequest) -> str:
+    call.generation()
+    if isinstance(instance, ChatRequest):
+        prompt = await chat_prompt(call.api, instance, call.ignored)
+        params = replace(instance.chat_sampling(call.ignored), n=1)
+    else:
+        prompt, params = instance.inputs, _vertex_params(instance)
+    return await generate_text(call, prompt, params, add_special_tokens=not isinstance(instance, ChatRequest))
+
+
+def _vertex_params(instance: GenerateVertexInstance) -> SamplingParams:
+    given = instance.parameters
+    if given is None:
+        return SamplingParams(do_sample=True)
+    return SamplingParams(do_sample=True, max_new_tokens=given.max_new_tokens, seed=given.seed)
+
+
+async def generate_text(call: Call, prompt: str, params: SamplingParams, *, add_special_tokens: bool = True) -> str:
+    """One text; whatever prevents it is TGI's `Incomplete generation`."""
+    try:
+        prepared = await call.prepare(prompt, params, TGI_STYLE, add_special_tokens=add_special_tokens)
+        (completion,) = await call.complete(prepared)
+    except (ValidationError, GenerationError, IncompleteGenerationError, OverloadedError) as error:
+        call.failed(error)
+        raise WordedError(500, "Incomplete generation", "Incomplete generation") from error
+    return completion.text
+
+
+def add_google_routes(app: FastAPI, config: ApiConfig) -> None:
+    """The paths that Google's platform names in the environment."""
+    if config.aip_predict_route:
+        route = ProtectedRoute(config.aip_predict_route, vertex, methods=["POST"])
+        app.router.routes.append(route)
+    if config.aip_health_route:
+        app.router.routes.append(OpenRoute(config.aip_health_route, health, methods=["GET"]))

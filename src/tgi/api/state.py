@@ -1,0 +1,50 @@
+"""What all routes of one server share: the service, its settings, permits, metrics and tracer.
+
+Owns nothing but the grouping; hangs on `app.state.api`. Used by every route.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+from starlette.requests import HTTPConnection
+
+from tgi.api.admission import Permits
+from tgi.config import ApiConfig
+from tgi.metrics import Metrics
+from tgi.serving.service import Service
+from tgi.tracing import Tracer
+
+
+@dataclass(slots=True)
+class Api:
+    """The server as its routes see it."""
+
+    service: Service
+    config: ApiConfig
+    metrics: Metrics
+    permits: Permits
+    tracer: Tracer = field(default_factory=Tracer)
+
+    @property
+    def served_model_id(self) -> str:
+        return self.config.served_model_id or self.config.model_id
+
+    @property
+    def returns_full_text(self) -> bool:
+        """Default of `return_full_text` on POST `/`: TGI decides by the hub's pipeline tag, if it is known."""
+        return self.config.pipeline_tag in (None, "text-generation")
+
+    async def drain(self, timeout_s: float | None = None) -> bool:
+        """Take no new generations and wait for the open ones; False if some are left after `timeout_s`."""
+        self.permits.draining = True
+        try:
+            await asyncio.wait_for(self.permits.drained(), timeout_s)
+        except TimeoutError:
+            return False
+        return True
+
+
+def api_of(request: HTTPConnection) -> Api:
+    return request.app.state.api

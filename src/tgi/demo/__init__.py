@@ -1,0 +1,1 @@
+"""The bundled demo model: weights, tokenizer and model card, no code."""

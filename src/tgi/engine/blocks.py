@@ -1,0 +1,145 @@
+"""The blocks of the paged KV cache: who holds them, and which hold a known prefix.
+
+Owns reference counts, the free list and the index of cached prefixes. Knows nothing of tensors (the
+layout is `kernels.Ops`'s) and nothing of policy (`scheduler` decides who gets blocks).
+
+A block is in exactly one of three places:
+
+    held      reference count > 0, in the block table of that many sequences
+    blank     count 0, content worthless; given out first
+    cached    count 0, content is a known prefix; given out last, least recently used first
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import OrderedDict, deque
+
+import xxhash
+
+from tgi.engine.sequence import Sequence
+
+
+def hash_block(parent: bytes, token_ids: list[int]) -> bytes:
+    """Identity of a full block: its own ids and, through `parent`, everything before it (16 bytes)."""
+    return xxhash.xxh3_128_digest(parent + array("q", token_ids).tobytes())
+
+
+class BlockPool:
+    """Allocation with reference counts and a content-addressed index of full blocks."""
+
+    def __init__(self, num_blocks: int, block_size: int) -> None:
+        self.num_blocks = num_blocks
+        self.block_size = block_size
+        self._references = [0] * num_blocks
+        self._blank = deque(range(num_blocks))
+        self._cached: OrderedDict[int, None] = OrderedDict()
+        self._by_hash: dict[bytes, int] = {}
+        self._content: list[tuple[bytes, list[int]] | None] = [None] * num_blocks  # hash and ids of indexed blocks
+
+    @property
+    def num_free(self) -> int:
+        """Blocks that can be given out now."""
+        return len(self._blank) + len(self._cached)
+
+    def blocks_for(self, num_tokens: int) -> int:
+        return -(-num_tokens // self.block_size)
+
+    def can_grow(self, sequence: Sequence, num_tokens: int, reserve: int = 0) -> bool:
+        """Whether `grow` to so many tokens would succeed and leave `reserve` blocks free."""
+        return self.blocks_for(num_tokens) - len(sequence.block_table) + reserve <= self.num_free
+
+    def grow(self, sequence: Sequence, num_tokens: int) -> bool:
+        """Extend the block table to cover `num_tokens` tokens; False, and nothing done, if blocks are short."""
+        missing = self.blocks_for(num_tokens) - len(sequence.block_table)
+        if missing > self.num_free:
+            return False
+        for _ in range(missing):
+            sequence.block_table.append(self._take())
+        return True
+
+    def release(self, sequence: Sequence) -> None:
+        """Give all blocks of the sequence back. Later blocks become eviction candidates before earlier
+        ones: a prefix is worth more than its continuation."""
+        for block in reversed(sequence.block_table):
+            self._references[block] -= 1
+            if self._references[block] == 0:
+                if self._content[block] is None:
+                    self._blank.append(block)
+                else:
+                    self._cached[block] = None
+        sequence.block_table = []
+
+    def match(self, sequence: Sequence) -> int:
+        """Hold every cached block that begins the sequence; returns the number of tokens they cover.
+
+        At least one token is left to compute, since its logits are needed. Token ids are compared, so
+        a hash collision is a miss, never another user's keys and values.
+        """
+        usable = (sequence.num_tokens - 1) // self.block_size
+        for number in range(usable):
+            token_ids = self._ids_of(sequence, number)
+            digest = self._digest(sequence, number, token_ids)
+            block = self._by_hash.get(digest)
+            if block is None or self._content[block] != (digest, token_ids):
+                return number * self.block_size
+            self._references[block] += 1
+            self._cached.pop(block, None)
+            sequence.block_table.append(block)
+        return usable * self.block_size
+
+    def index(self, sequence: Sequence, first: int, last: int) -> None:
+        """Make the full blocks first..last-1 of the sequence findable by `match`.
+
+        Stops for good at a block whose hash belongs to other ids: a block indexed behind such a
+        collision could be matched by the wrong sequence.
+        """
+        for number in range(first, last):
+            token_ids = self._ids_of(sequence, number)
+            digest = self._digest(sequence, number, token_ids)
+            known = self._by_hash.get(digest)
+            if known is None:
+                block = sequence.block_table[number]
+                self._by_hash[digest] = block
+                self._content[block] = (digest, token_ids)
+            elif self._content[known] != (digest, token_ids):
+                sequence.cacheable = False
+                return
+
+    def _ids_of(self, sequence: Sequence, number: int) -> list[int]:
+        return sequence.token_ids[number * self.block_size : (number + 1) * self.block_size]
+
+    def _digest(self, sequence: Sequence, number: int, token_ids: list[int]) -> bytes:
+        """Hash of block `number`, kept in the sequence: chains are computed once."""
+        hashes = sequence.block_hashes
+        if number == len(hashes):
+            parent = hashes[-1] if hashes else xxhash.xxh3_128_digest(sequence.cache_salt.encode())
+            hashes.append(hash_block(parent, token_ids))
+        return hashes[number]
+
+    def _take(self) -> int:
+        if self._blank:
+            block = self._blank.popleft()
+        else:
+            block, _ = self._cached.popitem(last=False)
+            content = self._content[block]
+            assert content is not None
+            del self._by_hash[content[0]]
+            self._content[block] = None
+        self._references[block] = 1
+        return block
+
+    def check(self, sequences: list[Sequence]) -> None:
+        """Assert every invariant against the sequences that hold blocks; for tests and idle moments."""
+        held = [0] * self.num_blocks
+        for sequence in sequences:
+            for block in sequence.block_table:
+                held[block] += 1
+        assert held == self._references, "reference counts differ from block tables"
+        blank, cached = set(self._blank), set(self._cached)
+        free = {block for block, count in enumerate(held) if count == 0}
+        assert blank | cached == free and not blank & cached and len(blank) == len(self._blank)
+        assert all(self._content[block] is None for block in blank)
+        assert all(self._content[block] is not None for block in cached)
+        indexed = {block for block, content in enumerate(self._content) if content is not None}
+        assert indexed == set(self._by_hash.values()) and len(indexed) == len(self._by_hash)

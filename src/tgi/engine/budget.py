@@ -1,0 +1,223 @@
+"""Token budgets without trial and error: what fits the memory, and which limit binds.
+
+One pure function from numbers to limits, used by the engine at start and by `tgi plan` (which knows
+the same numbers from config.json alone). Whoever calls it says the result; nothing is lowered in
+silence. Imports no torch.
+
+    available = weights + runtime + activations of one step + KV cache + left free
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tgi.config import EngineConfig
+from tgi.errors import StartupError
+from tgi.messages import MemoryPlan, MemoryRow
+from tgi.models import sizes
+from tgi.models.spec import DecoderSpec
+
+CPU_CACHE_SHARE = 0.5
+"""Share of what is left on a CPU that the cache may take: other programs live there too."""
+CUDA_CACHE_SHARE = 0.9
+"""Share of what is left on a GPU; the rest is for the allocator's fragments."""
+CPU_STEP_TOKENS = 512
+CUDA_STEP_TOKENS = 4096
+DEFAULT_BATCH_SIZE = 128
+RUNTIME_BYTES = {"cpu": 450 << 20, "cuda": 800 << 20}
+"""Interpreter, libraries and device context of the engine before any weight."""
+MIN_STEP_TOKENS = 16
+
+
+@dataclass(frozen=True)
+class ModelCost:
+    """What a model costs, from its spec or from the loaded weights. All in bytes."""
+
+    weight_bytes: int
+    kv_bytes_per_token: int
+    activation_bytes_per_token: int
+    """Peak of intermediate results for each token of a step."""
+    activation_bytes_fixed: int
+    """Peak that does not grow with the step, such as logits of the sampled rows."""
+    max_positions: int
+    """Context of the model in tokens."""
+
+
+def model_cost(
+    spec: DecoderSpec, dtype: str, *, cache_dtype: str | None = None, quantize: str | None = None
+) -> ModelCost:
+    """The cost of a decoder in a serving dtype, with a cache in another one, with weights in int8 or int4."""
+    width = sizes.DTYPE_BYTES[dtype]
+
+    def activations(tokens: int) -> int:
+        return sizes.activation_bytes(
+            spec, tokens, width, logit_rows=DEFAULT_BATCH_SIZE, context=min(spec.max_positions, 8192)
+        )
+
+    return ModelCost(
+        weight_bytes=sizes.weight_bytes(spec, width, quantize),
+        kv_bytes_per_token=(
+            sizes.int8_kv_bytes_per_token(spec)
+            if cache_dtype == "int8"
+            else sizes.kv_bytes_per_token(spec, sizes.DTYPE_BYTES[cache_dtype or dtype])
+        ),
+        activation_bytes_per_token=(activations(1024) - activations(0)) // 1024,
+        activation_bytes_fixed=activations(0),
+        max_positions=spec.max_positions,
+    )
+
+
+def wanted_of(config: EngineConfig) -> Wanted:
+    """What the flags ask for."""
+    return Wanted(
+        max_input_tokens=config.max_input_tokens,
+        max_total_tokens=config.max_total_tokens,
+        max_batch_prefill_tokens=config.max_batch_prefill_tokens,
+        max_batch_total_tokens=config.max_batch_total_tokens,
+        max_batch_size=config.max_batch_size,
+        kv_cache_bytes=config.kv_cache_bytes,
+        memory_fraction=config.cuda_memory_fraction if (config.device or "").startswith("cuda") else 1.0,
+    )
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the user asked for; None means "compute it"."""
+
+    max_input_tokens: int | None = None
+    max_total_tokens: int | None = None
+    max_batch_prefill_tokens: int | None = None
+    max_batch_total_tokens: int | None = None
+    max_batch_size: int | None = None
+    kv_cache_bytes: int | None = None
+    memory_fraction: float = 1.0
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the engine runs with."""
+
+    max_input_tokens: int
+    max_total_tokens: int
+    max_batch_prefill_tokens: int
+    max_batch_size: int
+    num_blocks: int
+    memory: MemoryPlan
+
+
+def compute(cost: ModelCost, wanted: Wanted, *, available_bytes: int, device: str, block_size: int) -> Limits:
+    """The largest limits that fit `available_bytes`, with the reasons.
+
+    Raises `StartupError` naming what does not fit (weights, activations or KV cache) and the one
+    direction that helps.
+    """
+    kind = device.split(":")[0]
+    available = int(available_bytes * wanted.memory_fraction)
+    lowered: list[str] = []
+    runtime = RUNTIME_BYTES.get(kind, RUNTIME_BYTES["cpu"])
+    after_weights = available - cost.weight_bytes - runtime
+    if after_weights <= 0:
+        raise StartupError(
+            f"the weights do not fit: {size(cost.weight_bytes)} of weights and {size(runtime)} of runtime, "
+            f"{size(available)} available. Use a smaller model, a quantised one, or more memory"
+        )
+    step_tokens = _step_tokens(cost, wanted, after_weights, kind, block_size, lowered)
+    activations = _activations(cost, step_tokens)
+    batch_size = min(wanted.max_batch_size or DEFAULT_BATCH_SIZE, step_tokens)
+    if wanted.max_batch_size and batch_size < wanted.max_batch_size:
+        lowered.append(
+            f"max_batch_size lowered from {wanted.max_batch_size} to {batch_size}: a step has no more tokens"
+        )
+
+    left = after_weights - activations
+    context = cost.max_positions
+    total = wanted.max_total_tokens or context
+    if total > context:
+        lowered.append(f"max_total_tokens lowered from {total} to {context}: the model's context ends there")
+        total = context
+    tokens, binding = _cache_tokens(cost, wanted, left, kind, total * batch_size, lowered)
+    num_blocks = tokens // block_size
+    if wanted.max_batch_total_tokens and tokens == wanted.max_batch_total_tokens:
+        num_blocks = -(-tokens // block_size)
+    cache_tokens = num_blocks * block_size
+    if cache_tokens < 2:
+        raise StartupError(
+            f"the KV cache does not fit: {size(max(left, 0))} left for it, a block of {block_size} tokens takes "
+            f"{size(block_size * cost.kv_bytes_per_token)}. Lower --max-batch-prefill-tokens or give more memory"
+        )
+    if cache_tokens < total:
+        if wanted.max_total_tokens:
+            lowered.append(f"max_total_tokens lowered from {total} to {cache_tokens}: the KV cache holds no more")
+        total = cache_tokens
+    max_input = wanted.max_input_tokens or total - 1
+    if max_input >= total:
+        lowered.append(f"max_input_tokens lowered from {max_input} to {total - 1}: max_total_tokens is {total}")
+        max_input = total - 1
+    cache_bytes = cache_tokens * cost.kv_bytes_per_token
+    memory = MemoryPlan(
+        rows=[
+            MemoryRow("weights", cost.weight_bytes),
+            MemoryRow("runtime", runtime, "interpreter, libraries"),
+            MemoryRow("activations", activations, f"a step of {step_tokens} tokens"),
+            MemoryRow("KV cache", cache_bytes, f"{cache_tokens} tokens x {size(cost.kv_bytes_per_token)}"),
+            MemoryRow("left free", available - cost.weight_bytes - runtime - activations - cache_bytes),
+        ],
+        available_bytes=available,
+        kv_bytes_per_token=cost.kv_bytes_per_token,
+        cache_tokens=cache_tokens,
+        full_length_requests=cache_tokens / total,
+        binding_limit=binding,
+        lowered=lowered,
+    )
+    return Limits(max_input, total, step_tokens, batch_size, num_blocks, memory)
+
+
+def _activations(cost: ModelCost, step_tokens: int) -> int:
+    return cost.activation_bytes_fixed + cost.activation_bytes_per_token * step_tokens
+
+
+def _step_tokens(cost: ModelCost, wanted: Wanted, left: int, kind: str, block_size: int, lowered: list[str]) -> int:
+    """Tokens of a step: as asked, or the device's default, halved until they leave room for a cache."""
+    asked = wanted.max_batch_prefill_tokens or (CUDA_STEP_TOKENS if kind == "cuda" else CPU_STEP_TOKENS)
+    room = left - block_size * cost.kv_bytes_per_token
+    tokens = asked
+    while tokens > MIN_STEP_TOKENS and _activations(cost, tokens) > room // 2:
+        tokens //= 2
+    if _activations(cost, tokens) > room:
+        raise StartupError(
+            f"the activations do not fit: a step of {tokens} tokens takes {size(_activations(cost, tokens))}, "
+            f"{size(max(room, 0))} left beside the weights. Give more memory or use a smaller model"
+        )
+    if tokens < asked and wanted.max_batch_prefill_tokens:
+        lowered.append(f"max_batch_prefill_tokens lowered from {asked} to {tokens}: its activations would not fit")
+    return tokens
+
+
+def _cache_tokens(
+    cost: ModelCost, wanted: Wanted, left: int, kind: str, useful: int, lowered: list[str]
+) -> tuple[int, str]:
+    """Tokens of the cache and the limit that binds them."""
+    fits = left // cost.kv_bytes_per_token
+    if wanted.kv_cache_bytes is not None or wanted.max_batch_total_tokens is not None:
+        flag, asked = "max_batch_total_tokens", wanted.max_batch_total_tokens or 0
+        if wanted.kv_cache_bytes is not None:
+            flag, asked = "kv_cache_memory", wanted.kv_cache_bytes // cost.kv_bytes_per_token
+        if asked > fits:
+            lowered.append(f"{flag} lowered from {asked} to {max(fits, 0)} tokens: the memory holds no more")
+            return max(fits, 0), "memory"
+        return asked, f"--{flag.replace('_', '-')}"
+    share = CUDA_CACHE_SHARE if kind == "cuda" else CPU_CACHE_SHARE
+    tokens = int(left * share) // cost.kv_bytes_per_token
+    if tokens >= useful:
+        return useful, "batch size x max_total_tokens: more cache could not be used at once"
+    return max(tokens, 0), f"memory: the cache may take {share:.0%} of what is left"
+
+
+def size(count: int) -> str:
+    """Bytes for people: 1.50 GiB."""
+    value, unit = float(count), "B"
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if abs(value) < 1024 or unit == "TiB":
+            break
+        value /= 1024
+    return f"{value:.0f} {unit}" if unit == "B" else f"{value:.2f} {unit}"

@@ -1,0 +1,154 @@
+"""The engine's loop in three verbs: schedule, run, commit.
+
+Owns the order of things within a step, what happens when a step raises, and the heartbeat. Talks to
+the outside through two callables, so that it runs in its own process (`main`) or inside a test.
+Imports no torch.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from tgi.engine.plan import Chunk, Plan, Sampled
+from tgi.engine.scheduler import Scheduler
+from tgi.engine.sequence import Sequence
+from tgi.messages import (
+    Abort,
+    EngineFailed,
+    FromEngine,
+    GenerateRequest,
+    Sampling,
+    StepOutput,
+    StepStats,
+    ToEngine,
+    TokenEvent,
+)
+
+logger = logging.getLogger("tgi.engine")
+
+HEARTBEAT_S = 1.0
+"""An idle engine reports so often, so that silence means trouble."""
+
+
+class Executor(Protocol):
+    """Runs plans: `worker.Worker`, or a stand-in in tests."""
+
+    def execute(self, plan: Plan) -> Sampled: ...
+
+
+class EngineBrokenError(Exception):
+    """The executor fails even on a probe: the process cannot go on."""
+
+
+class EngineCore:
+    """Requests in, step outputs out."""
+
+    def __init__(self, scheduler: Scheduler, executor: Executor) -> None:
+        self.scheduler = scheduler
+        self.executor = executor
+        self.steps = 0
+        self._events: list[TokenEvent] = []  # refusals and aborts since the last step
+
+    def handle(self, message: ToEngine) -> None:
+        """Book one message of the API process; its effect shows in the next `step`."""
+        if isinstance(message, GenerateRequest):
+            self._events += self.scheduler.add(message)
+        elif isinstance(message, Abort):
+            self._events += self.scheduler.abort(message.request_id, message.index)
+
+    @property
+    def has_work(self) -> bool:
+        return self.scheduler.has_work or bool(self._events)
+
+    def step(self) -> StepOutput:
+        """Schedule, run, commit. Raises `EngineBrokenError` only."""
+        began = time.perf_counter()
+        plan = self.scheduler.schedule()
+        scheduled = time.perf_counter()
+        events, self._events = self._events, []
+        sampled = Sampled([])
+        if plan:
+            sampled = self._execute(plan)
+            events += self.scheduler.commit(plan, sampled)
+            self.steps += 1
+        stats = self._stats(plan, sampled)
+        stats.schedule_s = scheduled - began
+        stats.total_s = time.perf_counter() - began
+        return StepOutput(events, stats)
+
+    def _stats(self, plan: Plan, sampled: Sampled) -> StepStats:
+        decodes = sum(
+            1 for chunk in plan.chunks if len(chunk.token_ids) == 1 and chunk.start >= chunk.sequence.num_prompt
+        )
+        scheduler = self.scheduler
+        return StepStats(
+            step=self.steps,
+            running=len(scheduler.running),
+            waiting=len(scheduler.waiting),
+            free_blocks=scheduler.blocks.num_free,
+            running_tokens=sum(sequence.max_tokens for sequence in scheduler.running),
+            scheduled_prefill_tokens=plan.num_tokens - decodes,
+            scheduled_decode_tokens=decodes,
+            admitted=plan.admitted,
+            prefix_hit_tokens=plan.prefix_hit_tokens,
+            prefix_query_tokens=plan.prefix_query_tokens,
+            preemptions=plan.preempted,
+            forward_s=sampled.forward_s,
+            sample_s=sampled.sample_s,
+            failed=bool(sampled.errors),
+        )
+
+    def _execute(self, plan: Plan) -> Sampled:
+        """Run the plan; if that raises, run its chunks one by one, so that only the culprit fails."""
+        try:
+            return self.executor.execute(plan)
+        except Exception:
+            logger.exception("A step over %d sequences failed; running them one by one", len(plan.chunks))
+        merged = Sampled(tokens=[None] * len(plan.chunks))
+        for number, chunk in enumerate(plan.chunks):
+            try:
+                alone = self.executor.execute(Plan([chunk]))
+            except Exception as error:
+                logger.exception("Request %d fails", chunk.sequence.request_id)
+                merged.errors[number] = f"the model step failed ({type(error).__name__}); see the server's log"
+                continue
+            merged.tokens[number] = alone.tokens[0]
+            if 0 in alone.prompt:
+                merged.prompt[number] = alone.prompt[0]
+            if 0 in alone.errors:
+                merged.errors[number] = alone.errors[0]
+            merged.forward_s += alone.forward_s
+            merged.sample_s += alone.sample_s
+        if len(merged.errors) == len(plan.chunks):
+            self._probe(plan.chunks[0])
+        return merged
+
+    def _probe(self, failed: Chunk) -> None:
+        """Everything failed: is it the requests or the device? One token on the failed chunk's block tells."""
+        probe = Sequence(-1, 0, [0], 1, Sampling(max_new_tokens=1), 0)
+        try:
+            self.executor.execute(Plan([Chunk(probe, [0], 0, failed.block_table[-1:], samples=True)]))
+        except Exception as error:
+            raise EngineBrokenError(f"the model step fails on every input ({type(error).__name__})") from error
+
+
+def run(core: EngineCore, receive: Callable[[float], ToEngine | None], send: Callable[[FromEngine], None]) -> None:
+    """Serve until `receive` raises (the caller's way to stop it).
+
+    `receive(timeout_s)` gives the next message or None; with timeout 0 it only looks.
+    """
+    while True:
+        message = receive(0.0 if core.has_work else HEARTBEAT_S)
+        while message is not None:
+            core.handle(message)
+            message = receive(0.0)
+        try:
+            send(core.step())
+        except EngineBrokenError as error:
+            for sequence in core.scheduler.unfinished:
+                send(StepOutput([core.scheduler.finish(sequence, "error", str(error))], StepStats(step=core.steps)))
+            send(EngineFailed(str(error), "step"))
+            raise

@@ -1,0 +1,148 @@
+"""The engine process: `python -m tgi.engine.main --socket ipc://...`, its `EngineConfig` as JSON on stdin.
+
+Owns the process: signals, parent watch, threads, the ZeroMQ PAIR socket (the API side binds it).
+Says EngineInfo when ready or EngineFailed when it cannot start, then hands over to `core.run`.
+Started by `launcher.supervisor` and `offline`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from typing import Any
+
+import msgspec
+import zmq
+
+from tgi import collector, hardware, logs
+from tgi.config import EngineConfig
+from tgi.engine import core
+from tgi.engine.blocks import BlockPool
+from tgi.engine.scheduler import Scheduler
+from tgi.errors import StartupError
+from tgi.messages import EngineFailed, EngineInfo, ToEngine, encode
+
+logger = logging.getLogger("tgi.engine")
+
+LINGER_MS = 2_000
+"""How long a last message may take to reach the API process."""
+
+
+class Stopped(Exception):
+    """SIGTERM: the API process has no more use for this one."""
+
+
+class Socket:
+    """The engine's end of the pair: typed messages in, any message out."""
+
+    def __init__(self, address: str) -> None:
+        self._socket = zmq.Context.instance().socket(zmq.PAIR)
+        self._socket.setsockopt(zmq.LINGER, LINGER_MS)
+        self._socket.setsockopt(zmq.SNDHWM, 0)  # the API side drains; requests bound what can pile up
+        self._socket.connect(address)
+        self._decoder = msgspec.msgpack.Decoder(ToEngine)
+
+    def receive(self, timeout_s: float) -> ToEngine | None:
+        if not self._socket.poll(int(timeout_s * 1000)):
+            return None
+        return self._decoder.decode(self._socket.recv())
+
+    def send(self, message: object) -> None:
+        self._socket.send(encode(message))
+
+    def close(self) -> None:
+        self._socket.close()
+        zmq.Context.instance().term()
+
+
+def main() -> int:
+    """Run the engine; the exit status is 0 after SIGTERM, 1 when it failed."""
+    parser = argparse.ArgumentParser(description="The engine process; started by the launcher, not by hand.")
+    parser.add_argument("--socket", required=True, help="ZeroMQ address of the API process")
+    parser.add_argument("--parent", type=int, default=os.getppid(), help="leave when this process is gone")
+    arguments = parser.parse_args()
+    config = msgspec.json.decode(sys.stdin.buffer.read(), type=EngineConfig)
+    logs.configure(config.log_level, json_output=config.json_output)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the launcher decides
+    signal.signal(signal.SIGTERM, _stop)
+    _watch_parent(arguments.parent)
+    _set_threads(config)
+    socket = Socket(arguments.socket)
+    try:
+        return _serve(config, socket)
+    except Stopped:
+        return 0
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # from here on nobody would catch Stopped
+        socket.close()
+
+
+def _serve(config: EngineConfig, socket: Socket) -> int:
+    phase = "load"
+
+    def enter(name: str) -> None:
+        nonlocal phase
+        phase = name
+
+    try:
+        from tgi.engine.worker import Worker  # imports torch: the failure must reach the API process
+
+        worker = Worker(config, enter)
+        info = worker.info
+    except Stopped:
+        raise
+    except Exception as error:
+        if not isinstance(error, StartupError):
+            logger.exception("The engine cannot start")
+        text = str(error) if isinstance(error, StartupError) else f"{type(error).__name__}: {error}"
+        socket.send(EngineFailed(text, phase))  # type: ignore[arg-type]
+        return 1
+    collector.settle()
+    socket.send(info)
+    try:
+        core.run(core.EngineCore(make_scheduler(info), worker), socket.receive, socket.send)
+    except core.EngineBrokenError:
+        logger.exception("The engine stops")
+    return 1
+
+
+def make_scheduler(info: EngineInfo, **limits: Any) -> Scheduler:
+    """A scheduler with the limits the worker found, or narrower ones."""
+    defaults = {
+        "max_step_tokens": info.max_batch_prefill_tokens,
+        "max_batch_size": info.max_batch_size,
+        "max_total_tokens": info.max_total_tokens,
+        "prefix_caching": info.prefix_caching,
+    }
+    num_blocks = limits.pop("num_blocks", info.num_blocks)
+    return Scheduler(BlockPool(num_blocks, info.block_size), **(defaults | limits))
+
+
+def _stop(signum: int, frame: object) -> None:
+    raise Stopped
+
+
+def _watch_parent(parent: int) -> None:
+    """Leave when the parent is gone, whatever the main thread is doing: no orphan holds the memory."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1.0)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="parent-watch", daemon=True).start()
+
+
+def _set_threads(config: EngineConfig) -> None:
+    """Before torch is imported: OpenMP reads its settings once."""
+    threads = config.threads or hardware.cpu_count()
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

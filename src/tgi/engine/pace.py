@@ -1,0 +1,147 @@
+"""How much prefill a step may carry, learned from how long steps took.
+
+Owns two measurements: the seconds of a step that only decodes, by its number of sequences, and the
+seconds that a prompt token adds to a step, by how much context it attends to. Decides how many prompt
+tokens join a step in which others stream. Called by `scheduler`. Imports no torch, reads no clock.
+
+    decode step      | d d d d |                          measured: 1
+    mixed step       | d d d d | prompt chunk ... |       at most SLOWDOWN
+
+Where nobody streams there is no limit but the token budget.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from statistics import median
+
+SLOWDOWN = 2.0
+"""A step that prefills takes at most so many times a step that only decodes: half of the time goes to
+the prompts, and the worst gap between two tokens stays below three usual ones."""
+SETTLED_TOKENS = 8
+"""A stream counts from so many tokens on: the prompts of a burst that arrive within a few steps of each
+other are computed at full speed, or the first of them would hold up all others."""
+CHUNK_QUANTUM = 16
+"""Limited chunks are multiples of so many tokens (rows of a kernel's tile), and at least one of them."""
+SAMPLES = 5
+"""Decode steps of one size remembered; their median counts, so a disturbed step changes nothing."""
+REFRESH_STEPS = 32
+"""Mixed steps in a row after which one step only decodes, to be measured: contexts grow meanwhile."""
+LEAST_PURE_CHUNK = 64
+"""A step without decodes tells the price of a token from so many on; below, reading the weights counts."""
+
+
+class Pace:
+    """The measurements, and what follows from them for the next step."""
+
+    def __init__(self) -> None:
+        self._decode_steps: dict[int, deque[float]] = {}  # size class -> seconds, the last few
+        self._mixed_since: dict[int, int] = {}  # size class -> mixed steps since the last that only decoded
+        self._cost = PrefillCost()
+        self._timed = False
+
+    def share(self, tokens: int, decodes: int, settled: bool) -> Share:
+        """What prompts may take of a step that decodes so many sequences.
+
+        tokens: what the budget leaves. settled: whether any of the decodes is a stream on its way.
+        """
+        if not self._timed or not decodes or not settled:
+            return Share(tokens, math.inf, self._cost)
+        steps = self._decode_steps.get(_size_class(decodes))
+        if steps is None or self._mixed_since[_size_class(decodes)] >= REFRESH_STEPS:
+            return Share(0, 0.0, self._cost)  # measure first: one decode step
+        return Share(tokens, median(steps) * (SLOWDOWN - 1), self._cost)
+
+    def observe(self, decodes: int, tokens: int, context: int, seconds: float) -> None:
+        """Book a step: rows that decode, prompt tokens, and the context those attend to, summed over them."""
+        if seconds <= 0:
+            return
+        self._timed = True
+        size = _size_class(decodes)
+        if not tokens:
+            self._decode_steps.setdefault(size, deque(maxlen=SAMPLES)).append(seconds)
+            self._mixed_since[size] = 0
+        elif not decodes:
+            if tokens >= LEAST_PURE_CHUNK:
+                self._cost.observe(tokens, context, seconds)
+        elif size in self._decode_steps:
+            self._mixed_since[size] += 1
+            self._cost.observe(tokens, context, max(seconds - median(self._decode_steps[size]), 0.0))
+
+
+def _size_class(decodes: int) -> int:
+    """1, 2, 3-4, 5-8, ...: steps of one class take about as long."""
+    return (decodes - 1).bit_length() if decodes else -1
+
+
+class Share:
+    """What is left for prompts in one step, in tokens and in seconds."""
+
+    __slots__ = ("_cost", "_seconds", "_untouched", "tokens")
+
+    def __init__(self, tokens: int, seconds: float, cost: PrefillCost) -> None:
+        self.tokens = tokens
+        self._seconds = seconds
+        self._cost = cost
+        self._untouched = True
+
+    def grant(self, start: int, wanted: int) -> int:
+        """How many of the `wanted` tokens after position `start` the step takes; 0: the share is used up.
+
+        The first chunk always gets at least CHUNK_QUANTUM tokens, so that every prompt gets done.
+        """
+        count = min(wanted, self.tokens)
+        if self._seconds < math.inf:
+            fitting = self._cost.tokens_within(self._seconds, start) // CHUNK_QUANTUM * CHUNK_QUANTUM
+            count = min(count, max(fitting, CHUNK_QUANTUM if self._untouched else 0))
+            self._seconds = max(self._seconds - self._cost.seconds(start, count), 0.0)
+        self.tokens = self.tokens - count if count == wanted else 0
+        self._untouched = False
+        return count
+
+
+class PrefillCost:
+    """Seconds of a prompt token as a straight line over the context it sees, fitted to recent steps.
+
+    Exponentially weighted least squares with a pull to slope zero, which decides while all steps
+    looked alike. What is far off the line counts as twice or half of it: one disturbed step moves little.
+    """
+
+    DECAY = 0.85
+    RIDGE = 64.0**2  # tokens squared: spread of contexts below which the slope is not believed
+
+    def __init__(self) -> None:
+        self._weight = 0.0
+        self._context = self._price = 0.0  # weighted means
+        self._spread = self._joint = 0.0  # weighted sums of squares and products about the means
+
+    def observe(self, tokens: int, context: int, seconds: float) -> None:
+        """Book the seconds that `tokens` prompt tokens took, which saw `context` tokens together."""
+        mean, price = context / tokens, seconds / tokens
+        if self._weight > 1.5:
+            expected = self._at(mean)
+            price = min(max(price, expected / 2), expected * 2)
+        before = self._weight * self.DECAY
+        self._weight = before + 1.0
+        offset, surplus = mean - self._context, price - self._price
+        self._context += offset / self._weight
+        self._price += surplus / self._weight
+        shrink = before / self._weight
+        self._spread = self._spread * self.DECAY + shrink * offset * offset
+        self._joint = self._joint * self.DECAY + shrink * offset * surplus
+
+    def seconds(self, start: int, count: int) -> float:
+        """Of `count` tokens from position `start` on."""
+        return count * self._at(start + count / 2)
+
+    def tokens_within(self, seconds: float, start: int) -> int:
+        """How many tokens from position `start` on fit; 0 while nothing is known."""
+        if not self._price:
+            return 0
+        guess = seconds / self._at(start)
+        return int(seconds / self._at(start + guess / 2))
+
+    def _at(self, context: float) -> float:
+        slope = max(self._joint / (self._spread + self.RIDGE), 0.0)
+        return max(self._price + slope * (context - self._context), self._price / 4)

@@ -1,0 +1,264 @@
+"""From logits to tokens: one call a step for all sequences that sample.
+
+Order of TGI: watermark, repetition penalty, frequency and presence penalty, logit bias, the ban on
+ending before `min_new_tokens`; temperature, top-k, top-p, typical-p; pick. Rows of the same kind are
+worked on together:
+
+    plain     greedy, nothing to warp: best token and normaliser
+    whole     temperature alone: one number against the cumulative probabilities in order of id
+    narrowed  top-k, top-p, typical-p: decided among the most likely tokens; a row for which these
+              do not suffice is masked exactly and continues as "whole"
+
+The random number is a function of (seed, position) and is always held against the cumulative
+probabilities in order of token id, so that a token depends on its own distribution alone: not on the
+batch, nor on the way it was computed. Owns `Sequence.sampler_state`; knows nothing of stop
+conditions, which are the scheduler's. Called by `engine.runner`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tgi.engine.sampling import processors
+from tgi.engine.sampling.logprobs import Alternatives, alternatives, prompt_logprobs, ranked_logprobs
+from tgi.engine.sampling.philox import uniforms
+from tgi.engine.sampling.processors import SamplerState
+from tgi.engine.sampling.ranking import TorchVocabulary, pick_among, row_sums
+from tgi.engine.sampling.warpers import CANDIDATES, Candidates, has_warper, kept_tokens, narrow, needs_whole_row
+from tgi.engine.sampling.watermark import Watermark
+from tgi.engine.sequence import Sequence
+from tgi.kernels.ops import Vocabulary
+from tgi.messages import Sampling, Token
+
+__all__ = ["Sampler", "prompt_logprobs"]
+
+
+@dataclass(slots=True)
+class _Choice:
+    """Tokens chosen for a group of rows; the log-probability is NaN where none can be chosen."""
+
+    ids: Tensor  # [rows] int64
+    logprobs: Tensor  # [rows] float64
+    tops: list[Alternatives]
+
+
+class Sampler:
+    """Chooses the next token of each row. Pure but for `sampler_state` and a cache of green lists."""
+
+    def __init__(
+        self,
+        vocab_size: int,
+        device: torch.device,
+        watermark_gamma: float = 0.5,
+        watermark_delta: float = 2.0,
+        vocabulary: Vocabulary | None = None,
+    ) -> None:
+        """vocabulary: the implementation of what runs over whole rows; None: torch's."""
+        self.vocab_size = vocab_size
+        self.vocabulary = vocabulary or TorchVocabulary()
+        self.watermark = Watermark(vocab_size, device, watermark_gamma, watermark_delta)
+
+    @torch.inference_mode()
+    def sample(self, logits: Tensor, sequences: list[Sequence]) -> list[Token | str]:
+        """The next token of each sequence, or a sentence that says why it has none.
+
+        `logits` [rows, vocabulary] float32, row i for sequence i; left unchanged. Only the row with
+        a NaN, with +inf, or with nothing but -inf fails.
+        """
+        assert logits.shape == (len(sequences), self.vocab_size), (logits.shape, len(sequences))
+        logits = logits.float()
+        states = [SamplerState.of(sequence, self.vocab_size) for sequence in sequences]
+
+        groups: dict[str, list[int]] = {"plain": [], "whole": [], "narrowed": []}
+        for row, sequence in enumerate(sequences):
+            groups[_kind(sequence.sampling)].append(row)
+        results: list[Token | str] = [""] * len(sequences)
+        for kind, rows in groups.items():
+            if not rows:
+                continue
+            group = [sequences[row] for row in rows]
+            samplings = [sequence.sampling for sequence in group]
+            values = self._processed(logits, rows, group, [states[row] for row in rows])
+            if kind == "plain":
+                choice = self._choose_plain(values, samplings)
+            else:
+                numbers = uniforms([sequence.seed for sequence in group], [len(s.token_ids) for s in group])
+                uniform = torch.from_numpy(numbers).to(logits.device)
+                if kind == "whole":
+                    choice = self._choose_whole(values, samplings, uniform)
+                else:
+                    choice = self._choose_narrowed(values, samplings, uniform)
+            tokens = self._tokens(choice, logits, rows, group)
+            for row, token in zip(rows, tokens, strict=True):
+                results[row] = token
+        return results
+
+    def _processed(
+        self, logits: Tensor, rows: list[int], sequences: list[Sequence], states: list[SamplerState]
+    ) -> Tensor:
+        """These rows of the logits after the processors: a copy if anything changes."""
+        values = logits if len(rows) == len(logits) else logits[rows]
+        if not any(map(_is_processed, sequences)):
+            return values
+        values = values.clone() if values is logits else values
+        for index, sequence in enumerate(sequences):
+            if sequence.sampling.watermark:
+                self.watermark.apply(values[index], sequence.token_ids[-1])
+        each = list(zip(range(len(rows)), sequences, states, strict=True))
+        processors.apply_penalties(values, each)
+        processors.apply_bias(values, each)
+        return values
+
+    def _tokens(self, choice: _Choice, logits: Tensor, rows: list[int], sequences: list[Sequence]) -> list[Token | str]:
+        """The choice for `rows` of the model's `logits` as results."""
+        ids, logprobs, tops = choice.ids.tolist(), choice.logprobs.tolist(), choice.tops
+        failed = [math.isnan(logprob) for logprob in logprobs]
+        own = [index for index, sequence in enumerate(sequences) if _reports_own(sequence)]
+        if own:
+            values = logits[[rows[index] for index in own]]
+            counts = _top_counts([sequences[index].sampling for index in own], values)
+            ranks, ids_by_rank, (best, mass) = ranked_logprobs(self.vocabulary, values, max(counts) or 1)
+            chosen = values.gather(-1, choice.ids[own].unsqueeze(-1)).double() - best - mass
+            lists = alternatives(ranks, ids_by_rank, counts)
+            for index, logprob, top in zip(own, chosen.squeeze(-1).tolist(), lists, strict=True):
+                logprobs[index], tops[index] = logprob, top
+        return [
+            self._reason(logits[row]) if bad else Token(token, logprob, top)
+            for row, bad, token, logprob, top in zip(rows, failed, ids, logprobs, tops, strict=True)
+        ]
+
+    def _choose_plain(self, logits: Tensor, samplings: list[Sampling]) -> _Choice:
+        counts = _top_counts(samplings, logits)
+        if not any(counts):
+            _, ids, mass = self.vocabulary.rank_and_mass(logits, 1)
+            return _Choice(ids[:, 0], -mass, [[] for _ in counts])  # the mass is relative to the best
+        logprobs, ids, _ = ranked_logprobs(self.vocabulary, logits, max(counts))
+        return _Choice(ids[:, 0], logprobs[:, 0], alternatives(logprobs, ids, counts))
+
+    def _choose_whole(self, logits: Tensor, samplings: list[Sampling], uniform: Tensor) -> _Choice:
+        """Pick from softmax(logits / temperature); -inf marks removed tokens."""
+        divisors = _divisors(logits, samplings)
+        chosen, logprobs = self.vocabulary.pick(logits, uniform, divisors)
+        counts = _top_counts(samplings, logits)
+        greedy = [not sampling.do_sample for sampling in samplings]
+        tops: list[Alternatives] = [[] for _ in samplings]
+        if any(counts) or any(greedy):
+            values, ids = self.vocabulary.rank(logits, max(counts) or 1)
+            if divisors is not None:
+                values = values / divisors.unsqueeze(-1)
+            mass = self.vocabulary.log_mass(logits, ids[:, 0], divisors).unsqueeze(-1)
+            ranks = values.double() - values[:, :1].double() - mass
+            unpicked = torch.tensor(greedy, device=ids.device)
+            chosen = torch.where(unpicked, ids[:, 0], chosen)
+            logprobs = torch.where(unpicked, ranks[:, 0], logprobs)
+            tops = alternatives(ranks, ids, counts)
+        return _Choice(chosen, logprobs, tops)
+
+    def _choose_narrowed(self, logits: Tensor, samplings: list[Sampling], uniform: Tensor) -> _Choice:
+        """Among the candidates where they suffice; the other rows are masked exactly and go the long way."""
+        width = logits.shape[-1]
+        count = min(CANDIDATES, width)
+        values, ids = self.vocabulary.rank(logits, count)
+        temperature = torch.tensor([s.temperature for s in samplings], dtype=torch.float64, device=logits.device)
+        scaled = (values.double() - values[:, :1].double()) / temperature.unsqueeze(-1)
+        log_mass, entropy = self._whole_row(logits, ids[:, 0], samplings)
+        logprobs, exact = narrow(Candidates(values, scaled, log_mass, entropy, whole=count == width), samplings)
+        choice = _choose_candidate(logprobs, ids, samplings, uniform)
+        missed = [index for index, is_exact in enumerate(exact.tolist()) if not is_exact]
+        if missed:
+            other = self._choose_exactly(logits[missed], [samplings[index] for index in missed], uniform[missed])
+            choice.ids[missed] = other.ids
+            choice.logprobs[missed] = other.logprobs
+            for index, top in zip(missed, other.tops, strict=True):
+                choice.tops[index] = top
+        return choice
+
+    def _whole_row(self, logits: Tensor, best: Tensor, samplings: list[Sampling]) -> tuple[Tensor, Tensor]:
+        """Logarithm of the mass relative to the best token, and entropy, of the rows that need them; else 0.
+
+        `best` [rows] are the best ids; results [rows] float64.
+        """
+        log_mass = torch.zeros(len(logits), dtype=torch.float64, device=logits.device)
+        entropy = torch.zeros_like(log_mass)
+        wanted = [index for index, sampling in enumerate(samplings) if needs_whole_row(sampling)]
+        if not wanted:
+            return log_mass, entropy
+        chosen, best = [samplings[index] for index in wanted], best[wanted]
+        rows = logits if len(wanted) == len(samplings) else logits[wanted]
+        divisors = _divisors(rows, chosen)
+        log_mass[wanted] = mass = self.vocabulary.log_mass(rows, best, divisors)
+        if any(sampling.typical_p < 1.0 for sampling in chosen):
+            scaled = rows if divisors is None else rows / divisors.unsqueeze(-1)
+            probabilities = scaled.softmax(-1)
+            distance = scaled.gather(-1, best.unsqueeze(-1)) - scaled
+            distance.clamp_(max=torch.finfo(torch.float32).max)  # 0 * inf would be NaN
+            entropy[wanted] = row_sums(distance.mul_(probabilities)) + mass
+        return log_mass, entropy
+
+    def _choose_exactly(self, logits: Tensor, samplings: list[Sampling], uniform: Tensor) -> _Choice:
+        """Keep exactly what the warpers keep, row by row, then pick from the whole rows."""
+        kept = [kept_tokens(row.numpy(), sampling) for row, sampling in zip(logits.cpu(), samplings, strict=True)]
+        mask = torch.from_numpy(np.stack(kept)).to(logits.device)
+        return self._choose_whole(logits.masked_fill(~mask, -torch.inf), samplings, uniform)
+
+    def _reason(self, row: Tensor) -> str:
+        if not torch.isfinite(row.amax()):
+            return "The model produced logits that are not numbers"
+        return "No token can be chosen: penalties, logit_bias and min_new_tokens leave no finite logit"
+
+
+def _kind(sampling: Sampling) -> str:
+    if has_warper(sampling):
+        return "narrowed"
+    return "whole" if sampling.do_sample or sampling.temperature != 1.0 else "plain"
+
+
+def _is_processed(sequence: Sequence) -> bool:
+    """Whether any logit changes before temperature in this step."""
+    sampling = sequence.sampling
+    banned = sequence.num_generated < sampling.min_new_tokens
+    return sampling.watermark or processors.has_penalty(sampling) or bool(sampling.logit_bias) or banned
+
+
+def _reports_own(sequence: Sequence) -> bool:
+    """The model's own log-probabilities are wanted and differ from those after processors and warpers."""
+    sampling = sequence.sampling
+    if not sampling.raw_logprobs:
+        return False
+    return sampling.temperature != 1.0 or has_warper(sampling) or _is_processed(sequence)
+
+
+def _top_counts(samplings: list[Sampling], ranks: Tensor) -> list[int]:
+    """How many alternatives to list for each row; never more than `ranks` has columns."""
+    return [min(sampling.top_n_tokens, ranks.shape[-1]) for sampling in samplings]
+
+
+def _divisors(logits: Tensor, samplings: list[Sampling]) -> Tensor | None:
+    """What the logits are divided by, [rows] float32: the temperature; None where all are 1.
+
+    The divisor is kept so large that the best logit cannot overflow; float32 logits of that size
+    are so far apart that nothing changes.
+    """
+    if all(sampling.temperature == 1.0 for sampling in samplings):
+        return None
+    temperature = logits.new_tensor([min(max(sampling.temperature, 1e-30), 3e38) for sampling in samplings])
+    return torch.maximum(temperature, logits.amax(-1).abs() * 1e-37)
+
+
+def _choose_candidate(logprobs: Tensor, ids: Tensor, samplings: list[Sampling], uniform: Tensor) -> _Choice:
+    """Pick from log-probabilities [rows, candidates] of candidates ranked best first, -inf where removed."""
+    by_id = ids.argsort(-1)  # the cumulative probabilities are in order of id on every path
+    column = pick_among(logprobs.exp().gather(-1, by_id), uniform)
+    column = by_id.gather(-1, column.unsqueeze(-1))
+    by_rank = (logprobs == -torch.inf).to(torch.uint8).sort(dim=-1, stable=True).indices  # the kept, best first
+    greedy = torch.tensor([not sampling.do_sample for sampling in samplings], device=ids.device)
+    column = torch.where(greedy.unsqueeze(-1), by_rank[:, :1], column)
+    counts = _top_counts(samplings, ids)
+    first = by_rank[:, : max(counts)]
+    tops = alternatives(logprobs.gather(-1, first), ids.gather(-1, first), counts)
+    return _Choice(ids.gather(-1, column).squeeze(-1), logprobs.gather(-1, column).squeeze(-1), tops)

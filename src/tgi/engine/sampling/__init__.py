@@ -1,0 +1,1 @@
+"""The parts of `engine.sampler`: random numbers, ranking, processors, warpers, log-probabilities."""

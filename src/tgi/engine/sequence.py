@@ -1,0 +1,69 @@
+"""One sample of one request while it lives in the engine.
+
+Owns the token ids and how far they are computed. The scheduler changes it, the sampler reads it
+and keeps its own running state in `sampler_state`. Imports no torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from tgi.messages import PromptLogprobs, Sampling
+
+
+@dataclass(slots=True, eq=False)
+class Sequence:
+    """Prompt and generated tokens, and the blocks that hold their keys and values.
+
+        token_ids    [ prompt .................. | generated ........ ]
+                       0            num_computed ^ tokens not yet run ^ len(token_ids)
+
+    `num_computed` tokens have their keys and values in `block_table`; a running sequence in decode
+    has exactly one token beyond it: the last one sampled.
+    """
+
+    request_id: int
+    index: int
+    token_ids: list[int]
+    num_prompt: int
+    sampling: Sampling
+    seed: int
+    arrival: float = 0.0
+    cache_salt: str = ""
+    num_computed: int = 0
+    block_table: list[int] = field(default_factory=list)
+    block_hashes: list[bytes] = field(default_factory=list)
+    """Hash chain over the full blocks of `token_ids` known so far; see `blocks`."""
+    cacheable: bool = True
+    """Its blocks may be found by later sequences; False after a hash collision."""
+    num_cached: int = 0
+    """Prompt tokens found in the prefix cache when first admitted."""
+    scheduled: float = 0.0
+    """When it first ran; 0 before."""
+    prompt_logprobs: PromptLogprobs | None = None
+    """Collected chunk by chunk, sent with the first token."""
+    followers: list[Sequence] = field(default_factory=list)
+    """Further samples of the same prompt, queued once the prompt's blocks can be shared."""
+    finished: bool = False
+    prompt_done: bool = False
+    """The prompt's blocks have been computed once, and the followers released."""
+    sampler_state: Any = None
+    """Owned by the sampler: running counts, random state; None until first used."""
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self.token_ids)
+
+    @property
+    def num_generated(self) -> int:
+        return len(self.token_ids) - self.num_prompt
+
+    @property
+    def max_tokens(self) -> int:
+        """Length at which the sequence ends with `length`."""
+        return self.num_prompt + self.sampling.max_new_tokens
+
+    @property
+    def wants_prompt_logprobs(self) -> bool:
+        return self.index == 0 and self.sampling.prompt_logprobs >= 0

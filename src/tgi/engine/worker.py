@@ -1,0 +1,173 @@
+"""One rank: its share of the weights, its cache, its runner.
+
+Owns start-up in order (weights, budget, cache, warm-up) and the facts told to the API (`info`).
+Created by `main` or `offline`; `execute` is called once a step.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from tgi import hardware
+from tgi.config import EngineConfig
+from tgi.engine import budget
+from tgi.engine.plan import Chunk, Plan, Sampled
+from tgi.engine.runner import Runner
+from tgi.engine.sampler import Sampler
+from tgi.engine.sequence import Sequence
+from tgi.errors import StartupError
+from tgi.kernels import ops as kernels
+from tgi.kernels.ops import CacheShape, KVCache, Ops
+from tgi.messages import EngineInfo, Sampling
+from tgi.models.families import read_spec
+from tgi.models.loader import LoadedModel, load_model, serving_dtype
+from tgi.models.rope_config import RopeOverride
+from tgi.models.spec import DecoderSpec
+
+logger = logging.getLogger("tgi.engine")
+
+
+class Worker:
+    """Loads on construction; then `execute` runs plans."""
+
+    def __init__(self, config: EngineConfig, enter_phase: Callable[[str], None] = lambda name: None) -> None:
+        """Raises `StartupError` for whatever the user can mend; `enter_phase` hears load, allocate, warmup."""
+        self.config = config
+        self.device = torch.device(config.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        threads = config.threads or hardware.cpu_count()
+        if self.device.type == "cpu":
+            torch.set_num_threads(threads)
+        rope = RopeOverride(config.rope_scaling, config.rope_factor)
+        spec = read_spec(Path(config.model_path), rope)
+        dtype = serving_dtype(config.dtype, spec.dtype, self.device) or torch.float32
+        ops = kernels.select(self.device, dtype, config.block_size, threads=threads if config.native_kernels else None)
+        logger.info("Kernels: %s", kernel_names(ops))
+        if ops.native is None and (config.quantize or config.kv_cache_dtype):
+            raise StartupError("quantize and kv_cache_dtype need the native CPU kernels, which are not in use here")
+        limits = self._limits(spec, dtype, ops)  # before loading: what cannot fit is said in a second
+
+        began = time.monotonic()
+        loaded = load_model(
+            config.model_path, dtype, self.device, ops, rope=rope, quantize=config.quantize, progress=LoadProgress()
+        )
+        load_s = time.monotonic() - began
+        if ops.native is not None:
+            # After each small operation torch's own team would spin on the cores of the native one.
+            torch.set_num_threads(1)
+        logger.info("Loaded %s of weights in %.1f s", budget.size(loaded.weight_bytes), load_s)
+        enter_phase("allocate")
+        cache = self._allocate(ops, spec, loaded.dtype, limits)
+        vocabulary = ops.native.vocabulary if ops.native is not None else None
+        sampler = Sampler(spec.vocab_size, self.device, config.watermark_gamma, config.watermark_delta, vocabulary)
+        self.runner = Runner(loaded.model, cache, sampler, ops.block_size, self.device)
+        enter_phase("warmup")
+        began = time.monotonic()
+        self._warm_up(limits)
+        self.info = self._describe(loaded, ops, limits, load_s, time.monotonic() - began)
+
+    def execute(self, plan: Plan) -> Sampled:
+        """Run one step; see `runner`."""
+        return self.runner.execute(plan)
+
+    def _limits(self, spec: DecoderSpec, dtype: torch.dtype, ops: Ops) -> budget.Limits:
+        limits = budget.compute(
+            budget.model_cost(
+                spec,
+                str(dtype).removeprefix("torch."),
+                cache_dtype=self.config.kv_cache_dtype,
+                quantize=self.config.quantize,
+            ),
+            budget.wanted_of(self.config),
+            available_bytes=self.config.memory_bytes or self._available_bytes(),
+            device=str(self.device),
+            block_size=ops.block_size,
+        )
+        for sentence in limits.memory.lowered:
+            logger.warning(sentence)
+        return limits
+
+    def _available_bytes(self) -> int:
+        if self.device.type == "cuda":
+            free, _ = torch.cuda.mem_get_info(self.device)
+            return free
+        return hardware.available_memory_bytes()
+
+    def _allocate(self, ops: Ops, spec: DecoderSpec, dtype: torch.dtype, limits: budget.Limits) -> KVCache:
+        if self.config.kv_cache_dtype is not None:
+            dtype = getattr(torch, self.config.kv_cache_dtype)
+        shape = CacheShape(spec.num_layers, spec.num_kv_heads, spec.head_dim, dtype)
+        try:
+            return ops.allocate_cache(shape, limits.num_blocks, self.device)
+        except RuntimeError as error:  # torch's out-of-memory errors are RuntimeErrors
+            raise StartupError(
+                f"the KV cache of {limits.memory.cache_tokens} tokens "
+                f"({budget.size(ops.cache_bytes(shape, limits.num_blocks))}) could not be allocated. "
+                f"Lower --max-batch-total-tokens"
+            ) from error
+
+    def _warm_up(self, limits: budget.Limits) -> None:
+        """One full step and one decode: memory peaks and lazy initialisation happen now, not in a request."""
+        count = min(limits.max_batch_prefill_tokens, limits.max_input_tokens)
+        sequence = Sequence(-1, 0, [0] * (count + 1), count + 1, Sampling(max_new_tokens=1), 0)
+        table = list(range(-(-(count + 1) // self.runner.block_size)))
+        try:
+            self.execute(Plan([Chunk(sequence, [0] * count, 0, table, samples=True)]))
+            self.execute(Plan([Chunk(sequence, [0], count, table, samples=True)]))
+        except torch.OutOfMemoryError as error:
+            raise StartupError(
+                f"a step of {count} tokens does not fit the memory. Lower --max-batch-prefill-tokens"
+            ) from error
+
+    def _describe(
+        self, loaded: LoadedModel, ops: Ops, limits: budget.Limits, load_s: float, warmup_s: float
+    ) -> EngineInfo:
+        return EngineInfo(
+            model_type=loaded.spec.model_type,
+            dtype=str(loaded.dtype).removeprefix("torch."),
+            device=str(self.device),
+            quantize=self.config.quantize,
+            vocab_size=loaded.spec.vocab_size,
+            parameters=loaded.parameters,
+            weight_bytes=loaded.weight_bytes,
+            block_size=ops.block_size,
+            num_blocks=limits.num_blocks,
+            max_input_tokens=limits.max_input_tokens,
+            max_total_tokens=limits.max_total_tokens,
+            max_batch_prefill_tokens=limits.max_batch_prefill_tokens,
+            max_batch_total_tokens=limits.num_blocks * ops.block_size,
+            max_batch_size=limits.max_batch_size,
+            prefix_caching=self.config.prefix_caching,
+            kernels=dict(ops.kernels),
+            memory=limits.memory,
+            load_s=load_s,
+            warmup_s=warmup_s,
+        )
+
+
+def kernel_names(ops: Ops) -> str:
+    """Each implementation with the operations it serves, for the log."""
+    chosen: dict[str, list[str]] = {}
+    for operation, implementation in ops.kernels.items():
+        chosen.setdefault(implementation, []).append(operation)
+    return "; ".join(f"{implementation} ({', '.join(operations)})" for implementation, operations in chosen.items())
+
+
+class LoadProgress:
+    """Says in the log how far loading is, at most every five seconds."""
+
+    INTERVAL_S = 5.0
+
+    def __init__(self) -> None:
+        self._last = time.monotonic()
+
+    def __call__(self, done: int, total: int) -> None:
+        """done, total: bytes of weights."""
+        now = time.monotonic()
+        if now - self._last >= self.INTERVAL_S:
+            self._last = now
+            logger.info("Loading weights: %s of %s", budget.size(done), budget.size(total))

@@ -1,0 +1,170 @@
+"""The closed list of errors a user can meet: class -> HTTP status, TGI `error_type`, OpenAI `type`.
+
+Raised by `serving` and `launcher`, rendered by `api`. `assert` is for our own mistakes; whatever a
+user can cause raises from here. Messages are sentences for the user: no traceback, no address.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class TgiError(Exception):
+    """Base of all errors answered over HTTP.
+
+    `prefix` is put before the message on the wire, as TGI does; `message` stays bare.
+    """
+
+    status: int = 500
+    error_type: str = "internal"
+    openai_type: ClassVar[str] = "server_error"
+    prefix: ClassVar[str] = ""
+    metric: ClassVar[str | None] = None
+    """Label `err` of `tgi_request_failure`; None when it is not counted."""
+
+    def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        """The request field at fault, for OpenAI error objects."""
+        self.code = code
+        self.headers: dict[str, str] = {}
+        """Response headers that go with the error, such as Retry-After."""
+
+    @property
+    def text(self) -> str:
+        """The message as it goes over the wire."""
+        return f"{self.prefix}{self.message}"
+
+
+class ValidationError(TgiError):
+    """A field of the request breaks a rule or a limit (TGI: `Input validation error: ...`)."""
+
+    status = 422
+    error_type = "validation"
+    openai_type = "invalid_request_error"
+    prefix = "Input validation error: "
+    metric = "validation"
+
+
+class MalformedRequestError(TgiError):
+    """A body that cannot be read into the route's type, with the status TGI's framework gives it."""
+
+    error_type = "validation"
+    openai_type = "invalid_request_error"
+
+    def __init__(self, message: str, status: int = 422, *, param: str | None = None) -> None:
+        super().__init__(message, param=param)
+        self.status = status  # 400 not JSON, 413 too large, 415 content type, 422 wrong shape
+
+
+class TemplateError(TgiError):
+    """The chat template is missing, does not compile, or raised."""
+
+    status = 422
+    error_type = "template_error"
+    openai_type = "invalid_request_error"
+    prefix = "Template error: "
+    metric = "template"
+
+
+class ToolError(TgiError):
+    """Something about tools or tool choice."""
+
+    status = 422
+    error_type = "tool_error"
+    openai_type = "invalid_request_error"
+    prefix = "Tool error: "
+    metric = "validation"
+
+
+class UnauthorizedError(TgiError):
+    """No API key, or a wrong one."""
+
+    status = 401
+    error_type = "unauthorized"
+    openai_type = "authentication_error"
+
+
+class ModelNotFoundError(TgiError):
+    """`model` names neither the served model nor an adapter."""
+
+    status = 404
+    error_type = "model_not_found"
+    openai_type = "invalid_request_error"
+
+
+class OverloadedError(TgiError):
+    """All permits are taken; answered at once, nothing is queued."""
+
+    status = 429
+    error_type = "overloaded"
+    openai_type = "rate_limit_error"
+    metric = "overloaded"
+
+    def __init__(self, message: str = "Model is overloaded") -> None:
+        super().__init__(message)
+
+
+class GenerationError(TgiError):
+    """The engine failed this request."""
+
+    status = 424
+    error_type = "generation"
+    openai_type = "server_error"
+    prefix = "Request failed during generation: Server error: "
+    metric = "generation"
+
+
+class IncompleteGenerationError(TgiError):
+    """The event stream ended without its last event."""
+
+    status = 500
+    error_type = "incomplete_generation"
+    openai_type = "server_error"
+    metric = "incomplete"
+
+    def __init__(self, message: str = "Incomplete generation") -> None:
+        super().__init__(message)
+
+
+class UnhealthyError(TgiError):
+    """`/health` when the engine is gone or does not advance."""
+
+    status = 503
+    error_type = "healthcheck"
+    openai_type = "server_error"
+
+    def __init__(self, message: str = "unhealthy") -> None:
+        super().__init__(message)
+
+
+class ShuttingDownError(TgiError):
+    """The server drains and takes no new request."""
+
+    status = 503
+    error_type = "shutting_down"
+    openai_type = "server_error"
+
+    def __init__(self, message: str = "Server is shutting down") -> None:
+        super().__init__(message)
+
+
+class StartupError(Exception):
+    """The server cannot start; printed as one sentence, exit status 1."""
+
+
+class ArgumentError(StartupError):
+    """Launcher flags contradict each other (TGI: `ArgumentValidation`)."""
+
+
+class DownloadError(StartupError):
+    """Weights or tokenizer could not be fetched or converted."""
+
+
+class ModelError(StartupError):
+    """The checkpoint cannot be served: unknown family, refused key, missing tensor."""
+
+
+class PortError(StartupError):
+    """The address cannot be listened on (TGI: `WebserverCannotStart`)."""

@@ -1,0 +1,97 @@
+"""`PackedLinear`: the weights of one linear layer in native memory.
+
+Owns the choice of the group along K and the calls that pack and multiply. Filled row by row while a
+checkpoint is read, so that no second copy of a matrix exists. Called by `quant` and `kernels.cpu`.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from tgi.kernels.native.library import Arena, Pool
+
+FORMATS = {"float32": 0, "bfloat16": 1, "float16": 2, "int8": 3, "int4": 4}
+TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
+GROUPS = (128, 64, 32)
+
+
+def group_for(in_features: int, wanted: int = 128) -> int:
+    """Weights of one row that share a scale: the largest of 128, 64, 32 up to `wanted` that divides K.
+
+    Where none does, 64, or `wanted` if smaller: the last group is then padded with zeros.
+    """
+    sizes = [size for size in GROUPS if size <= wanted]
+    return next((size for size in sizes if in_features % size == 0), min(64, wanted))
+
+
+class PackedLinear:
+    """y = x W^T + bias on packed weights. Calls from several threads take turns."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        arena: Arena,
+        format: str,
+        in_features: int,
+        out_features: int,
+        *,
+        group: int | None = None,
+        zero_points: bool = False,
+        bias: bool = False,
+    ) -> None:
+        """format: one of FORMATS. group: of int8 and int4; None chooses, 0 gives one scale a row."""
+        self.pool, self.arena, self.format = pool, arena, format
+        self.in_features, self.out_features, self.has_bias = in_features, out_features, bias
+        self.group = group_for(in_features) if group is None else group
+        self._call = pool.library.call
+        self.handle = self._call.tgi_linear_create(
+            arena.handle, FORMATS[format], in_features, out_features, self.group, zero_points, bias
+        )
+        if not self.handle:
+            raise MemoryError(f"no memory for a {format} layer of {out_features} x {in_features}")
+
+    @property
+    def bytes(self) -> int:
+        """Of the packed weights, scales included."""
+        return self._call.tgi_linear_bytes(self.handle)
+
+    def pack(self, weight: torch.Tensor, first: int = 0) -> None:
+        """Pack rows first ... of the layer from `weight` [rows, in], of any strides and float dtype."""
+        assert weight.shape[1] == self.in_features and first + len(weight) <= self.out_features
+        self._call.tgi_linear_pack(
+            self.pool.handle, self.handle, weight.data_ptr(), TYPES[weight.dtype], *weight.stride(), first, len(weight)
+        )
+
+    def pack_codes(
+        self, codes: torch.Tensor, scales: torch.Tensor, zeros: torch.Tensor | None = None, first: int = 0
+    ) -> None:
+        """Pack rows from unsigned `codes` [rows, in], `scales` and `zeros` [rows, groups]: scale * (code - zero)."""
+        codes, scales = codes.to(torch.uint8).contiguous(), scales.float().contiguous()
+        zeros = None if zeros is None else zeros.to(torch.uint8).contiguous()
+        pointer = 0 if zeros is None else zeros.data_ptr()
+        self._call.tgi_linear_pack_codes(
+            self.pool.handle, self.handle, codes.data_ptr(), scales.data_ptr(), pointer, first, len(codes)
+        )
+
+    def set_bias(self, bias: torch.Tensor, first: int = 0) -> None:
+        """bias [count] of rows first ..."""
+        bias = bias.float().contiguous()
+        self._call.tgi_linear_set_bias(self.handle, bias.data_ptr(), first, len(bias))
+
+    def rows(self, ids: torch.Tensor) -> torch.Tensor:
+        """The weights of rows `ids` [count] int64 as they are after rounding, [count, in] float32."""
+        ids = ids.contiguous()
+        out = torch.empty((len(ids), self.in_features), dtype=torch.float32)
+        self._call.tgi_linear_rows(self.pool.handle, self.handle, ids.data_ptr(), len(ids), out.data_ptr())
+        return out
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """x [tokens, in] of any float dtype -> [tokens, out] in the same"""
+        out = torch.empty((len(x), self.out_features), dtype=torch.float32)
+        self.run(x, out)
+        return out.to(x.dtype)
+
+    def run(self, x: torch.Tensor, out: torch.Tensor) -> None:
+        """x [tokens, in] of any float dtype; the result is written to out [tokens, out] float32, contiguous."""
+        rows = x.to(torch.float32).contiguous()
+        self._call.tgi_linear_run(self.pool.handle, self.handle, rows.data_ptr(), len(rows), out.data_ptr(), 0)

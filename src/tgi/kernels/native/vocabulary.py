@@ -1,0 +1,71 @@
+"""`NativeVocabulary`: ranking and picking over the vocabulary in the native library.
+
+A few passes over a row in place of torch's chains of operations; rows are spread over the pool. Called by
+the sampler through `ops.Vocabulary`.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from tgi.kernels.native.library import Pool
+
+
+class NativeVocabulary:
+    """`ops.Vocabulary`."""
+
+    def __init__(self, pool: Pool) -> None:
+        self.pool, self._call = pool, pool.library.call
+
+    def rank(self, logits: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+        return self._rank(logits, count, None)
+
+    def rank_and_mass(self, logits: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        masses = torch.empty(len(logits), dtype=torch.float64)
+        return *self._rank(logits, count, masses.data_ptr()), masses
+
+    def _rank(self, logits: torch.Tensor, count: int, masses: int | None) -> tuple[torch.Tensor, torch.Tensor]:
+        logits = logits.contiguous()
+        rows, size = logits.shape
+        assert 0 < count <= size
+        values = torch.empty((rows, count), dtype=torch.float32)
+        ids = torch.empty((rows, count), dtype=torch.int64)
+        self._call.tgi_rank(
+            self.pool.handle, logits.data_ptr(), rows, size, count, ids.data_ptr(), values.data_ptr(), masses
+        )
+        return values, ids
+
+    def log_mass(self, logits: torch.Tensor, best: torch.Tensor, divisors: torch.Tensor | None = None) -> torch.Tensor:
+        logits = logits.contiguous()
+        rows, size = logits.shape
+        peaks = logits.gather(-1, best.unsqueeze(-1)).squeeze(-1).contiguous()
+        by = _divisors(divisors, rows)
+        out = torch.empty(rows, dtype=torch.float64)
+        self._call.tgi_log_mass(
+            self.pool.handle, logits.data_ptr(), rows, size, by.data_ptr(), peaks.data_ptr(), out.data_ptr()
+        )
+        return out
+
+    def pick(
+        self, logits: torch.Tensor, uniform: torch.Tensor, divisors: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        logits, uniform = logits.contiguous(), uniform.double().contiguous()
+        rows, size = logits.shape
+        by = _divisors(divisors, rows)
+        ids = torch.empty(rows, dtype=torch.int64)
+        logprobs = torch.empty(rows, dtype=torch.float64)
+        self._call.tgi_pick(
+            self.pool.handle,
+            logits.data_ptr(),
+            rows,
+            size,
+            by.data_ptr(),
+            uniform.data_ptr(),
+            ids.data_ptr(),
+            logprobs.data_ptr(),
+        )
+        return ids, logprobs
+
+
+def _divisors(divisors: torch.Tensor | None, rows: int) -> torch.Tensor:
+    return torch.ones(rows) if divisors is None else divisors.float().contiguous()

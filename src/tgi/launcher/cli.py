@@ -1,0 +1,303 @@
+"""The commands: `tgi`, `text-generation-launcher`, `text-generation-server`, `text-generation-benchmark`.
+
+Owns sub-commands, exit statuses and how an error looks. Status 0 after a clean end, 1 when something
+failed, 2 for a command line that cannot be understood, 130 after Ctrl-C before the server ran.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import platform
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from tgi import __version__, hardware, logs
+from tgi.config import environment_settings, read_environment
+from tgi.errors import ArgumentError, DownloadError, PortError, StartupError
+from tgi.launcher.help import render
+from tgi.launcher.parse import Parsed, UsageError, options, parse, unknown
+
+logger = logging.getLogger(__name__)
+
+FRIENDLY = {"hostname": "127.0.0.1", "port": 8080}
+"""Defaults of `tgi serve`, where they differ from TGI's."""
+
+TGI_HELP = """\
+Text generation inference: serve a language model over HTTP.
+
+Usage: tgi COMMAND [OPTIONS]
+
+Commands:
+  serve             Serve a model on http://127.0.0.1:8080 (without --model-id: the bundled demo model)
+  plan              Show where the memory would go, without loading the model
+  download-weights  Fetch a model from the hub, and convert its weights if need be
+  bench             Measure a running server, ours or one that speaks OpenAI's API
+  doctor            Show what this machine has for serving, and what each part is worth
+  verify-determinism
+                    Prove that answers do not depend on the batch, on chunks, on cache hits or on threads
+
+`tgi COMMAND --help` says more."""
+
+SERVER_HELP = """\
+TGI's server command; ranks and sockets are arranged behind it.
+
+Usage: text-generation-server COMMAND MODEL_ID [OPTIONS]
+
+Commands:
+  serve             Serve a model; takes the flags of text-generation-launcher
+  download-weights  Fetch a model from the hub, and convert its weights if need be
+
+Options of both: --revision, --logger-level, --json-output, --trust-remote-code."""
+
+SERVE_EXAMPLES = """\
+{command} --model-id ./my-model
+{command} --model-id HuggingFaceTB/SmolLM2-135M-Instruct --port 9000
+{command} --model-id org/name --revision refs/pr/1 --dtype float32 --memory 8GiB"""
+
+PLAN_EXAMPLES = """\
+tgi plan --model-id org/name
+tgi plan --model-id org/name --memory 24GiB --device cuda --json"""
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command that takes the launcher's flags."""
+
+    name: str
+    about: str
+    examples: str
+    defaults: Mapping[str, Any]
+    run: Callable[[Parsed, Mapping[str, str], bool], int]
+    """Flags, environment, `--json`."""
+    like_tgi: bool = False
+    """Print errors in the form of TGI's launcher."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command `tgi`."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    commands = {
+        "serve": Command(
+            "tgi serve", "Serve a model over HTTP.", SERVE_EXAMPLES.format(command="tgi serve"), FRIENDLY, _serve
+        ),
+        "plan": Command("tgi plan", "Show where the memory would go.", PLAN_EXAMPLES, {}, _plan),
+    }
+    name = words[0] if words else "--help"
+    if name in commands:
+        return run(commands[name], words[1:])
+    if name == "download-weights":
+        return _guarded("tgi", False, lambda: _download_weights(words[1:]))
+    if name == "bench":
+        from tgi.launcher import bench  # the other commands need no load generator
+
+        return _guarded("tgi bench", False, lambda: bench.bench(words[1:], read_environment()))
+    if name == "doctor":
+        from tgi.launcher import doctor
+
+        return _guarded("tgi doctor", False, lambda: doctor.doctor(words[1:], read_environment()))
+    if name == "verify-determinism":
+        from tgi.launcher import verify
+
+        return _guarded(verify.COMMAND, False, lambda: verify.verify(words[1:], read_environment()))
+    return _other("tgi", TGI_HELP, name, [*commands, "download-weights", "bench", "doctor", "verify-determinism"])
+
+
+def launcher_main(arguments: Sequence[str] | None = None) -> int:
+    """The command `text-generation-launcher`."""
+    name = "text-generation-launcher"
+    command = Command(name, "Serve a model over HTTP.", SERVE_EXAMPLES.format(command=name), {}, _serve, like_tgi=True)
+    return run(command, sys.argv[1:] if arguments is None else arguments)
+
+
+def server_main(arguments: Sequence[str] | None = None) -> int:
+    """The command `text-generation-server`."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    name = words[0] if words else "--help"
+    if name == "download-weights":
+        return _guarded("text-generation-server", True, lambda: _download_weights(words[1:]))
+    if name == "serve":
+        command = Command("text-generation-server serve", "Serve a model over HTTP.", "", {}, _serve, like_tgi=True)
+        return _guarded(command.name, True, lambda: run(command, _launcher_words(words[1:])))
+    if name == "quantize":
+        return _guarded("text-generation-server", True, _quantize)
+    return _other("text-generation-server", SERVER_HELP, name, ["serve", "download-weights"])
+
+
+def benchmark_main(arguments: Sequence[str] | None = None) -> int:
+    """The command `text-generation-benchmark`."""
+    from tgi.launcher import benchmark
+
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    return _guarded(benchmark.BENCHMARK, False, lambda: benchmark.benchmark(words, read_environment()))
+
+
+def run(command: Command, words: Sequence[str]) -> int:
+    """Parse the flags of a command and run it; gives the exit status."""
+    if "--help" in words or "-h" in words:
+        print(render(command.name, command.about, command.examples, command.defaults))
+        return 0
+    if "--version" in words or "-V" in words:
+        print(f"{command.name.split()[0]} {__version__}")
+        return 0
+
+    def parse_and_run() -> int:
+        as_json = command.run is _plan and "--json" in words
+        flags = [word for word in words if not (as_json and word == "--json")]
+        variables = read_environment()
+        parsed = parse(flags, variables, command.defaults)
+        _configure_logs(parsed, variables, quiet=command.run is _plan)
+        for warning in parsed.warnings:
+            logger.warning(warning)
+        return command.run(parsed, variables, as_json)
+
+    return _guarded(command.name, command.like_tgi, parse_and_run)
+
+
+def _guarded(name: str, like_tgi: bool, function: Callable[[], int]) -> int:
+    """Run; errors of the user become a sentence on standard error and an exit status."""
+    try:
+        return function()
+    except UsageError as error:
+        tip = f"\n\n  tip: {error.tip}" if error.tip else ""
+        print(f"error: {error}{tip}\n\nFor more information, try '{name} --help'.", file=sys.stderr)
+        return 2
+    except StartupError as error:
+        print(_tgi_form(error) if like_tgi else f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+
+
+def _tgi_form(error: StartupError) -> str:
+    """TGI's launcher prints the debug form of its error."""
+    if isinstance(error, ArgumentError):
+        name = "NotEnoughCUDADevices" if "CUDA devices" in str(error) else "ArgumentValidation"
+    else:
+        names = {DownloadError: "DownloadError", PortError: "WebserverCannotStart"}
+        name = names.get(type(error), "ShardCannotStart")
+    return f"Error: {name}({json.dumps(str(error), ensure_ascii=False)})"
+
+
+def _other(command: str, text: str, name: str, names: Sequence[str]) -> int:
+    if name in ("--help", "-h", "help"):
+        print(text)
+        return 0
+    if name in ("--version", "-V"):
+        print(f"{command} {__version__}")
+        return 0
+    error = unknown(name, names)
+    tip = f"\n\n  tip: {error.tip}" if error.tip else ""
+    print(
+        f"error: unrecognized command '{name}'{tip}\n\nFor more information, try '{command} --help'.", file=sys.stderr
+    )
+    return 2
+
+
+def _configure_logs(parsed: Parsed, variables: Mapping[str, str], *, quiet: bool = False) -> None:
+    settings = environment_settings(variables)
+    config = parsed.config
+    logs.configure(
+        "warn" if quiet and "LOG_LEVEL" not in variables else settings.log_level,
+        json_output=config.json_output,
+        color=settings.color,
+        secrets=(config.api_key, settings.hf_token, config.ngrok_authtoken),
+        stream=sys.stderr if quiet else sys.stdout,
+    )
+
+
+def _serve(parsed: Parsed, variables: Mapping[str, str], as_json: bool) -> int:
+    from tgi.launcher import supervisor  # the other commands need no HTTP stack
+    from tgi.launcher.prepare import prepare_parsed
+
+    facts = hardware.detect()
+    _say_start(parsed, facts)
+    try:
+        api, engine = prepare_parsed(parsed, variables, facts)
+    except DownloadError as error:
+        logger.error("Download encountered an error: %s", error)
+        raise
+    for flag, why in api.ineffective_flags.items():
+        logger.warning("%s has no effect: %s", flag, why)
+    if api.api_key is None and api.hostname not in ("127.0.0.1", "::1"):
+        logger.warning("Listening on %s without --api-key: whoever reaches this port can use the server", api.hostname)
+    return supervisor.serve(api, engine, variables)
+
+
+def _plan(parsed: Parsed, variables: Mapping[str, str], as_json: bool) -> int:
+    from tgi.launcher import plan
+    from tgi.launcher.prepare import prepare_plan
+
+    facts = hardware.detect()
+    limits = plan.compute(prepare_plan(parsed, variables, facts), facts)
+    if as_json:
+        print(msgspec.json.format(msgspec.json.encode(limits)).decode())
+    else:
+        print(plan.render(limits.memory, limits))
+    return 0
+
+
+def _download_weights(words: Sequence[str]) -> int:
+    """`download-weights MODEL_ID`: TGI's arguments; those about format and LoRA have no effect."""
+    from tgi.launcher.prepare import hub_of, model_files
+
+    if not words or "--help" in words:
+        print(SERVER_HELP)
+        return 0 if words else 2
+    variables = read_environment()
+    parsed = parse(_launcher_words(words), {})
+    cache = parsed.config.huggingface_hub_cache or variables.get("HUGGINGFACE_HUB_CACHE") or None
+    _configure_logs(parsed, variables)
+    settings = environment_settings(variables)
+    config = parsed.config
+    model_files(config, hub_of(settings, cache, progress=not config.json_output))
+    return 0
+
+
+def _quantize() -> int:
+    raise ArgumentError("`quantize` is not supported yet: `--quantize int8` or `int4` rounds weights as they are read")
+
+
+def _launcher_words(words: Sequence[str]) -> list[str]:
+    """TGI's server arguments as the launcher's: the model id by position, typer's `--no-x`, other names."""
+    skipped = {"--extension", "--logger-level", "--max-image-fetch-size"}
+    ignored = {"--auto-convert", "--no-auto-convert", "--merge-lora", "--no-merge-lora"}
+    renamed = {"--uds-path": "--shard-uds-path"}
+    result: list[str] = []
+    rest = list(words)
+    if rest and not rest[0].startswith("-"):
+        result += ["--model-id", rest.pop(0)]
+    while rest:
+        word = rest.pop(0)
+        name, equals, value = word.partition("=")
+        if name in ignored or (name in skipped and equals):
+            continue
+        if name in skipped:
+            rest = rest[1:]
+        elif name.startswith("--no-"):
+            result.append(f"--{name[5:]}=false")
+        elif name in ("--sharded",) and not equals and (not rest or rest[0] not in ("true", "false")):
+            result.append("--sharded=true")
+        else:
+            result.append(renamed.get(name, name) + equals + value)
+    return result
+
+
+def _say_start(parsed: Parsed, facts: hardware.Hardware) -> None:
+    config = parsed.config
+    secret = {option.name for option in options() if option.flag.secret}
+    given = {name: "***" if name in secret else getattr(config, name) for name in sorted(parsed.given)}
+    shown = ", ".join(f"{name}: {value!r}" for name, value in given.items())
+    logger.info("Args { %s }", shown)
+    if config.env:
+        gpus = ", ".join(facts.gpus) or "none"
+        logger.info(
+            "Runtime environment: version %s, Python %s, %s, CPU %s with %d usable cores, %.1f GiB available, GPUs %s",
+            *(__version__, platform.python_version(), platform.platform(), facts.cpu_name, facts.cpu_count),
+            *(facts.available_memory / 2**30, gpus),
+        )

@@ -1,0 +1,90 @@
+"""The engine as a child process: start, wait, stop, and its end in words.
+
+Knows nothing of the socket's messages (`serving.engine_client`) nor of what to do when it dies
+(`supervisor`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Mapping
+
+import msgspec
+
+from tgi.config import EngineConfig
+
+ENGINE_MODULE = "tgi.engine.main"
+
+SECRETS = ("API_KEY", "HF_TOKEN", "HF_API_TOKEN", "HUGGING_FACE_HUB_TOKEN", "NGROK_AUTHTOKEN")
+"""Variables that the engine has no use for."""
+
+MEANINGS = {
+    signal.SIGKILL: "killed, probably because memory ran out: use a smaller model or --kv-cache-memory, or see dmesg",
+    signal.SIGILL: "stopped by an illegal instruction: this CPU lacks one that an installed library was built for",
+    signal.SIGBUS: "stopped by a bus error: the disk or /dev/shm is full, or a weight file changed while in use",
+    signal.SIGSEGV: "stopped by a segmentation fault in a native library",
+    signal.SIGABRT: "aborted by a native library",
+}
+
+
+class EngineProcess:
+    """One engine, started by `start`."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+
+    @classmethod
+    async def start(
+        cls, config: EngineConfig, address: str, variables: Mapping[str, str], module: str = ENGINE_MODULE
+    ) -> EngineProcess:
+        """Start the engine; it connects to `address` and logs to our standard output.
+
+        It runs in a session of its own, so that Ctrl-C in a terminal reaches the launcher alone.
+        """
+        environment = {name: value for name, value in variables.items() if name not in SECRETS}
+        environment |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-P", "-m", module, "--socket", address, "--parent", str(os.getpid())),
+            stdin=asyncio.subprocess.PIPE,
+            env=environment,
+            start_new_session=True,
+        )
+        assert process.stdin is not None
+        process.stdin.write(msgspec.json.encode(config))
+        process.stdin.close()
+        return cls(process)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    async def wait(self) -> str:
+        """Wait for its end; say what it was, as the rest of "the engine process ..."."""
+        return describe_exit(await self._process.wait())
+
+    async def stop(self, patience_s: float) -> None:
+        """Ask it to end, and end it after `patience_s` seconds. Returns when it is gone."""
+        if self._process.returncode is not None:
+            return
+        try:
+            self._process.terminate()
+            await asyncio.wait_for(self._process.wait(), patience_s)
+        except TimeoutError:
+            self._process.kill()
+            await self._process.wait()
+        except ProcessLookupError:  # it ended between the look and the signal
+            await self._process.wait()
+
+
+def describe_exit(status: int) -> str:
+    """`status` is the exit status, or minus the number of the signal."""
+    if status >= 0:
+        return f"ended with status {status}"
+    try:
+        number = signal.Signals(-status)
+    except ValueError:
+        return f"was ended by signal {-status}"
+    return f"was {MEANINGS.get(number, 'ended')} ({number.name})"

@@ -1,0 +1,206 @@
+"""The launcher's flags: one field = one flag = one environment variable.
+
+Owns names, types, defaults, groups and help texts; `parse` fills the dataclass, `help` and
+`docs/flags.md` render it, `resolve` turns it into what the API and the engine need. Names and
+defaults are TGI 3.3's; those with an environment variable that starts with `TGI_` are ours.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, NewType
+
+Bytes = NewType("Bytes", int)
+"""An amount of memory; written as `24GiB`, `512MB` or a plain number of bytes."""
+
+MODEL = "Model"
+SERVER = "Server"
+REQUESTS = "Limits of a request"
+MEMORY = "Memory and batching"
+DEVICE = "Device and parallelism"
+LOGGING = "Logging and tracing"
+WITHOUT_EFFECT = "Accepted from TGI, without effect"
+GROUPS = (MODEL, SERVER, REQUESTS, MEMORY, DEVICE, LOGGING, WITHOUT_EFFECT)
+
+DTYPES = ("float32", "bfloat16", "float16")
+ROUNDINGS = ("int8", "int4")
+"""Ours: plain weights are rounded while they are read."""
+QUANTIZATIONS = (
+    *ROUNDINGS,
+    *("awq", "compressed-tensors", "eetq", "exl2", "gptq", "marlin"),
+    *("bitsandbytes", "bitsandbytes-nf4", "bitsandbytes-fp4", "fp8"),
+)
+
+
+@dataclass(frozen=True)
+class Flag:
+    """What is known of a flag beyond its field's name, type and default."""
+
+    group: str
+    help: str
+    env: str | None = ""
+    """Environment variable; empty: upper case of the name, None: there is none."""
+    short: str | None = None
+    choices: tuple[str, ...] = ()
+    shown_default: str | None = None
+    """How to describe the default when the value says little."""
+    no_effect: str | None = None
+    """Why giving the flag changes nothing here; None: it has an effect."""
+    no_effect_on_cpu: str | None = None
+    maximum: int | None = None
+    secret: bool = False
+
+
+def flag(group: str, help: str, *, default: Any = None, **more: Any) -> Any:
+    """A dataclass field that carries its `Flag`."""
+    return field(default=default, metadata={"flag": Flag(group, help, **more)}, repr=not more.get("secret", False))
+
+
+def without_effect(why: str, default: Any = None, **more: Any) -> Any:
+    """A flag of TGI's that changes nothing here."""
+    return flag(WITHOUT_EFFECT, "", default=default, no_effect=why, **more)
+
+
+_CHUNKED = "prompts are computed in pieces beside running requests, so no batch has to wait"
+_ONE_PROCESS = "only one engine process is started"
+
+
+@dataclass(frozen=True)
+class LauncherConfig:
+    """All flags with their values; see `Flag` for the rest."""
+
+    # -- Model
+    model_id: str | None = flag(
+        MODEL, "Hub id such as `org/name`, or a local directory", shown_default="the bundled demo model"
+    )
+    revision: str | None = flag(MODEL, "Branch, tag or commit on the hub, or `refs/pr/N`", shown_default="main")
+    dtype: str | None = flag(
+        MODEL,
+        "Type of weights and activations",
+        choices=DTYPES,
+        shown_default="the checkpoint's own; bfloat16 on a CPU where that is float16",
+    )
+    quantize: str | None = flag(
+        MODEL, "int8, int4: round plain weights while loading, on a CPU; others not yet", choices=QUANTIZATIONS
+    )
+    speculate: int | None = flag(MODEL, "Tokens to guess ahead in each step; only 0 is supported yet")
+    kv_cache_dtype: str | None = flag(
+        MODEL,
+        "Type of the KV cache; int8 on a CPU halves it, fp8 not yet",
+        choices=("int8", "fp8_e4m3fn", "fp8_e5m2"),
+        shown_default="--dtype",
+    )
+    lora_adapters: str | None = flag(MODEL, "LoRA adapters to load, comma-separated; not supported yet")
+    trust_remote_code: bool = flag(
+        MODEL, "Allow Python code of the model repository to run; only for models you trust", default=False
+    )
+    tokenizer_config_path: str | None = flag(
+        MODEL, "A file that replaces the model's tokenizer_config.json, for instance for another chat template"
+    )
+    rope_scaling: str | None = flag(
+        MODEL, "Stretch the positions beyond the trained context", choices=("linear", "dynamic")
+    )
+    rope_factor: float | None = flag(MODEL, "How far to stretch; alone it means linear scaling")
+    huggingface_hub_cache: str | None = flag(
+        MODEL, "Where downloads are kept", shown_default="$HF_HOME/hub, ~/.cache/huggingface/hub"
+    )
+    weights_cache_override: str | None = flag(
+        MODEL, "A directory with the weight files, if they are not to be taken from the model's own"
+    )
+
+    # -- Server
+    hostname: str = flag(SERVER, "Address to listen on; 127.0.0.1 is this machine alone", default="0.0.0.0")
+    port: int = flag(SERVER, "Port to listen on", default=3000, short="-p", maximum=65535)
+    api_key: str | None = flag(SERVER, "Require `Authorization: Bearer KEY` where work is done", secret=True)
+    cors_allow_origin: tuple[str, ...] = flag(
+        SERVER, "Origin whose web pages may call; may be repeated", default=(), shown_default="any"
+    )
+    payload_limit: int = flag(SERVER, "Largest request body in bytes", default=2_000_000)
+    max_concurrent_requests: int = flag(
+        SERVER, "Requests in the house at once; more are answered with 429 immediately", default=128
+    )
+    validation_workers: int = flag(SERVER, "Threads that tokenize and check requests", default=2)
+    graceful_termination_timeout: int = flag(
+        SERVER, "Seconds that running requests get to finish after SIGTERM or Ctrl-C", default=90, short="-g"
+    )
+    health_timeout: float = flag(
+        SERVER,
+        "Seconds without a completed step, while work waits, after which /health answers 503",
+        default=60.0,
+        env="TGI_HEALTH_TIMEOUT",
+    )
+    ngrok: bool = flag(SERVER, "Tunnel through ngrok; not supported", default=False)
+    ngrok_authtoken: str | None = flag(SERVER, "Token for --ngrok", secret=True)
+    ngrok_edge: str | None = flag(SERVER, "Edge for --ngrok")
+
+    # -- Limits of a request
+    max_input_tokens: int | None = flag(REQUESTS, "Longest prompt in tokens", shown_default="--max-total-tokens less 1")
+    max_input_length: int | None = flag(REQUESTS, "Old name of --max-input-tokens")
+    max_total_tokens: int | None = flag(
+        REQUESTS, "Longest prompt and answer together, in tokens", shown_default="the model's context, if memory allows"
+    )
+    max_best_of: int = flag(REQUESTS, "Largest `best_of`", default=2)
+    max_stop_sequences: int = flag(REQUESTS, "Most stop sequences", default=4)
+    max_top_n_tokens: int = flag(REQUESTS, "Largest `top_n_tokens`", default=5)
+    max_client_batch_size: int = flag(REQUESTS, "Most prompts in one /v1/completions request", default=4)
+    disable_grammar_support: bool = flag(REQUESTS, "Refuse requests with a grammar", default=False)
+    watermark_gamma: float | None = flag(
+        REQUESTS, "Share of the vocabulary that a watermark favours", shown_default="0.5"
+    )
+    watermark_delta: float | None = flag(REQUESTS, "Strength of a watermark", shown_default="2.0")
+
+    # -- Memory and batching
+    max_batch_prefill_tokens: int | None = flag(
+        MEMORY,
+        "Tokens computed in one step, at most: while others stream, prompts are read in chunks that at most double "
+        "the time of a step",
+        shown_default="computed",
+    )
+    max_batch_total_tokens: int | None = flag(MEMORY, "Tokens the KV cache holds", shown_default="computed from memory")
+    max_batch_size: int | None = flag(MEMORY, "Most sequences in one step", shown_default="computed")
+    kv_cache_memory: Bytes | None = flag(
+        MEMORY,
+        "Size of the KV cache, such as 2GiB",
+        env="TGI_KV_CACHE_MEMORY",
+        shown_default="a share of the memory that is left",
+    )
+    memory: Bytes | None = flag(
+        MEMORY,
+        "Memory to plan for, such as 24GiB",
+        env="TGI_MEMORY",
+        shown_default="what is free; container limits count",
+    )
+    cuda_memory_fraction: float = flag(
+        MEMORY,
+        "Share of the GPU's memory to use",
+        default=1.0,
+        no_effect_on_cpu="it concerns GPU memory; use --memory or --kv-cache-memory",
+    )
+    # -- Device and parallelism
+    device: str | None = flag(
+        DEVICE, "`cpu`, `cuda` or `cuda:N`", env="TGI_DEVICE", shown_default="cuda if there is one, else cpu"
+    )
+    threads: int | None = flag(
+        DEVICE, "CPU threads of the model", env="TGI_THREADS", shown_default="what affinity and CPU quota allow"
+    )
+    disable_custom_kernels: bool = flag(
+        DEVICE, "Compute with plain torch operations in place of the native CPU kernels", default=False
+    )
+    sharded: str | None = flag(DEVICE, "Spread the model over all visible GPUs; not yet", choices=("true", "false"))
+    num_shard: int | None = flag(DEVICE, "Number of devices to spread the model over; only 1 yet")
+    # -- Logging and tracing
+    json_output: bool = flag(LOGGING, "Write the log as JSON lines", default=False)
+    otlp_endpoint: str | None = flag(LOGGING, "Send traces to this OpenTelemetry collector (gRPC)")
+    otlp_service_name: str = flag(LOGGING, "Service name in traces", default="text-generation-inference.router")
+    env: bool = flag(LOGGING, "Log the runtime environment, for bug reports", default=False, env=None, short="-e")
+
+    # -- Accepted from TGI, without effect
+    prometheus_port: int = without_effect("metrics are on the main port, at /metrics", 9000, maximum=65535)
+    usage_stats: str = without_effect("nothing is ever reported to anybody", "on", choices=("on", "off", "no-stack"))
+    enable_prefill_logprobs: bool = without_effect("requests that ask for them always get them", False)
+    waiting_served_ratio: float = without_effect(_CHUNKED, 0.3)
+    max_waiting_tokens: int = without_effect(_CHUNKED, 20)
+    cuda_graphs: str | None = without_effect("CUDA graphs are not used yet")
+    shard_uds_path: str = without_effect("the engine's socket is in a private directory", "/tmp/text-generation-server")
+    master_addr: str = without_effect(_ONE_PROCESS, "localhost")
+    master_port: int = without_effect(_ONE_PROCESS, 29500, maximum=65535)

@@ -1,0 +1,253 @@
+"""One run of the server: the engine as a child, HTTP in this process, from start to clean end.
+
+Owns the order of start and stop, signals, and what happens when the engine dies. Owns neither how
+models are found (`prepare`) nor routes (`api`). Called by `cli`.
+
+    first signal   new requests get 503, running ones finish within the graceful timeout
+    second signal  running requests get an error event at once
+    engine dead    running requests get an error event at once, /health says 503, exit status 1
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib
+import logging
+import shutil
+import signal
+import socket
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import uvloop
+
+from tgi import collector
+from tgi.config import ApiConfig, EngineConfig
+from tgi.errors import StartupError
+from tgi.launcher.engine_process import ENGINE_MODULE, EngineProcess
+from tgi.launcher.http_server import HttpServer, bind
+from tgi.launcher.plan import plan_lines
+from tgi.messages import EngineInfo
+from tgi.metrics import Metrics
+from tgi.serving.engine_client import EngineClient
+from tgi.tracing import create_tracer
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from tgi.serving.service import Service
+
+logger = logging.getLogger(__name__)
+router_logger = logging.getLogger("tgi.serving.router")
+
+STILL_WAITING_S = 10.0
+"""Between two lines that say that the engine still loads."""
+ENGINE_STOP_S = 10.0
+"""For the engine to end after SIGTERM."""
+ENGINE_END_S = 2.0
+"""For the engine to end by itself after it said that it failed."""
+LINGER_S = 3.0
+"""How long /health says 503 after the engine died, before this process ends."""
+LAST_WORDS_S = 0.2
+"""For the last message of a dying engine, which explains more than its exit status."""
+EVENTS_OUT_S = 5.0
+"""For error events to reach their readers, at most."""
+
+
+def serve(
+    api: ApiConfig, engine: EngineConfig, variables: Mapping[str, str], *, engine_module: str = ENGINE_MODULE
+) -> int:
+    """Serve until a signal or the engine's end; give the exit status. Raises `StartupError`."""
+    sock = bind(api.hostname, api.port)
+    with (
+        contextlib.closing(sock),
+        _private_directory() as directory,
+        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+    ):
+        return runner.run(Supervisor(api, engine, variables, directory, sock).run(engine_module))
+
+
+@contextlib.contextmanager
+def _private_directory() -> Iterator[Path]:
+    """A directory for the socket that only this user can enter (mode 0700)."""
+    directory = Path(tempfile.mkdtemp(prefix="tgi-"))
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+class Supervisor:
+    """Holds what lives as long as the server does."""
+
+    def __init__(
+        self, api: ApiConfig, engine: EngineConfig, variables: Mapping[str, str], directory: Path, sock: socket.socket
+    ) -> None:
+        self._api, self._engine, self._variables, self._socket = api, engine, variables, sock
+        self._address = f"ipc://{directory / 'engine.sock'}"
+        self._client = EngineClient(self._address)
+        self._stop = asyncio.Event()
+        """The first signal came."""
+        self._abort = asyncio.Event()
+        """The second signal came."""
+        self._engine_gone = asyncio.Event()
+        self._engine_failed = False
+        """It said that it cannot start."""
+
+    async def run(self, engine_module: str) -> int:
+        """The whole life; gives the exit status. Raises `StartupError`."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(number, self._on_signal)
+        await self._client.start()
+        logger.info("Starting shard")
+        process = await EngineProcess.start(self._engine, self._address, self._variables, engine_module)
+        watch = asyncio.create_task(self._watch(process), name="engine-watch")
+        try:
+            return await self._load_and_serve()
+        finally:
+            logger.info("Shutting down shards")
+            if self._engine_failed:  # it ends by itself, after cleaning up
+                await asyncio.wait({watch}, timeout=ENGINE_END_S)
+            watch.cancel()
+            await self._client.close()
+            await process.stop(1.0 if self._abort.is_set() else ENGINE_STOP_S)
+
+    def _on_signal(self) -> None:
+        if self._stop.is_set():
+            self._abort.set()
+        self._stop.set()
+
+    async def _watch(self, process: EngineProcess) -> None:
+        end = await process.wait()
+        await asyncio.sleep(LAST_WORDS_S)
+        self._client.engine_lost(f"the engine process {end}")
+        if not self._stop.is_set():
+            logger.error("The engine process %s", end)
+        self._engine_gone.set()
+
+    async def _load_and_serve(self) -> int:
+        began = time.monotonic()
+        service = await self._unless_stopped(asyncio.create_task(self._load()))
+        if service is None:
+            return 0  # stopped while loading: as wished
+        try:
+            logger.info("Shard ready in %.1fs", time.monotonic() - began)
+            for line in plan_lines(self._client.info.memory):
+                logger.info("%s", line)
+            return await self._serve_http(service)
+        finally:
+            service.close()
+
+    async def _load(self) -> Service:
+        """Tokenizer and templates while the engine loads the weights: what is wrong shows early."""
+        waiting = asyncio.create_task(self._say_still_waiting())
+        service = None
+        try:
+            service = await asyncio.to_thread(self._load_service)
+            await self._client.wait_ready()
+            return service
+        except StartupError:
+            self._engine_failed = service is not None
+            raise
+        finally:
+            waiting.cancel()
+
+    def _load_service(self) -> Service:
+        """With the HTTP stack, whose imports take half a second: while the engine imports torch."""
+        from tgi.serving.service import Service
+
+        importlib.import_module("tgi.api.app")
+
+        return Service.load(self._api, self._client)
+
+    async def _say_still_waiting(self) -> None:
+        while True:
+            await asyncio.sleep(STILL_WAITING_S)
+            logger.info("Waiting for shard to be ready...")
+
+    async def _unless_stopped(self, task: asyncio.Task[Service]) -> Service | None:
+        """The task's result, or None when a signal comes first."""
+        stop = asyncio.create_task(self._stop.wait())
+        await asyncio.wait({task, stop}, return_when=asyncio.FIRST_COMPLETED)
+        stop.cancel()
+        if task.done():
+            return task.result()
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+        return None
+
+    async def _serve_http(self, service: Service) -> int:
+        from tgi.api.app import create_app  # long imported, see `_load_service`
+
+        logger.info("Starting Webserver")
+        info = self._client.info
+        self._say_limits(info)
+        metrics = Metrics.for_engine(info)
+        self._client.on_step = metrics.observe_step
+        tracer = create_tracer(self._api.otlp_endpoint, self._api.otlp_service_name)
+        app = create_app(service, self._api, metrics=metrics, tracer=tracer)
+        server = HttpServer(app, self._api, self._say_connected)
+        collector.settle()
+        serving = asyncio.create_task(server.serve([self._socket]), name="http")
+        try:
+            return await self._until_end(app, serving)
+        finally:
+            server.should_exit = True
+            await asyncio.wait({serving})
+            await asyncio.to_thread(tracer.shutdown)
+            logger.info("webserver terminated")
+
+    async def _until_end(self, app: FastAPI, serving: asyncio.Task[None]) -> int:
+        """Wait for the first reason to end, then bring every open request to its last event."""
+        await _first(self._stop.wait(), self._engine_gone.wait(), serving)
+        if serving.done():
+            serving.result()  # raises when the port could not be opened
+            raise StartupError("the web server ended by itself")
+        if self._stop.is_set():
+            logger.info("Terminating webserver")
+            router_logger.info("signal received, starting graceful shutdown")
+            logger.info("Waiting for webserver to gracefully shutdown")
+            drain = asyncio.ensure_future(app.state.drain(self._api.graceful_termination_s))
+            await _first(drain, self._abort.wait(), self._engine_gone.wait())
+            if drain.done() and drain.result():
+                return 0
+            drain.cancel()
+            logger.warning("Ending requests that are still running")
+            self._client.engine_lost("the server is shutting down")
+        await _first(app.state.drain(EVENTS_OUT_S))  # every open request now gets its last event
+        if not self._stop.is_set():
+            await _first(asyncio.sleep(LINGER_S), self._stop.wait())
+        return 1 if self._engine_gone.is_set() else 0
+
+    def _say_limits(self, info: EngineInfo) -> None:
+        router_logger.info("Setting max batch total tokens to %d", info.max_batch_total_tokens)
+        router_logger.info("Using backend V3")
+        if self._engine.max_input_tokens is None:
+            router_logger.info("Maximum input tokens defaulted to %d", info.max_input_tokens)
+        if self._engine.max_total_tokens is None:
+            router_logger.info("Maximum total tokens defaulted to %d", info.max_total_tokens)
+        sha = self._api.model_sha or "(local)"
+        router_logger.info("Serving revision %s of model %s", sha, self._api.model_id)
+
+    def _say_connected(self) -> None:
+        host = f"[{self._api.hostname}]" if ":" in self._api.hostname else self._api.hostname
+        shown = "127.0.0.1" if host == "0.0.0.0" else host
+        router_logger.info("Listening on %s port %d: http://%s:%d/docs", host, self._api.port, shown, self._api.port)
+        router_logger.info("Connected")
+
+
+async def _first(*awaitables: object) -> None:
+    """Wait until the first of them is done; the others that were not tasks before are cancelled."""
+    tasks = {item if isinstance(item, asyncio.Future) else asyncio.ensure_future(item) for item in awaitables}  # type: ignore[call-overload]
+    ours = tasks - {item for item in awaitables if isinstance(item, asyncio.Future)}
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in ours:
+            task.cancel()

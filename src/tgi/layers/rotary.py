@@ -1,0 +1,108 @@
+"""Rotary position embedding: inverse frequencies of each rope type, and the angles of a step.
+
+Owns the formulas (Su et al. 2021; linear: Chen et al. 2023; dynamic NTK; yarn: Peng et al. 2023; llama3:
+Llama 3.1), computed in float32 as transformers does. Angles are made once a step and shared by all
+layers. Called by `models.decoder`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+
+from tgi.kernels.ops import Ops
+from tgi.layers.rope_spec import RopeSpec
+
+Angles = tuple[torch.Tensor, torch.Tensor] | None
+"""cos and sin [tokens, rotary_dim / 2] float32; None for models that do not rotate"""
+
+
+class Rotary:
+    """Makes the angles of a step from the rows' positions, and turns queries and keys by them.
+
+    dynamic: the base depends on the length of the sequence. Taking it from each row's own position makes
+    a row independent of its batch, of chunking and of cache hits; it equals transformers' token by token
+    decoding, and everything up to the original context.
+    """
+
+    def __init__(self, rope: RopeSpec, ops: Ops, device: torch.device) -> None:
+        self.rope = rope
+        self.frequencies = inverse_frequencies(rope).to(device)
+        self._rotary = ops.rotary
+        self._turns: Callable[[torch.Tensor], torch.Tensor] = (
+            self._dynamic_turns if rope.kind == "dynamic" else self._fixed_turns
+        )
+
+    def angles(self, positions: torch.Tensor) -> Angles:
+        """positions [tokens] int64 -> cos, sin [tokens, dim / 2] float32"""
+        turns = self._turns(positions.float()[:, None])
+        return turns.cos() * self.rope.attention_factor, turns.sin() * self.rope.attention_factor
+
+    def __call__(self, x: torch.Tensor, angles: Angles) -> torch.Tensor:
+        """x [tokens, heads, head_dim], turned by each row's angles"""
+        assert angles is not None
+        return self._rotary(x, *angles)
+
+    def _fixed_turns(self, positions: torch.Tensor) -> torch.Tensor:
+        return positions * self.frequencies
+
+    def _dynamic_turns(self, positions: torch.Tensor) -> torch.Tensor:
+        rope = self.rope
+        stretch = ((positions + 1) / rope.original_max_positions).clamp(min=1.0)
+        base = rope.theta * (rope.factor * stretch - (rope.factor - 1)) ** (rope.dim / (rope.dim - 2))
+        return positions / base ** _exponents(rope.dim).to(positions.device)
+
+
+class NoRotary:
+    """For models whose positions are added to the embedding."""
+
+    def angles(self, positions: torch.Tensor) -> Angles:
+        return None
+
+    def __call__(self, x: torch.Tensor, angles: Angles) -> torch.Tensor:
+        return x
+
+
+def make_rotary(rope: RopeSpec | None, ops: Ops, device: torch.device) -> Rotary | NoRotary:
+    return NoRotary() if rope is None else Rotary(rope, ops, device)
+
+
+def inverse_frequencies(rope: RopeSpec) -> torch.Tensor:
+    """Radians a position for each pair of dimensions, [dim / 2] float32."""
+    plain = 1.0 / rope.theta ** _exponents(rope.dim)
+    if rope.kind == "linear":
+        return plain / rope.factor
+    if rope.kind == "llama3":
+        return _llama3(rope, plain)
+    if rope.kind == "yarn":
+        return _yarn(rope, plain)
+    return plain
+
+
+def _exponents(dim: int) -> torch.Tensor:
+    return torch.arange(0, dim, 2, dtype=torch.float32) / dim
+
+
+def _llama3(rope: RopeSpec, plain: torch.Tensor) -> torch.Tensor:
+    """Slow pairs are divided by the factor, fast ones kept, those between interpolated."""
+    rotations = rope.original_max_positions * plain / (2 * math.pi)  # over the original context
+    blend = (rotations - rope.low_freq_factor) / (rope.high_freq_factor - rope.low_freq_factor)
+    blend = blend.clamp(0, 1)
+    return (1 - blend) * plain / rope.factor + blend * plain
+
+
+def _yarn(rope: RopeSpec, plain: torch.Tensor) -> torch.Tensor:
+    """Pairs turning more than beta_fast times in the original context are kept, fewer than beta_slow scaled."""
+
+    def pair_turning(times: float) -> float:
+        return rope.dim * math.log(rope.original_max_positions / (times * 2 * math.pi)) / (2 * math.log(rope.theta))
+
+    low, high = pair_turning(rope.beta_fast), pair_turning(rope.beta_slow)
+    if rope.truncate:
+        low, high = math.floor(low), math.ceil(high)
+    low, high = max(low, 0), min(high, rope.dim - 1)
+    ramp = (torch.arange(rope.dim // 2, dtype=torch.float32) - low) / max(high - low, 0.001)
+    scaled = ramp.clamp(0, 1)
+    return plain / rope.factor * scaled + plain * (1 - scaled)

@@ -1,0 +1,152 @@
+"""The config keys that families share: of models built like Llama, of those built like GPT-2, and of all.
+
+Called by `families`. Imports no torch.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tgi.errors import ModelError
+from tgi.models.config_reader import ConfigReader
+from tgi.models.names import LLAMA_NAMES
+from tgi.models.rope_config import RopeOverride, rope_spec
+from tgi.models.spec import DecoderSpec, Names
+
+ACTIVATIONS = ("gelu", "gelu_new", "gelu_pytorch_tanh", "quick_gelu", "relu", "silu")
+DTYPES = ("bfloat16", "float16", "float32")
+
+
+def llama_like(
+    reader: ConfigReader,
+    override: RopeOverride | None,
+    *,
+    default_positions: int,
+    windows: tuple[int | None, ...],
+    qkv_bias: bool = False,
+    attention_out_bias: bool = False,
+    feedforward_bias: bool = False,
+    default_head_dim: int | None = None,
+    default_tied: bool = False,
+) -> DecoderSpec:
+    """The keys that Llama, Mistral, Qwen2 and Gemma 2 share."""
+    width, heads = reader.size("hidden_size"), reader.size("num_attention_heads")
+    given = reader.get("head_dim", default_head_dim)
+    head_dim = head_dim_of(width, heads) if given is None else reader.size("head_dim", default_head_dim)
+    kv_heads = reader.size("num_key_value_heads", heads)
+    if heads % kv_heads:
+        raise ModelError(f"config.json: {heads} attention heads cannot share {kv_heads} key-value heads evenly")
+    rope, max_positions = rope_spec(
+        reader, head_dim, reader.size("max_position_embeddings", default_positions), override
+    )
+    return DecoderSpec(
+        model_type=reader.get("model_type"),
+        vocab_size=reader.size("vocab_size"),
+        hidden_size=width,
+        num_layers=reader.size("num_hidden_layers"),
+        num_heads=heads,
+        num_kv_heads=kv_heads,
+        head_dim=head_dim,
+        intermediate_size=reader.size("intermediate_size"),
+        max_positions=max_positions,
+        norm="rms",
+        norm_eps=reader.number("rms_norm_eps", 1e-6),
+        activation=reader.choice("hidden_act", "silu", ACTIVATIONS),
+        gated=True,
+        attention_scale=head_dim**-0.5,
+        rope=rope,
+        windows=windows,
+        qkv_bias=qkv_bias,
+        attention_out_bias=attention_out_bias,
+        feedforward_bias=feedforward_bias,
+        tied_head=reader.flag("tie_word_embeddings", default_tied),
+        dtype=dtype(reader),
+        names=LLAMA_NAMES,
+    )
+
+
+def gpt_like(
+    reader: ConfigReader,
+    *,
+    width: int,
+    heads: int,
+    layers: int,
+    inner: int,
+    max_positions: int,
+    eps: float,
+    activation: str,
+    tied_head: bool,
+    names: Names,
+) -> DecoderSpec:
+    """What GPT-2 and its followers share: layer norms, biases everywhere, no gate, keys for every head."""
+    head_dim = head_dim_of(width, heads)
+    return DecoderSpec(
+        model_type=reader.get("model_type"),
+        vocab_size=reader.size("vocab_size"),
+        hidden_size=width,
+        num_layers=layers,
+        num_heads=heads,
+        num_kv_heads=heads,
+        head_dim=head_dim,
+        intermediate_size=inner,
+        max_positions=max_positions,
+        norm="layer",
+        norm_eps=eps,
+        activation=activation,
+        gated=False,
+        attention_scale=head_dim**-0.5,
+        rope=None,
+        windows=(None,) * layers,
+        qkv_bias=True,
+        attention_out_bias=True,
+        feedforward_bias=True,
+        tied_head=tied_head,
+        dtype=dtype(reader),
+        names=names,
+    )
+
+
+def head_dim_of(width: int, heads: int) -> int:
+    if width % heads:
+        raise ModelError(
+            f"config.json: hidden size {width} is not a multiple of {heads} heads, and there is no `head_dim`"
+        )
+    return width // heads
+
+
+def no_rope(override: RopeOverride | None, why: str) -> None:
+    if override and override.parameters():
+        raise ModelError(f"{why}: rope scaling does not apply to it")
+
+
+def either(reader: ConfigReader, key: str, other: str) -> int:
+    """A size that configs give under one of two names."""
+    if reader.get(other) is None:
+        return reader.size(key)
+    size = reader.size(other)
+    if reader.size(key, size) != size:
+        raise ModelError(f"config.json: `{key}` and `{other}` differ")
+    return size
+
+
+def layer_windows(reader: ConfigReader, window: int | None, first: Any, every: int = 1) -> tuple[int | None, ...]:
+    """A window for every so-many layers from `first` on; `layer_types`, where present, decides."""
+    layers = reader.size("num_hidden_layers")
+    types = reader.get("layer_types")
+    if types is None:
+        if not isinstance(first, int) or first < 0:
+            raise ModelError(f"config.json: `max_window_layers` must not be negative, it is {first!r}")
+        return tuple(window if layer >= first and (layer - first) % every == 0 else None for layer in range(layers))
+    known = {"full_attention": None, "sliding_attention": window}
+    if not isinstance(types, list) or len(types) != layers or any(str(kind) not in known for kind in types):
+        raise ModelError("config.json: `layer_types` must name full_attention or sliding_attention for each layer")
+    if window is None and "sliding_attention" in types:
+        raise ModelError("config.json: `layer_types` asks for sliding_attention, but there is no sliding window")
+    return tuple(known[kind] for kind in types)
+
+
+def dtype(reader: ConfigReader) -> str | None:
+    value = reader.get("dtype") or reader.get("torch_dtype")
+    reader.get("torch_dtype")
+    name = value.removeprefix("torch.") if isinstance(value, str) else value
+    return name if name in DTYPES else None

@@ -1,0 +1,145 @@
+"""The tensors of a checkpoint directory by name, and which of them the model took.
+
+Owns finding the files (one, several, or those of an index), tied and prefixed names, shape checks, and
+the verdict that nothing was left over. The format itself is `safetensors`'. Called by the loader and,
+through `quant.base.WeightSource`, by whatever builds layers.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from tgi.errors import ModelError
+from tgi.models.safetensors import Entry, SafetensorsFile
+from tgi.models.spec import Names
+
+Progress = Callable[[int, int], None]
+"""(bytes of the checkpoint read so far, bytes in total); called after every tensor."""
+
+INDEX = "model.safetensors.index.json"
+_NOT_WEIGHTS = re.compile("arguments|args|training")
+"""Files that trainers leave beside the weights, as TGI skips them."""
+
+
+def weight_files(path: Path) -> list[Path]:
+    """The files the weights are in: those of the index, model.safetensors, or every *.safetensors."""
+    index = path / INDEX
+    if index.exists():
+        return [path / name for name in sorted(set(_weight_map(index).values()))]
+    single = path / "model.safetensors"
+    files = [single] if single.exists() else sorted(path.glob("*.safetensors"))
+    files = [file for file in files if not _NOT_WEIGHTS.search(file.name)]
+    if not files:
+        raise ModelError(f"{path} has no *.safetensors files")
+    return files
+
+
+def _weight_map(index: Path) -> dict[str, str]:
+    try:
+        content = json.loads(index.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{index} cannot be read: {error}") from error
+    weight_map = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise ModelError(f"{index} has no weight_map")
+    for name, file in weight_map.items():
+        # A name that leaves the directory would read whatever the process can.
+        if not isinstance(file, str) or file != Path(file).name or not file.endswith(".safetensors"):
+            raise ModelError(f"{index}: {name} is in {file!r}, which is not a file of this directory")
+    return weight_map
+
+
+class Weights:
+    """A `WeightSource` over a checkpoint directory. Use as a context manager; leaving unmaps the files."""
+
+    def __init__(self, path: Path, names: Names, progress: Progress | None = None) -> None:
+        self.path = path
+        self._files = [SafetensorsFile(file) for file in weight_files(path)]
+        self._where: dict[str, tuple[SafetensorsFile, str]] = {}
+        for file in self._files:
+            for stored in file.entries:
+                name = stored if stored.startswith((names.prefix, names.head)) else names.prefix + stored
+                if name in self._where:
+                    raise ModelError(f"Tensor {stored} is stored twice: in {self._where[name][0].path.name} and "
+                                     f"{file.path.name}")  # fmt: skip
+                self._where[name] = (file, stored)
+        if (path / INDEX).exists():
+            self._check_index(names)
+        self._ignored = [re.compile(pattern) for pattern in names.ignored]
+        self._taken: set[str] = set()
+        self._progress = progress
+        self._read_bytes = 0
+        self._total_bytes = sum(entry.bytes for file in self._files for entry in file.entries.values())
+
+    def __enter__(self) -> Weights:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for file in self._files:
+            file.close()
+
+    def has(self, name: str) -> bool:
+        return name in self._where
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self._entry(name).shape
+
+    def read(self, name: str, into: torch.Tensor, index: tuple[slice, ...] = ()) -> None:
+        """See `WeightSource.read`."""
+        entry = self._entry(name)
+        shape = entry.shape
+        if index:
+            sizes = [len(range(size)[part]) for size, part in zip(shape, index, strict=False)]
+            shape = (*sizes, *shape[len(index) :])
+        if len(index) > len(entry.shape) or shape != tuple(into.shape):
+            raise ModelError(f"Tensor {name} has shape {list(entry.shape)}, the model needs {list(into.shape)}")
+        if into.is_floating_point() and not entry.dtype.is_floating_point:
+            kind = str(entry.dtype).removeprefix("torch.")
+            raise ModelError(f"Tensor {name} is stored as {kind}, the model needs floating-point numbers")
+        file, stored = self._where[name]
+        file.copy(stored, into, index)
+        self._taken.add(name)
+        self._read_bytes += into.numel() * entry.dtype.itemsize
+        if self._progress:
+            self._progress(min(self._read_bytes, self._total_bytes), self._total_bytes)
+
+    def finish(self, *, tied_head: str | None) -> None:
+        """Every tensor must have been read, but for those known to carry nothing. Raises ModelError.
+
+        tied_head: name of the head whose weight repeats the embedding; None if the model has its own.
+        """
+        left = set(self._where) - self._taken
+        left = {name for name in left if not any(pattern.fullmatch(name) for pattern in self._ignored)}
+        left.discard(f"{tied_head}.weight")
+        if left:
+            shown = ", ".join(sorted(left)[:5]) + (f" and {len(left) - 5} more" if len(left) > 5 else "")
+            raise ModelError(f"The checkpoint has tensors that the model does not use: {shown}")
+        if self._progress:
+            self._progress(self._total_bytes, self._total_bytes)
+
+    def common_dtype(self) -> torch.dtype:
+        """The floating-point type most bytes are stored in, for a config that does not name one."""
+        counts: Counter[torch.dtype] = Counter()
+        for file in self._files:
+            for entry in file.entries.values():
+                if entry.dtype.is_floating_point and entry.dtype.itemsize in (2, 4):
+                    counts[entry.dtype] += entry.bytes
+        return counts.most_common(1)[0][0] if counts else torch.float32
+
+    def _entry(self, name: str) -> Entry:
+        if name not in self._where:
+            raise ModelError(f"Tensor {name} is missing from the checkpoint {self.path}")
+        file, stored = self._where[name]
+        return file.entries[stored]
+
+    def _check_index(self, names: Names) -> None:
+        for stored, file in _weight_map(self.path / INDEX).items():
+            found = next((f for f in self._files if f.path.name == file and stored in f.entries), None)
+            if found is None:
+                raise ModelError(f"{INDEX} says that tensor {stored} is in {file}, but it is not there")

@@ -1,0 +1,301 @@
+"""`LLM`: generation without a server, with the parameters of the HTTP routes.
+
+Owns an engine on a thread of this process and an event loop on another; everything between them is
+what the server uses (`serving.Service`, `engine.core`). Imported lazily as `tgi.LLM`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from tgi.config import ApiConfig, EngineConfig
+from tgi.engine import core
+from tgi.engine.main import make_scheduler
+from tgi.errors import StartupError
+from tgi.launcher.prepare import prepare
+from tgi.messages import EngineFailed, FromEngine, ToEngine
+from tgi.serving import generation
+from tgi.serving.engine_client import EngineClient
+from tgi.serving.service import Service
+from tgi.serving.types import TGI_STYLE, Completion, SamplingParams
+
+Result = TypeVar("Result")
+Message = dict[str, Any]
+Prompt = str | Sequence[int]
+
+
+@dataclass(slots=True)
+class Output:
+    """What became of one prompt."""
+
+    prompt: str
+    generated_text: str
+    """With the prompt in front under `return_full_text`."""
+    details: Completion
+    """The (best) sample: tokens, log-probabilities, finish reason, seed, timings."""
+    samples: list[Completion]
+    """All samples: `n` in order, `best_of` best first."""
+
+
+class LLM:
+    """A model in this process.
+
+        with LLM("path/or/hub-id") as llm:
+            print(llm.generate("Hello, ", max_new_tokens=20).generated_text)
+
+    Keyword arguments are the launcher's flags with underscores (`dtype`, `max_total_tokens`,
+    `kv_cache_memory`, ...). Without a model the bundled demo model is loaded.
+    """
+
+    def __init__(self, model: str | None = None, **flags: Any) -> None:
+        """Download if needed, load, allocate. Raises `errors.StartupError` with a sentence."""
+        api, engine = prepare(model_id=model, **flags)
+        self._loop = asyncio.new_event_loop()
+        self._loop_thread = threading.Thread(target=self._loop.run_forever, name="llm-loop", daemon=True)
+        self._loop_thread.start()
+        self._engine: ThreadEngine | None = None
+        self._service: Service | None = None
+        try:
+            self._service = self._run(self._open(api, engine))
+        except BaseException:
+            self.close()
+            raise
+
+    async def _open(self, api: ApiConfig, engine: EngineConfig) -> Service:
+        self._engine = ThreadEngine(engine)
+        await self._engine.start()
+        await self._engine.wait_ready()
+        return Service.load(api, self._engine)
+
+    @property
+    def _open_service(self) -> Service:
+        if self._service is None or not self._loop_thread.is_alive():
+            raise RuntimeError("this LLM was closed")
+        return self._service
+
+    def generate(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
+        *,
+        progress: bool | None = None,
+        **parameters: Any,
+    ) -> Any:
+        """Continue one prompt (-> `Output`) or many (-> list of `Output`, in their order).
+
+        A prompt is text or a list of token ids. `sampling_params` is one for all or one for each;
+        `parameters` (`max_new_tokens=20, temperature=0.7, ...`) are put on top. As on `/generate`,
+        naming no parameter at all samples at temperature 1; naming any without `do_sample` or a
+        warper is greedy. `progress`: show a bar; by default for more than eight prompts on a terminal.
+        Raises `errors.ValidationError` before anything runs.
+        """
+        single = isinstance(prompts, str) or bool(prompts and isinstance(prompts[0], int))
+        many: list[Any] = [prompts] if single else list(prompts)
+        settings = _settings(sampling_params, parameters, len(many))
+        outputs = self._run(self._all(many, settings, progress, add_special_tokens=True))
+        return outputs[0] if single else outputs
+
+    def chat(
+        self,
+        conversations: Sequence[Message] | Sequence[Sequence[Message]],
+        sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
+        *,
+        tools: list[dict[str, Any]] | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+        progress: bool | None = None,
+        **parameters: Any,
+    ) -> Any:
+        """Answer one conversation (a list of messages -> `Output`) or many (-> list of `Output`)."""
+        single = bool(conversations) and isinstance(conversations[0], Mapping)
+        many: list[Any] = [conversations] if single else list(conversations)
+        settings = _settings(sampling_params, parameters, len(many))
+
+        async def run() -> list[Output]:
+            prompts = [
+                await self._open_service.render_chat(list(messages), tools=tools, arguments=chat_template_kwargs)
+                for messages in many
+            ]
+            return await self._all(prompts, settings, progress, add_special_tokens=False)
+
+        outputs = self._run(run())
+        return outputs[0] if single else outputs
+
+    def stream(self, prompt: Prompt, sampling_params: SamplingParams | None = None, **parameters: Any) -> Iterator[Any]:
+        """Give the `Delta`s of one prompt as they come; leaving the loop early aborts the request."""
+        (settings,) = _settings(sampling_params, parameters, 1)
+        deltas: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+        async def run() -> None:
+            try:
+                prepared = await self._open_service.prepare(prompt, settings, TGI_STYLE, stream=True)
+                async with aclosing(self._open_service.stream(prepared)) as batches:
+                    async for batch in batches:
+                        for delta in batch:
+                            deltas.put(delta)
+                deltas.put(None)
+            except Exception as error:
+                deltas.put(error)
+
+        task = asyncio.run_coroutine_threadsafe(run(), self._loop)
+        try:
+            while (delta := deltas.get()) is not None:
+                if isinstance(delta, Exception):
+                    raise delta
+                yield delta
+        finally:
+            task.cancel()
+
+    async def _all(
+        self, prompts: list[Any], settings: list[SamplingParams], progress: bool | None, *, add_special_tokens: bool
+    ) -> list[Output]:
+        prepared = [
+            await self._open_service.prepare(prompt, params, TGI_STYLE, add_special_tokens=add_special_tokens)
+            for prompt, params in zip(prompts, settings, strict=True)
+        ]
+        with PromptBar(len(prompts), progress) as advance:
+
+            async def one(number: int) -> Output:
+                samples = await self._open_service.complete(prepared[number])
+                advance()
+                return _output(prepared[number].prompt, settings[number], samples)
+
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(one(number)) for number in range(len(prompts))]
+        return [task.result() for task in tasks]
+
+    def _run(self, coroutine: Coroutine[Any, Any, Result]) -> Result:
+        """Wait for a coroutine on the loop's thread; Ctrl-C cancels it, which aborts its requests."""
+        if not self._loop_thread.is_alive():
+            coroutine.close()
+            raise RuntimeError("this LLM was closed")
+        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        try:
+            return future.result()
+        except ExceptionGroup as group:
+            raise group.exceptions[0] from None  # one request's error; the others were cancelled
+        except KeyboardInterrupt:
+            future.cancel()
+            raise
+
+    def close(self) -> None:
+        """Stop the engine and free the model; further calls do nothing."""
+        if not self._loop_thread.is_alive():
+            return
+        if self._service is not None:
+            self._service.close()
+        if self._engine is not None:
+            self._run(self._engine.close())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._loop_thread.join()
+        self._loop.close()
+
+    def __enter__(self) -> LLM:
+        return self
+
+    def __exit__(self, *unused: object) -> None:
+        self.close()
+
+
+class ThreadEngine(EngineClient):
+    """The engine on a thread of this process; the queue takes the socket's place."""
+
+    def __init__(self, config: EngineConfig) -> None:
+        super().__init__("")
+        self._config = config
+        self._inbox: queue.SimpleQueue[ToEngine | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._serve, name="llm-engine", daemon=True)
+
+    async def start(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._ready = self._loop.create_future()
+        self._thread.start()
+
+    async def close(self) -> None:
+        self.engine_lost("the LLM was closed")
+        self._inbox.put(None)
+        await asyncio.to_thread(self._thread.join)
+
+    def _send(self, message: ToEngine) -> None:
+        self._inbox.put(message)
+
+    def _serve(self) -> None:
+        phase = "load"
+
+        def enter(name: str) -> None:
+            nonlocal phase
+            phase = name
+
+        def send(message: FromEngine) -> None:
+            self._loop.call_soon_threadsafe(self._receive, message)
+
+        try:
+            from tgi.engine.worker import Worker
+
+            worker = Worker(self._config, enter)
+            send(worker.info)
+            core.run(core.EngineCore(make_scheduler(worker.info), worker), self._next, send)
+        except _Closed:
+            return
+        except StartupError as error:
+            send(EngineFailed(str(error), phase))  # type: ignore[arg-type]
+        except Exception as error:
+            send(EngineFailed(f"{type(error).__name__}: {error}", phase))  # type: ignore[arg-type]
+
+    def _next(self, timeout_s: float) -> ToEngine | None:
+        try:
+            message = self._inbox.get(timeout=timeout_s) if timeout_s else self._inbox.get_nowait()
+        except queue.Empty:
+            return None
+        if message is None:
+            raise _Closed
+        return message
+
+
+class _Closed(Exception):
+    """Leaves the engine's loop."""
+
+
+def _settings(
+    given: SamplingParams | Sequence[SamplingParams] | None, parameters: dict[str, Any], count: int
+) -> list[SamplingParams]:
+    """One `SamplingParams` for each prompt. Raises TypeError for a name that does not exist."""
+    if given is None:
+        base = SamplingParams(**parameters) if parameters else SamplingParams(do_sample=True)
+        return [base] * count
+    each = [given] * count if isinstance(given, SamplingParams) else list(given)
+    if len(each) != count:
+        raise ValueError(f"{len(each)} sampling parameters for {count} prompts")
+    return [replace(params, **parameters) for params in each]
+
+
+def _output(prompt: str, params: SamplingParams, samples: list[Completion]) -> Output:
+    if params.best_of and params.best_of > 1:
+        samples = generation.rank(samples)
+    text = samples[0].text
+    return Output(prompt, prompt + text if params.return_full_text else text, samples[0], samples)
+
+
+class PromptBar:
+    """A progress bar over prompts, or nothing."""
+
+    def __init__(self, total: int, wanted: bool | None) -> None:
+        columns = (TextColumn("Prompts"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+        self._progress = Progress(*columns)
+        shown = wanted if wanted is not None else total > 8 and self._progress.console.is_terminal
+        self._progress.disable = not shown
+        self._task = self._progress.add_task("", total=total)
+
+    def __enter__(self) -> Callable[[], None]:
+        self._progress.start()
+        return lambda: self._progress.advance(self._task)
+
+    def __exit__(self, *unused: object) -> None:
+        self._progress.stop()

@@ -1,0 +1,96 @@
+"""Weights packed for the native kernels, in the serving dtype or rounded to 8 or 4 bits while they are read.
+
+Owns the way from stored rows to packed ones, a piece at a time: at no moment do two copies of a matrix
+exist. Called by `layers.linear` where `Ops.native` is there; `--quantize int8` and `int4` are this method.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from tgi.kernels.ops import Ops, PackedLayer
+from tgi.quant.base import LinearCall, LinearShape, StoredRows, WeightSource, check_shape
+
+PIECE_BYTES = 16 << 20
+"""Of a matrix as read at once."""
+
+
+class Packed:
+    """Layers in `format`: a serving dtype, int8 or int4.
+
+    A head in int4 costs more quality than the rest of a model together, so heads stop at int8; tables
+    that are only looked up stay in the serving dtype, since a step reads few of their rows.
+    """
+
+    def __init__(self, format: str) -> None:
+        self.format = format
+        self.head_format = "int8" if format == "int4" else format
+
+    def create(
+        self, shape: LinearShape, source: WeightSource, ops: Ops, dtype: torch.dtype, device: torch.device
+    ) -> LinearCall:
+        assert ops.native is not None
+        format = self.head_format if shape.head else self.format
+        layer = ops.native.pack(format, shape.in_features, shape.rows, bias=shape.bias)
+        for part in shape.stored_rows(source):
+            _pack(layer, source, part, shape.in_features, shape.transposed, dtype)
+            if shape.bias:
+                bias = torch.empty(part.count, dtype=dtype)
+                source.read(f"{part.name}.bias", bias, (part.source,))
+                layer.set_bias(bias, part.first)
+        return layer
+
+    def table(
+        self,
+        name: str,
+        rows: int,
+        width: int,
+        *,
+        head: bool,
+        source: WeightSource,
+        ops: Ops,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> PackedTable:
+        assert ops.native is not None
+        layer = ops.native.pack(self.head_format if head else str(dtype).removeprefix("torch."), width, rows)
+        check_shape(source, f"{name}.weight", (rows, width))
+        _pack(layer, source, StoredRows(name, 0, 0, rows), width, False, dtype)
+        return PackedTable(layer, dtype)
+
+
+class PackedTable:
+    """An embedding table whose rows are looked up in packed memory."""
+
+    def __init__(self, layer: PackedLayer, dtype: torch.dtype) -> None:
+        self.layer, self.dtype = layer, dtype
+
+    def lookup(self, ids: torch.Tensor) -> torch.Tensor:
+        return self.layer.rows(ids).to(self.dtype)
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(x)
+
+
+def _pack(
+    layer: PackedLayer,
+    source: WeightSource,
+    rows: StoredRows,
+    width: int,
+    transposed: bool,
+    dtype: torch.dtype,
+) -> None:
+    """Read rows of a weight in pieces and pack them."""
+    step = max(16, PIECE_BYTES // (width * dtype.itemsize) // 16 * 16)
+    name = f"{rows.name}.weight"
+    for begin in range(0, rows.count, step):
+        count = min(step, rows.count - begin)
+        part = slice(rows.stored + begin, rows.stored + begin + count)
+        if transposed:
+            piece = torch.empty((width, count), dtype=dtype)
+            source.read(name, piece, (slice(0, width), part))
+            layer.pack(piece.t(), rows.first + begin)
+        else:
+            piece = torch.empty((count, width), dtype=dtype)
+            source.read(name, piece, (part,))
+            layer.pack(piece, rows.first + begin)

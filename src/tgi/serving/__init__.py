@@ -1,0 +1,1 @@
+"""What HTTP and offline use share: validation, tokenizer, chat template, text, the engine's client."""

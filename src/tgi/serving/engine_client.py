@@ -1,0 +1,229 @@
+"""The API process's end of the engine socket.
+
+Owns the ZeroMQ pair, one mailbox for each open request and the knowledge whether the engine lives.
+Does not own the engine process (`launcher.supervisor` starts it and calls `engine_lost` when it is
+gone) nor what events mean (`generation`). Called by `generation` and `service`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncGenerator, Callable
+
+import msgspec
+import zmq
+
+from tgi.errors import GenerationError, StartupError
+from tgi.messages import (
+    Abort,
+    EngineFailed,
+    EngineInfo,
+    FromEngine,
+    GenerateRequest,
+    StepOutput,
+    StepStats,
+    ToEngine,
+    TokenEvent,
+    encode,
+)
+
+logger = logging.getLogger(__name__)
+
+
+class EngineClient:
+    """Implements `types.Engine` over a ZeroMQ PAIR socket. Belongs to one event loop.
+
+    The client binds `address` (ipc://...) and the engine connects, so the engine may start later.
+    """
+
+    def __init__(self, address: str, *, on_step: Callable[[StepStats], None] | None = None) -> None:
+        """`on_step` is called with the statistics of every step, for metrics."""
+        self._address = address
+        self.on_step = on_step
+        self.info: EngineInfo
+        self.stats = StepStats()
+        self.last_step_at = time.monotonic()
+        self._mailboxes: dict[int, Mailbox] = {}
+        self._failure: str | None = None
+        self._closed = False
+        self._decode = msgspec.msgpack.Decoder(FromEngine).decode
+
+    async def start(self) -> None:
+        """Bind the socket and begin to listen."""
+        self._loop = asyncio.get_running_loop()
+        self._ready: asyncio.Future[EngineInfo] = self._loop.create_future()
+        self._context = zmq.Context()
+        self._socket = self._context.socket(zmq.PAIR)
+        self._socket.set_hwm(0)  # what is in flight is bounded by the permits of the API
+        self._socket.linger = 0
+        self._socket.bind(self._address)
+        # zmq.asyncio would make several futures and timers for every step, which is a good part of its cost.
+        self._loop.add_reader(self._socket.fileno(), self._dispatch)
+
+    async def wait_ready(self, timeout: float | None = None) -> EngineInfo:  # noqa: ASYNC109 (of the message, not of a task)
+        """Wait for the engine's READY message. Raises StartupError when it fails, is lost, or takes too long."""
+        try:
+            return await asyncio.wait_for(asyncio.shield(self._ready), timeout)
+        except TimeoutError:
+            raise StartupError(f"the engine was not ready after {timeout:.0f} s") from None
+
+    async def close(self) -> None:
+        """Stop listening; open requests fail. Does not stop the engine."""
+        self.engine_lost("the server is closing")
+        self._loop.remove_reader(self._socket.fileno())
+        self._closed = True
+        self._socket.close()
+        self._context.term()
+
+    @property
+    def alive(self) -> bool:
+        """Ready and not lost."""
+        return self._failure is None and hasattr(self, "info")
+
+    @property
+    def open_requests(self) -> int:
+        return len(self._mailboxes)
+
+    async def generate(self, request: GenerateRequest) -> AsyncGenerator[list[TokenEvent], None]:
+        """See `types.Engine`; sends Abort when closed before the last event of every sample."""
+        if self._failure is not None:
+            raise GenerationError(self._failure)
+        assert request.request_id not in self._mailboxes, "request ids are unique"
+        mailbox = self._mailboxes[request.request_id] = Mailbox(len(request.seeds))
+        try:
+            self._send(request)
+            while not mailbox.ended:
+                yield await mailbox.take()
+        finally:
+            del self._mailboxes[request.request_id]
+            if mailbox.open and self._failure is None:
+                self._send(Abort(request.request_id))
+
+    def abort(self, request_id: int, index: int = -1) -> None:
+        """See `types.Engine`. Unknown ids are ignored."""
+        mailbox = self._mailboxes.get(request_id)
+        if mailbox is None or self._failure is not None:
+            return
+        mailbox.abandon(index)
+        self._send(Abort(request_id, index))
+
+    def engine_lost(self, reason: str) -> None:
+        """The engine is gone: fail every open request at once, and all later ones."""
+        if self._failure is not None:
+            return
+        self._failure = reason
+        if not self._ready.done():
+            self._ready.set_exception(StartupError(reason))
+            self._ready.exception()  # nobody may be waiting
+        for mailbox in self._mailboxes.values():
+            mailbox.fail(reason)
+
+    def _send(self, message: ToEngine) -> None:
+        try:
+            self._socket.send(encode(message), zmq.NOBLOCK)
+        except zmq.Again:  # nobody is connected; what waits learns of it from `engine_lost`
+            logger.debug("no engine to send to")
+        self._loop.call_soon(self._dispatch)
+
+    def _dispatch(self) -> None:
+        """Take every message that is there.
+
+        The descriptor of a ZeroMQ socket only tells of changes, and sending may use up the news of a
+        message that came: hence all at once, and again after each `send`.
+        """
+        while not self._closed:
+            try:
+                data = self._socket.recv(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            try:
+                self._receive(self._decode(data))
+            except msgspec.DecodeError as error:
+                logger.error("message of the engine not understood: %s", error)
+                self.engine_lost("the engine sent a message that cannot be read")
+
+    def _receive(self, message: FromEngine) -> None:
+        if isinstance(message, StepOutput):
+            self._receive_step(message)
+        elif isinstance(message, EngineFailed):
+            self.engine_lost(message.error)
+        else:
+            self.info = message
+            self.last_step_at = time.monotonic()
+            if not self._ready.done():
+                self._ready.set_result(message)
+
+    def _receive_step(self, output: StepOutput) -> None:
+        for event in output.events:
+            if (mailbox := self._mailboxes.get(event.request_id)) is not None:
+                mailbox.put(event)
+        stats = output.stats
+        # A heartbeat counts as progress only when nothing waits for a step.
+        if stats.step != self.stats.step or not (stats.running or stats.waiting):
+            self.last_step_at = time.monotonic()
+        self.stats = stats
+        if self.on_step is not None:
+            self.on_step(stats)
+
+
+class Mailbox:
+    """Events of one request until its reader takes them, merged into one for each sample.
+
+    Its size is bounded by the tokens the request may generate.
+    """
+
+    def __init__(self, samples: int) -> None:
+        self.open = set(range(samples))
+        """Samples whose last event has not arrived."""
+        self._pending: dict[int, TokenEvent] = {}
+        self._news = asyncio.Event()
+        self._failure: str | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Nothing is to come and nothing is left."""
+        return not self.open and not self._pending and self._failure is None
+
+    def put(self, event: TokenEvent) -> None:
+        if event.index not in self.open:
+            return
+        if event.finish is not None:
+            self.open.discard(event.index)
+        earlier = self._pending.get(event.index)
+        self._pending[event.index] = event if earlier is None else _merge(earlier, event)
+        self._news.set()
+
+    async def take(self) -> list[TokenEvent]:
+        """All that has come since the last call; waits for something. Raises GenerationError on failure."""
+        await self._news.wait()
+        self._news.clear()
+        if not self._pending and self._failure is not None:
+            raise GenerationError(self._failure)
+        if self._failure is not None:
+            self._news.set()  # what came before the failure first, then the failure
+        events, self._pending = list(self._pending.values()), {}
+        return events
+
+    def abandon(self, index: int) -> None:
+        """Expect no more of a sample (or of all, -1)."""
+        for sample in list(self.open) if index == -1 else [index]:
+            self.open.discard(sample)
+            self._pending.pop(sample, None)
+        self._news.set()
+
+    def fail(self, reason: str) -> None:
+        if self.open:
+            self._failure = reason
+            self._news.set()
+
+
+def _merge(earlier: TokenEvent, later: TokenEvent) -> TokenEvent:
+    earlier.tokens.extend(later.tokens)
+    earlier.finish = later.finish
+    earlier.error = later.error
+    earlier.prompt = earlier.prompt or later.prompt
+    earlier.cached_tokens = earlier.cached_tokens or later.cached_tokens
+    earlier.scheduled = earlier.scheduled or later.scheduled
+    return earlier

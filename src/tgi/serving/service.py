@@ -1,0 +1,191 @@
+"""All that serving a model needs, behind one object.
+
+Owns the threads that tokenise, request numbers and the verdict on health. Does not own HTTP, permits
+or metrics (`api`), nor the engine process (`launcher`). Called by `api` and `offline`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tgi.config import ApiConfig
+from tgi.errors import TemplateError, UnhealthyError
+from tgi.messages import GenerateRequest
+from tgi.serving import generation
+from tgi.serving.bounded import run_bounded
+from tgi.serving.chat_template import ChatTemplate, continues
+from tgi.serving.tokenizer import Tokenizer, read_json
+from tgi.serving.types import Completion, Delta, Engine, Prepared, SamplingParams, Style, TokenSpan
+from tgi.serving.validation import Checker, Limits, resolve_sampling, resolve_seeds
+
+RENDER_SECONDS = 5.0
+"""A template that takes longer is given up."""
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """What `/health?verbose=1` tells."""
+
+    last_step_age_s: float
+    steps: int
+    running: int
+    waiting: int
+    open_requests: int
+
+
+class Service:
+    """Prompts in, text out. Belongs to one event loop."""
+
+    def __init__(
+        self,
+        config: ApiConfig,
+        engine: Engine,
+        tokenizer: Tokenizer,
+        chat_template: ChatTemplate,
+        eos_token_ids: Sequence[int] = (),
+    ) -> None:
+        self.config = config
+        self.engine = engine
+        self.tokenizer = tokenizer
+        self.chat_template = chat_template
+        self.eos_token_ids = tuple(eos_token_ids)
+        self._numbers = itertools.count(1)
+        self._threads = ThreadPoolExecutor(config.validation_workers, thread_name_prefix="tokenize")
+
+    @classmethod
+    def load(cls, config: ApiConfig, engine: Engine) -> Service:
+        """Read tokenizer and templates of `config.model_path`. Raises ModelError."""
+        path = Path(config.model_path)
+        tokenizer = Tokenizer.load(path, config.tokenizer_config_path)
+        template = ChatTemplate.load(path, tokenizer.named_tokens, config.tokenizer_config_path)
+        return cls(config, engine, tokenizer, template, load_eos_token_ids(path, tokenizer))
+
+    def close(self) -> None:
+        """Let go of the threads."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    @property
+    def limits(self) -> Limits:
+        """The bounds of a request; the engine must be ready."""
+        return Limits.of(self.config, self.engine.info)
+
+    async def prepare(
+        self,
+        prompt: str | Sequence[int],
+        params: SamplingParams,
+        style: Style,
+        *,
+        add_special_tokens: bool = True,
+        stream: bool = False,
+        started: float | None = None,
+        cache_salt: str = "",
+    ) -> Prepared:
+        """Check everything and tokenise. `prompt` is text or token ids (then nothing is added to it).
+
+        `started`: time.monotonic() when the request came in; now if not given. Raises ValidationError.
+        """
+        started = time.monotonic() if started is None else started
+        limits = self.limits
+        check = Checker(params, style, limits)
+        check.check_parameters(stream)
+        check.check_prompt(prompt)
+        if isinstance(prompt, str):
+            if self.tokenizer.byte_exact:
+                check.check_length(prompt, self.tokenizer.longest_token)
+            ids = await self._in_thread(partial(self.tokenizer.encode, prompt, add_special_tokens, params.truncate))
+        else:
+            ids = list(prompt[-params.truncate :] if params.truncate else prompt)
+            prompt = await self._in_thread(partial(self.tokenizer.decode, list(prompt)))
+        if not ids:
+            check.fail("inputs", "`inputs` cannot be empty")
+        max_new_tokens = check.max_new_tokens(len(ids))
+        check.check_grammar()
+        validated = time.monotonic()
+        request = GenerateRequest(
+            request_id=next(self._numbers),
+            prompt_ids=ids,
+            sampling=resolve_sampling(params, style, limits, max_new_tokens, self.eos_token_ids),
+            seeds=resolve_seeds(params),
+            arrival=validated,
+            cache_salt=cache_salt,
+        )
+        return Prepared(request, prompt, params, style, started, validated)
+
+    def stream(self, prepared: Prepared) -> AsyncGenerator[list[Delta], None]:
+        """The request's deltas as they come; see `generation.stream`. Close it to abort the request."""
+        return generation.stream(prepared, self.engine, self.tokenizer)
+
+    async def complete(self, prepared: Prepared) -> list[Completion]:
+        """All samples in index order; for `best_of` see `generation.rank`. Cancelling aborts the request."""
+        return await generation.complete(prepared, self.engine, self.tokenizer)
+
+    async def render_chat(
+        self,
+        messages: list[dict[str, Any]],
+        *,
+        tools: list[dict[str, Any]] | None = None,
+        documents: list[dict[str, Any]] | None = None,
+        arguments: Mapping[str, Any] | None = None,
+        add_generation_prompt: bool = True,
+        continue_final_message: bool | None = None,
+    ) -> str:
+        """The prompt of a conversation, to be tokenised without special tokens.
+
+        `arguments`: the request's `chat_template_kwargs`. Unless told otherwise, a last message of the
+        assistant is continued, as TGI does. Raises TemplateError.
+        """
+        if continue_final_message is None:
+            continue_final_message = continues(messages)
+        render = partial(
+            self.chat_template.render,
+            messages,
+            tools=tools,
+            documents=documents,
+            add_generation_prompt=add_generation_prompt,
+            continue_final_message=continue_final_message,
+            arguments=arguments,
+        )
+        try:
+            return await run_bounded(render, RENDER_SECONDS)
+        except TimeoutError:
+            raise TemplateError(f"the template did not finish in {RENDER_SECONDS:.0f} s") from None
+
+    async def tokenize(self, text: str, add_special_tokens: bool = True) -> list[TokenSpan]:
+        """The tokens of a text with byte offsets."""
+        return await self._in_thread(partial(self.tokenizer.spans, text, add_special_tokens))
+
+    def health(self) -> Health:
+        """Raises UnhealthyError when the engine is gone, or work waits and no step was made for long."""
+        engine = self.engine
+        if not engine.alive:
+            raise UnhealthyError
+        age = time.monotonic() - engine.last_step_at
+        if engine.open_requests and age > self.config.health_stall_s:
+            raise UnhealthyError
+        stats = engine.stats
+        return Health(age, stats.step, stats.running, stats.waiting, engine.open_requests)
+
+    async def _in_thread(self, function: Callable[[], Result]) -> Result:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, function)
+
+
+def load_eos_token_ids(model_path: Path, tokenizer: Tokenizer) -> tuple[int, ...]:
+    """generation_config's ids, else the tokenizer's, else config.json's."""
+    for value in (
+        read_json(model_path / "generation_config.json").get("eos_token_id"),
+        tokenizer.eos_token_id,
+        read_json(model_path / "config.json").get("eos_token_id"),
+    ):
+        ids = value if isinstance(value, list) else [value]
+        if found := tuple(id for id in ids if isinstance(id, int)):
+            return found
+    return ()

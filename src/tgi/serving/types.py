@@ -1,0 +1,203 @@
+"""What `serving` takes and gives: the vocabulary that HTTP routes and the offline interface share.
+
+Plain dataclasses, no behaviour beyond defaults. The user's words are in `SamplingParams`; the
+engine's, fully resolved, in `tgi.messages`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, TypeAlias
+
+from tgi.messages import EngineInfo, GenerateRequest, StepStats, TokenEvent
+
+FinishReason: TypeAlias = Literal["length", "eos_token", "stop_sequence"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingParams:
+    """How to generate: TGI's parameters by their HTTP names, None (or absent) meaning TGI's default.
+
+    Shared by `/generate`, the OpenAI routes (which translate) and `tgi.LLM`. Checked by
+    `serving.validation`, never here.
+    """
+
+    best_of: int | None = None
+    """Generate so many samples, keep the one with the highest mean token log-probability."""
+    temperature: float | None = None
+    """0 is greedy; None is 1."""
+    repetition_penalty: float | None = None
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    typical_p: float | None = None
+    do_sample: bool = False
+    max_new_tokens: int | None = None
+    """None: up to the end of the context."""
+    min_new_tokens: int | None = None
+    return_full_text: bool | None = None
+    stop: list[str] = field(default_factory=list)
+    stop_token_ids: list[int] = field(default_factory=list)
+    truncate: int | None = None
+    """Keep only the last N tokens of the prompt."""
+    watermark: bool = False
+    details: bool = False
+    decoder_input_details: bool = False
+    seed: int | None = None
+    top_n_tokens: int | None = None
+    logit_bias: dict[int, float] = field(default_factory=dict)
+    ignore_eos: bool = False
+    adapter_id: str | None = None
+    grammar: Any = None
+    n: int = 1
+    """Samples to return, all of them (OpenAI)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Style:
+    """Where the families of routes differ in the treatment of text and log-probabilities."""
+
+    stop_in_text: bool
+    """True (TGI): the text ends right after the stop string, nothing is held back.
+    False (OpenAI): the text ends before it, and text that may begin a stop string is held back."""
+    raw_logprobs: bool
+    """True (OpenAI): the model's own log-softmax; False (TGI): after penalties and warpers."""
+    param_names: dict[str, str] = field(default_factory=dict)
+    """Our parameter name -> the name in the user's request, for error objects (max_new_tokens -> max_tokens)."""
+
+
+TGI_STYLE = Style(stop_in_text=True, raw_logprobs=False)
+OPENAI_STYLE = Style(
+    stop_in_text=False,
+    raw_logprobs=True,
+    param_names={"max_new_tokens": "max_tokens", "top_n_tokens": "top_logprobs", "inputs": "prompt"},
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A validated prompt: what goes to the engine and what is needed to turn tokens into text."""
+
+    request: GenerateRequest
+    prompt: str
+    """The prompt as text, whole even when truncated (for `return_full_text`)."""
+    params: SamplingParams
+    style: Style
+    started: float
+    """time.monotonic() when the request came in."""
+    validated: float
+    """time.monotonic() when validation had ended."""
+
+    @property
+    def input_length(self) -> int:
+        """Prompt tokens, after truncation."""
+        return len(self.request.prompt_ids)
+
+
+@dataclass(slots=True)
+class TextToken:
+    """A token as users see it."""
+
+    id: int
+    text: str
+    """What this token adds to the text, special tokens shown; empty while a UTF-8 character is incomplete."""
+    logprob: float | None
+    """Natural logarithm; None where there is none (first prompt token) or it is not finite."""
+    special: bool = False
+    raw: bytes = b""
+    """The token's own bytes (OpenAI `logprobs[].bytes`)."""
+    top: list[TextToken] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Delta:
+    """One generated token of one sample."""
+
+    index: int
+    """Sample 0..n-1 of the request."""
+    token: TextToken
+    text: str
+    """Text that may be shown now: special tokens left out, stop handling done (see `Style`)."""
+    position: int
+    """1, 2, 3, ... within the sample."""
+    prefill: list[TextToken] = field(default_factory=list)
+    """The prompt's tokens with log-probabilities, when asked for; else empty. The same list in every delta."""
+    final: Completion | None = None
+    """With the sample's last token."""
+
+
+@dataclass(slots=True)
+class Timings:
+    """Durations of one sample in seconds."""
+
+    total: float = 0.0
+    validation: float = 0.0
+    queue: float = 0.0
+    inference: float = 0.0
+    time_per_token: float = 0.0
+    time_to_first_token: float = 0.0
+
+
+@dataclass(slots=True)
+class Completion:
+    """One finished sample."""
+
+    index: int
+    text: str
+    """The generated text (without the prompt), special tokens left out, stop handling done."""
+    finish_reason: FinishReason
+    seed: int | None
+    """None when the request was greedy."""
+    tokens: list[TextToken]
+    prefill: list[TextToken]
+    """The prompt's tokens with log-probabilities, when asked for; else empty."""
+    input_length: int
+    cached_tokens: int
+    timings: Timings
+    stop_sequence: str | None = None
+
+    @property
+    def generated_tokens(self) -> int:
+        return len(self.tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenSpan:
+    """A token of a tokenised text with its byte offsets (TGI `/tokenize`)."""
+
+    id: int
+    text: str
+    start: int
+    stop: int
+
+
+class Engine(Protocol):
+    """What `serving` needs of an engine; `engine_client.EngineClient` over the socket, fakes in tests."""
+
+    info: EngineInfo
+    stats: StepStats
+    """Of the last step."""
+    last_step_at: float
+    """time.monotonic() of the last step (or idle heartbeat) seen."""
+
+    @property
+    def alive(self) -> bool: ...
+
+    @property
+    def open_requests(self) -> int:
+        """Requests whose last event has not come yet."""
+        ...
+
+    def generate(self, request: GenerateRequest) -> AsyncGenerator[list[TokenEvent], None]:
+        """Send the request and give its events, several at once to a slow reader.
+
+        Ends after the last event of every sample. Closing the iterator early aborts the request.
+        Raises `errors.GenerationError` when the engine dies.
+        """
+        ...
+
+    def abort(self, request_id: int, index: int = -1) -> None:
+        """End one sample (or all, -1) early: its slot is freed and no further event of it is given."""
+        ...

@@ -1,0 +1,266 @@
+"""From the user's words to the engine's: every check of a request, with TGI's messages in TGI's order.
+
+Owns limits, defaults, the rule when to sample, seeds and end-of-sequence ids. Every number is bounded
+here before it allocates anything. Does not own tokenising (`tokenizer`), threads (`service`) nor the
+shape of HTTP bodies (`api`). Called by `service.prepare`.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from tgi.config import ApiConfig
+from tgi.errors import ValidationError
+from tgi.messages import EngineInfo, Sampling
+from tgi.serving.types import SamplingParams, Style
+
+STEP_TOKENS = 1024
+"""TGI generates in steps of so many tokens and holds only the first step against the limits."""
+MAX_SEED = 2**64 - 1
+FLOAT32_MAX = 3.4e38
+MIN_TEMPERATURE = 1e-5
+"""Below, logits / temperature would overflow float32; the distribution is a point long before."""
+MIN_REPETITION_PENALTY, MAX_REPETITION_PENALTY = 1e-6, 1e6
+TOO_LONG = "context_length_exceeded"
+"""OpenAI's code, by which its clients know that a shorter prompt would do."""
+LONG_TEXT_FACTOR = 4
+"""How far a text must exceed the longest text the limit could hold to be refused untokenised."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The bounds of one request."""
+
+    max_input_tokens: int
+    max_total_tokens: int
+    vocab_size: int
+    max_best_of: int
+    max_samples: int
+    max_stop_sequences: int
+    max_top_n_tokens: int
+
+    @classmethod
+    def of(cls, config: ApiConfig, info: EngineInfo) -> Limits:
+        return cls(
+            max_input_tokens=info.max_input_tokens,
+            max_total_tokens=info.max_total_tokens,
+            vocab_size=info.vocab_size,
+            max_best_of=config.max_best_of,
+            max_samples=config.max_concurrent_requests,
+            max_stop_sequences=config.max_stop_sequences,
+            max_top_n_tokens=config.max_top_n_tokens,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Checker:
+    """The checks of one request; `style` gives the names its fields have for the user."""
+
+    params: SamplingParams
+    style: Style
+    limits: Limits
+
+    def check_parameters(self, stream: bool) -> None:
+        """All that can be said before tokenising, in TGI's order. Raises ValidationError."""
+        self._check_best_of(stream)
+        self._check_numbers()
+        self._check_stop_and_seed()
+        self._check_token_ids()
+        if self.params.adapter_id is not None:
+            self.fail("adapter_id", f"`adapter_id` {self.params.adapter_id} is unknown: no adapters are loaded")
+
+    def check_prompt(self, prompt: str | Sequence[int]) -> None:
+        """Empty prompts, ids that are no tokens, `truncate`. Raises ValidationError."""
+        if len(prompt) == 0:
+            self.fail("inputs", "`inputs` cannot be empty")
+        if isinstance(prompt, str):
+            self._check_text("inputs", prompt)
+        else:
+            if self.params.truncate is None:
+                self.max_new_tokens(len(prompt))  # before looking at a million ids
+            self._check_vocabulary("inputs", prompt)
+        truncate, maximum = self.params.truncate, self.limits.max_input_tokens
+        if truncate is not None and not 0 < truncate <= maximum:
+            self.fail("truncate", f"`truncate` must be strictly positive and less than {maximum}. Given: {truncate}")
+
+    def check_length(self, prompt: str, longest_token: int) -> None:
+        """Refuse a text that cannot fit whatever its tokens, so that it is never tokenised."""
+        tokens = len(prompt) // longest_token
+        if self.params.truncate is None and tokens > LONG_TEXT_FACTOR * self.limits.max_input_tokens:
+            self._input_too_long(f"at least {tokens}")
+
+    def max_new_tokens(self, input_length: int) -> int:
+        """The length to generate, once the prompt is tokenised. Raises ValidationError (15, 16)."""
+        total, given = self.limits.max_total_tokens, self.params.max_new_tokens
+        target = max(0, total - input_length) if given is None else given
+        step = min(target, STEP_TOKENS)
+        if input_length + max(step, 0) > total:
+            self._total_too_long(input_length, step)
+        if input_length > self.limits.max_input_tokens:
+            self._input_too_long(str(input_length))
+        if input_length == total:
+            self._total_too_long(input_length, 1)
+        return min(target, total - input_length)
+
+    def check_grammar(self) -> None:
+        """TGI's last check. Raises ValidationError."""
+        if self.params.grammar is not None:
+            self.fail("grammar", "grammar is not supported yet: this version generates free text only")
+
+    def fail(self, name: str, message: str, code: str | None = None) -> NoReturn:
+        raise ValidationError(message, param=self.style.param_names.get(name, name), code=code)
+
+    def _check_best_of(self, stream: bool) -> None:
+        params, best_of = self.params, self.params.best_of
+        if stream and best_of is not None and best_of != 1:
+            self.fail("best_of", "`best_of` != 1 is not supported when streaming tokens")
+        if stream and params.decoder_input_details and self.style.stop_in_text:
+            self.fail("decoder_input_details", "`decoder_input_details` == true is not supported when streaming tokens")
+        best_of = best_of or 1
+        if best_of > 1 and self.limits.max_best_of == 1:
+            self.fail("best_of", "`best_of` != 1 is not allowed for this endpoint")
+        if not 0 < best_of <= self.limits.max_best_of:
+            self.fail("best_of", f"`best_of` must be > 0 and <= {self.limits.max_best_of}. Given: {best_of}")
+        if not 0 < params.n <= self.limits.max_samples:
+            self.fail("n", f"`n` must be > 0 and <= {self.limits.max_samples}. Given: {params.n}")
+        if 1 < best_of < params.n:
+            self.fail("best_of", "`best_of` must be >= `n`")
+        if best_of > 1 and not uses_sampling_field(params):
+            self.fail("best_of", "you must use sampling when `best_of` is > 1")
+
+    def _check_numbers(self) -> None:
+        params = self.params
+        temperature, penalty = params.temperature, params.repetition_penalty
+        if temperature is not None and not temperature >= 0:  # NaN fails every comparison
+            self.fail("temperature", "`temperature` must be strictly positive")
+        self._check_finite("temperature", temperature)
+        if penalty is not None and not penalty > 0:
+            self.fail("repetition_penalty", "`repetition_penalty` must be strictly positive")
+        self._check_finite("repetition_penalty", penalty)
+        for name in ("frequency_penalty", "presence_penalty"):
+            value = getattr(params, name)
+            if value is not None and not -2 <= value <= 2:
+                self.fail(name, f"`{name}` must be >= -2.0 and <= 2.0")
+        for name in ("top_p", "typical_p"):
+            value = getattr(params, name)
+            if value is not None and not 0 < value < 1:
+                self.fail(name, f"`{name}` must be > 0.0 and < 1.0")
+        if params.top_k is not None and params.top_k <= 0:
+            self.fail("top_k", "`top_k` must be strictly positive")
+        maximum, minimum = params.max_new_tokens, params.min_new_tokens
+        if maximum is not None and maximum <= 0:
+            self.fail("max_new_tokens", "`max_new_tokens` must be strictly positive")
+        if minimum is not None and (minimum < 0 or (maximum is not None and minimum > maximum)):
+            self.fail("min_new_tokens", "`min_new_tokens` must be >= 0 and <= `max_new_tokens`")
+
+    def _check_stop_and_seed(self) -> None:
+        params, limits = self.params, self.limits
+        stops = len(params.stop)
+        if stops > limits.max_stop_sequences:
+            self.fail("stop", f"`stop` supports up to {limits.max_stop_sequences} stop sequences. Given: {stops}")
+        for stop in params.stop:
+            if not stop:
+                self.fail("stop", "`stop` cannot contain an empty string")
+            self._check_text("stop", stop)
+        seed = params.seed
+        # At OpenAI a seed starts the seeds of all samples, best_of or not.
+        if seed is not None and (params.best_of or 1) > 1 and self.style.stop_in_text:
+            self.fail("seed", "`seed` must not be set when `best_of` > 1")
+        # OpenAI's seeds are signed; they are taken modulo 2**64.
+        lowest = 0 if self.style.stop_in_text else -(2**63)
+        if seed is not None and not lowest <= seed <= MAX_SEED:
+            self.fail("seed", f"`seed` must be >= {lowest} and <= {MAX_SEED}. Given: {seed}")
+        top = params.top_n_tokens
+        if top is not None and not 0 <= top <= limits.max_top_n_tokens:
+            self.fail("top_n_tokens", f"`top_n_tokens` must be >= 0 and <= {limits.max_top_n_tokens}. Given: {top}")
+
+    def _check_token_ids(self) -> None:
+        self._check_vocabulary("logit_bias", self.params.logit_bias)
+        for value in self.params.logit_bias.values():
+            if not -100 <= value <= 100:
+                self.fail("logit_bias", f"`logit_bias` values must be >= -100 and <= 100. Given: {value}")
+        self._check_vocabulary("stop_token_ids", self.params.stop_token_ids)
+
+    def _check_vocabulary(self, name: str, ids: Any) -> None:
+        size = self.limits.vocab_size
+        for id in ids:
+            if not isinstance(id, int) or not 0 <= id < size:
+                self.fail(name, f"`{name}` token id {str(id)[:32]} is out of vocabulary: ids are >= 0 and < {size}")
+
+    def _check_finite(self, name: str, value: float | None) -> None:
+        if value is not None and value > FLOAT32_MAX:
+            self.fail(name, f"`{name}` must be a finite number")
+
+    def _check_text(self, name: str, text: str) -> None:
+        if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+            self.fail(name, f"`{name}` is not valid Unicode: it holds half of a surrogate pair")
+
+    def _total_too_long(self, input_length: int, step: int) -> NoReturn:
+        self.fail(
+            "max_new_tokens",
+            f"`inputs` tokens + `max_new_tokens` must be <= {self.limits.max_total_tokens}. "
+            f"Given: {input_length} `inputs` tokens and {step} `max_new_tokens`",
+            TOO_LONG,
+        )
+
+    def _input_too_long(self, given: str) -> NoReturn:
+        message = f"`inputs` must have less than {self.limits.max_input_tokens} tokens. Given: {given}"
+        self.fail("inputs", message, TOO_LONG)
+
+
+def uses_sampling_field(params: SamplingParams) -> bool:
+    """Whether the request names any sampling parameter (TGI's condition for best_of)."""
+    if params.temperature == 0:
+        return False
+    warpers = (params.temperature, params.top_k, params.top_p, params.typical_p)
+    return params.do_sample or any(value is not None for value in warpers)
+
+
+def does_sample(params: SamplingParams) -> bool:
+    """TGI's rule: asked for, or a temperature other than 1, or any filter; temperature 0 is greedy."""
+    if params.temperature == 0:
+        return False
+    filters = (params.top_k, params.top_p, params.typical_p)
+    warm = params.temperature is not None and params.temperature != 1
+    return params.do_sample or warm or any(value is not None for value in filters)
+
+
+def resolve_sampling(
+    params: SamplingParams, style: Style, limits: Limits, max_new_tokens: int, eos_token_ids: Sequence[int]
+) -> Sampling:
+    """The engine's view of checked parameters: every default filled in."""
+    ends = () if params.ignore_eos else eos_token_ids
+    top_n_tokens = params.top_n_tokens or 0
+    penalty = 1.0 if params.repetition_penalty is None else params.repetition_penalty
+    prompt_logprobs = -1
+    if params.decoder_input_details:
+        prompt_logprobs = top_n_tokens if style.raw_logprobs else 0
+    return Sampling(
+        max_new_tokens=max_new_tokens,
+        min_new_tokens=min(params.min_new_tokens or 0, max_new_tokens),
+        do_sample=does_sample(params),
+        temperature=max(params.temperature or 1.0, MIN_TEMPERATURE),
+        top_k=min(params.top_k or 0, limits.vocab_size),
+        top_p=params.top_p or 1.0,
+        typical_p=params.typical_p or 1.0,
+        repetition_penalty=min(max(penalty, MIN_REPETITION_PENALTY), MAX_REPETITION_PENALTY),
+        frequency_penalty=params.frequency_penalty or 0.0,
+        presence_penalty=params.presence_penalty or 0.0,
+        watermark=params.watermark,
+        logit_bias=dict(params.logit_bias),
+        eos_token_ids=tuple(sorted({*ends, *params.stop_token_ids})),
+        top_n_tokens=top_n_tokens,
+        raw_logprobs=style.raw_logprobs,
+        prompt_logprobs=prompt_logprobs,
+    )
+
+
+def resolve_seeds(params: SamplingParams) -> tuple[int, ...]:
+    """One seed for each sample: consecutive from the given one, else all random."""
+    samples = max(params.n, params.best_of or 1)
+    if params.seed is None:
+        return tuple(secrets.randbits(64) for _ in range(samples))
+    return tuple((params.seed + index) % (MAX_SEED + 1) for index in range(samples))

@@ -1,0 +1,73 @@
+"""The API key: every route is open or protected on purpose, and the comparison is exact."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
+
+from tests.api.fake import FakeEngine, build_app
+from tgi.api.access import OPEN, PROTECTED, ClassifiedRoute
+
+KEY = "Secret-Kéy"
+AIP = {"aip_predict_route": "/predict", "aip_health_route": "/alive"}
+
+
+def all_routes(app: FastAPI) -> list[tuple[str, str]]:
+    found = []
+    for route in app.routes:
+        assert isinstance(route, APIRoute), f"{route} cannot be classified"
+        found += [(method, route.path) for method in route.methods or ()]
+    return found
+
+
+def test_every_route_is_classified_once() -> None:
+    assert sorted(all_routes(build_app(FakeEngine()))) == sorted(OPEN | PROTECTED)
+    assert not OPEN & PROTECTED
+
+
+def test_an_unclassified_route_cannot_be_registered() -> None:
+    app = FastAPI(openapi_url=None)
+    app.router.route_class = ClassifiedRoute
+    with pytest.raises(KeyError, match="GET /new is neither open nor protected"):
+        app.get("/new")(lambda: None)
+
+
+@pytest.mark.parametrize(
+    "authorization", [None, "", KEY, "Bearer", "Bearer wrong", f"bearer {KEY}", "Bearer secret-kéy"]
+)
+async def test_without_the_key(authorization: str | None) -> None:
+    """Open routes answer, protected ones do not even read the body."""
+    app = build_app(FakeEngine(), api_key=KEY, **AIP)
+    headers = {} if authorization is None else {"authorization": authorization.encode()}
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+        for method, path in all_routes(app):
+            is_open = (method, path) in OPEN or path == "/alive"
+            answer = await client.request(
+                method, path.format(file="favicon.png", model="m", version="1"), headers=headers
+            )
+            assert answer.status_code == (200 if is_open else 401), path
+            if answer.status_code == 401 and path.startswith("/v1/"):
+                assert answer.json()["error"]["type"] == "authentication_error"
+            elif answer.status_code == 401:
+                assert answer.content == b""
+
+
+async def test_with_the_key() -> None:
+    app = build_app(FakeEngine(), api_key=KEY, **AIP)
+    headers = {"authorization": f"Bearer {KEY}".encode()}
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test", headers=headers) as client:
+        for method, path in all_routes(app):
+            if method == "POST":
+                answer = await client.post(path.format(model="m", version="1"), json={})
+                assert answer.status_code == 422, path
+        assert (await client.post("/generate", json={"inputs": "x"})).status_code == 200
+
+
+async def test_a_wrong_key_takes_no_permit() -> None:
+    app = build_app(FakeEngine(), api_key=KEY)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+        await client.post("/generate", json={"inputs": "x"})
+    assert app.state.api.permits.taken == 0
+    assert b"tgi_request_count" not in app.state.api.metrics.render()

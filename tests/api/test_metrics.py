@@ -1,0 +1,216 @@
+"""`/metrics`: every series after a named request, in a format that Prometheus reads."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.api.fake import INFO, FakeEngine, build_app
+from tgi.messages import StepStats
+from tgi.metrics import DURATIONS, METRICS, Metrics
+
+MESSAGES = [{"role": "user", "content": "Hi"}]
+DOCS = Path(__file__).parents[2] / "docs" / "metrics.md"
+
+AFTER_A_GENERATION = {
+    "tgi_request_count",
+    "tgi_request_success",
+    "tgi_request_duration",
+    "tgi_request_validation_duration",
+    "tgi_request_queue_duration",
+    "tgi_request_inference_duration",
+    "tgi_request_mean_time_per_token_duration",
+    "tgi_request_generated_tokens",
+    "tgi_request_input_length",
+    "tgi_request_max_new_tokens",
+    "tgi_request_skipped_tokens",
+    "tgi_request_time_to_first_token_duration",
+    "tgi_request_time_per_output_token_duration",
+    "tgi_queue_size",
+    "tgi_batch_current_size",
+    "tgi_batch_current_max_tokens",
+    "tgi_batch_next_size",
+    "tgi_batch_inference_count",
+    "tgi_batch_inference_success",
+    "tgi_batch_inference_duration",
+    "tgi_batch_forward_duration",
+    "tgi_batch_decode_duration",
+    "tgi_batch_filter_duration",
+    "tgi_batch_max_total_tokens",
+    "tgi_kv_cache_usage",
+    "tgi_prefix_cache_query_tokens",
+    "tgi_prefix_cache_hit_tokens",
+    "tgi_engine_steps",
+    "tgi_prefill_tokens",
+    "tgi_decode_tokens",
+}
+
+
+async def scrape(client: httpx.AsyncClient) -> str:
+    answer = await client.get("/metrics")
+    assert answer.headers["content-type"] == "text/plain; charset=utf-8"
+    return answer.text
+
+
+def names(text: str) -> set[str]:
+    return set(re.findall(r"^# TYPE (tgi_\S+)", text, re.MULTILINE))
+
+
+def value(text: str, series: str) -> float:
+    found = re.search(rf"^{re.escape(series)} (\S+)$", text, re.MULTILINE)
+    assert found, f"{series} is not there"
+    return float(found[1])
+
+
+async def test_series_after_a_generation(client: httpx.AsyncClient) -> None:
+    """Nothing before its first use but the size of the cache, as in TGI."""
+    assert names(await scrape(client)) == {"tgi_batch_max_total_tokens"}
+    await client.post("/generate", json={"inputs": "x"})
+    text = await scrape(client)
+    assert names(text) == AFTER_A_GENERATION
+    assert value(text, "tgi_request_count") == 1
+    assert value(text, "tgi_request_success") == 1
+    assert value(text, "tgi_request_generated_tokens_sum") == 12
+    assert value(text, "tgi_request_input_length_sum") == 2
+    for method in ("prefill", "decode"):
+        assert value(text, f'tgi_batch_inference_count{{method="{method}"}}') > 0
+        assert value(text, f'tgi_batch_forward_duration_count{{method="{method}"}}') > 0
+
+
+async def test_no_name_is_changed(client: httpx.AsyncClient) -> None:
+    await client.post("/generate", json={"inputs": "x"})
+    text = await scrape(client)
+    assert not re.search(r"^tgi_\S*(_total|_created)[ {]", text, re.MULTILINE)
+    assert not re.search(r"^tgi_\S+ (NaN|nan)", text, re.MULTILINE)
+
+
+async def test_prometheus_can_read_it(client: httpx.AsyncClient) -> None:
+    """Types and help texts as in the table; buckets cumulate to the count."""
+    await client.post("/generate", json={"inputs": "x"})
+    families = {family.name: family for family in text_string_to_metric_families(await scrape(client))}
+    for name in AFTER_A_GENERATION:
+        family, spec = families[name], METRICS[name]
+        assert (family.type, family.documentation) == (spec.kind, spec.help)
+        if spec.kind == "histogram":
+            buckets = [sample.value for sample in family.samples if sample.name.endswith("_bucket")]
+            counts = [sample.value for sample in family.samples if sample.name.endswith("_count")]
+            assert max(buckets) == max(counts)
+    assert "process_resident_memory_bytes" in families
+
+
+async def test_counting_of_calls(client: httpx.AsyncClient) -> None:
+    """TGI counts composed routes once for the call and once for each generation; /tokenize never."""
+    for path, body, count in (
+        ("/generate", {"inputs": "x"}, 1),
+        ("/v1/chat/completions", {"messages": MESSAGES}, 3),
+        ("/v1/completions", {"prompt": ["a", "b"]}, 6),
+        ("/vertex", {"instances": [{"inputs": "a"}]}, 8),
+        ("/chat_tokenize", {"messages": MESSAGES}, 9),
+        ("/tokenize", {"inputs": "x"}, 9),
+    ):
+        await client.post(path, json=body)
+        assert value(await scrape(client), "tgi_request_count") == count
+    assert value(await scrape(client), "tgi_request_success") == 5
+
+
+@pytest.mark.parametrize(
+    ("err", "path", "body"),
+    [
+        ("validation", "/generate", {"inputs": ""}),
+        ("validation", "/generate_stream", {"inputs": ""}),
+        ("validation", "/v1/completions", {"prompt": ["x", ""]}),
+        ("template", "/v1/chat/completions", {"messages": [{"role": "bad", "content": ""}]}),
+        ("generation", "/generate", {"inputs": "x"}),
+        ("generation", "/v1/completions", {"prompt": "x", "stream": True}),
+        ("overloaded", "/v1/completions", {"prompt": ["x"] * 3}),
+    ],
+)
+async def test_failures(err: str, path: str, body: dict[str, object]) -> None:
+    """`dropped` is in test_wire.py."""
+    engine = FakeEngine()
+    engine.fail_after = 1
+    app = build_app(engine, max_concurrent_requests=2)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+        await client.post(path, json=body)
+        text = await scrape(client)
+        assert value(text, f'tgi_request_failure{{err="{err}"}}') == 1
+        assert len(re.findall("^tgi_request_failure{", text, re.MULTILINE)) == 1
+        assert "tgi_request_success" not in text
+
+
+def test_steps() -> None:
+    metrics = Metrics.for_engine(INFO)
+    metrics.observe_step(StepStats(step=1))
+    assert "tgi_engine_steps" not in metrics.render().decode()  # a heartbeat is no step
+    metrics.observe_step(
+        StepStats(
+            step=2,
+            running=3,
+            waiting=4,
+            free_blocks=25,
+            running_tokens=99,
+            scheduled_prefill_tokens=8,
+            scheduled_decode_tokens=2,
+            admitted=1,
+            prefix_hit_tokens=16,
+            prefix_query_tokens=24,
+            preemptions=2,
+            schedule_s=0.1,
+            forward_s=1.0,
+            sample_s=0.2,
+            total_s=1.3,
+            failed=True,
+        )
+    )
+    text = metrics.render().decode()
+    for series, expected in {
+        "tgi_queue_size": 4,
+        "tgi_batch_current_size": 3,
+        "tgi_batch_current_max_tokens": 99,
+        "tgi_kv_cache_usage": 0.75,
+        "tgi_preemptions": 2,
+        "tgi_prefix_cache_hit_tokens": 16,
+        "tgi_prefix_cache_query_tokens": 24,
+        "tgi_batch_next_size_sum": 1,
+        'tgi_batch_concat{reason="chunking"}': 1,
+        'tgi_batch_inference_failure{method="prefill"}': 1,
+        'tgi_batch_inference_duration_sum{method="prefill"}': 1.3,
+        'tgi_batch_decode_duration_sum{method="prefill"}': 0.2,
+        'tgi_batch_filter_duration_sum{method="prefill"}': 0.1,
+        'tgi_batch_concat_duration_sum{method="decode"}': 0.1,
+    }.items():
+        assert value(text, series) == pytest.approx(expected)
+    assert names(text) | AFTER_A_GENERATION | {"tgi_request_failure"} == set(METRICS)
+
+
+def test_buckets_are_tgis() -> None:
+    assert len(DURATIONS) == 35
+    assert (DURATIONS[0], round(DURATIONS[-1])) == (0.00015000000000000001, 146)
+    metrics = Metrics(1000, 2000)
+    metrics.observe("tgi_request_input_length", 10)
+    metrics.observe("tgi_request_max_new_tokens", 20)
+    metrics.observe("tgi_batch_next_size", 1)
+    text = metrics.render().decode()
+    assert value(text, 'tgi_request_input_length_bucket{le="10.0"}') == 1
+    assert value(text, 'tgi_request_max_new_tokens_bucket{le="20.0"}') == 1
+    assert text.count("tgi_request_input_length_bucket") == 101
+    assert text.count("tgi_batch_next_size_bucket") == 1025
+
+
+def test_labels_are_escaped() -> None:
+    metrics = Metrics()
+    metrics.count("tgi_request_failure", err='a"\\\nb')
+    assert 'err="a\\"\\\\\\nb"' in metrics.render().decode()
+
+
+def test_documented() -> None:
+    """docs/metrics.md lists the table; on a difference copy the rows from here."""
+    rows = [
+        f"| `{name}` | {spec.kind} | {', '.join(f'`{label}`' for label in spec.labels)} | {spec.help} |"
+        for name, spec in METRICS.items()
+    ]
+    assert [line for line in DOCS.read_text().splitlines() if line.startswith("| `tgi_")] == rows

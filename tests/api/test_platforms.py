@@ -1,0 +1,119 @@
+"""`/invocations`, `/vertex`, the `AIP_*` paths and KServe `/v2`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.api.fake import BOS, FakeEngine, build_app, ids_of
+
+MESSAGES = [{"role": "user", "content": "Hi"}]
+INFER = "/v2/models/m/versions/1/infer"
+INCOMPLETE = {"error": "Incomplete generation", "error_type": "Incomplete generation"}
+
+
+async def test_invocations_is_the_target_route(client: httpx.AsyncClient) -> None:
+    body = {"inputs": "x", "parameters": {"max_new_tokens": 2}}
+    assert (await client.post("/invocations", json=body)).json() == [{"generated_text": "xHe"}]
+    assert (await client.post("/invocations", json={**body, "stream": True})).content == (
+        await client.post("/", json={**body, "stream": True})
+    ).content
+    answer = await client.post("/invocations", json={"messages": MESSAGES})
+    assert answer.json()["object"] == "chat.completion"
+    answer = await client.post("/invocations", json={"prompt": "x", "stream": True})
+    assert answer.text.endswith("data: [DONE]\n\n")
+
+
+async def test_errors_of_invocations_are_those_of_the_target(client: httpx.AsyncClient) -> None:
+    answer = await client.post("/invocations", json={"inputs": "x", "parameters": {"top_k": 0}})
+    assert (answer.status_code, answer.json()["error_type"]) == (422, "validation")
+    answer = await client.post("/invocations", json={"messages": MESSAGES, "max_tokens": 0})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (422, "max_tokens")
+    answer = await client.post("/invocations", json={"other": 1})
+    assert (answer.status_code, answer.json()["error_type"]) == (422, "validation")
+
+
+@pytest.mark.parametrize("path", ["/vertex", "/predict"])
+async def test_vertex(path: str) -> None:
+    """Only max_new_tokens and seed count; sampling is on; chat is templated; order is kept."""
+    engine = FakeEngine()
+    app = build_app(engine, aip_predict_route="/predict")
+    parameters = {"max_new_tokens": 3, "seed": 9, "stop": ["e"], "do_sample": False, "top_k": 2}
+    instances = [
+        {"inputs": "a", "parameters": parameters},
+        {"messages": MESSAGES, "max_tokens": 5, "stream": True},
+        {"inputs": "b"},
+    ]
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+        answer = await client.post(path, json={"instances": instances})
+    assert answer.json() == {"predictions": ["Hel", "Hello", "Hello world"]}
+    assert not [name for name in answer.headers if name.startswith("x-compute")]
+    requests = {tuple(request.prompt_ids): request for request in engine.requests}
+    first = requests[BOS, *ids_of("a")]
+    assert (first.sampling.do_sample, first.sampling.top_k, first.seeds) == (True, 0, (9,))
+    assert tuple(ids_of("[user]Hi[assistant]")) in requests
+
+
+async def test_vertex_errors(client: httpx.AsyncClient) -> None:
+    answer = await client.post("/vertex", json={"instances": []})
+    assert answer.status_code == 422
+    assert answer.json() == {"error": "Input validation error", "error_type": "Input validation error"}
+    answer = await client.post("/vertex", json={"instances": [{"inputs": "a"}, {"inputs": ""}]})
+    assert (answer.status_code, answer.json()) == (500, INCOMPLETE)
+    answer = await client.post("/vertex", json={"instances": [{"messages": [{"role": "bad", "content": ""}]}]})
+    assert (answer.status_code, answer.json()["error_type"]) == (422, "template_error")
+
+
+async def test_one_failing_instance_aborts_the_others() -> None:
+    engine = FakeEngine()
+    engine.hold_after = 1
+    app = build_app(engine)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+        answer = await client.post("/vertex", json={"instances": [{"inputs": "a"}, {"inputs": ""}]})
+    assert answer.json() == INCOMPLETE
+    assert engine.open_requests == 0
+    assert app.state.api.permits.taken == 0
+
+
+def tensor(text: str) -> dict[str, Any]:
+    data = list(text.encode())
+    return {"name": "in", "shape": [1, len(data)], "datatype": "BYTES", "data": data}
+
+
+async def test_infer(client: httpx.AsyncClient) -> None:
+    body = {
+        "id": "7",
+        "inputs": [tensor("a"), tensor("é")],
+        "outputs": [{"name": "first"}, {"name": "second"}],
+        "parameters": {"max_new_tokens": 2},
+    }
+    output = {"shape": [1, 2], "datatype": "BYTES", "data": [72, 101]}
+    assert (await client.post(INFER, json=body)).json() == {
+        "id": "7",
+        "outputs": [{"name": "first", **output}, {"name": "second", **output}],
+    }
+
+
+async def test_infer_errors(client: httpx.AsyncClient) -> None:
+    body = {"id": "7", "inputs": [tensor("a")], "outputs": []}
+    answer = await client.post(INFER, json=body)
+    assert answer.status_code == 422
+    assert answer.json() == {"error": "Inputs and outputs length mismatch", "error_type": "length mismatch"}
+    for data in ([0xFF], [256], [-1]):
+        body = {"id": "7", "inputs": [{**tensor(""), "data": data}], "outputs": [{"name": "x"}]}
+        answer = await client.post(INFER, json=body)
+        assert (answer.status_code, answer.json()["error_type"]) == (422, "utf8")
+    body = {"id": "7", "inputs": [tensor("")], "outputs": [{"name": "x"}]}
+    answer = await client.post(INFER, json=body)
+    assert (answer.status_code, answer.json()) == (500, INCOMPLETE)
+
+
+async def test_kserve_metadata(client: httpx.AsyncClient) -> None:
+    for path in ("/v2/health/live", "/v2/health/ready", "/v2/models/m/versions/1/ready"):
+        assert (await client.get(path)).json() == {"live": True}
+    body = (await client.get("/v2")).json()
+    assert (body["name"], body["extensions"]) == ("text-generation-inference", ["health", "models", "metrics"])
+    body = (await client.get("/v2/models/m/versions/1")).json()
+    assert body == {"name": "m", "version": "1", "extensions": ["infer", "ready"]}

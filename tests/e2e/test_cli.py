@@ -1,0 +1,119 @@
+"""The commands as typed: help, versions, mistakes and their exit statuses."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.launched import LAUNCHER, ROOT, environment
+from tests.fake_hub import FakeHub, Repo
+
+SERVER = ("-c", "import sys; from tgi.launcher.cli import server_main; sys.exit(server_main())")
+TGI = ("-m", "tgi")
+
+
+def run(program: tuple[str, ...], *arguments: str, home: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *program, *arguments],
+        cwd=home,
+        env=environment(home, **variables),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+@pytest.mark.parametrize(
+    ("program", "arguments", "says"),
+    [
+        (TGI, ("--help",), "Commands:"),
+        (TGI, (), "Commands:"),
+        (TGI, ("serve", "--help"), "[default: 8080]"),
+        (TGI, ("plan", "--help"), "Show where the memory would go"),
+        (LAUNCHER, ("--help",), "[default: 3000]"),
+        (SERVER, ("--help",), "download-weights"),
+        (TGI, ("--version",), "tgi 0."),
+        (LAUNCHER, ("--version",), "text-generation-launcher 0."),
+    ],
+)
+def test_help_and_version(program: tuple[str, ...], arguments: tuple[str, ...], says: str, tmp_path: Path) -> None:
+    result = run(program, *arguments, home=tmp_path)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert says in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("program", "arguments", "status", "says"),
+    [
+        (LAUNCHER, ("--modle-id", "x"), 2, "tip: a similar argument exists: '--model-id'"),
+        (TGI, ("serv",), 2, "unrecognized command 'serv'"),
+        (TGI, ("serve", "--port", "x"), 2, "invalid value 'x' for '--port'"),
+        (
+            LAUNCHER,
+            ("--max-input-tokens", "2", "--max-total-tokens", "2"),
+            1,
+            'Error: ArgumentValidation("`max_input_tokens`(2) must be < `max_total_tokens`(2)")',
+        ),
+        (LAUNCHER, ("--sharded", "true"), 1, 'Error: NotEnoughCUDADevices("`sharded` is true but only found'),
+        (TGI, ("serve", "--quantize", "awq"), 1, "error: `quantize` awq is not supported yet"),
+        (LAUNCHER, ("--model-id", "./nothing"), 1, 'Error: DownloadError("there is no directory ./nothing")'),
+        (TGI, ("serve", "--model-id", "./nothing"), 1, "error: there is no directory ./nothing"),
+        (SERVER, ("quantize", "org/m", "out"), 1, 'Error: ArgumentValidation("`quantize` is not supported yet'),
+        (TGI, ("plan", "--model-id", "./nothing"), 1, "error: there is no directory ./nothing"),
+    ],
+)
+def test_mistakes(program: tuple[str, ...], arguments: tuple[str, ...], status: int, says: str, tmp_path: Path) -> None:
+    result = run(program, *arguments, home=tmp_path)
+    assert result.returncode == status
+    assert says in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_download_weights(tmp_path: Path) -> None:
+    with FakeHub() as hub:
+        hub.repos["org/name"] = Repo({"config.json": b"{}", "tokenizer.json": b"{}", "model.safetensors": b"x"})
+        arguments = ("download-weights", "org/name", "--revision", "main", "--no-trust-remote-code", "--auto-convert")
+        arguments += ("--extension", ".safetensors", "--logger-level=INFO", "--merge-lora")
+        result = run(SERVER, *arguments, home=tmp_path, HF_ENDPOINT=hub.url, HF_HOME=str(tmp_path / "hf"))
+        assert (result.returncode, result.stderr) == (0, "")
+        assert "Successfully downloaded weights for org/name" in result.stdout
+        assert list((tmp_path / "hf/hub").glob("models--org--name/snapshots/*/model.safetensors"))
+        missing = run(TGI, "download-weights", "org/none", home=tmp_path, HF_ENDPOINT=hub.url)
+        assert missing.returncode == 1
+        assert missing.stderr.strip().count("\n") == 0
+
+
+def test_plan_of_a_local_model(tiny_model: Path, tmp_path: Path) -> None:
+    arguments = ("plan", "--model-id", str(tiny_model), "--memory", "2GiB", "--device", "cpu")
+    table = run(TGI, *arguments, home=tmp_path)
+    assert (table.returncode, table.stderr) == (0, "")
+    for word in ("weights", "KV cache", "available", "2.00 GiB", "requests of full length", "--max-total-tokens 2048"):
+        assert word in table.stdout
+    plan = json.loads(run(TGI, *arguments, "--json", home=tmp_path).stdout)
+    assert plan["max_total_tokens"] == 2048
+    assert plan["memory"]["available_bytes"] == 2 << 30
+    assert sum(row["bytes"] for row in plan["memory"]["rows"]) == 2 << 30
+
+
+def test_plan_knows_the_engines_block_size() -> None:
+    pytest.importorskip("torch")
+    from tgi.kernels.ops import DEFAULT_BLOCK_SIZE
+    from tgi.launcher import plan
+
+    assert plan.DEFAULT_BLOCK_SIZE == DEFAULT_BLOCK_SIZE
+
+
+def test_installed_commands_are_these() -> None:
+    import tomllib
+
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    assert scripts == {
+        "tgi": "tgi.launcher.cli:main",
+        "text-generation-launcher": "tgi.launcher.cli:launcher_main",
+        "text-generation-server": "tgi.launcher.cli:server_main",
+        "text-generation-benchmark": "tgi.launcher.cli:benchmark_main",
+    }

@@ -1,0 +1,104 @@
+"""`tgi.LLM`: the routes' parameters without a server."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from tests.models.checkpoints import make_checkpoint
+from tgi import LLM, SamplingParams
+from tgi.errors import StartupError, ValidationError
+
+
+@pytest.fixture(scope="module")
+def llm(tmp_path_factory):
+    path = make_checkpoint(tmp_path_factory.mktemp("llama"), "llama")
+    with LLM(str(path), threads=1, kv_cache_memory="4MiB") as llm:
+        yield llm
+
+
+def test_one_prompt_gives_one_output(llm):
+    output = llm.generate("Hello, ", max_new_tokens=8)
+    assert output.details.generated_tokens == 8 and output.details.finish_reason == "length"
+    assert output.details.seed is None, "named parameters without sampling are greedy, as on /generate"
+    full = llm.generate("Hello, ", max_new_tokens=8, return_full_text=True)
+    assert full.generated_text == "Hello, " + output.generated_text
+
+
+def test_many_prompts_keep_their_order_and_equal_single_calls(llm, capsys):
+    prompts = [f"number {n}" for n in range(20)]
+    outputs = llm.generate(prompts, SamplingParams(max_new_tokens=5), progress=False)
+    assert [output.prompt for output in outputs] == prompts
+    assert outputs[7].generated_text == llm.generate(prompts[7], max_new_tokens=5).generated_text
+    assert not capsys.readouterr().out
+
+
+def test_parameters_for_each_prompt(llm):
+    outputs = llm.generate(["a", "b"], [SamplingParams(max_new_tokens=1), SamplingParams(max_new_tokens=2)])
+    assert [output.details.generated_tokens for output in outputs] == [1, 2]
+    with pytest.raises(ValueError, match="1 sampling parameters for 2 prompts"):
+        llm.generate(["a", "b"], [SamplingParams()])
+
+
+def test_token_ids_and_logprobs(llm):
+    ids = llm.generate("Hello", max_new_tokens=1, decoder_input_details=True).details.prefill
+    output = llm.generate([token.id for token in ids], max_new_tokens=3, top_n_tokens=2)
+    assert all(len(token.top) == 2 for token in output.details.tokens)
+    assert output.details.input_length == len(ids)
+
+
+def test_seeds_and_several_samples(llm):
+    one = llm.generate("x", max_new_tokens=12, do_sample=True, seed=3, temperature=2.0)
+    assert one.generated_text == llm.generate("x", max_new_tokens=12, temperature=2.0, seed=3).generated_text
+    many = llm.generate("x", max_new_tokens=12, do_sample=True, n=3, temperature=2.0)
+    assert len(many.samples) == 3 and len({sample.text for sample in many.samples}) > 1
+    best = llm.generate("x", max_new_tokens=12, do_sample=True, best_of=2)
+    means = [sum(t.logprob for t in s.tokens) / len(s.tokens) for s in best.samples]
+    assert means == sorted(means, reverse=True)
+
+
+def test_chat_uses_the_template(llm):
+    messages = [{"role": "user", "content": "hi"}]
+    one = llm.chat(messages, max_new_tokens=4)
+    assert one.prompt.endswith("<|im_start|>assistant\n")
+    assert llm.chat([messages, messages], max_new_tokens=4)[1].generated_text == one.generated_text
+
+
+def test_stream_adds_up_and_may_be_left(llm):
+    whole = llm.generate("abc", max_new_tokens=10).generated_text
+    deltas = list(llm.stream("abc", max_new_tokens=10))
+    assert "".join(delta.text for delta in deltas) == whole and deltas[-1].final.text == whole
+    for _ in llm.stream("abc", max_new_tokens=400):
+        break
+    assert llm.generate("abc", max_new_tokens=10).generated_text == whole
+
+
+def test_errors_name_the_field(llm):
+    with pytest.raises(ValidationError, match="temperature"):
+        llm.generate(["fine", "x"], temperature=-1.0)
+    with pytest.raises(ValidationError, match="temperature"):
+        list(llm.stream("x", temperature=-1.0))
+    with pytest.raises(TypeError, match="temprature"):
+        llm.generate("x", temprature=1.0)
+
+
+def test_closing_is_final_and_may_be_repeated(tmp_path):
+    llm = LLM(str(make_checkpoint(tmp_path, "gpt2")), threads=1, kv_cache_memory="1MiB")
+    llm.close()
+    llm.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        llm.generate("x")
+
+
+def test_what_cannot_start_says_why(tmp_path):
+    with pytest.raises(StartupError, match="no directory"):
+        LLM(str(tmp_path / "nothing"))
+    with pytest.raises(StartupError, match="max_totl_tokens"):
+        LLM(str(tmp_path), max_totl_tokens=4)
+    (tmp_path / "config.json").write_text('{"model_type": "nonsense"}')
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    with pytest.raises(StartupError, match="nonsense"):
+        LLM(str(tmp_path))
+    engines = [thread for thread in threading.enumerate() if thread.name == "llm-engine"]
+    assert len(engines) <= 1, "a failed start leaves no thread beside the fixture's"

@@ -1,0 +1,19 @@
+"""Which native levels this machine can test, for `test_native_*`."""
+
+from __future__ import annotations
+
+import pytest
+
+from tgi.kernels.native.library import Library, NativeUnavailable, levels_here, load
+
+
+def libraries() -> list:
+    """One pytest parameter for each level; levels that cannot run here are skipped with the reason."""
+    return [pytest.param(level, id=level) for level in levels_here()]
+
+
+def open_level(level: str) -> Library:
+    try:
+        return load(level)
+    except NativeUnavailable as reason:
+        pytest.skip(str(reason))

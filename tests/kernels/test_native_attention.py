@@ -1,0 +1,199 @@
+"""Native attention over the paged cache against a loop over rows and heads in float64.
+
+The formula gets keys, values and queries as the cache rounds them, so that the tolerance covers float32 sums
+only. Blocks that no sequence uses are filled with bytes that are not numbers.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+
+from tests.kernels.native_levels import libraries, open_level
+from tests.models.driver import make_paging
+from tgi.kernels.native import cache as native
+from tgi.kernels.native.library import Library, Pool
+from tgi.kernels.ops import CacheShape, KVCache, Paging
+
+CPU = torch.device("cpu")
+DTYPES = [torch.float32, torch.bfloat16, torch.int8]
+TOLERANCE = 1e-5
+
+
+@pytest.fixture(params=libraries())
+def library(request) -> Library:
+    return open_level(request.param)
+
+
+@dataclass
+class Scene:
+    """A random batch: queries, a filled cache, and the keys and values of each sequence as the cache rounds them."""
+
+    pool: Pool
+    paging: Paging
+    cache: KVCache
+    queries: torch.Tensor
+    keys: list[torch.Tensor]  # of each sequence [context, kv_heads, head_dim]
+    values: list[torch.Tensor]
+    scale: float
+
+    def run(self, window: int | None = None, **options) -> torch.Tensor:
+        plan = native.plan_attention(self.paging, window)
+        return native.attention(self.pool, self.queries, self.cache, 1, plan, self.scale, **options)
+
+
+def rounded(x: torch.Tensor, dtype: torch.dtype, header: bool = False) -> torch.Tensor:
+    """x [..., head_dim] as the cache keeps it; header: its scale has 24 bits, as those of keys."""
+    if dtype != torch.int8:
+        return x.to(dtype).double()
+    peak = x.abs().amax(-1, keepdim=True)
+    codes = (x * (torch.full_like(peak, 127.0) / peak)).round().clamp(-127, 127)
+    scale = peak / 127.0
+    if header:
+        scale = (scale.view(torch.int32) & -256).view(torch.float32)
+    return codes.double() * scale.double()
+
+
+def make_scene(
+    library: Library, seed: int, lens: list[tuple[int, int]], dtype: torch.dtype, heads: int, kv_heads: int, dim: int
+) -> Scene:
+    """lens: (rows, context) of each sequence."""
+    rng, generator = random.Random(seed), torch.Generator().manual_seed(seed)
+    blocks = [-(-context // 32) for _, context in lens]
+    order = list(range(sum(blocks) + 3))
+    rng.shuffle(order)
+    tables = [[order.pop() for _ in range(count)] for count in blocks]
+    cache = native.allocate_cache(library, CacheShape(2, kv_heads, dim, dtype), sum(blocks) + 3, CPU)
+    if dim % 16 == 0:  # else the padding between heads must stay as allocated
+        for store in (*cache.keys, *cache.values):
+            store.fill_(0xFF)
+    keys = [torch.randn((context, kv_heads, dim), generator=generator) for _, context in lens]
+    values = [torch.randn((context, kv_heads, dim), generator=generator) for _, context in lens]
+    everything = make_paging(tables, [0] * len(lens), [context for _, context in lens], 32)
+    native.store_kv(library, cache, 1, torch.cat(keys), torch.cat(values), everything.slots)
+    paging = make_paging(tables, [context - rows for rows, context in lens], [rows for rows, _ in lens], 32)
+    queries = torch.randn((sum(rows for rows, _ in lens), heads, dim), generator=generator)
+    keys, values = [rounded(x, dtype, header=True) for x in keys], [rounded(x, dtype) for x in values]
+    return Scene(Pool(library, 2), paging, cache, queries, keys, values, rng.uniform(0.1, 0.3))
+
+
+def holds_int8(scene: Scene) -> bool:
+    return scene.cache.shape.dtype == torch.int8
+
+
+def in_tiles(scene: Scene) -> bool:
+    """Whether AMX computes it, which rounds queries and weights to bfloat16."""
+    return scene.pool.library.level == "avx512_amx" and scene.cache.shape.dtype == torch.bfloat16
+
+
+def round_weights(scores: torch.Tensor, first: int) -> torch.Tensor:
+    """exp(scores) [heads, keys] rounded relative to the largest of each piece of 256 positions; first: position."""
+    parts, begin = [], 0
+    while begin < scores.shape[1]:
+        end = min((first + begin) // 256 * 256 + 256 - first, scores.shape[1])
+        piece = scores[:, begin:end]
+        peak = piece.amax(-1, keepdim=True)
+        parts.append((piece - peak).exp().bfloat16().double() * peak.exp())
+        begin = end
+    return torch.cat(parts, 1)
+
+
+def naive(scene: Scene, window: int | None = None, soft_cap: float | None = None, alibi_slopes=None) -> torch.Tensor:
+    tokens, heads, dim = scene.queries.shape
+    tiles = in_tiles(scene)
+    queries = rounded(scene.queries, scene.cache.shape.dtype if tiles or holds_int8(scene) else torch.float32)
+    out = torch.empty((tokens, heads, dim), dtype=torch.float64)
+    row = 0
+    for sequence, (count, context) in enumerate(zip(scene.paging.query_lens, scene.paging.context_lens, strict=True)):
+        group = heads // scene.cache.shape.num_kv_heads
+        keys = scene.keys[sequence].repeat_interleave(group, 1)  # [context, heads, dim]
+        values = scene.values[sequence].repeat_interleave(group, 1)
+        for position in range(context - count, context):
+            first = max(0, position - window + 1) if window else 0
+            scores = torch.einsum("hd,khd->hk", queries[row], keys[first : position + 1]) * scene.scale
+            if soft_cap:
+                scores = soft_cap * (scores / soft_cap).tanh()
+            if alibi_slopes is not None:
+                scores = scores + alibi_slopes[:, None] * (torch.arange(first, position + 1) - position)
+            scores -= scores.amax(-1, keepdim=True)
+            weights = (round_weights(scores, first) if tiles else scores.exp()) / scores.exp().sum(-1, keepdim=True)
+            out[row] = torch.einsum("hk,khd->hd", weights, values[first : position + 1])
+            row += 1
+    return out.flatten(1)
+
+
+def check(scene: Scene, found: torch.Tensor, wanted: torch.Tensor) -> None:
+    error = (found.double() - wanted).abs().max() / wanted.abs().max()
+    # A weight that lies between two numbers of bfloat16 may go either way.
+    assert error < (5e-4 if in_tiles(scene) else TOLERANCE)
+
+
+MIXED = [(1, 1), (1, 31), (1, 33), (1, 300), (5, 5), (7, 40), (33, 290), (1, 256), (1, 513), (2, 258), (40, 40)]
+SHAPES = [(9, 3, 64), (14, 2, 64), (4, 4, 80), (8, 1, 128), (3, 1, 20), (2, 2, 7), (32, 1, 16)]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("heads", "kv_heads", "dim"), SHAPES)
+def test_mixed_batches(library, dtype, heads, kv_heads, dim):
+    scene = make_scene(library, heads * dim, MIXED, dtype, heads, kv_heads, dim)
+    check(scene, scene.run(), naive(scene))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("window", [1, 5, 32, 100, 260, 1000])
+def test_windows(library, dtype, window):
+    scene = make_scene(library, window, MIXED, dtype, 6, 2, 32)
+    check(scene, scene.run(window), naive(scene, window))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_soft_cap_and_alibi(library, dtype):
+    scene = make_scene(library, 1, MIXED, dtype, 6, 2, 32)
+    slopes = torch.tensor([2.0 ** -(head + 1) for head in range(6)])
+    check(scene, scene.run(soft_cap=3.0), naive(scene, soft_cap=3.0))
+    check(scene, scene.run(alibi_slopes=slopes), naive(scene, alibi_slopes=slopes))
+    check(scene, scene.run(50, soft_cap=3.0, alibi_slopes=slopes), naive(scene, 50, 3.0, slopes))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("window", [None, 70, 300])
+def test_a_row_has_the_same_bits_in_any_batch_chunk_and_number_of_threads(library, dtype, window):
+    """Whole prompts, every row alone (where pieces are split over threads), and 1 to 4 threads."""
+    scene = make_scene(library, 5, [(600, 600), (530, 540)], dtype, 6, 2, 32)
+    whole = scene.run(window)
+    for threads in (1, 3, 4):
+        assert torch.equal(replace(scene, pool=Pool(library, threads)).run(window), whole)
+    starts = [0, 600, 1130]
+    for row in [*range(0, 1130, 97), 599, 600, 1129]:
+        sequence = int(row >= 600)
+        position = int(scene.paging.positions[row])
+        table = scene.paging.block_tables[sequence].tolist()
+        paging = make_paging([table], [position], [1], 32)
+        alone = replace(scene, paging=paging, queries=scene.queries[row : row + 1]).run(window)
+        assert torch.equal(alone[0], whole[row]), row
+    chunk = slice(starts[0] + 100, starts[0] + 137)
+    paging = make_paging([scene.paging.block_tables[0].tolist()], [100], [37], 32)
+    assert torch.equal(replace(scene, paging=paging, queries=scene.queries[chunk]).run(window), whole[chunk])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_large_scores_do_not_overflow(library, dtype):
+    scene = replace(make_scene(library, 9, [(3, 300)], dtype, 2, 2, 16), scale=500.0)
+    found = scene.run()
+    assert torch.isfinite(found).all()
+    check(scene, found, naive(scene))
+
+
+def test_a_cache_has_the_size_that_was_announced(library):
+    for dtype in DTYPES:
+        shape = CacheShape(3, 2, 20, dtype)
+        cache = native.allocate_cache(library, shape, 5, CPU)
+        assert sum(part.nbytes for part in (*cache.keys, *cache.values)) == native.cache_bytes(library, shape, 5)
+    full, small = (
+        native.cache_bytes(library, CacheShape(1, 3, 64, dtype), 1) for dtype in (torch.bfloat16, torch.int8)
+    )
+    assert math.isclose(small / full, (64 + 4) / 128)

@@ -1,0 +1,190 @@
+"""Native linear layers against a float64 formula over the very weights and activations they multiply.
+
+Tolerances: float formats differ from float64 by rounding of float32 sums; the integer dot products of int8 and
+int4 are exact, so only the sum over groups rounds.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tests.kernels.native_levels import libraries, open_level
+from tgi.kernels.native.library import Arena, Library, Pool
+from tgi.kernels.native.linear import FORMATS, PackedLinear, group_for
+
+TOLERANCE = 3e-6
+
+
+@pytest.fixture(params=libraries())
+def library(request) -> Library:
+    return open_level(request.param)
+
+
+def stored_as(format: str) -> torch.dtype:
+    """The dtype of weights that are packed into `format`."""
+    return torch.float32 if format in ("int8", "int4") else getattr(torch, format)
+
+
+def make(library: Library, format: str, weight: torch.Tensor, threads: int = 2, **options) -> PackedLinear:
+    pool = Pool(library, threads)
+    layer = PackedLinear(pool, Arena(library), format, weight.shape[1], weight.shape[0], **options)
+    layer.pack(weight)
+    return layer
+
+
+def quantise_activations(x: torch.Tensor, group: int) -> torch.Tensor:
+    """What the kernels make of activations: round(x / scale) * scale, scale = max |x| / 127 by row and group."""
+    width = x.shape[1]
+    group = group or -(-width // 16) * 16
+    padded = torch.nn.functional.pad(x, (0, -width % group)).unflatten(1, (-1, group))
+    peak = padded.abs().amax(-1, keepdim=True)
+    inverse = torch.where(peak > 0, torch.full_like(peak, 127.0) / peak, 0.0)
+    codes = (padded * inverse).round().clamp(-127, 127)
+    return (codes.double() * (peak / 127.0).double()).flatten(1)[:, :width]
+
+
+def expected(layer: PackedLinear, x: torch.Tensor) -> torch.Tensor:
+    weight = layer.rows(torch.arange(layer.out_features)).double()
+    if layer.format in ("int8", "int4"):
+        exact = quantise_activations(x, layer.group)
+    elif layer.format == "bfloat16" and layer.pool.library.level == "avx512_amx":
+        exact = x.bfloat16().double()  # both factors of a bfloat16 tile are
+    else:
+        exact = x.double()
+    return exact @ weight.T
+
+
+def relative_error(found: torch.Tensor, wanted: torch.Tensor) -> float:
+    return ((found.double() - wanted).abs().max() / wanted.abs().max().clamp(min=1e-9)).item()
+
+
+SHAPES = [(64, 48), (576, 960), (100, 33), (1, 1), (129, 16), (320, 17)]
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize(("width", "height"), SHAPES)
+def test_every_number_of_rows_agrees_with_the_formula(library, format, width, height):
+    generator = torch.Generator().manual_seed(width * 1000 + height)
+    weight = torch.randn((height, width), generator=generator).to(stored_as(format))
+    layer = make(library, format, weight)
+    for rows in (1, 2, 3, 4, 5, 7, 8, 9, 13, 16, 17, 31, 33, 64):
+        x = torch.randn((rows, width), generator=generator)
+        assert relative_error(layer(x), expected(layer, x)) < TOLERANCE, rows
+
+
+@pytest.mark.parametrize("format", ["float32", "bfloat16", "float16"])
+def test_float_weights_are_kept_exactly(library, format):
+    weight = torch.randn((37, 50)).to(getattr(torch, format))
+    layer = make(library, format, weight)
+    assert torch.equal(layer.rows(torch.arange(37)), weight.float())
+
+
+def test_strided_weights_and_parts(library):
+    stored = torch.randn((24, 40))  # as GPT-2 stores them: [in, out]
+    pool = Pool(library, 2)
+    layer = PackedLinear(pool, Arena(library), "bfloat16", 24, 40)
+    layer.pack(stored.t()[:7])
+    layer.pack(stored.t()[7:], first=7)
+    assert torch.equal(layer.rows(torch.arange(40)), stored.t().bfloat16().float())
+
+
+def test_bias_is_added(library):
+    weight, bias = torch.randn((20, 32)), torch.randn(20)
+    pool = Pool(library, 1)
+    layer = PackedLinear(pool, Arena(library), "float32", 32, 20, bias=True)
+    layer.pack(weight)
+    layer.set_bias(bias[:5])
+    layer.set_bias(bias[5:], first=5)
+    x = torch.randn((3, 32))
+    torch.testing.assert_close(layer(x), x @ weight.T + bias)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_row_has_the_same_bits_in_any_batch_and_with_any_threads(library, format):
+    generator = torch.Generator().manual_seed(7)
+    weight = torch.randn((560, 320), generator=generator)
+    x = torch.randn((70, 320), generator=generator)
+    reference = None
+    for threads in (1, 2, 3, 4):
+        layer = make(library, format, weight.to(stored_as(format)), threads)
+        whole = layer(x)
+        reference = whole if reference is None else reference
+        assert torch.equal(whole, reference)
+        for rows in (1, 2, 3, 5, 6, 8, 11, 16, 23):
+            assert torch.equal(torch.cat([layer(part) for part in x.split(rows)]), reference), rows
+
+
+@pytest.mark.parametrize("format", ["int8", "int4"])
+@pytest.mark.parametrize("group", [32, 64, 128, 0])
+def test_groups(library, format, group):
+    weight = torch.randn((50, 256))
+    layer = make(library, format, weight, group=group)
+    x = torch.randn((9, 256))
+    assert relative_error(layer(x), expected(layer, x)) < TOLERANCE
+
+
+@pytest.mark.parametrize(("format", "codes_end"), [("int8", 256), ("int4", 16)])
+@pytest.mark.parametrize("group", [32, 128])
+def test_codes_with_zero_points_of_a_checkpoint(library, format, codes_end, group):
+    rows, width = 43, 256
+    generator = torch.Generator().manual_seed(group)
+    codes = torch.randint(0, codes_end, (rows, width), generator=generator)
+    zeros = torch.randint(0, codes_end, (rows, width // group), generator=generator)
+    scales = torch.rand((rows, width // group), generator=generator).half()  # as GPTQ and AWQ store them
+    layer = PackedLinear(Pool(library, 2), Arena(library), format, width, rows, group=group, zero_points=True)
+    layer.pack_codes(codes[:10], scales[:10], zeros[:10])
+    layer.pack_codes(codes[10:], scales[10:], zeros[10:], first=10)
+    weight = (codes - zeros.repeat_interleave(group, 1)) * scales.float().repeat_interleave(group, 1)
+    assert torch.equal(layer.rows(torch.arange(rows)), weight)
+    for count in (1, 6, 20):
+        x = torch.randn((count, width), generator=generator)
+        assert relative_error(layer(x), expected(layer, x)) < TOLERANCE
+
+
+@pytest.mark.parametrize(("format", "levels"), [("int8", 127), ("int4", 8)])
+def test_the_searched_scale_is_at_least_as_good_as_the_plain_one(library, format, levels):
+    generator = torch.Generator().manual_seed(3)
+    weight = torch.randn((64, 256), generator=generator)
+    layer = make(library, format, weight, group=128)
+    grouped = weight.unflatten(1, (-1, 128))
+    scale = grouped.abs().amax(-1, keepdim=True) / levels
+    plain = ((grouped / scale).round().clamp(-levels, levels - 1) * scale).flatten(1)
+    searched = layer.rows(torch.arange(64))
+    assert (searched - weight).square().sum() < (plain - weight).square().sum()
+
+
+@pytest.mark.parametrize(("format", "tolerance"), [("int8", 0.012), ("int4", 0.1)])
+def test_rounded_layers_are_close_to_the_original(library, format, tolerance):
+    """Root mean square over that of the result, for normally distributed weights and activations."""
+    generator = torch.Generator().manual_seed(5)
+    weight, x = torch.randn((96, 512), generator=generator), torch.randn((8, 512), generator=generator)
+    layer = make(library, format, weight)
+    wanted = (x @ weight.T).double()
+    error = (layer(x).double() - wanted).square().mean().sqrt() / wanted.square().mean().sqrt()
+    assert error < tolerance
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("poison", [float("nan"), float("inf")])
+def test_a_row_that_is_not_finite_stays_so_and_alone(library, format, poison):
+    weight = torch.randn((32, 64)).to(stored_as(format))
+    layer = make(library, format, weight)
+    x = torch.randn((6, 64))
+    clean = layer(x)
+    x[2, 9] = poison
+    found = layer(x)
+    assert not torch.isfinite(found[2]).any()
+    others = [0, 1, 3, 4, 5]
+    assert torch.equal(found[others], clean[others])
+
+
+def test_zeros_give_zeros(library):
+    for format in FORMATS:
+        layer = make(library, format, torch.zeros((16, 64)).to(stored_as(format)))
+        assert torch.equal(layer(torch.zeros((3, 64))), torch.zeros((3, 16)))
+
+
+def test_groups_are_chosen_by_what_divides():
+    assert [group_for(width) for width in (512, 576, 96, 100)] == [128, 64, 32, 64]
+    assert group_for(512, 32) == 32

@@ -1,0 +1,373 @@
+"""What families make of config.json: values, defaults, refusals by name, warnings."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    BloomConfig,
+    Gemma2Config,
+    GPT2Config,
+    GPTNeoXConfig,
+    LlamaConfig,
+    MistralConfig,
+    Qwen2Config,
+)
+
+from tests.models.checkpoints import FAMILIES, Family, make_checkpoint, make_config
+from tgi.errors import ModelError
+from tgi.kernels.ops import CacheShape, select
+from tgi.models.families import read_spec, spec_from_config
+from tgi.models.rope_config import RopeOverride
+from tgi.models.sizes import activation_bytes, kv_bytes_per_token, parameter_count, weight_bytes
+from tgi.quant.base import detect
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_parameter_count_is_transformers(family: Family, tmp_path: Path) -> None:
+    for overrides in ({}, {"tie_word_embeddings": not make_config(family)["tie_word_embeddings"]}):
+        make_checkpoint(tmp_path, family, **overrides)
+        model = AutoModelForCausalLM.from_pretrained(tmp_path)
+        spec = read_spec(tmp_path)
+        assert parameter_count(spec) == sum(parameter.numel() for parameter in model.parameters())
+        assert weight_bytes(spec, 2) == 2 * parameter_count(spec)
+
+
+def test_sizes() -> None:
+    spec = spec_from_config(make_config("mistral"))
+    assert kv_bytes_per_token(spec, 2) == 2 * 2 * (2 * 16) * 2
+    shape = CacheShape(spec.num_layers, spec.num_kv_heads, spec.head_dim, torch.bfloat16)
+    ops = select(torch.device("cpu"), torch.bfloat16)
+    assert ops.cache_bytes(shape, 10) == 10 * ops.block_size * kv_bytes_per_token(spec, 2)
+    small, large = (activation_bytes(spec, n, 2, logit_rows=4, context=100) for n in (10, 1000))
+    assert 0 < small < large
+
+
+@pytest.mark.parametrize(
+    "kind", [LlamaConfig, MistralConfig, Qwen2Config, GPT2Config, GPTNeoXConfig, BloomConfig, Gemma2Config]
+)
+def test_configs_that_transformers_writes(kind: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Every key of a default config is consumed or known to be harmless."""
+    config = kind()
+    config.save_pretrained(tmp_path)
+    with caplog.at_level(logging.WARNING):
+        spec = read_spec(tmp_path)
+        spec_from_config(json.loads(config.to_json_string(use_diff=False)))
+    assert not caplog.records
+    assert spec.num_layers == config.num_hidden_layers
+    assert spec.vocab_size == config.vocab_size
+    assert spec.max_positions == getattr(config, "max_position_embeddings", 2048)  # BLOOM has none
+
+
+def test_windows() -> None:
+    assert spec_from_config(make_config("mistral")).windows == (24, 24)
+    assert spec_from_config(make_config("mistral", sliding_window=None)).windows == (None, None)
+    assert spec_from_config(make_config("mistral", sliding_window=...)).windows == (4096, 4096)
+    assert spec_from_config(make_config("qwen2")).windows == (None, None, None)
+    assert spec_from_config(make_config("qwen2", use_sliding_window=True)).windows == (None, 32, 32)
+    types = ["sliding_attention", "full_attention", "sliding_attention"]
+    listed = make_config("qwen2", use_sliding_window=True, layer_types=types)
+    assert spec_from_config(listed).windows == (32, None, 32)
+    assert spec_from_config(make_config("gemma2", num_hidden_layers=5)).windows == (21, None, 21, None, 21)
+    assert spec_from_config(make_config("gemma2", sliding_window=...)).windows == (4096, None, 4096, None)
+
+
+def test_defaults() -> None:
+    spec = spec_from_config(
+        make_config(
+            "llama",
+            num_key_value_heads=...,
+            rms_norm_eps=...,
+            hidden_act=...,
+            rope_theta=...,
+            torch_dtype=...,
+            tie_word_embeddings=...,
+        )
+    )
+    assert (spec.num_kv_heads, spec.norm_eps, spec.activation, spec.tied_head) == (4, 1e-6, "silu", False)
+    assert spec.rope is not None and spec.rope.theta == 10_000.0
+    assert spec.dtype is None
+    gpt2 = spec_from_config(make_config("gpt2", tie_word_embeddings=..., n_inner=...))
+    assert gpt2.tied_head and gpt2.intermediate_size == 240
+    assert spec_from_config(make_config("gpt2", scale_attn_weights=False)).attention_scale == 1.0
+    absent = dict.fromkeys(("rotary_pct", "rotary_emb_base", "use_parallel_residual", "hidden_act"), ...)
+    neox = spec_from_config(make_config("gpt_neox", **absent))
+    assert neox.rope is not None and (neox.rope.dim, neox.rope.theta) == (6, 10_000.0)
+    assert (neox.parallel, neox.activation, neox.qkv_bias) == (True, "gelu", True)
+    bloom = spec_from_config(make_config("bloom", tie_word_embeddings=..., seq_length=...))
+    assert (bloom.tied_head, bloom.max_positions, bloom.alibi, bloom.learned_positions) == (True, 2048, True, False)
+
+
+def test_gemma2_defaults() -> None:
+    keys = "attn_logit_softcapping final_logit_softcapping head_dim query_pre_attn_scalar hidden_activation"
+    spec = spec_from_config(make_config("gemma2", **dict.fromkeys((*keys.split(), "tie_word_embeddings"), ...)))
+    assert (spec.attention_soft_cap, spec.logit_soft_cap, spec.head_dim, spec.tied_head) == (50.0, 30.0, 256, True)
+    assert (spec.attention_scale, spec.activation) == (256**-0.5, "gelu_pytorch_tanh")
+    spec = spec_from_config(make_config("gemma2", attn_logit_softcapping=None, hidden_act="gelu"))
+    assert (spec.attention_soft_cap, spec.logit_soft_cap, spec.activation) == (None, 4.0, "gelu_pytorch_tanh")
+
+
+def test_both_spellings_may_stand_if_they_agree(caplog: pytest.LogCaptureFixture) -> None:
+    """As transformers 4 saved GPT-NeoX and BLOOM."""
+    with caplog.at_level(logging.WARNING):
+        spec_from_config(make_config("gpt_neox", rope_theta=10000.0, partial_rotary_factor=0.25))
+        spec_from_config(make_config("bloom", num_attention_heads=6, num_hidden_layers=3, n_embed=48, n_inner=192))
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("family", ["gpt2", "bloom"])
+def test_rope_override_needs_rope(family: Family) -> None:
+    with pytest.raises(ModelError, match="rope scaling does not apply"):
+        spec_from_config(make_config(family), RopeOverride("linear", 2.0))
+    assert spec_from_config(make_config(family), RopeOverride()).rope is None
+
+
+def test_unsupported_type() -> None:
+    supported = "bloom, gemma2, gpt2, gpt_neox, llama, mistral, qwen2"
+    with pytest.raises(ModelError, match=f"Unsupported model type mamba; supported are {supported}"):
+        spec_from_config({"model_type": "mamba"})
+    with pytest.raises(ModelError, match="could not determine"):
+        spec_from_config({})
+    with pytest.raises(ModelError, match="Unsupported model type"):
+        spec_from_config({"model_type": ["llama"]})
+
+
+REFUSED: list[tuple[Family, dict[str, Any], str]] = [
+    ("llama", {"hidden_act": "tanh"}, "`hidden_act` 'tanh' is not supported"),
+    ("llama", {"pretraining_tp": 2}, "`pretraining_tp`"),
+    ("llama", {"sliding_window": 128}, "`sliding_window`"),
+    ("llama", {"partial_rotary_factor": 0.5}, "`partial_rotary_factor`"),
+    ("llama", {"attention_bias": "yes"}, "`attention_bias` must be true or false"),
+    ("llama", {"attn_logit_softcapping": 50.0}, "`attn_logit_softcapping`"),
+    ("llama", {"logits_scaling": 8.0}, "`logits_scaling`"),
+    ("llama", {"num_local_experts": 8}, "`num_local_experts`"),
+    ("llama", {"pruned_heads": {"0": [1]}}, "`pruned_heads`"),
+    ("llama", {"layer_types": ["sliding_attention"] * 3}, "there is no sliding window"),
+    ("llama", {"layer_types": ["linear_attention"] * 3}, "`layer_types`"),
+    ("llama", {"architectures": ["LlamaForSequenceClassification"]}, "is not a language model"),
+    ("llama", {"num_key_value_heads": 3}, "cannot share 3"),
+    ("llama", {"num_attention_heads": 7, "num_key_value_heads": 7}, "not a multiple of 7 heads"),
+    ("llama", {"num_hidden_layers": 0}, "`num_hidden_layers` must be a positive integer"),
+    ("llama", {"num_hidden_layers": True}, "`num_hidden_layers` must be a positive integer"),
+    ("llama", {"hidden_size": ...}, "lacks `hidden_size`"),
+    ("llama", {"vocab_size": "many"}, "`vocab_size` must be a positive integer"),
+    ("llama", {"rms_norm_eps": float("nan")}, "`rms_norm_eps` must be a positive number"),
+    ("llama", {"head_dim": 7}, "even head size"),
+    ("mistral", {"attention_bias": True}, "`attention_bias`"),
+    ("mistral", {"sliding_window": 0}, "`sliding_window` must be a positive integer"),
+    ("qwen2", {"attention_bias": False}, "`attention_bias`"),
+    ("qwen2", {"use_sliding_window": True, "max_window_layers": -1}, "`max_window_layers`"),
+    ("gpt2", {"scale_attn_by_inverse_layer_idx": True}, "`scale_attn_by_inverse_layer_idx`"),
+    ("gpt2", {"reorder_and_upcast_attn": True}, "`reorder_and_upcast_attn`"),
+    ("gpt2", {"add_cross_attention": True}, "`add_cross_attention`"),
+    ("gpt2", {"activation_function": "swish2"}, "`activation_function`"),
+    ("gpt_neox", {"rotary_pct": 0.3}, "even head size"),
+    ("gpt_neox", {"rotary_pct": 1.5}, "cannot turn the part 1.5"),
+    ("gpt_neox", {"rotary_pct": 0.01}, "cannot turn the part 0.01"),
+    ("gpt_neox", {"rope_theta": 5000.0}, "`rope_theta` contradicts"),
+    ("gpt_neox", {"partial_rotary_factor": 0.5}, "`partial_rotary_factor` contradicts"),
+    ("gpt_neox", {"use_parallel_residual": 1}, "`use_parallel_residual` must be true or false"),
+    ("gpt_neox", {"qk_layernorm": True}, "`qk_layernorm`"),
+    ("bloom", {"apply_residual_connection_post_layernorm": True}, "`apply_residual_connection_post_layernorm`"),
+    ("bloom", {"slow_but_exact": True}, "`slow_but_exact`"),
+    ("bloom", {"n_inner": 100}, "`n_inner`"),
+    ("bloom", {"n_embed": 96}, "`hidden_size` and `n_embed` differ"),
+    ("bloom", {"n_head": ...}, "lacks `n_head`"),
+    ("gemma2", {"use_bidirectional_attention": True}, "`use_bidirectional_attention`"),
+    ("gemma2", {"attn_logit_softcapping": -1.0}, "`attn_logit_softcapping` must be a positive number"),
+    ("gemma2", {"final_logit_softcapping": "x"}, "`final_logit_softcapping` must be a positive number"),
+    ("gemma2", {"query_pre_attn_scalar": 0}, "`query_pre_attn_scalar` must be a positive number"),
+    ("gemma2", {"layer_types": ["full_attention"]}, "`layer_types`"),
+    ("gemma2", {"hidden_activation": "tanh"}, "`hidden_activation` 'tanh' is not supported"),
+]
+
+
+@pytest.mark.parametrize(("family", "overrides", "message"), REFUSED)
+def test_refused_by_name(family: Family, overrides: dict[str, Any], message: str) -> None:
+    spec_from_config(make_config(family))
+    with pytest.raises(ModelError, match=re.escape(message)):
+        spec_from_config(make_config(family, **overrides))
+
+
+def test_neutral_values_are_fine(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        spec_from_config(
+            make_config(
+                "llama",
+                pretraining_tp=1,
+                sliding_window=None,
+                rope_interleaved=False,
+                partial_rotary_factor=1.0,
+                is_llama_config=True,
+            )
+        )
+    assert not caplog.records
+
+
+PUBLISHED: dict[str, tuple[dict[str, Any], int]] = {
+    "SmolLM2-135M": (
+        {"architectures": ["LlamaForCausalLM"], "attention_bias": False, "attention_dropout": 0.0, "bos_token_id": 0,
+         "eos_token_id": 0, "hidden_act": "silu", "hidden_size": 576, "initializer_range": 0.041666666666666664,
+         "intermediate_size": 1536, "is_llama_config": True, "max_position_embeddings": 8192, "mlp_bias": False,
+         "model_type": "llama", "num_attention_heads": 9, "num_hidden_layers": 30, "num_key_value_heads": 3,
+         "pretraining_tp": 1, "rms_norm_eps": 1e-05, "rope_interleaved": False, "rope_scaling": None,
+         "rope_theta": 100000, "tie_word_embeddings": True, "torch_dtype": "bfloat16", "use_cache": True,
+         "transformers_version": "4.40.1", "vocab_size": 49152},
+        134_515_008,
+    ),
+    "Llama-3.2-1B": (
+        {"architectures": ["LlamaForCausalLM"], "attention_bias": False, "attention_dropout": 0.0,
+         "bos_token_id": 128000, "eos_token_id": [128001, 128008, 128009], "head_dim": 64, "hidden_act": "silu",
+         "hidden_size": 2048, "initializer_range": 0.02, "intermediate_size": 8192, "max_position_embeddings": 131072,
+         "mlp_bias": False, "model_type": "llama", "num_attention_heads": 32, "num_hidden_layers": 16,
+         "num_key_value_heads": 8, "pretraining_tp": 1, "rms_norm_eps": 1e-05,
+         "rope_scaling": {"factor": 32.0, "high_freq_factor": 4.0, "low_freq_factor": 1.0,
+                          "original_max_position_embeddings": 8192, "rope_type": "llama3"},
+         "rope_theta": 500000.0, "tie_word_embeddings": True, "torch_dtype": "bfloat16", "use_cache": True,
+         "transformers_version": "4.45.0", "vocab_size": 128256},
+        1_235_814_400,
+    ),
+    "Qwen2.5-0.5B": (
+        {"architectures": ["Qwen2ForCausalLM"], "attention_dropout": 0.0, "bos_token_id": 151643,
+         "eos_token_id": 151643, "hidden_act": "silu", "hidden_size": 896, "initializer_range": 0.02,
+         "intermediate_size": 4864, "max_position_embeddings": 32768, "max_window_layers": 24, "model_type": "qwen2",
+         "num_attention_heads": 14, "num_hidden_layers": 24, "num_key_value_heads": 2, "rms_norm_eps": 1e-06,
+         "rope_theta": 1000000.0, "sliding_window": 32768, "tie_word_embeddings": True, "torch_dtype": "bfloat16",
+         "transformers_version": "4.40.1", "use_cache": True, "use_mrope": False, "use_sliding_window": False,
+         "vocab_size": 151936},
+        494_032_768,
+    ),
+    "gpt2": (
+        {"activation_function": "gelu_new", "architectures": ["GPT2LMHeadModel"], "attn_pdrop": 0.1,
+         "bos_token_id": 50256, "embd_pdrop": 0.1, "eos_token_id": 50256, "initializer_range": 0.02,
+         "layer_norm_epsilon": 1e-05, "model_type": "gpt2", "n_ctx": 1024, "n_embd": 768, "n_head": 12, "n_layer": 12,
+         "n_positions": 1024, "resid_pdrop": 0.1, "summary_activation": None, "summary_first_dropout": 0.1,
+         "summary_proj_to_labels": True, "summary_type": "cls_index", "summary_use_proj": True,
+         "task_specific_params": {"text-generation": {"do_sample": True, "max_length": 50}}, "vocab_size": 50257},
+        124_439_808,
+    ),
+    "pythia-70m": (
+        {"architectures": ["GPTNeoXForCausalLM"], "bos_token_id": 0, "eos_token_id": 0, "hidden_act": "gelu",
+         "hidden_size": 512, "initializer_range": 0.02, "intermediate_size": 2048, "layer_norm_eps": 1e-05,
+         "max_position_embeddings": 2048, "model_type": "gpt_neox", "num_attention_heads": 8, "num_hidden_layers": 6,
+         "rotary_emb_base": 10000, "rotary_pct": 0.25, "tie_word_embeddings": False, "torch_dtype": "float16",
+         "transformers_version": "4.24.0", "use_cache": True, "use_parallel_residual": True, "vocab_size": 50304},
+        70_426_624,
+    ),
+    "bloom-560m": (
+        {"apply_residual_connection_post_layernorm": False, "attention_dropout": 0.0,
+         "attention_softmax_in_fp32": True, "architectures": ["BloomForCausalLM"], "bias_dropout_fusion": True,
+         "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 3, "unk_token_id": 0, "hidden_dropout": 0.0,
+         "initializer_range": 0.02, "layer_norm_epsilon": 1e-05, "masked_softmax_fusion": True,
+         "model_type": "bloom", "n_embed": 1024, "n_inner": None, "n_layer": 24, "num_attention_heads": 16,
+         "offset_alibi": 100, "pretraining_tp": 1, "seq_length": 2048, "skip_bias_add": True,
+         "skip_bias_add_qkv": False, "transformers_version": "4.20.0", "use_cache": True, "vocab_size": 250880},
+        559_214_592,
+    ),
+    "gemma-2-2b": (
+        {"architectures": ["Gemma2ForCausalLM"], "attention_bias": False, "attention_dropout": 0.0,
+         "attn_logit_softcapping": 50.0, "bos_token_id": 2, "cache_implementation": "hybrid", "eos_token_id": 1,
+         "final_logit_softcapping": 30.0, "head_dim": 256, "hidden_act": "gelu_pytorch_tanh",
+         "hidden_activation": "gelu_pytorch_tanh", "hidden_size": 2304, "initializer_range": 0.02,
+         "intermediate_size": 9216, "max_position_embeddings": 8192, "model_type": "gemma2",
+         "num_attention_heads": 8, "num_hidden_layers": 26, "num_key_value_heads": 4, "pad_token_id": 0,
+         "query_pre_attn_scalar": 256, "rms_norm_eps": 1e-06, "rope_theta": 10000.0, "sliding_window": 4096,
+         "torch_dtype": "float32", "transformers_version": "4.42.4", "use_cache": True, "vocab_size": 256000},
+        2_614_341_888,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_configs(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    """As they stand on the hub: no warning, and the published number of parameters."""
+    config, parameters = PUBLISHED[name]
+    with caplog.at_level(logging.WARNING):
+        assert parameter_count(spec_from_config(config)) == parameters
+    assert not caplog.records
+
+
+def test_unknown_keys_are_named_once(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        spec_from_config(make_config("llama", zz_new_axis=3, a_flag=True))
+    assert [record.getMessage() for record in caplog.records] == [
+        "config.json has keys unknown to this server, which it does not use: a_flag, zz_new_axis"
+    ]
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "\x00"])
+def test_broken_config_file(text: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(ModelError, match=r"config\.json"):
+        read_spec(tmp_path)
+    with pytest.raises(ModelError, match=r"has no config\.json"):
+        read_spec(tmp_path / "absent")
+
+
+def test_quantised_checkpoints_are_refused_in_one_line() -> None:
+    assert detect({}) is None
+    with pytest.raises(ModelError) as caught:
+        detect({"quantization_config": {"quant_method": "gptq", "bits": 4}})
+    message = str(caught.value)
+    assert "gptq" in message and "supported" in message and "\n" not in message
+    with pytest.raises(ModelError, match="unknown"):
+        detect({"compression_config": "x"})
+
+
+def test_formats_are_asked_in_turn() -> None:
+    class Never:
+        name = "never"
+
+        def matches(self, config: dict[str, Any]) -> bool:
+            return False
+
+        def method(self, config: dict[str, Any]) -> Any:
+            raise AssertionError
+
+    class Always(Never):
+        name = "always"
+
+        def matches(self, config: dict[str, Any]) -> bool:
+            return True
+
+    found = detect({"quantization_config": {"quant_method": "x"}}, (Never(), Always()))
+    assert found is not None and found.name == "always"
+    with pytest.raises(ModelError, match="supported: never"):
+        detect({"quantization_config": {"quant_method": "x"}}, (Never(),))
+
+
+def test_planning_needs_no_torch() -> None:
+    code = (
+        "import sys; import tgi.models.families, tgi.models.sizes, tgi.models.rope_config, tgi.quant.base; "
+        "assert not {'torch', 'transformers'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60, env={"PYTHONPATH": "src"})
+
+
+WRONG: list[Any] = [None, -1, 0, 1, 3, 0.5, 1e308, float("inf"), 2**63, "x", True, [], ["x"], [{}], {}, {"a": 1}]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_wrong_types_never_crash(family: Family, caplog: pytest.LogCaptureFixture) -> None:
+    """Every key with every kind of wrong value: a spec or a ModelError, never another exception."""
+    base = make_config(family, rope_scaling={"rope_type": "yarn", "factor": 2.0}, layer_types=None, head_dim=16)
+    refused = 0
+    for key in base:
+        for value in WRONG:
+            caplog.clear()
+            for config in ({**base, key: value}, {**base, "rope_scaling": {**base["rope_scaling"], key: value}}):
+                try:
+                    spec_from_config(config)
+                except ModelError as error:
+                    assert "\n" not in str(error)
+                    refused += 1
+    assert refused > 100

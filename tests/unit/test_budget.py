@@ -1,0 +1,89 @@
+"""Memory budgets: what is computed fits, what is lowered is said, what cannot fit names the way out."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tgi.engine.budget import CPU_CACHE_SHARE, RUNTIME_BYTES, ModelCost, Wanted, compute, size
+from tgi.errors import StartupError
+
+MIB, GIB = 1 << 20, 1 << 30
+COST = ModelCost(270 * MIB, 23_040, 100_000, 4 * MIB, 8192)
+DEFAULTS = Wanted()
+
+
+def limits(wanted: Wanted = DEFAULTS, cost: ModelCost = COST, available: int = 8 * GIB, device: str = "cpu"):
+    return compute(cost, wanted, available_bytes=available, device=device, block_size=32)
+
+
+def test_defaults_use_the_model_context_and_a_stated_share():
+    result = limits()
+    assert result.max_total_tokens == 8192 and result.max_input_tokens == 8191
+    cache = result.num_blocks * 32 * COST.kv_bytes_per_token
+    left = 8 * GIB - COST.weight_bytes - RUNTIME_BYTES["cpu"] - 4 * MIB - 512 * 100_000
+    assert cache <= CPU_CACHE_SHARE * left < cache + 64 * COST.kv_bytes_per_token
+    assert "50%" in result.memory.binding_limit and not result.memory.lowered
+
+
+def test_a_small_model_takes_no_more_than_it_can_use():
+    cost = ModelCost(10 * MIB, 1024, 10_000, MIB, 2048)
+    result = limits(Wanted(max_batch_size=4), cost)
+    assert result.memory.cache_tokens == 4 * 2048
+    assert "max_total_tokens" in result.memory.binding_limit
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    weights=st.integers(1, 40 * GIB),
+    kv=st.integers(64, 2 * MIB),
+    per_token=st.integers(100, 4 * MIB),
+    fixed=st.integers(0, 100 * MIB),
+    positions=st.integers(8, 200_000),
+    available=st.integers(64 * MIB, 64 * GIB),
+    total=st.one_of(st.none(), st.integers(2, 300_000)),
+    step=st.one_of(st.none(), st.integers(1, 100_000)),
+    cache=st.one_of(st.none(), st.integers(1, 10_000_000)),
+    batch=st.one_of(st.none(), st.integers(1, 512)),
+    device=st.sampled_from(["cpu", "cuda", "cuda:1"]),
+)
+def test_whatever_is_asked_the_result_fits_or_is_refused(
+    weights, kv, per_token, fixed, positions, available, total, step, cache, batch, device
+):
+    cost = ModelCost(weights, kv, per_token, fixed, positions)
+    wanted = Wanted(
+        max_total_tokens=total, max_batch_prefill_tokens=step, max_batch_total_tokens=cache, max_batch_size=batch
+    )
+    try:
+        result = compute(cost, wanted, available_bytes=available, device=device, block_size=32)
+    except StartupError as error:
+        assert "fit" in str(error)
+        return
+    assert sum(row.bytes for row in result.memory.rows) == available
+    assert result.memory.rows[-1].bytes >= -32 * kv  # a given size is rounded up to whole blocks
+    assert 1 <= result.max_input_tokens < result.max_total_tokens <= min(positions, result.memory.cache_tokens)
+    assert 1 <= result.max_batch_size <= result.max_batch_prefill_tokens
+    for asked, given_, name in [
+        (total, result.max_total_tokens, "max_total_tokens"),
+        (step, result.max_batch_prefill_tokens, "max_batch_prefill_tokens"),
+        (batch, result.max_batch_size, "max_batch_size"),
+    ]:
+        if asked is not None and given_ < asked:
+            assert any(sentence.startswith(name) for sentence in result.memory.lowered), name
+
+
+def test_weights_that_do_not_fit_are_named():
+    with pytest.raises(StartupError, match="weights do not fit"):
+        limits(available=GIB // 2)
+
+
+def test_an_exact_cache_size_is_kept():
+    result = limits(Wanted(kv_cache_bytes=512 * MIB))
+    assert result.num_blocks == 512 * MIB // COST.kv_bytes_per_token // 32
+    assert result.memory.binding_limit == "--kv-cache-memory"
+
+
+@pytest.mark.parametrize(("count", "text"), [(0, "0 B"), (1023, "1023 B"), (1536, "1.50 KiB"), (3 * GIB, "3.00 GiB")])
+def test_sizes_are_readable(count, text):
+    assert size(count) == text

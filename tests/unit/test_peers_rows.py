@@ -1,0 +1,93 @@
+"""Benchmarks beside peers: merging runs, ratios within a run, and the page made of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from benchmarks.peer_report import page
+from benchmarks.peer_rows import OURS, Results, Row, Run, least_ratio, load, ratio, save
+
+CELL = ("tiny", "int8", "engine", "decode_tps", 1)
+
+
+def row(run: str, peer: str, *values: float, metric: str = "decode_tps", path: str = "engine", count: int = 1) -> Row:
+    return Row(
+        run=run,
+        shape="tiny",
+        width="int8",
+        path=path,
+        peer=peer,
+        weights="int8",
+        metric=metric,
+        concurrency=count,
+        values=list(values),
+    )
+
+
+def run(name: str) -> Run:
+    return Run(id=name, commit="abc", host={"cores used": "2 of 2"}, versions={OURS: "1"}, repetitions=3, command="x")
+
+
+def test_ratio_is_of_medians_and_says_how_many_times_better_ours_is() -> None:
+    rows = [row("1", OURS, 30, 10, 20), row("1", "slow", 5), row("1", OURS, 4, metric="ttft_ms")]
+    rows.append(row("1", "slow", 12, metric="ttft_ms"))
+    assert ratio(rows, CELL, "slow") == 4
+    assert ratio(rows, (*CELL[:3], "ttft_ms", 1), "slow") == 3  # less is better
+    assert ratio(rows, CELL, "absent") is None
+
+
+def test_ratio_never_compares_rows_of_two_runs() -> None:
+    rows = [row("1", OURS, 10), row("1", "peer", 5), row("2", OURS, 100), row("3", "peer", 1)]
+    assert ratio(rows, CELL, "peer") == 2
+
+
+def test_ratio_is_of_the_newest_run_with_both() -> None:
+    rows = [row("1", OURS, 10), row("1", "peer", 5), row("2", OURS, 30), row("2", "peer", 10)]
+    assert ratio(rows, CELL, "peer") == 3
+
+
+def test_least_ratio_is_to_the_best_peer_though_a_later_run_left_it_out() -> None:
+    rows = [row("1", OURS, 10), row("1", "fast", 8), row("1", "slow", 2), row("2", OURS, 12), row("2", "slow", 2)]
+    assert least_ratio(rows, CELL) == 1.25
+    assert least_ratio([row("1", OURS, 10)], CELL) is None
+
+
+def test_merging_replaces_rows_and_keeps_what_ratios_need() -> None:
+    first = Results().merged(run("1"), [row("1", OURS, 10), row("1", "fast", 8), row("1", "slow", 2)])
+    second = first.merged(run("2"), [row("2", OURS, 12), row("2", "slow", 3)])
+    assert [(one.peer, one.run) for one in second.rows] == [("fast", "1"), (OURS, "1"), (OURS, "2"), ("slow", "2")]
+    third = second.merged(run("3"), [row("3", OURS, 9), row("3", "fast", 8), row("3", "slow", 3)])
+    assert {one.run for one in third.rows} == {"3"}
+    assert [one.id for one in third.runs] == ["3"]
+
+
+def test_a_run_that_writes_twice_is_in_the_file_once(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    save(path, load(path).merged(run("1"), [row("1", OURS, 10)]))
+    save(path, load(path).merged(run("1"), [row("1", OURS, 5, count=4)]))
+    results = load(path)
+    assert [one.id for one in results.runs] == ["1"]
+    assert [one.concurrency for one in results.rows] == [1, 4]
+
+
+@pytest.mark.parametrize(("values", "unsteady"), [((100, 110, 105), False), ((80, 110, 100), True), ((5,), False)])
+def test_far_apart_repetitions_are_marked(values: tuple[float, ...], unsteady: bool) -> None:
+    assert row("1", OURS, *values).unsteady is unsteady
+
+
+def test_page_shows_medians_ratios_and_the_share_over_http() -> None:
+    rows = [row("1", OURS, 200), row("1", "fast", 100), row("1", "slow", 50)]
+    rows += [row("1", OURS, 180, path="http"), row("1", OURS, 0.03, metric="client_cpu", path="http")]
+    rows += [row("1", OURS, 900, metric="pss_mib", path="http", count=0)]
+    rows += [row("1", "slow", 1800, metric="pss_mib", path="http", count=0), row("1", "slow", 60, path="http")]
+    lines = page(Results().merged(run("1"), rows)).splitlines()
+
+    def cells(start: str) -> list[list[str]]:
+        return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith(start)]
+
+    ours_engine, ours_http = cells("| 8-bit | **ours**")
+    assert ours_engine[2:8] == ["-", "200 (2.00x)", "-", "-", "-", "-"]
+    assert cells("| 8-bit | fast")[0][3] == "100 (2.00x)"
+    assert ours_http[2:10] == ["1", "-", "-", "180 (3.00x)", "-", "3%", "90%", "900 (2.00x)"]
+    assert [one[3] for one in cells("| 8-bit | slow")] == ["50 (4.00x)", "-"]

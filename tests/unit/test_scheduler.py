@@ -1,0 +1,276 @@
+"""Scheduler and block pool under random traffic, with every invariant checked after every step."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tgi.engine.blocks import BlockPool, hash_block
+from tgi.engine.plan import Plan, Sampled
+from tgi.engine.scheduler import Scheduler
+from tgi.engine.sequence import Sequence
+from tgi.messages import GenerateRequest, PromptLogprobs, Sampling, Token, TokenEvent
+
+
+def make_scheduler(num_blocks=16, block_size=4, step_tokens=16, batch_size=8, prefix_caching=True) -> Scheduler:
+    return Scheduler(
+        BlockPool(num_blocks, block_size),
+        max_step_tokens=step_tokens,
+        max_batch_size=batch_size,
+        max_total_tokens=10_000,
+        prefix_caching=prefix_caching,
+    )
+
+
+def request(request_id: int, prompt: list[int], new: int = 4, samples: int = 1, **sampling) -> GenerateRequest:
+    return GenerateRequest(
+        request_id=request_id,
+        prompt_ids=prompt,
+        sampling=Sampling(max_new_tokens=new, **sampling),
+        seeds=tuple(range(samples)),
+    )
+
+
+def next_token(sequence: Sequence) -> int:
+    """A stand-in for a model: the next token depends on all tokens before it."""
+    return hash((tuple(sequence.token_ids), sequence.seed)) % 50
+
+
+def run(plan: Plan) -> Sampled:
+    sampled = Sampled(tokens=[])
+    for number, chunk in enumerate(plan.chunks):
+        sampled.tokens.append(Token(next_token(chunk.sequence), -1.0) if chunk.samples else None)
+        if chunk.wants_prompt_logprobs:
+            last = min(chunk.end, chunk.sequence.num_prompt - 1)
+            wanted = list(range(chunk.start + 1, last + 1))
+            sampled.prompt[number] = PromptLogprobs([float(i) for i in wanted], [[] for _ in wanted])
+    return sampled
+
+
+def check(scheduler: Scheduler, plan: Plan) -> None:
+    unfinished = scheduler.unfinished
+    scheduler.blocks.check(unfinished)
+    assert plan.num_tokens <= scheduler.max_step_tokens
+    assert len(scheduler.running) <= scheduler.max_batch_size
+    places = Counter(id(s) for s in scheduler.running) + Counter(id(s) for s in scheduler.waiting)
+    followers = Counter(id(f) for s in unfinished for f in s.followers)
+    assert places + followers == Counter(id(s) for s in unfinished), "every sequence is in exactly one place"
+    for chunk in plan.chunks:
+        assert chunk.token_ids and chunk.start == chunk.sequence.num_computed
+        assert len(chunk.block_table) * scheduler.blocks.block_size >= chunk.end
+        writes = chunk.block_table[chunk.start // scheduler.blocks.block_size :]
+        others = [b for s in scheduler.running if s is not chunk.sequence for b in s.block_table]
+        assert not set(writes) & set(others), "a block that is written to is nobody else's"
+
+
+def drain(scheduler: Scheduler, limit: int = 10_000) -> list[TokenEvent]:
+    events: list[TokenEvent] = []
+    for _ in range(limit):
+        if not scheduler.has_work:
+            return events
+        plan = scheduler.schedule()
+        check(scheduler, plan)
+        assert plan, "work without a step: a deadlock"
+        events += scheduler.commit(plan, run(plan))
+        scheduler.blocks.check(scheduler.unfinished)
+    raise AssertionError("does not finish")
+
+
+def texts(events: list[TokenEvent]) -> dict[tuple[int, int], list[int]]:
+    result: dict[tuple[int, int], list[int]] = {}
+    for event in events:
+        result.setdefault((event.request_id, event.index), []).extend(token.id for token in event.tokens)
+    return result
+
+
+traffic = st.lists(
+    st.tuples(
+        st.integers(1, 30),  # prompt length
+        st.integers(1, 20),  # new tokens
+        st.integers(1, 3),  # samples
+        st.integers(0, 6),  # shared prefix in units of 3 tokens
+        st.integers(0, 12),  # arrives at step
+        st.one_of(st.none(), st.integers(0, 25)),  # aborted at step
+        st.booleans(),  # prompt log-probabilities
+    ),
+    max_size=14,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    traffic,
+    st.sampled_from([13, 16, 40]),
+    st.sampled_from([1, 3, 16, 64]),
+    st.sampled_from([1, 4, 8]),
+    st.booleans(),
+)
+def test_random_traffic(traffic, num_blocks, step_tokens, batch_size, prefix_caching):
+    """Every sample gets one last event, output equals the solo run, nothing leaks, nothing deadlocks."""
+    scheduler = make_scheduler(num_blocks, 4, step_tokens, batch_size, prefix_caching)
+    events: list[TokenEvent] = []
+    requests: dict[int, GenerateRequest] = {}
+    pending = []
+    for number, (length, new, samples, shared, arrives, aborted, logprobs) in enumerate(traffic):
+        prompt = ([7] * (3 * shared) + [number + 100] * 30)[:length]
+        requests[number] = request(number, prompt, new, samples, prompt_logprobs=0 if logprobs else -1)
+        pending.append((arrives, number, aborted))
+    for step in range(2_000):
+        for arrives, number, aborted in pending:
+            if arrives == step:
+                events += scheduler.add(requests[number])
+            if aborted is not None and aborted == step:
+                events += scheduler.abort(number, -1 if number % 2 else 0)
+        plan = scheduler.schedule()
+        check(scheduler, plan)
+        assert bool(plan) == scheduler.has_work
+        events += scheduler.commit(plan, run(plan))
+        if step > 25 and not scheduler.has_work:
+            break
+    scheduler.blocks.check([])
+    assert scheduler.blocks.num_free == num_blocks and not scheduler.unfinished
+    last = Counter((e.request_id, e.index) for e in events if e.finish)
+    assert last == Counter((n, i) for n, r in requests.items() for i in range(len(r.seeds)))
+    finishes = {(e.request_id, e.index): e.finish for e in events if e.finish}
+    for (number, index), tokens in texts(events).items():
+        if finishes[number, index] == "length":
+            assert tokens == solo(requests[number], index)
+    for event in events:
+        if event.prompt is not None:
+            length = len(requests[event.request_id].prompt_ids)
+            assert [int(p) for p in event.prompt.logprobs[1:]] == list(range(1, length))
+
+
+def solo(request: GenerateRequest, index: int) -> list[int]:
+    sequence = Sequence(
+        0, index, list(request.prompt_ids), len(request.prompt_ids), request.sampling, request.seeds[index]
+    )
+    for _ in range(request.sampling.max_new_tokens):
+        sequence.token_ids.append(next_token(sequence))
+    return sequence.token_ids[sequence.num_prompt :]
+
+
+def test_decodes_come_before_a_long_prompt():
+    scheduler = make_scheduler(num_blocks=64, step_tokens=8)
+    scheduler.add(request(1, [1, 2, 3], new=20))
+    scheduler.commit(plan := scheduler.schedule(), run(plan))
+    scheduler.add(request(2, list(range(40))))
+    for _ in range(4):
+        plan = scheduler.schedule()
+        assert [len(c.token_ids) for c in plan.chunks if c.sequence.request_id == 1] == [1]
+        assert plan.num_tokens == 8
+        scheduler.commit(plan, run(plan))
+
+
+def test_prefix_hit_leaves_one_token_and_shares_blocks():
+    scheduler = make_scheduler(num_blocks=32, step_tokens=64)
+    prompt = list(range(12))
+    scheduler.add(request(1, prompt, new=1))
+    drain(scheduler)
+    scheduler.add(request(2, prompt, new=1))
+    plan = scheduler.schedule()
+    assert plan.prefix_hit_tokens == 8 and plan.chunks[0].start == 8
+    events = scheduler.commit(plan, run(plan))
+    assert events[0].cached_tokens == 8
+
+
+def test_other_salt_shares_nothing():
+    scheduler = make_scheduler(num_blocks=32, step_tokens=64)
+    for number, salt in enumerate("ab"):
+        plain = request(number, list(range(12)), new=1)
+        scheduler.add(GenerateRequest(number, plain.prompt_ids, plain.sampling, plain.seeds, cache_salt=salt))
+        plan = scheduler.schedule()
+        assert plan.prefix_hit_tokens == 0
+        scheduler.commit(plan, run(plan))
+
+
+def test_samples_share_the_prompt_even_without_prefix_caching():
+    scheduler = make_scheduler(num_blocks=32, step_tokens=64, prefix_caching=False)
+    scheduler.add(request(1, list(range(16)), new=3, samples=3))
+    first = scheduler.schedule()
+    assert len(first.chunks) == 1
+    scheduler.commit(first, run(first))
+    second = scheduler.schedule()
+    assert sorted(len(chunk.token_ids) for chunk in second.chunks) == [1, 4, 4]
+    tables = [chunk.block_table[:3] for chunk in second.chunks]
+    assert tables[0] == tables[1] == tables[2]
+
+
+def test_collision_is_a_miss_never_a_hit(monkeypatch):
+    """With a hash that always collides only identical content may be shared."""
+    monkeypatch.setattr("tgi.engine.blocks.hash_block", lambda parent, ids: b"same")
+    scheduler = make_scheduler(num_blocks=64, step_tokens=64)
+    for number in range(4):
+        scheduler.add(request(number, [number] * 4 + [9] * 8, new=1))
+        plan = scheduler.schedule()
+        assert plan.prefix_hit_tokens == 0
+        scheduler.commit(plan, run(plan))
+    assert hash_block(b"", [1]) != hash_block(b"", [2]) != hash_block(b"x", [2])
+
+
+@pytest.mark.parametrize(("prompt", "new", "fits"), [(60, 4, True), (60, 5, False), (100, 1, False), (1, 63, True)])
+def test_what_can_never_fit_is_refused_at_once(prompt, new, fits):
+    scheduler = make_scheduler(num_blocks=16, block_size=4)
+    events = scheduler.add(request(1, list(range(prompt)), new=new))
+    if fits:
+        assert not events
+        assert drain(scheduler)[-1].finish == "length"
+    else:
+        assert events[0].finish == "error" and "64 tokens" in str(events[0].error)
+        assert not scheduler.has_work
+
+
+def test_two_requests_of_exactly_the_capacity_both_finish():
+    scheduler = make_scheduler(num_blocks=16, block_size=4)
+    for number in range(2):
+        scheduler.add(request(number, [number] * 32, new=32))
+    events = drain(scheduler)
+    assert Counter(e.finish for e in events if e.finish) == {"length": 2}
+
+
+def test_one_failing_sequence_harms_nobody():
+    scheduler = make_scheduler()
+    scheduler.add(request(1, [1, 2, 3]))
+    scheduler.add(request(2, [4, 5, 6]))
+    plan = scheduler.schedule()
+    sampled = run(plan)
+    sampled.errors[0] = "not a number"
+    events = scheduler.commit(plan, sampled)
+    assert (events[0].finish, events[0].error) == ("error", "not a number")
+    assert texts(drain(scheduler))[2, 0]
+
+
+def test_eviction_takes_the_least_recent_and_the_tail_first():
+    pool = BlockPool(4, 2)
+    old = Sequence(1, 0, [1, 2, 3, 4], 4, Sampling(max_new_tokens=1), 0)
+    new = Sequence(2, 0, [5, 6, 7, 8], 4, Sampling(max_new_tokens=1), 0)
+    for sequence in (old, new):
+        assert pool.grow(sequence, 4)
+        pool.index(sequence, 0, 2)
+    tables = old.block_table, new.block_table
+    pool.release(old)
+    pool.release(new)
+    taker = Sequence(3, 0, [9] * 6, 6, Sampling(max_new_tokens=1), 0)
+    assert pool.grow(taker, 6)
+    assert taker.block_table == [tables[0][1], tables[0][0], tables[1][1]]
+    assert not pool.grow(Sequence(4, 0, [1] * 4, 4, Sampling(max_new_tokens=1), 0), 4)
+
+
+def test_order_of_arrival_survives_preemption():
+    """A preempted sequence returns to the head of the queue, the older ones before the younger."""
+    scheduler = make_scheduler(num_blocks=8, block_size=4, step_tokens=32)
+    for number in range(3):
+        scheduler.add(request(number, [random.randrange(50) for _ in range(8)], new=24))
+    preempted = 0
+    order: list[int] = []
+    while scheduler.has_work:
+        plan = scheduler.schedule()
+        preempted += plan.preempted
+        waiting = [s.request_id for s in scheduler.waiting]
+        assert waiting == sorted(waiting)
+        order += [e.request_id for e in scheduler.commit(plan, run(plan)) if e.finish]
+    assert preempted and order == [0, 1, 2]

@@ -1,0 +1,167 @@
+"""The service as routes use it: loading, preparing, chat prompts, tokenising, health, bounded threads."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests import small_tokenizers as build
+from tests.fake_engine import FakeEngine, engine_info
+from tgi.config import ApiConfig
+from tgi.errors import TemplateError, UnhealthyError, ValidationError
+from tgi.messages import StepStats
+from tgi.serving import service as service_module
+from tgi.serving.bounded import run_bounded
+from tgi.serving.service import Service, load_eos_token_ids
+from tgi.serving.types import OPENAI_STYLE, TGI_STYLE, SamplingParams
+
+USER = [{"role": "user", "content": "Hi"}]
+
+
+@pytest.fixture
+def engine():
+    return FakeEngine.saying([10, 11, 1], finish="eos_token", delay_s=0.0)
+
+
+@pytest.fixture
+def service(tmp_path, engine):
+    path = build.write_checkpoint(tmp_path / "model")
+    loaded = Service.load(ApiConfig("m", str(path), health_stall_s=5.0), engine)
+    yield loaded
+    loaded.close()
+
+
+async def test_prepare(service):
+    prepared = await service.prepare(
+        "hello", SamplingParams(truncate=3, seed=5, do_sample=True), TGI_STYLE, started=1.0
+    )
+    assert prepared.request.prompt_ids == service.tokenizer.encode("hello", True, 3)
+    assert (prepared.prompt, prepared.input_length, prepared.started) == ("hello", 3, 1.0)
+    assert (prepared.request.seeds, prepared.request.sampling.eos_token_ids) == ((5,), (1, 3))
+    assert prepared.request.sampling.max_new_tokens == 2048 - 3
+    other = await service.prepare("hello", SamplingParams(), OPENAI_STYLE, add_special_tokens=False)
+    assert other.request.prompt_ids == service.tokenizer.encode("hello", False)
+    assert other.request.request_id != prepared.request.request_id
+
+
+async def test_token_ids_are_taken_as_they_are(service):
+    ids = service.tokenizer.encode("hello é")
+    prepared = await service.prepare(ids, SamplingParams(truncate=2), OPENAI_STYLE)
+    assert prepared.request.prompt_ids == ids[-2:]
+    assert prepared.prompt == "<s>hello é"
+    with pytest.raises(ValidationError) as caught:
+        await service.prepare([1, 1000], SamplingParams(), OPENAI_STYLE)
+    assert caught.value.param == "prompt"
+
+
+async def test_exactly_the_longest_input_is_accepted(service, engine):
+    engine.info = engine_info(max_input_tokens=8, max_total_tokens=16)
+    text = "q" * 7  # and <s>
+    assert (await service.prepare(text, SamplingParams(), TGI_STYLE)).input_length == 8
+    with pytest.raises(ValidationError, match=r"less than 8 tokens\. Given: 9"):
+        await service.prepare(text + "q", SamplingParams(), TGI_STYLE)
+    with pytest.raises(ValidationError, match=r"less than 8 tokens\. Given: at least"):
+        await service.prepare("q" * 10_000, SamplingParams(), TGI_STYLE)
+
+
+async def test_stream_and_complete(service):
+    prepared = await service.prepare("hello", SamplingParams(), TGI_STYLE)
+    (completion,) = await service.complete(prepared)
+    prepared = await service.prepare("hello", SamplingParams(), TGI_STYLE)
+    deltas = [delta async for batch in service.stream(prepared) for delta in batch]
+    assert "".join(delta.text for delta in deltas) == completion.text
+    assert completion.finish_reason == "eos_token"
+
+
+async def test_render_chat_continues_the_assistant(service):
+    assert await service.render_chat(USER) == "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
+    talk = [*USER, {"role": "assistant", "content": "So"}]
+    assert (await service.render_chat(talk)).endswith("<|im_start|>assistant\nSo")
+    assert (await service.render_chat(talk, continue_final_message=False)).endswith(
+        "So<|im_end|>\n<|im_start|>assistant\n"
+    )
+
+
+async def test_a_template_without_end_is_given_up(service, monkeypatch):
+    monkeypatch.setattr(service_module, "RENDER_SECONDS", 0.2)
+    loop = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+    service.chat_template = type(service.chat_template)({"default": loop})
+    task = asyncio.create_task(service.render_chat(USER))
+    beats = 0
+    while not task.done():
+        await asyncio.sleep(0.01)
+        beats += 1
+    with pytest.raises(TemplateError, match="did not finish"):
+        await task
+    assert beats > 2  # the loop ran on
+
+
+async def test_bounded_threads_end():
+    running = []
+
+    def forever() -> None:
+        try:
+            while True:
+                running.append(1) if not running else None
+        finally:
+            running.append("ended")
+
+    with pytest.raises(TimeoutError):
+        await run_bounded(forever, 0.05)
+    while running[-1] != "ended":  # noqa: ASYNC110 (set by another thread)
+        await asyncio.sleep(0.001)
+    assert await run_bounded(lambda: 5, 5) == 5
+    with pytest.raises(ZeroDivisionError):
+        await run_bounded(lambda: 1 / 0, 5)
+
+
+async def test_tokenize(service):
+    spans = await service.tokenize("é x")
+    assert [span.id for span in spans] == service.tokenizer.encode("é x")
+    assert (await service.tokenize("é x", add_special_tokens=False)) == spans[1:]
+
+
+def test_health(service, engine):
+    engine.stats = StepStats(step=3, running=1)
+    assert service.health().steps == 3
+    engine.last_step_at = time.monotonic() - 10
+    service.health()  # idle: no step is due
+    engine.open_requests = 1
+    with pytest.raises(UnhealthyError):
+        service.health()
+    engine.last_step_at = time.monotonic()
+    assert service.health().open_requests == 1
+    engine.alive = False
+    with pytest.raises(UnhealthyError):
+        service.health()
+
+
+@pytest.mark.parametrize(
+    ("generation_config", "config", "expected"),
+    [
+        ({"eos_token_id": 7}, {}, (7,)),
+        ({"eos_token_id": [7, 0]}, {}, (7, 0)),
+        ({}, {"eos_token_id": 9}, (1,)),
+        ({"eos_token_id": None}, {}, (1,)),
+        ({"eos_token_id": []}, {}, (1,)),
+    ],
+)
+def test_end_of_sequence_ids(tmp_path, generation_config, config, expected):
+    (tmp_path / "generation_config.json").write_text(json.dumps(generation_config))
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert load_eos_token_ids(tmp_path, build.tokenizer()) == expected
+
+
+def test_end_of_sequence_ids_of_the_model(tmp_path):
+    (tmp_path / "config.json").write_text('{"eos_token_id": [9]}')
+    assert load_eos_token_ids(tmp_path, build.tokenizer(eos_token=None)) == (9,)
+
+
+def test_serving_imports_neither_torch_nor_transformers():
+    code = "import sys, tgi.serving.service\nassert not {'torch', 'transformers'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,151 @@
+"""Tokenizer: ids, offsets in bytes, truncation that keeps BOS, bytes of tokens, the files it reads."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import pytest
+
+from tests import small_tokenizers as build
+from tgi.errors import ModelError
+from tgi.serving.tokenizer import Tokenizer, ensure_fast_tokenizer
+from tgi.serving.types import TokenSpan
+
+TEXT = "hello wörld 🎉!"
+
+
+@pytest.mark.parametrize("make", [build.byte_level, build.sentencepiece])
+def test_bytes_of_tokens_add_up_to_the_text(make):
+    tokenizer = build.tokenizer(make())
+    ids = tokenizer.encode(TEXT)
+    assert tokenizer.is_special(ids[0])
+    text = b"".join(tokenizer.token_bytes(id) for id in ids[1:]).decode()
+    assert text.removeprefix(" ") == TEXT
+    assert tokenizer.byte_exact
+    assert tokenizer.strips_first_space == (make is build.sentencepiece)
+
+
+def test_word_piece_is_not_byte_exact():
+    tokenizer = build.tokenizer(build.word_piece())
+    assert not tokenizer.byte_exact
+    assert tokenizer.decode(tokenizer.encode("Hello dogs.")) == "hello dogs ."
+
+
+def test_special_tokens_on_request_only():
+    tokenizer = build.tokenizer()
+    with_bos, without = tokenizer.encode("hello"), tokenizer.encode("hello", add_special_tokens=False)
+    assert with_bos == [tokenizer.bos_token_id, *without]
+    assert tokenizer.decode(with_bos) == "<s>hello"
+    assert tokenizer.decode(with_bos, skip_special_tokens=True) == "hello"
+
+
+@pytest.mark.parametrize("truncate", [2, 3, 5, 100])
+def test_truncate_keeps_bos_and_the_end(truncate):
+    tokenizer = build.tokenizer()
+    content = tokenizer.encode(TEXT, add_special_tokens=False)
+    assert tokenizer.encode(TEXT, True, truncate) == [0, *content[-(truncate - 1) :]]
+    assert tokenizer.encode(TEXT, False, truncate) == content[-truncate:]
+
+
+def test_truncate_to_one_keeps_a_token_of_the_text():
+    tokenizer = build.tokenizer()
+    assert tokenizer.encode(TEXT, True, 1) == tokenizer.encode(TEXT)[-1:]
+
+
+def test_spans_count_bytes():
+    tokenizer = build.tokenizer()
+    text = "hé</s>🎉x"
+    spans = tokenizer.spans(text)
+    assert spans[0] == TokenSpan(0, "", 0, 0)
+    assert [span.id for span in spans] == tokenizer.encode(text)
+    for span in spans[1:]:
+        assert text.encode()[span.start : span.stop].decode() == span.text
+    assert spans[-1] == TokenSpan(spans[-1].id, "x", len(text.encode()) - 1, len(text.encode()))
+    assert TokenSpan(1, "</s>", 3, 7) in spans
+
+
+def test_an_added_token_stands_for_its_own_text():
+    fast = build.byte_level()
+    fast.add_tokens(["é!"])  # é is also the byte-level alphabet's name for byte 0xE9
+    tokenizer = build.tokenizer(fast)
+    assert tokenizer.token_bytes(fast.token_to_id("é!")).decode() == "é!"
+
+
+def test_ids_without_a_token_are_empty():
+    assert build.tokenizer().token_bytes(10**6) == b""
+
+
+def test_named_tokens_become_special():
+    fast = build.byte_level()
+    assert not build.tokenizer(fast).is_special(fast.token_to_id("h"))
+    tokenizer = build.tokenizer(build.byte_level(), pad_token="h")
+    assert tokenizer.is_special(fast.token_to_id("h"))
+
+
+def test_load_from_disk(tmp_path):
+    build.write_checkpoint(tmp_path, model_max_length=512, bos_token=None, eos_token=None)
+    (tmp_path / "special_tokens_map.json").write_text(
+        json.dumps({"bos_token": {"content": "<s>"}, "eos_token": "</s>"})
+    )
+    tokenizer = Tokenizer.load(tmp_path)
+    assert (tokenizer.bos_token, tokenizer.eos_token_id, tokenizer.model_max_length) == ("<s>", 1, 512)
+    assert build.tokenizer(model_max_length=1e30).model_max_length is None
+
+
+def test_a_stored_truncation_does_not_apply(tmp_path):
+    fast = build.byte_level()
+    fast.enable_truncation(max_length=3)
+    fast.enable_padding(length=9)
+    assert len(Tokenizer.load(build.write_checkpoint(tmp_path, fast)).encode("abcdefgh")) == 9  # <s> and 8 letters
+
+
+def test_missing_and_broken_files(tmp_path):
+    with pytest.raises(ModelError, match="no other tokenizer file"):
+        Tokenizer.load(tmp_path)
+    (tmp_path / "tokenizer.model").write_bytes(b"")
+    with pytest.raises(ModelError, match=r"only tokenizer\.model"):
+        Tokenizer.load(tmp_path)
+    with pytest.raises(ModelError, match="cannot be converted"):
+        ensure_fast_tokenizer(tmp_path)
+    (tmp_path / "tokenizer.json").write_text("{")
+    with pytest.raises(ModelError, match="cannot be read"):
+        Tokenizer.load(tmp_path)
+    build.write_checkpoint(tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text("[]")
+    with pytest.raises(ModelError, match="JSON object"):
+        Tokenizer.load(tmp_path)
+
+
+def test_a_sentencepiece_model_is_converted(tmp_path):
+    spm = pytest.importorskip("sentencepiece")
+    model = io.BytesIO()
+    spm.SentencePieceTrainer.train(
+        sentence_iterator=iter([build.WORDS] * 20), model_writer=model, vocab_size=320, model_type="bpe",
+        byte_fallback=True, minloglevel=2, hard_vocab_limit=False,
+    )  # fmt: skip
+    (tmp_path / "tokenizer.model").write_bytes(model.getvalue())
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    (tmp_path / "tokenizer_config.json").write_text(
+        '{"tokenizer_class": "LlamaTokenizer", "bos_token": "<s>", "eos_token": "</s>", "add_bos_token": true}'
+    )
+    assert ensure_fast_tokenizer(tmp_path) == tmp_path / "tokenizer.json"
+    tokenizer = Tokenizer.load(tmp_path)
+    original = spm.SentencePieceProcessor(model_proto=model.getvalue())
+    assert tokenizer.encode("the fox é 🎉") == [1, *original.encode("the fox é 🎉")]
+    assert tokenizer.byte_exact
+
+
+@pytest.mark.parametrize("make", [build.byte_level, build.sentencepiece, build.word_piece])
+@pytest.mark.parametrize("config", [{}, {"add_bos_token": True}, {"add_bos_token": False}, {"pad_token": "q"}])
+def test_ids_equal_transformers(tmp_path, make, config):
+    from transformers import PreTrainedTokenizerFast
+
+    named = {} if make is build.word_piece else {"bos_token": "<s>", "eos_token": "</s>"}
+    path = build.write_checkpoint(tmp_path, make(), **({"bos_token": None, "eos_token": None} | named | config))
+    reference, ours = PreTrainedTokenizerFast.from_pretrained(path), Tokenizer.load(path)
+    for text in (TEXT, "", " the fox</s> <s>x", "\n\n<|im_start|>the  dog's", "fox<tool_call>it"):
+        ids = ours.encode(text)
+        assert ids == reference(text)["input_ids"]
+        assert ours.encode(text, add_special_tokens=False) == reference(text, add_special_tokens=False)["input_ids"]
+        assert ours.decode(ids, True) == reference.decode(ids, True, clean_up_tokenization_spaces=False)

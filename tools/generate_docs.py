@@ -1,0 +1,74 @@
+"""Write the pages of docs/ that come from tables in the code.
+
+`python tools/generate_docs.py` writes them; `--check` only says which are out of date (exit status 1).
+A test runs the check.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from tgi.config import INEFFECTIVE_VARIABLES
+from tgi.launcher.flags import WITHOUT_EFFECT
+from tgi.launcher.help import markdown
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+
+FLAGS = f"""\
+# Flags
+
+<!-- Written by `make docs` from src/tgi/launcher/flags.py; do not edit. -->
+
+Flags of `text-generation-launcher` and `tgi serve`. Each can also be given as an environment variable; the command line
+wins, and an empty variable counts as not set. Switches take `true` or `false` in the environment. `tgi serve` differs
+in two defaults: it listens on 127.0.0.1:8080.
+
+Names, meaning and defaults are TGI's; variables that begin with `TGI_` belong to flags of our own. What is under
+"{WITHOUT_EFFECT}" changes nothing: giving it is answered with a line in the log, and `/info` lists it.
+
+{{table}}
+## Variables without a flag
+
+| environment | meaning |
+| --- | --- |
+| `HF_TOKEN` | token for the hub; else `HF_API_TOKEN`, else `HUGGING_FACE_HUB_TOKEN` |
+| `HF_HOME`, `HF_HUB_CACHE` | where downloads are kept, unless `--huggingface-hub-cache` is given |
+| `HF_HUB_OFFLINE` | `1`, `true`: use the cache only |
+| `HF_ENDPOINT` | another hub |
+| `HF_HUB_ENABLE_HF_TRANSFER`, `HF_HUB_USER_AGENT_ORIGIN` | as the library huggingface_hub has it, which fetches |
+| `LOG_LEVEL` | `error`, `warn`, `info` (default), `debug`, or a filter such as `warn,text_generation_router=debug` |
+| `LOG_COLORIZE` | `1` turns colours off, as in TGI; they are only used on a terminal anyway |
+| `PREFIX_CACHING` | `0`, `false`: do not share computed prefixes between requests |
+| `COMPUTE_TYPE` | value of the response header `x-compute-type` |
+| `HF_MODEL_ID`, `HF_MODEL_REVISION`, `HF_MODEL_QUANTIZE`, `HF_MODEL_TRUST_REMOTE_CODE`, `SM_NUM_GPUS` | \
+SageMaker's names for model, revision, quantization, trust and shards; with `HF_MODEL_ID` the default port is 8080 |
+| `AIP_HTTP_PORT` | Vertex AI's port; wins over every other one |
+| `AIP_PREDICT_ROUTE`, `AIP_HEALTH_ROUTE` | Vertex AI's paths for `/vertex` and `/health`, beside these |
+{{ineffective}}
+"""
+
+
+def ineffective() -> str:
+    """Rows for variables of TGI's that are accepted and named in the log."""
+    return "\n".join(f"| `{name}` | no effect: {why} |" for name, why in INEFFECTIVE_VARIABLES.items())
+
+
+def pages() -> dict[Path, str]:
+    """Each generated page with its text."""
+    return {DOCS / "flags.md": FLAGS.format(table=markdown(), ineffective=ineffective())}
+
+
+def main() -> int:
+    """Exit status 0, or 1 when `--check` finds a page out of date."""
+    check = "--check" in sys.argv[1:]
+    stale = [path for path, text in pages().items() if not path.exists() or path.read_text() != text]
+    for path in stale:
+        if not check:
+            path.write_text(pages()[path])
+        print(f"{'out of date' if check else 'written'}: docs/{path.name}")
+    return 1 if check and stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

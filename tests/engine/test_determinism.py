@@ -53,11 +53,14 @@ def test_the_demo_model_is_deterministic(quantize: str | None) -> None:
     assert report.quantize == quantize and report.dtype == "bfloat16"
 
 
+# The faults exceed what bfloat16 rounds away: on AMX the head sees hidden states in bfloat16.
+
+
 def forward_by_rows(worker: Worker) -> None:
     """Hidden states that depend on how many rows share the step."""
     model = worker.runner.model
     forward = model.forward
-    model.forward = lambda ids, paging, cache: forward(ids, paging, cache) * (1 + 1e-6 * len(ids))
+    model.forward = lambda ids, paging, cache: forward(ids, paging, cache) * (1 + 0.01 * len(ids))
 
 
 def forward_by_chunk(worker: Worker) -> None:
@@ -68,7 +71,7 @@ def forward_by_chunk(worker: Worker) -> None:
     def wrong(ids, paging, cache):
         hidden = forward(ids, paging, cache)
         resumed = any(1 < rows < context for rows, context in zip(paging.query_lens, paging.context_lens, strict=True))
-        return hidden * 1.00001 if resumed else hidden
+        return hidden * 1.01 if resumed else hidden
 
     model.forward = wrong
 
@@ -102,7 +105,7 @@ def by_threads(worker: Worker) -> None:
     if worker.config.threads == 3:
         model = worker.runner.model
         forward = model.forward
-        model.forward = lambda *arguments: forward(*arguments) * 1.00001
+        model.forward = lambda *arguments: forward(*arguments) * 1.01
 
 
 @pytest.mark.parametrize(

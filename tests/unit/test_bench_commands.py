@@ -297,8 +297,8 @@ def test_a_real_server(tmp_path: Path) -> None:
                 assert (row["ok"], row["errors"], row["short"], row["output_tokens"]) == (8, {}, 0, 30)
                 assert row["prompt_tokens"] == (100 if api == "auto" else pytest.approx(100, abs=15))
                 assert row["prefill_tps"] > 0 and row["ttft_ms"]["p50"] > 0 and row["total_tps"] > 0
-            # At 4 so few tokens may leave no moment in which all streams decode.
-            assert written["levels"][0]["decode_tps"] > 0
+            # A client that got no processor meanwhile reads a whole answer at once: no time to divide by.
+            assert all(row["decode_tps"] is None or row["decode_tps"] > 0 for row in written["levels"])
         result = command("benchmark_main", "--url", server.url, "-b", "1,4", "-r", "2", "-s", "40", "-d", "64")
         assert result.returncode == 0, result.stdout + result.stderr
         assert "tokens/secs" in result.stdout and "NaN" not in result.stdout

@@ -22,9 +22,12 @@ MODES: dict[str, dict[str, object]] = {
     "float32, reference": {"dtype": "float32", "disable_custom_kernels": True},
     "float32": {"dtype": "float32"},
     "bfloat16": {"dtype": "bfloat16"},
+    "float16": {"dtype": "float16"},
     "int8": {"dtype": "bfloat16", "quantize": "int8"},
     "int8, cache int8": {"dtype": "bfloat16", "quantize": "int8", "kv_cache_dtype": "int8"},
+    "int8, activations float32": {"dtype": "bfloat16", "quantize": "int8", "activation_dtype": "float32"},
     "int4": {"dtype": "bfloat16", "quantize": "int4"},
+    "int4, activations float32": {"dtype": "bfloat16", "quantize": "int4", "activation_dtype": "float32"},
 }
 
 

@@ -49,6 +49,8 @@ void score_keys(const CacheShape& shape, Work& work, const uint8_t* panel, int k
   const size_t stride = shape.key_panel();
   if constexpr (Type == TGI_FLOAT32) {
     multiply<F32Panel, Rows<kMaxHeadDim>>(sums, work.queries[0], panel, stride, shape.head_dim, ahead);
+  } else if constexpr (Type == TGI_FLOAT16) {
+    multiply<F16Panel, Rows<kMaxHeadDim>>(sums, work.queries[0], panel, stride, shape.head_dim, ahead);
   } else if constexpr (Type == TGI_BFLOAT16) {
     multiply<Bf16Panel, Rows<kMaxHeadDim>>(sums, work.queries[0], panel, stride, shape.head_dim, ahead);
   } else {
@@ -113,7 +115,8 @@ void score_piece(const CacheShape& shape, Work& work, const Reads& reads, int be
 
 template <int Type, int R, int C>
 void weigh_panels(const CacheShape& shape, Work& work, const Reads& reads, int begin, int end, int panel) {
-  using Narrow = std::conditional_t<Type == TGI_BFLOAT16, Bf16Panel, S8Panel>;
+  using Half = std::conditional_t<Type == TGI_BFLOAT16, Bf16Panel, F16Panel>;
+  using Narrow = std::conditional_t<Type == TGI_INT8, S8Panel, Half>;
   using Panel = std::conditional_t<Type == TGI_FLOAT32, F32Panel, Narrow>;
   Sums<R, C> sums;
   for (int r = 0; r < R; r++)
@@ -410,6 +413,7 @@ AttendTile tile_for(int type, int rows) {
   const auto counts = std::make_integer_sequence<int, kMaxRows>();
   if (type == TGI_FLOAT32) return tile_of_type<TGI_FLOAT32>(rows, counts);
   if (type == TGI_BFLOAT16) return tile_of_type<TGI_BFLOAT16>(rows, counts);
+  if (type == TGI_FLOAT16) return tile_of_type<TGI_FLOAT16>(rows, counts);
   return tile_of_type<TGI_INT8>(rows, counts);
 }
 

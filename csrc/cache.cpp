@@ -28,6 +28,9 @@ void store_key(const CacheShape& shape, uint8_t* record, int offset, const float
   } else if (shape.type == TGI_BFLOAT16) {
     auto* halves = reinterpret_cast<uint16_t*>(panel);
     for (int k = 0; k < shape.head_dim; k++) halves[(k / 2 * kLanes + lane) * 2 + k % 2] = float_to_bfloat16(x[k]);
+  } else if (shape.type == TGI_FLOAT16) {
+    for (int k = 0; k < shape.head_dim; k++)
+      reinterpret_cast<uint16_t*>(panel)[k * kLanes + lane] = float_to_float16(x[k]);
   } else {
     int8_t codes[256];
     const float scale = quantise(x, shape.head_dim, codes);
@@ -52,6 +55,9 @@ void store_value(const CacheShape& shape, uint8_t* record, int offset, const flo
       // The kernel reads values in pairs; what a former owner left in the other half might not be a number.
       if (last && offset % 2 == 0) pair[1] = 0;
     }
+  } else if (shape.type == TGI_FLOAT16) {
+    for (int d = 0; d < shape.head_dim; d++)
+      reinterpret_cast<uint16_t*>(record + d / kLanes * stride)[offset * kLanes + d % kLanes] = float_to_float16(x[d]);
   } else {
     int8_t codes[256];
     const float scale = quantise(x, shape.head_dim, codes);
@@ -66,11 +72,12 @@ void store_value(const CacheShape& shape, uint8_t* record, int offset, const flo
 size_t CacheShape::key_panel() const {
   if (type == TGI_FLOAT32) return size_t(head_dim) * 64;
   if (type == TGI_BFLOAT16) return size_t(head_dim + 1) / 2 * 64;
+  if (type == TGI_FLOAT16) return size_t(head_dim) * 32;
   return Int8Panel::group_bytes(padded_dim());
 }
 
 size_t CacheShape::value_panel() const {
-  return size_t(kBlock) * kLanes * (type == TGI_FLOAT32 ? 4 : type == TGI_BFLOAT16 ? 2 : 1);
+  return size_t(kBlock) * kLanes * (type == TGI_FLOAT32 ? 4 : type == TGI_INT8 ? 1 : 2);
 }
 
 size_t CacheShape::value_record() const {

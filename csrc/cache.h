@@ -16,7 +16,7 @@ namespace tgi {
 constexpr int kBlock = 32;
 
 struct CacheShape {
-  int type;  // TGI_FLOAT32, TGI_BFLOAT16 or TGI_INT8
+  int type;  // TGI_FLOAT32, TGI_BFLOAT16, TGI_FLOAT16 or TGI_INT8
   int kv_heads;
   int head_dim;
 

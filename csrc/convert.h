@@ -1,5 +1,6 @@
 // Element types other than float32: reading and writing single values.
 #pragma once
+#include <math.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -29,6 +30,17 @@ static inline float float16_to_float(uint16_t h) {
   float x;
   memcpy(&x, &bits, 4);
   return x;
+}
+
+// To nearest, ties to even; from 65520 on infinite.
+static inline uint16_t float_to_float16(float x) {
+  uint32_t bits;
+  memcpy(&bits, &x, 4);
+  const uint32_t sign = bits >> 16 & 0x8000, magnitude = bits & 0x7fffffff;
+  if (magnitude > 0x7f800000) return (uint16_t)(sign | 0x7e00);
+  if (magnitude >= 0x477ff000) return (uint16_t)(sign | 0x7c00);
+  if (magnitude < 0x38800000) return (uint16_t)(sign | (uint32_t)nearbyintf(fabsf(x) * 0x1p24f));  // subnormal
+  return (uint16_t)(sign | (magnitude - 0x38000000 + 0xfff + (magnitude >> 13 & 1)) >> 13);
 }
 
 static inline float read_element(const void* p, int type, int64_t index) {

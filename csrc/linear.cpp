@@ -14,7 +14,8 @@ namespace {
 // Row blocks of this many bytes of activations stay in the second-level cache while the weights pass by.
 constexpr size_t kBlockBytes = size_t(512) << 10;
 
-bool quantised(const Linear& linear) { return linear.group > 0; }
+// Whether activations are rounded to int8.
+bool rounded(const Linear& linear) { return linear.rounds; }
 
 // Whether activations are rounded to bfloat16, which AMX multiplies.
 bool halved(const Linear& linear) {
@@ -28,7 +29,7 @@ bool halved(const Linear& linear) {
 
 // Of one row of packed activations, without scales.
 size_t row_bytes(const Linear& linear) {
-  return size_t(linear.padded_in) * (quantised(linear) ? 1 : halved(linear) ? 2 : 4);
+  return size_t(linear.padded_in) * (rounded(linear) ? 1 : halved(linear) ? 2 : 4);
 }
 
 int tile_rows(int rows, int first) { return rows - first < kMaxRows ? rows - first : kMaxRows; }
@@ -72,11 +73,13 @@ void sum_panels(const Linear& linear, const Tile& tile, int panel, int apart, Su
     case TGI_FLOAT16:
       return multiply<F16Panel, Interleaved<R>>(sums, tile.values, w, stride, linear.padded_in);
     case TGI_INT8:
-      if (linear.zero_points) multiply_groups<Int8Panel, true>(sums, tile, w, stride, linear.group, linear.groups);
+      if (!linear.rounds) multiply_codes<Int8Panel>(sums, tile.values, w, stride, linear.group, linear.groups);
+      else if (linear.zero_points) multiply_groups<Int8Panel, true>(sums, tile, w, stride, linear.group, linear.groups);
       else multiply_groups<Int8Panel, false>(sums, tile, w, stride, linear.group, linear.groups);
       return;
     default:
-      if (linear.zero_points) multiply_groups<Int4Panel, true>(sums, tile, w, stride, linear.group, linear.groups);
+      if (!linear.rounds) multiply_codes<Int4Panel>(sums, tile.values, w, stride, linear.group, linear.groups);
+      else if (linear.zero_points) multiply_groups<Int4Panel, true>(sums, tile, w, stride, linear.group, linear.groups);
       else multiply_groups<Int4Panel, false>(sums, tile, w, stride, linear.group, linear.groups);
   }
 }
@@ -112,7 +115,7 @@ RunTile tile_for(int rows) { return choose_tile(rows, std::make_integer_sequence
 bool row_by_row(const Linear& linear, int tile_height) {
 #if defined(__AMX_INT8__)
   if (halved(linear)) return true;
-  return quantised(linear) && tile_height >= kAmxRows && (linear.format == TGI_INT8 || linear.group <= kAmxGroup);
+  return rounded(linear) && tile_height >= kAmxRows && (linear.format == TGI_INT8 || linear.group <= kAmxGroup);
 #else
   (void)linear, (void)tile_height;
   return false;
@@ -213,7 +216,7 @@ size_t packed_bytes(const Linear& linear, int rows) {
 
 Packed packed_in(const Linear& linear, int rows, void* memory) {
   auto* begin = static_cast<uint8_t*>(memory);
-  if (!quantised(linear) && !halved(linear)) return {reinterpret_cast<float*>(begin), nullptr, nullptr, nullptr};
+  if (!rounded(linear) && !halved(linear)) return {reinterpret_cast<float*>(begin), nullptr, nullptr, nullptr};
   const size_t codes = (row_bytes(linear) * rows + 63) / 64 * 64;
   const size_t scales = (4 * size_t(linear.groups) * rows + 63) / 64 * 64;
   return {nullptr, begin, reinterpret_cast<float*>(begin + codes), reinterpret_cast<int32_t*>(begin + codes + scales)};
@@ -225,7 +228,7 @@ void pack_activations(const Linear& linear, const float* x, size_t stride, int r
     const int first = row / kMaxRows * kMaxRows, height = tile_rows(rows, first);
     const Tile tile = tile_at(linear, packed, first);
     const float* from = x + row * stride;
-    if (quantised(linear)) {
+    if (rounded(linear)) {
       pack_quantised(linear, from, tile, height, row - first);
       continue;
     }

@@ -12,6 +12,7 @@ struct tgi_linear {
   int groups;
   int panels;       // of 16 output columns, the last one possibly padded
   bool zero_points; // codes have zero points of their own
+  bool rounds;      // activations are rounded to int8 for it
   size_t panel_bytes;
   uint8_t* data;    // [panels][panel_bytes]
   float* bias;      // [panels * 16], nullptr without
@@ -39,7 +40,7 @@ Packed packed_in(const Linear& linear, int rows, void* memory);
 void quantise_group(const float* x, int count, int group, int zero_point, uint8_t* codes, size_t word_stride,
                     float* scale, int32_t* offset);
 
-// Packs rows [begin, end) of x [rows][stride]: interleaved by tiles, quantised by row and group if the weights are.
+// Packs rows [begin, end) of x [rows][stride]: interleaved by tiles, and rounded by row and group where `rounds` says so.
 void pack_activations(const Linear& linear, const float* x, size_t stride, int rows, int begin, int end,
                       const Packed& packed);
 

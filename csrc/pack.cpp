@@ -179,7 +179,8 @@ void read_row(const Linear& linear, int row, float* out) {
 
 using namespace tgi;
 
-tgi_linear* tgi_linear_create(tgi_arena* arena, int format, int in, int out, int group, int zero_points, int bias) {
+tgi_linear* tgi_linear_create(tgi_arena* arena, int format, int in, int out, int group, int zero_points, int bias,
+                              int activations) {
   const bool quantised = format == TGI_INT8 || format == TGI_INT4;
   const int unit = !quantised ? panel_step(format) : group ? group : 16;
   Linear linear{};
@@ -191,6 +192,7 @@ tgi_linear* tgi_linear_create(tgi_arena* arena, int format, int in, int out, int
   linear.groups = quantised ? linear.padded_in / linear.group : 0;
   linear.panels = (out + kLanes - 1) / kLanes;
   linear.zero_points = zero_points != 0;
+  linear.rounds = quantised && activations == TGI_INT8;
   if (quantised) linear.panel_bytes = linear.groups * group_bytes(linear);
   else linear.panel_bytes = size_t(linear.padded_in) * kLanes * (format == TGI_FLOAT32 ? 4 : 2);
   // The rows that pad the last panel stay zeros: scale 0 times anything is 0.

@@ -9,7 +9,7 @@
 
 namespace tgi {
 
-// Activations of one tile, interleaved so that the R rows of one k lie together.
+// Activations of one tile, interleaved so that the R rows of one k lie together; either values or the rest.
 struct Tile {
   const float* values;    // [k][R]
   const uint8_t* codes;   // [k / 4][R][4] int8
@@ -116,6 +116,21 @@ constexpr size_t kHeaderBytes = 64;
 static inline F header_scales(const uint8_t* group) { return bits_as_float(iand(load_int(group), (int)0xffffff00)); }
 static inline I header_zeros(const uint8_t* group) { return iand(load_int(group), 255); }
 
+// parts += four values of k of unrounded activations [4][R] times a panel's codes less their zero points, k ascending
+template <int J, int R, int C>
+static inline void add_one(F (&parts)[R][C], F zeros, int c, const float* a, Bytes codes) {
+  const F weights = sub(byte_of<J>(codes), zeros);
+#pragma GCC unroll 16
+  for (int r = 0; r < R; r++) parts[r][c] = fma(set(a[J * R + r]), weights, parts[r][c]);
+}
+template <int R, int C>
+static inline void add_four(F (&parts)[R][C], F zeros, int c, const float* a, Bytes codes) {
+  add_one<0>(parts, zeros, c, a, codes);
+  add_one<1>(parts, zeros, c, a, codes);
+  add_one<2>(parts, zeros, c, a, codes);
+  add_one<3>(parts, zeros, c, a, codes);
+}
+
 // 8-bit codes, [k / 4][16][4] unsigned
 struct Int8Panel {
   static constexpr int kZero = 128;  // zero point of symmetric weights
@@ -129,6 +144,12 @@ struct Int8Panel {
 #pragma GCC unroll 16
       for (int r = 0; r < R; r++) dots[r][c] = dot4(dots[r][c], weights, broadcast4(a + 4 * r));
     }
+  }
+  // The same with activations [k][R] that are not rounded.
+  template <int R, int C>
+  static inline void step(F (&parts)[R][C], const F (&zeros)[C], const float* a, const uint8_t* w, size_t stride) {
+#pragma GCC unroll 8
+    for (int c = 0; c < C; c++) add_four(parts, zeros[c], c, a, load_bytes(w + c * stride));
   }
 };
 
@@ -147,6 +168,15 @@ struct Int4Panel {
       for (int r = 0; r < R; r++) dots[r][c] = dot4(dots[r][c], low, broadcast4(a + 4 * r));
 #pragma GCC unroll 16
       for (int r = 0; r < R; r++) dots[r][c] = dot4(dots[r][c], high, broadcast4(a + 4 * (R + r)));
+    }
+  }
+  template <int R, int C>
+  static inline void step(F (&parts)[R][C], const F (&zeros)[C], const float* a, const uint8_t* w, size_t stride) {
+#pragma GCC unroll 8
+    for (int c = 0; c < C; c++) {
+      const Bytes nibbles = load_bytes(w + c * stride);
+      add_four(parts, zeros[c], c, a, low_nibbles(nibbles));
+      add_four(parts, zeros[c], c, a + 4 * R, high_nibbles(nibbles));
     }
   }
 };
@@ -183,6 +213,33 @@ static inline void multiply_groups(Sums<R, C>& result, const Tile& tile, const u
     w += Panel::group_bytes(group);
   }
   if constexpr (R * C <= 8) result = sums;
+}
+
+// sums += unrounded activations times C panels of quantised weights. A group is one sum over ascending k, then
+// sum = fma(group's sum, weight scale, sum).
+template <class Panel, int R, int C>
+static inline void multiply_codes(Sums<R, C>& sums, const float* a, const uint8_t* w, size_t stride, int group,
+                                  int groups, ptrdiff_t ahead = kPrefetchBytes) {
+  for (int g = 0; g < groups; g++) {
+    F parts[R][C], zeros[C];
+    for (int c = 0; c < C; c++) {
+      zeros[c] = to_float(header_zeros(w + c * stride));
+      for (int r = 0; r < R; r++) parts[r][c] = zero();
+      prefetch(w + c * stride + ahead);
+    }
+    const uint8_t* codes = w + kHeaderBytes;
+    for (int k = 0; k < group; k += Panel::kStep, codes += 64, a += Panel::kStep * R) {
+      for (int c = 0; c < C; c++) prefetch(codes + c * stride + ahead);
+      Panel::template step<R, C>(parts, zeros, a, codes, stride);
+    }
+#pragma GCC unroll 8
+    for (int c = 0; c < C; c++) {
+      const F scales = header_scales(w + c * stride);
+#pragma GCC unroll 16
+      for (int r = 0; r < R; r++) sums.at[r][c] = fma(parts[r][c], scales, sums.at[r][c]);
+    }
+    w += Panel::group_bytes(group);
+  }
 }
 
 // Panels taken at once for R rows: enough independent sums to hide the latency of one, no more than fit the registers.

@@ -7,6 +7,7 @@
 //   load_part, store_part  the first n lanes only (0 <= n <= 16); the others read as 0
 //   even_bf16, odd_bf16    the lower and upper bfloat16 of each 32-bit lane
 //   load_f16, load_s8      16 float16 or int8, widened
+//   byte_of<J>             byte J of each 32-bit lane as a float, unsigned
 //   split, broadcast4      operands of dot4 in the form the machine wants them in
 //   dot4                   for each lane: sum += four unsigned weight bytes times four signed activation bytes
 //   if_less(a, b, x, y)    a < b ? x : y

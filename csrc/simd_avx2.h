@@ -97,6 +97,11 @@ static inline Bytes high_nibbles(Bytes b) {
   return iand({_mm256_srli_epi16(b.lo, 4), _mm256_srli_epi16(b.hi, 4)}, 0x0f0f0f0f);
 }
 
+template <int J>
+static inline F byte_of(Bytes b) {
+  return to_float(iand({_mm256_srli_epi32(b.lo, 8 * J), _mm256_srli_epi32(b.hi, 8 * J)}, 255));
+}
+
 #ifdef __AVXVNNI__
 static inline Weights4 split(Bytes b) { return b; }
 static inline Activations4 broadcast4(const void* p) {

@@ -53,6 +53,11 @@ static inline F load_s8(const void* p) {
 static inline Bytes low_nibbles(Bytes b) { return _mm512_and_si512(b, _mm512_set1_epi8(15)); }
 static inline Bytes high_nibbles(Bytes b) { return _mm512_and_si512(_mm512_srli_epi16(b, 4), _mm512_set1_epi8(15)); }
 
+template <int J>
+static inline F byte_of(Bytes b) {
+  return _mm512_cvtepi32_ps(_mm512_and_si512(_mm512_srli_epi32(b, 8 * J), _mm512_set1_epi32(255)));
+}
+
 static inline Weights4 split(Bytes b) { return b; }
 static inline Activations4 broadcast4(const void* p) { return static_cast<const int32_t*>(p); }
 // By hand, since compilers load the broadcast apart and copy the sum around: half the speed.

@@ -119,6 +119,15 @@ static inline Bytes low_nibbles(Bytes x) { return iand(x, 0x0f0f0f0f); }
 static inline int32x4_t high_part(int32x4_t x) { return vreinterpretq_s32_u8(vshrq_n_u8(vreinterpretq_u8_s32(x), 4)); }
 static inline Bytes high_nibbles(Bytes x) { return {high_part(x.a), high_part(x.b), high_part(x.c), high_part(x.d)}; }
 
+template <int J>
+static inline int32x4_t byte_part(int32x4_t x) {
+  return vreinterpretq_s32_u32(vshrq_n_u32(vshlq_n_u32(vreinterpretq_u32_s32(x), 24 - 8 * J), 24));
+}
+template <int J>
+static inline F byte_of(Bytes x) {
+  return to_float({byte_part<J>(x.a), byte_part<J>(x.b), byte_part<J>(x.c), byte_part<J>(x.d)});
+}
+
 static inline int8x16_t broadcast_word(const void* p) {
   int32_t word;
   __builtin_memcpy(&word, p, 4);

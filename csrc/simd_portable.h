@@ -74,6 +74,9 @@ static inline F load_s8(const void* p) {
 static inline Bytes low_nibbles(Bytes b) { return b & 15; }
 static inline Bytes high_nibbles(Bytes b) { return b >> 4; }
 
+template <int J>
+static inline F byte_of(Bytes b) { return to_float((I)b >> (8 * J) & 255); }
+
 static inline Weights4 split(Bytes b) { return b; }
 static inline Activations4 broadcast4(const void* p) { int32_t word; __builtin_memcpy(&word, p, 4); return word; }
 static inline I dot4(I sum, Weights4 w, Activations4 a) {

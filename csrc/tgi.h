@@ -7,7 +7,7 @@
 #include <stdint.h>
 
 #define TGI_API extern "C" __attribute__((visibility("default")))
-#define TGI_ABI 4  // raised with every change of this file; the loader refuses another number
+#define TGI_ABI 5  // raised with every change of this file; the loader refuses another number
 
 typedef struct tgi_pool tgi_pool;
 typedef struct tgi_arena tgi_arena;
@@ -37,9 +37,10 @@ TGI_API size_t tgi_arena_used(const tgi_arena* arena);
 // ---- linear layers
 
 // A layer of `out` rows and `in` columns in `format`; lives in the arena, starts as zeros. group: columns
-// that share a scale in int8 and int4 (a multiple of 16, or 0 for one scale a row). nullptr: out of memory.
+// that share a scale in int8 and int4 (a multiple of 16, or 0 for one scale a row). activations: what those two round
+// activations to: TGI_INT8, or TGI_FLOAT32 for not at all. nullptr: out of memory.
 TGI_API tgi_linear* tgi_linear_create(tgi_arena* arena, int format, int in, int out, int group, int zero_points,
-                                      int bias);
+                                      int bias, int activations);
 TGI_API size_t tgi_linear_bytes(const tgi_linear* linear);
 // Packs rows [first, first + rows) from a matrix of type float32, bfloat16 or float16; int8 and int4 layers
 // search the scale with the least squared error for each row and group.
@@ -88,7 +89,7 @@ typedef struct {
 } tgi_op;
 
 typedef struct {
-  int32_t type;  // of the cache: TGI_FLOAT32, TGI_BFLOAT16, TGI_INT8
+  int32_t type;  // of the cache: any but TGI_INT4
   int32_t heads, kv_heads, head_dim;
 } tgi_attention_shape;
 

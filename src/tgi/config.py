@@ -21,6 +21,8 @@ class EngineConfig:
     dtype: str | None = None
     """float32, bfloat16 or float16; None: the checkpoint's own (bfloat16 on a CPU for float16)."""
     quantize: str | None = None
+    activation_dtype: str | None = None
+    """What layers of int8 and int4 weights round activations to: int8 (None), or float32 for not at all."""
     kv_cache_dtype: str | None = None
     device: str | None = None
     """cpu, cuda or cuda:N; None: cuda if there is one."""

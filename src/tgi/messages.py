@@ -201,6 +201,8 @@ class EngineInfo(msgspec.Struct, frozen=True, tag="ready"):
     memory: MemoryPlan
     load_s: float
     warmup_s: float
+    activation_dtype: str | None = None
+    """What quantised layers round activations to."""
 
 
 class EngineFailed(msgspec.Struct, frozen=True, tag="failed"):

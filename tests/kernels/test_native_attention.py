@@ -20,7 +20,7 @@ from tgi.kernels.native.library import Library, Pool
 from tgi.kernels.ops import CacheShape, KVCache, Paging
 
 CPU = torch.device("cpu")
-DTYPES = [torch.float32, torch.bfloat16, torch.int8]
+DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.int8]
 TOLERANCE = 1e-5
 
 

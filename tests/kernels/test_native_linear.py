@@ -46,7 +46,7 @@ def quantise_activations(x: torch.Tensor, group: int) -> torch.Tensor:
 
 def expected(layer: PackedLinear, x: torch.Tensor) -> torch.Tensor:
     weight = layer.rows(torch.arange(layer.out_features)).double()
-    if layer.format in ("int8", "int4"):
+    if layer.format in ("int8", "int4") and layer.activations == "int8":
         exact = quantise_activations(x, layer.group)
     elif layer.format == "bfloat16" and layer.pool.library.level == "avx512_amx":
         exact = x.bfloat16().double()  # both factors of a bfloat16 tile are
@@ -62,12 +62,16 @@ def relative_error(found: torch.Tensor, wanted: torch.Tensor) -> float:
 SHAPES = [(64, 48), (576, 960), (100, 33), (1, 1), (129, 16), (320, 17)]
 
 
-@pytest.mark.parametrize("format", FORMATS)
+KINDS = [(format, "int8") for format in FORMATS] + [("int8", "float32"), ("int4", "float32")]
+"""Formats of weights, and what int8 and int4 round activations to."""
+
+
+@pytest.mark.parametrize(("format", "activations"), KINDS)
 @pytest.mark.parametrize(("width", "height"), SHAPES)
-def test_every_number_of_rows_agrees_with_the_formula(library, format, width, height):
+def test_every_number_of_rows_agrees_with_the_formula(library, format, activations, width, height):
     generator = torch.Generator().manual_seed(width * 1000 + height)
     weight = torch.randn((height, width), generator=generator).to(stored_as(format))
-    layer = make(library, format, weight)
+    layer = make(library, format, weight, activations=activations)
     for rows in (1, 2, 3, 4, 5, 7, 8, 9, 13, 16, 17, 31, 33, 64):
         x = torch.randn((rows, width), generator=generator)
         assert relative_error(layer(x), expected(layer, x)) < TOLERANCE, rows
@@ -100,14 +104,14 @@ def test_bias_is_added(library):
     torch.testing.assert_close(layer(x), x @ weight.T + bias)
 
 
-@pytest.mark.parametrize("format", FORMATS)
-def test_a_row_has_the_same_bits_in_any_batch_and_with_any_threads(library, format):
+@pytest.mark.parametrize(("format", "activations"), KINDS)
+def test_a_row_has_the_same_bits_in_any_batch_and_with_any_threads(library, format, activations):
     generator = torch.Generator().manual_seed(7)
     weight = torch.randn((560, 320), generator=generator)
     x = torch.randn((70, 320), generator=generator)
     reference = None
     for threads in (1, 2, 3, 4):
-        layer = make(library, format, weight.to(stored_as(format)), threads)
+        layer = make(library, format, weight.to(stored_as(format)), threads, activations=activations)
         whole = layer(x)
         reference = whole if reference is None else reference
         assert torch.equal(whole, reference)
@@ -115,24 +119,27 @@ def test_a_row_has_the_same_bits_in_any_batch_and_with_any_threads(library, form
             assert torch.equal(torch.cat([layer(part) for part in x.split(rows)]), reference), rows
 
 
+@pytest.mark.parametrize("activations", ["int8", "float32"])
 @pytest.mark.parametrize("format", ["int8", "int4"])
 @pytest.mark.parametrize("group", [32, 64, 128, 0])
-def test_groups(library, format, group):
+def test_groups(library, format, group, activations):
     weight = torch.randn((50, 256))
-    layer = make(library, format, weight, group=group)
+    layer = make(library, format, weight, group=group, activations=activations)
     x = torch.randn((9, 256))
     assert relative_error(layer(x), expected(layer, x)) < TOLERANCE
 
 
 @pytest.mark.parametrize(("format", "codes_end"), [("int8", 256), ("int4", 16)])
 @pytest.mark.parametrize("group", [32, 128])
-def test_codes_with_zero_points_of_a_checkpoint(library, format, codes_end, group):
+@pytest.mark.parametrize("activations", ["int8", "float32"])
+def test_codes_with_zero_points_of_a_checkpoint(library, format, codes_end, group, activations):
     rows, width = 43, 256
     generator = torch.Generator().manual_seed(group)
     codes = torch.randint(0, codes_end, (rows, width), generator=generator)
     zeros = torch.randint(0, codes_end, (rows, width // group), generator=generator)
     scales = torch.rand((rows, width // group), generator=generator).half()  # as GPTQ and AWQ store them
-    layer = PackedLinear(Pool(library, 2), Arena(library), format, width, rows, group=group, zero_points=True)
+    options = {"group": group, "zero_points": True, "activations": activations}
+    layer = PackedLinear(Pool(library, 2), Arena(library), format, width, rows, **options)
     layer.pack_codes(codes[:10], scales[:10], zeros[:10])
     layer.pack_codes(codes[10:], scales[10:], zeros[10:], first=10)
     weight = (codes - zeros.repeat_interleave(group, 1)) * scales.float().repeat_interleave(group, 1)
@@ -165,11 +172,11 @@ def test_rounded_layers_are_close_to_the_original(library, format, tolerance):
     assert error < tolerance
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize(("format", "activations"), KINDS)
 @pytest.mark.parametrize("poison", [float("nan"), float("inf")])
-def test_a_row_that_is_not_finite_stays_so_and_alone(library, format, poison):
+def test_a_row_that_is_not_finite_stays_so_and_alone(library, format, activations, poison):
     weight = torch.randn((32, 64)).to(stored_as(format))
-    layer = make(library, format, weight)
+    layer = make(library, format, weight, activations=activations)
     x = torch.randn((6, 64))
     clean = layer(x)
     x[2, 9] = poison

@@ -23,7 +23,7 @@ def test_native_kernels_need_threads_a_block_of_32_and_a_type_they_compute():
     for ops in (
         select(CPU, torch.bfloat16),
         select(CPU, torch.bfloat16, 16, threads=1),
-        select(CPU, torch.float16, threads=1),
+        select(CPU, torch.float64, threads=1),
     ):
         assert ops.native is None
         assert set(ops.kernels.values()) == {"reference"}

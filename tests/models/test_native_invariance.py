@@ -25,6 +25,7 @@ LENGTH = 300  # more than one piece of attention
 KINDS = {
     "llama-float32": ("llama", "float32", None, None, {}),
     "llama-bfloat16": ("llama", "bfloat16", None, None, {}),
+    "llama-float16": ("llama", "float16", None, None, {}),
     "llama-int8": ("llama", "bfloat16", "int8", None, {}),
     "llama-int8-cache-int8": ("llama", "bfloat16", "int8", "int8", {"tie_word_embeddings": True}),
     "llama-int4": ("llama", "bfloat16", "int4", None, {}),
@@ -34,14 +35,18 @@ KINDS = {
     "gpt_neox-int8": ("gpt_neox", "bfloat16", "int8", None, {}),
     "bloom-int4-cache-int8": ("bloom", "bfloat16", "int4", "int8", {}),
     "gemma2-bfloat16-cache-int8": ("gemma2", "bfloat16", None, "int8", {}),
+    "qwen2-int8-float-activations": ("qwen2", "bfloat16", "int8", None, {}, "float32"),
+    "llama-int4-float-activations": ("llama", "bfloat16", "int4", None, {}, "float32"),
 }
 
 
-def open_model(path: Path, dtype: str, quantize: str | None, cache: str | None, threads: int) -> Driver:
+def open_model(
+    path: Path, dtype: str, quantize: str | None, cache: str | None, threads: int, activations: str = "int8"
+) -> Driver:
     ops = select(CPU, getattr(torch, dtype), threads=threads)
     if ops.native is None:
         pytest.skip("the native kernels were not built")
-    driver = Driver(load_model(path, dtype, CPU, ops, quantize=quantize).model, ops)
+    driver = Driver(load_model(path, dtype, CPU, ops, quantize=quantize, activations=activations).model, ops)
     if cache is not None:
         shape = driver.model.cache_shape
         shape = CacheShape(shape.num_layers, shape.num_kv_heads, shape.head_dim, getattr(torch, cache))
@@ -55,16 +60,16 @@ def make(path: Path, family: str, overrides: dict) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_same_bits_in_every_way_of_computing(kind: str, tmp_path: Path) -> None:
-    family, dtype, quantize, cache, overrides = KINDS[kind]
+    family, dtype, quantize, cache, overrides, *activations = KINDS[kind]
     make(tmp_path, family, overrides)
     rng = random.Random(kind)
     ids = [rng.randrange(VOCAB) for _ in range(LENGTH)]
-    driver = open_model(tmp_path, dtype, quantize, cache, 2)
+    driver = open_model(tmp_path, dtype, quantize, cache, 2, *activations)
     expected = driver.run(ids)
     assert torch.isfinite(expected).all()
 
     for threads in (1, 3, 4):
-        assert torch.equal(open_model(tmp_path, dtype, quantize, cache, threads).run(ids), expected)
+        assert torch.equal(open_model(tmp_path, dtype, quantize, cache, threads, *activations).run(ids), expected)
     assert torch.equal(driver.run(ids, chunk=7), expected)
     row = Row()
     ends = [0, *accumulate([1, 31, 2, 64, 1, 1, 90]), LENGTH - 3, LENGTH - 2, LENGTH - 1, LENGTH]
@@ -85,15 +90,22 @@ def test_same_bits_in_every_way_of_computing(kind: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("quantize", "cache", "tolerance"), [("int8", None, 0.05), (None, "int8", 0.02), ("int4", None, 0.45)]
+    ("quantize", "cache", "activations", "tolerance"),
+    [
+        ("int8", None, "int8", 0.05),
+        ("int8", None, "float32", 0.05),
+        (None, "int8", "int8", 0.02),
+        ("int4", None, "int8", 0.45),
+        ("int4", None, "float32", 0.45),
+    ],
 )
 def test_rounding_moves_logits_little(
-    quantize: str | None, cache: str | None, tolerance: float, tmp_path: Path
+    quantize: str | None, cache: str | None, activations: str, tolerance: float, tmp_path: Path
 ) -> None:
     """Root mean square of the error over that of the logits; random weights are the worst case for four bits."""
     make(tmp_path, "llama", {})
     ids = [random.Random(3).randrange(VOCAB) for _ in range(60)]
     exact = open_model(tmp_path, "float32", None, None, 2).run(ids)
-    rounded = open_model(tmp_path, "float32", quantize, cache, 2).run(ids)
+    rounded = open_model(tmp_path, "float32", quantize, cache, 2, activations).run(ids)
     error = (rounded - exact).square().mean().sqrt() / exact.square().mean().sqrt()
     assert 0 < error < tolerance

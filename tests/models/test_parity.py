@@ -227,16 +227,18 @@ def test_greedy_tokens(case: Case) -> None:
 
 @pytest.mark.parametrize("kind", OPS)
 @pytest.mark.parametrize("family", FAMILIES)
-def test_bfloat16_stays_near_float32(family: Family, kind: str, tmp_path: Any) -> None:
-    """8 bits of mantissa through three layers: 6 % of the largest logit, on the files' own weights."""
+@pytest.mark.parametrize(("dtype", "tolerance"), [("bfloat16", 0.06), ("float16", 0.01)])
+def test_half_types_stay_near_float32(family: Family, kind: str, dtype: str, tolerance: float, tmp_path: Any) -> None:
+    """8 or 11 bits of mantissa through three layers: 6 or 1 % of the largest logit, on the files' own weights."""
     case = load_case(tmp_path, family, ops_named(kind), std=0.1)
-    ops = select(CPU, torch.bfloat16, threads=2 if kind == "native" else None)
-    narrow = Driver(load_model(tmp_path, "bfloat16", CPU, ops).model, ops)
+    ops = select(CPU, getattr(torch, dtype), threads=2 if kind == "native" else None)
+    assert (ops.native is not None) == (kind == "native")
+    narrow = Driver(load_model(tmp_path, dtype, CPU, ops).model, ops)
     ids = case.tokens(80)
     row = Row()
     got = torch.cat([narrow.run(ids[:70], row=row)] + [narrow.step([(row, [token])])[0] for token in ids[70:]])
     assert got.dtype == torch.float32
-    assert_close(got, case.expected(ids), tolerance=0.06)
+    assert_close(got, case.expected(ids), tolerance=tolerance)
 
 
 @pytest.mark.parametrize("kind", OPS)

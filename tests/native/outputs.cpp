@@ -48,12 +48,13 @@ uint16_t upper_half(float x) {  // bfloat16, cut off
 }
 
 // A layer with random weights: packed from numbers, or from codes where there are zero points.
-tgi_linear* make_layer(Random& random, tgi_pool* pool, tgi_arena* arena, int format, int in, int out, bool bias) {
+tgi_linear* make_layer(Random& random, tgi_pool* pool, tgi_arena* arena, int format, int in, int out, bool bias,
+                        int activations = TGI_INT8) {
   const bool quantised = format == TGI_INT8 || format == TGI_INT4;
   const int groups[] = {32, 64, 128, 0};
   const int group = quantised ? groups[random.between(0, 3)] : 0;
   const bool zero_points = quantised && random.between(0, 1);
-  tgi_linear* layer = tgi_linear_create(arena, format, in, out, group, zero_points, bias);
+  tgi_linear* layer = tgi_linear_create(arena, format, in, out, group, zero_points, bias, activations);
   if (zero_points) {
     const int count = group ? (in + group - 1) / group : 1;
     std::vector<uint8_t> codes(size_t(out) * in), zeros(size_t(out) * count);
@@ -85,7 +86,8 @@ void linears(Random& random, tgi_pool* pool) {
       tgi_arena* arena = tgi_arena_create();
       const int in = round % 3 ? 32 * random.between(1, 9) : random.between(1, 150), out = random.between(1, 90);
       const int rows = round % 2 ? random.between(1, 6) : random.between(7, 40);
-      const tgi_linear* layer = make_layer(random, pool, arena, format, in, out, random.between(0, 1));
+      const tgi_linear* layer = make_layer(random, pool, arena, format, in, out, random.between(0, 1),
+                                           round % 4 ? TGI_INT8 : TGI_FLOAT32);
       const Floats x = random.numbers(size_t(rows) * in, 4.0f);
       Floats y = random.numbers(size_t(rows) * out);
       tgi_linear_run(pool, layer, x.data(), rows, y.data(), random.between(0, 1));
@@ -140,11 +142,11 @@ struct Sequences {
 };
 
 void attentions(Random& random, tgi_pool* pool) {
-  const int types[] = {TGI_FLOAT32, TGI_BFLOAT16, TGI_INT8};
-  for (int round = 0; round < 12; round++) {
-    tgi_attention_shape shape{types[round % 3], 0, random.between(1, 3), 2 * random.between(2, 40)};
+  const int types[] = {TGI_FLOAT32, TGI_BFLOAT16, TGI_FLOAT16, TGI_INT8};
+  for (int round = 0; round < 20; round++) {
+    tgi_attention_shape shape{types[round % 4], 0, random.between(1, 3), 2 * random.between(2, 40)};
     shape.heads = shape.kv_heads * random.between(1, 5);
-    const Sequences sequences(random, random.between(1, 5), round % 4 ? 90 : 600, false);
+    const Sequences sequences(random, random.between(1, 5), round % 5 ? 90 : 600, false);
     std::vector<uint8_t> keys(tgi_key_bytes(&shape) * sequences.blocks);
     std::vector<uint8_t> values(tgi_value_bytes(&shape) * sequences.blocks);
     const size_t kv_width = size_t(shape.kv_heads) * shape.head_dim;

@@ -67,6 +67,7 @@ def test_both_input_limits_are_named() -> None:
     ("words", "names"),
     [
         ("--quantize gptq", "`quantize` gptq is not supported yet"),
+        ("--activation-dtype float32", "`activation_dtype` float32 needs `quantize`"),
         ("--num-shard 2", "`num_shard` 2 is not supported yet"),
         ("--lora-adapters org/a,b=/c", "`lora_adapters` are not supported yet"),
         ("--speculate 3", "`speculate` 3 is not supported yet"),
@@ -95,7 +96,7 @@ def test_harmless_values_pass(words: str) -> None:
 
 def test_every_setting_arrives() -> None:
     words = (
-        "--dtype float32 --quantize int8 --kv-cache-dtype int8 --disable-custom-kernels "
+        "--dtype float32 --quantize int8 --activation-dtype float32 --kv-cache-dtype int8 --disable-custom-kernels "
         "--max-input-length 7 --max-total-tokens 9 --max-batch-prefill-tokens 5 --max-batch-size 3 "
         "--max-batch-total-tokens 99 --kv-cache-memory 1MiB --memory 2GiB --threads 4 --device cpu --port 1 "
         "--hostname 127.0.0.2 --api-key k --cors-allow-origin a --payload-limit 10 --max-concurrent-requests 11 "
@@ -110,6 +111,7 @@ def test_every_setting_arrives() -> None:
         model_id="org/m",
         dtype="float32",
         quantize="int8",
+        activation_dtype="float32",
         kv_cache_dtype="int8",
         native_kernels=False,
         device="cpu",

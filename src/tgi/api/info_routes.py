@@ -44,6 +44,7 @@ class Runtime(msgspec.Struct):
     dtype: str
     device: str
     quantize: str | None
+    activation_dtype: str | None
     parameters: int
     block_size: int
     num_blocks: int
@@ -156,6 +157,7 @@ def model_info(api: Api) -> Info:
             dtype=engine.dtype,
             device=engine.device,
             quantize=engine.quantize,
+            activation_dtype=engine.activation_dtype,
             parameters=engine.parameters,
             block_size=engine.block_size,
             num_blocks=engine.num_blocks,

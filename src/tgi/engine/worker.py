@@ -53,7 +53,14 @@ class Worker:
 
         began = time.monotonic()
         loaded = load_model(
-            config.model_path, dtype, self.device, ops, rope=rope, quantize=config.quantize, progress=LoadProgress()
+            config.model_path,
+            dtype,
+            self.device,
+            ops,
+            rope=rope,
+            quantize=config.quantize,
+            activations=config.activation_dtype or "int8",
+            progress=LoadProgress(),
         )
         load_s = time.monotonic() - began
         if ops.native is not None:
@@ -146,6 +153,7 @@ class Worker:
             memory=limits.memory,
             load_s=load_s,
             warmup_s=warmup_s,
+            activation_dtype=(self.config.activation_dtype or "int8") if self.config.quantize else None,
         )
 
 

@@ -25,8 +25,8 @@ from tgi.kernels.program import Program
 logger = logging.getLogger(__name__)
 
 BLOCK_SIZE = cache.BLOCK_SIZE
-DTYPES = (torch.float32, torch.bfloat16)
-"""Serving types the native kernels compute; float16 would overflow nowhere but in their cache."""
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+"""Serving types of the native kernels: of weights and cache; what lies between two operations is float32."""
 
 
 class NativeKernels:
@@ -43,9 +43,25 @@ class NativeKernels:
         return self.arena.used
 
     def pack(
-        self, format: str, in_features: int, out_features: int, *, bias: bool = False, group: int | None = None
+        self,
+        format: str,
+        in_features: int,
+        out_features: int,
+        *,
+        bias: bool = False,
+        group: int | None = None,
+        activations: str = "int8",
     ) -> PackedLinear:
-        return PackedLinear(self.pool, self.arena, format, in_features, out_features, bias=bias, group=group)
+        return PackedLinear(
+            self.pool,
+            self.arena,
+            format,
+            in_features,
+            out_features,
+            group=group,
+            bias=bias,
+            activations=activations,
+        )
 
     def compile(self, program: Program) -> NativeProgram:
         return NativeProgram(self.pool, program)

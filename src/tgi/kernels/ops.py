@@ -172,9 +172,20 @@ class Native(Protocol):
     def vocabulary(self) -> Vocabulary: ...
 
     def pack(
-        self, format: str, in_features: int, out_features: int, *, bias: bool = False, group: int | None = None
+        self,
+        format: str,
+        in_features: int,
+        out_features: int,
+        *,
+        bias: bool = False,
+        group: int | None = None,
+        activations: str = "int8",
     ) -> PackedLayer:
-        """An empty layer. format: float32, bfloat16, float16, int8 or int4; group: of the last two, None chooses."""
+        """An empty layer. format: float32, bfloat16, float16, int8 or int4.
+
+        Of the last two: group, None chooses; activations: what they round activations to by row and group, int8,
+        or float32 for not at all.
+        """
         ...
 
     @property

@@ -107,7 +107,7 @@ def _arithmetic(pool: Pool, kind: int, operations: int) -> float:
 def _layer(pool: Pool, format: int) -> float:
     """10^9 operations a second of a square layer, whose weights stay in the caches."""
     call, arena = pool.library.call, Arena(pool.library)
-    layer = call.tgi_linear_create(arena.handle, format, WIDTH, WIDTH, GROUP, 0, 0)
+    layer = call.tgi_linear_create(arena.handle, format, WIDTH, WIDTH, GROUP, 0, 0, FORMATS["int8"])
     if not layer:
         raise MemoryError("no memory for a layer")
     numbers = ctypes.c_float * (ROWS * WIDTH)

@@ -83,6 +83,13 @@ class LauncherConfig:
     quantize: str | None = flag(
         MODEL, "int8, int4: round plain weights while loading, on a CPU; others not yet", choices=QUANTIZATIONS
     )
+    activation_dtype: str | None = flag(
+        MODEL,
+        "What --quantize int8 and int4 round activations to, by token and group; float32: not at all, slower, "
+        "for models whose answers suffer",
+        choices=("int8", "float32"),
+        shown_default="int8",
+    )
     speculate: int | None = flag(MODEL, "Tokens to guess ahead in each step; only 0 is supported yet")
     kv_cache_dtype: str | None = flag(
         MODEL,

@@ -50,6 +50,7 @@ def resolve(
         model_id=model.model_id,
         dtype=config.dtype,
         quantize=config.quantize,
+        activation_dtype=config.activation_dtype,
         kv_cache_dtype=config.kv_cache_dtype,
         device=config.device,
         max_input_tokens=config.max_input_tokens or config.max_input_length,
@@ -181,6 +182,11 @@ def _check_unsupported(config: LauncherConfig) -> None:
         raise ArgumentError(
             f"`quantize` {config.quantize} is not supported yet: int8 and int4 are, "
             "or leave it out to serve the checkpoint as it is"
+        )
+    if config.activation_dtype is not None and config.quantize is None:
+        raise ArgumentError(
+            f"`activation_dtype` {config.activation_dtype} needs `quantize` int8 or int4: "
+            "plain weights never round activations to int8"
         )
     if config.speculate:
         raise ArgumentError(f"`speculate` {config.speculate} is not supported yet: leave it out or give 0")

@@ -51,11 +51,13 @@ def load_model(
     *,
     rope: RopeOverride | None = None,
     quantize: str | None = None,
+    activations: str = "int8",
     progress: Progress | None = None,
 ) -> LoadedModel:
     """Load the checkpoint in directory `path` onto `device`.
 
-    dtype: None takes the checkpoint's own. quantize: int8 or int4 rounds plain weights while they are read.
+    dtype: None takes the checkpoint's own. quantize: int8 or int4 rounds plain weights while they are read;
+    activations: see `EngineConfig.activation_dtype`.
     Raises ModelError with a sentence for the user.
     """
     path = Path(path)
@@ -64,7 +66,7 @@ def load_model(
     spec = spec_from_config(config, rope)
     with Weights(path, spec.names, progress) as weights:
         serving = serving_dtype(dtype, spec.dtype, device) or on_device(weights.common_dtype(), device)
-        build = Build(ops, weights, _method(quantize, serving, ops), serving, device)
+        build = Build(ops, weights, _method(quantize, activations, serving, ops), serving, device)
         model = Decoder(spec, build) if ops.native is None else CompiledDecoder(spec, build)
         weights.finish(tied_head=spec.names.head if spec.tied_head else None)
     parameters = parameter_count(spec)
@@ -72,9 +74,9 @@ def load_model(
     return LoadedModel(model, spec, weight_bytes, parameters, serving)
 
 
-def _method(quantize: str | None, serving: torch.dtype, ops: Ops) -> LinearMethod:
+def _method(quantize: str | None, activations: str, serving: torch.dtype, ops: Ops) -> LinearMethod:
     if ops.native is not None:
-        return Packed(quantize or str(serving).removeprefix("torch."))
+        return Packed(quantize or str(serving).removeprefix("torch."), activations)
     if quantize is not None:
         raise ModelError(f"--quantize {quantize} needs the native CPU kernels, which are not in use here")
     return Unquantised()
@@ -92,8 +94,8 @@ def serving_dtype(wanted: torch.dtype | str | None, checkpoint: str | None, devi
 
 
 def on_device(dtype: torch.dtype, device: torch.device) -> torch.dtype:
-    """float16 becomes bfloat16 on a CPU: same size, and no overflow where CPUs compute it slowly."""
+    """float16 becomes bfloat16 on a CPU: of the same size, and keys and values cannot overflow."""
     if dtype == torch.float16 and device.type == "cpu":
-        logger.info("The checkpoint is float16; serving it in bfloat16, as float16 is slow and narrow on a CPU")
+        logger.info("The checkpoint is float16; serving it in bfloat16, whose range is wider (--dtype float16 keeps it)")
         return torch.bfloat16
     return dtype

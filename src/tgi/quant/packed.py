@@ -22,8 +22,9 @@ class Packed:
     that are only looked up stay in the serving dtype, since a step reads few of their rows.
     """
 
-    def __init__(self, format: str) -> None:
-        self.format = format
+    def __init__(self, format: str, activations: str = "int8") -> None:
+        """activations: what layers of int8 and int4 round them to, as in `ops.Native.pack`."""
+        self.format, self.activations = format, activations
         self.head_format = "int8" if format == "int4" else format
 
     def create(
@@ -31,7 +32,9 @@ class Packed:
     ) -> LinearCall:
         assert ops.native is not None
         format = self.head_format if shape.head else self.format
-        layer = ops.native.pack(format, shape.in_features, shape.rows, bias=shape.bias)
+        layer = ops.native.pack(
+            format, shape.in_features, shape.rows, bias=shape.bias, activations=self.activations
+        )
         for part in shape.stored_rows(source):
             _pack(layer, source, part, shape.in_features, shape.transposed, dtype)
             if shape.bias:
@@ -53,7 +56,8 @@ class Packed:
         device: torch.device,
     ) -> PackedTable:
         assert ops.native is not None
-        layer = ops.native.pack(self.head_format if head else str(dtype).removeprefix("torch."), width, rows)
+        format = self.head_format if head else str(dtype).removeprefix("torch.")
+        layer = ops.native.pack(format, width, rows, activations=self.activations)
         check_shape(source, f"{name}.weight", (rows, width))
         _pack(layer, source, StoredRows(name, 0, 0, rows), width, False, dtype)
         return PackedTable(layer, dtype)

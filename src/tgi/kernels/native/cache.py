@@ -15,7 +15,7 @@ from tgi.kernels.ops import CacheShape, KVCache, Paging
 
 BLOCK_SIZE = 32
 MAX_HEAD_DIM = 256
-TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 3}
+TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.int8: 3}
 """Element types a cache can have, numbered as in csrc/tgi.h."""
 
 

@@ -38,14 +38,16 @@ class PackedLinear:
         group: int | None = None,
         zero_points: bool = False,
         bias: bool = False,
+        activations: str = "int8",
     ) -> None:
-        """format: one of FORMATS. group: of int8 and int4; None chooses, 0 gives one scale a row."""
-        self.pool, self.arena, self.format = pool, arena, format
+        """format: one of FORMATS. Of int8 and int4: group, None chooses, 0 gives one scale a row; activations as
+        in `ops.Native.pack`."""
+        self.pool, self.arena, self.format, self.activations = pool, arena, format, activations
         self.in_features, self.out_features, self.has_bias = in_features, out_features, bias
         self.group = group_for(in_features) if group is None else group
         self._call = pool.library.call
         self.handle = self._call.tgi_linear_create(
-            arena.handle, FORMATS[format], in_features, out_features, self.group, zero_points, bias
+            arena.handle, FORMATS[format], in_features, out_features, self.group, zero_points, bias, FORMATS[activations]
         )
         if not self.handle:
             raise MemoryError(f"no memory for a {format} layer of {out_features} x {in_features}")

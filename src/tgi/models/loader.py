@@ -96,6 +96,6 @@ def serving_dtype(wanted: torch.dtype | str | None, checkpoint: str | None, devi
 def on_device(dtype: torch.dtype, device: torch.device) -> torch.dtype:
     """float16 becomes bfloat16 on a CPU: of the same size, and keys and values cannot overflow."""
     if dtype == torch.float16 and device.type == "cpu":
-        logger.info("The checkpoint is float16; serving it in bfloat16, whose range is wider (--dtype float16 keeps it)")
+        logger.info("Checkpoint in float16: serving it in bfloat16, which has a wider range; --dtype float16 keeps it")
         return torch.bfloat16
     return dtype

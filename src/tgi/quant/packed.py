@@ -32,9 +32,7 @@ class Packed:
     ) -> LinearCall:
         assert ops.native is not None
         format = self.head_format if shape.head else self.format
-        layer = ops.native.pack(
-            format, shape.in_features, shape.rows, bias=shape.bias, activations=self.activations
-        )
+        layer = ops.native.pack(format, shape.in_features, shape.rows, bias=shape.bias, activations=self.activations)
         for part in shape.stored_rows(source):
             _pack(layer, source, part, shape.in_features, shape.transposed, dtype)
             if shape.bias:

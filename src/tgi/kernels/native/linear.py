@@ -47,7 +47,14 @@ class PackedLinear:
         self.group = group_for(in_features) if group is None else group
         self._call = pool.library.call
         self.handle = self._call.tgi_linear_create(
-            arena.handle, FORMATS[format], in_features, out_features, self.group, zero_points, bias, FORMATS[activations]
+            arena.handle,
+            FORMATS[format],
+            in_features,
+            out_features,
+            self.group,
+            zero_points,
+            bias,
+            FORMATS[activations],
         )
         if not self.handle:
             raise MemoryError(f"no memory for a {format} layer of {out_features} x {in_features}")

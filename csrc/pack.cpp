@@ -52,6 +52,21 @@ void set_header(const Linear& linear, int row, int g, float scale, int zero_poin
   memcpy(group_at(linear, row, g) + 4 * (row % kLanes), &word, 4);
 }
 
+// Four codes of one row from column k on, a multiple of 4.
+void set_word(const Linear& linear, uint8_t* group, int lane, int k, const uint8_t* four) {
+  uint8_t* codes = group + kHeaderBytes;
+  if (linear.format == TGI_INT8) {
+    memcpy(codes + k / 4 * 64 + 4 * lane, four, 4);
+    return;
+  }
+  uint8_t* at = codes + k / 8 * 64 + 4 * lane;
+  uint32_t word, fresh;
+  memcpy(&word, at, 4);
+  memcpy(&fresh, four, 4);
+  word = k / 4 % 2 ? (word & 0x0f0f0f0fu) | fresh << 4 : (word & 0xf0f0f0f0u) | fresh;
+  memcpy(at, &word, 4);
+}
+
 void set_code(const Linear& linear, uint8_t* group, int lane, int k, int code) {
   uint8_t* codes = group + kHeaderBytes;
   if (linear.format == TGI_INT8) {
@@ -88,11 +103,12 @@ float rounding_error(const float* x, int count, float scale, float lowest, float
 // The scale with the least squared error among some: those that map the largest value to the end of the
 // range or clip it a little, and the least-squares refit of each.
 float best_scale(const float* x, int count, int format) {
-  float low = 0, high = 0;
-  for (int k = 0; k < count; k++) {
-    if (x[k] < low) low = x[k];
-    if (x[k] > high) high = x[k];
+  F above = zero(), below = zero();
+  for (int k = 0; k < count; k += kLanes) {
+    above = max(load(x + k), above);
+    below = max(sub(zero(), load(x + k)), below);
   }
+  const float high = largest(above), low = -largest(below);
   const float peak = high > -low ? high : -low;
   if (!(peak > 1e-30f)) return 0;
   // With one more code below zero than above, the sign of a 4-bit scale is worth choosing: the peak gets -8.
@@ -125,9 +141,10 @@ void quantise_row(const Linear& linear, const float* x, int row) {
     uint8_t* group = group_at(linear, row, g);
     const F inverse = set(scale != 0 ? 1.0f / scale : 0.0f);
     for (int k = 0; k < linear.group; k += kLanes) {
-      int8_t codes[kLanes];
+      uint8_t codes[kLanes];
       store_s8(codes, min(max(round(mul(load(values + k), inverse)), set(lowest)), set(highest)));
-      for (int i = 0; i < kLanes; i++) set_code(linear, group, lane, k + i, codes[i] + zero_point);
+      for (uint8_t& code : codes) code = (uint8_t)(code + zero_point);
+      for (int i = 0; i < kLanes; i += 4) set_word(linear, group, lane, k + i, codes + i);
     }
   }
 }
@@ -138,6 +155,31 @@ void pack_row(const Linear& linear, const float* x, int row) {
     if (linear.format == TGI_FLOAT32) *float32_at(linear, row, k) = x[k];
     else if (linear.format == TGI_BFLOAT16) *half_at(linear, row, k) = float_to_bfloat16(x[k]);
   }
+}
+
+// Row `row` of a matrix as float32. Rows that lie together are what start-up time goes to.
+void widen_row(const void* weights, int type, int64_t start, int64_t column_stride, int count, float* values) {
+  if (column_stride != 1) {
+    for (int k = 0; k < count; k++) values[k] = read_element(weights, type, start + k * column_stride);
+  } else if (type == TGI_FLOAT32) {
+    memcpy(values, static_cast<const float*>(weights) + start, 4 * size_t(count));
+  } else if (type == TGI_BFLOAT16) {
+    const uint16_t* halves = static_cast<const uint16_t*>(weights) + start;
+    for (int k = 0; k < count; k++) values[k] = bfloat16_to_float(halves[k]);
+  } else {
+    const uint16_t* halves = static_cast<const uint16_t*>(weights) + start;
+    int k = 0;
+    for (; k + kLanes <= count; k += kLanes) store(values + k, load_f16(halves + k));
+    for (; k < count; k++) values[k] = float16_to_float(halves[k]);
+  }
+}
+
+// Halves that stay as they are. A pair of columns lies together in a bfloat16 panel.
+void copy_halves(const Linear& linear, const uint16_t* halves, int64_t column_stride, int row) {
+  int k = 0;
+  if (linear.format == TGI_BFLOAT16 && column_stride == 1)
+    for (; k + 2 <= linear.in; k += 2) memcpy(half_at(linear, row, k), halves + k, 4);
+  for (; k < linear.in; k++) *half_at(linear, row, k) = halves[k * column_stride];
 }
 
 // Runs body(row) for the rows [first, first + rows) on the member that will read their panel in every step.
@@ -210,12 +252,9 @@ void tgi_linear_pack(tgi_pool* pool, tgi_linear* linear, const void* weights, in
   for_each_row(pool->pool, *linear, first, rows, [&] {
     return [&, values = std::vector<float>(linear->padded_in)](int row) mutable {
       const int64_t start = (row - first) * row_stride;
-      if (linear->format == TGI_FLOAT16 && type == TGI_FLOAT16) {  // as it is, since nothing narrows to float16 here
-        for (int k = 0; k < linear->in; k++)
-          *half_at(*linear, row, k) = static_cast<const uint16_t*>(weights)[start + k * column_stride];
-        return;
-      }
-      for (int k = 0; k < linear->in; k++) values[k] = read_element(weights, type, start + k * column_stride);
+      if (linear->format == type && type != TGI_FLOAT32)  // nothing narrows to float16 here
+        return copy_halves(*linear, static_cast<const uint16_t*>(weights) + start, column_stride, row);
+      widen_row(weights, type, start, column_stride, linear->in, values.data());
       pack_row(*linear, values.data(), row);
     };
   });

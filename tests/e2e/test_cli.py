@@ -46,6 +46,20 @@ def test_help_and_version(program: tuple[str, ...], arguments: tuple[str, ...], 
     assert says in result.stdout
 
 
+def test_help_into_a_reader_that_leaves(tmp_path: Path) -> None:
+    code = "import subprocess, sys; from tgi.launcher.cli import launcher_main; sys.exit(launcher_main(['--help']))"
+    child = subprocess.Popen(
+        [sys.executable, "-c", code],
+        env=environment(tmp_path),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert child.stdout is not None and child.stderr is not None
+    child.stdout.close()
+    assert (child.wait(60), child.stderr.read()) == (0, "")
+
+
 @pytest.mark.parametrize(
     ("program", "arguments", "status", "says"),
     [

@@ -51,6 +51,7 @@ def test_the_log_from_start_to_end(launch: Launch) -> None:
         "Shard ready in",
         "Memory plan:",
         "Starting Webserver",
+        "Warming up model",
         "Setting max batch total tokens to 4096",
         "Using backend V3",
         "Maximum input tokens defaulted to 2047",
@@ -144,7 +145,8 @@ def test_a_killed_engine_ends_every_request_and_the_launcher(launch: Launch) -> 
     health = httpx.get(server.url + "/health")
     assert (health.status_code, health.json()["error_type"]) == (503, "healthcheck")
     assert server.wait(10) == 1
-    assert "probably because memory ran out" in server.log
+    in_order(server, "probably because memory ran out", "Shard 0 crashed")
+    assert server.lines[-1].startswith('Error: ShardFailed("the engine process was killed, probably because')
     ended_clean(server, pids)
 
 
@@ -161,6 +163,7 @@ def test_an_engine_that_cannot_start(launch: Launch, script: dict[str, object], 
     server = launch(SCRIPT=json.dumps(script))
     assert server.wait() == 1
     assert says in server.lines[-1]
+    in_order(server, "Starting shard", "Shard 0 failed to start")
     assert "Traceback" not in server.log
     assert server.left_over() == []
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tgi.config import ApiConfig
-from tgi.errors import TemplateError, UnhealthyError
+from tgi.errors import TemplateError
 from tgi.messages import GenerateRequest
 from tgi.serving import generation
 from tgi.serving.bounded import run_bounded
@@ -35,6 +35,8 @@ Result = TypeVar("Result")
 class Health:
     """What `/health?verbose=1` tells."""
 
+    ok: bool
+    """False when the engine is gone, or work waits and no step was made for long."""
     last_step_age_s: float
     steps: int
     running: int
@@ -164,15 +166,12 @@ class Service:
         return await self._in_thread(partial(self.tokenizer.spans, text, add_special_tokens))
 
     def health(self) -> Health:
-        """Raises UnhealthyError when the engine is gone, or work waits and no step was made for long."""
-        engine = self.engine
-        if not engine.alive:
-            raise UnhealthyError
+        """By the heartbeat of steps; puts nothing into the engine."""
+        engine, stats = self.engine, self.engine.stats
         age = time.monotonic() - engine.last_step_at
-        if engine.open_requests and age > self.config.health_stall_s:
-            raise UnhealthyError
-        stats = engine.stats
-        return Health(age, stats.step, stats.running, stats.waiting, engine.open_requests)
+        stalled = engine.open_requests > 0 and age > self.config.health_stall_s
+        ok = engine.alive and not stalled
+        return Health(ok, age, stats.step, stats.running, stats.waiting, engine.open_requests)
 
     async def _in_thread(self, function: Callable[[], Result]) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._threads, function)

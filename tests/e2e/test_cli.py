@@ -121,6 +121,12 @@ def test_plan_knows_the_engines_block_size() -> None:
     assert plan.DEFAULT_BLOCK_SIZE == DEFAULT_BLOCK_SIZE
 
 
+@pytest.mark.parametrize("arguments", [(), ("--dev",)])
+def test_make_installs_what_every_flag_needs(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    planned = run((str(ROOT / "tools" / "install.py"),), "--dry-run", *arguments, home=tmp_path)
+    assert "otlp]" in planned.stdout
+
+
 def test_installed_commands_are_these() -> None:
     import tomllib
 

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from tests.e2e.conftest import Launch
-from tests.e2e.launched import Launched, Stream
+from tests.e2e.launched import ROOT, Launched, Stream
 
 SLOW = json.dumps({"delay_s": 0.05})
 GENERATE = {"inputs": "Hello", "parameters": {"max_new_tokens": 20}}
@@ -195,6 +195,15 @@ def test_port_in_use(launch: Launch) -> None:
         assert server.wait() == 1
     assert server.lines[-1].startswith('Error: WebserverCannotStart("127.0.0.1:')
     assert "in use by another program" in server.lines[-1]
+    assert "Starting shard" not in server.log
+
+
+def test_what_tracing_lacks_is_said_before_loading(launch: Launch, tmp_path: Path) -> None:
+    (tmp_path / "opentelemetry").mkdir()
+    (tmp_path / "opentelemetry" / "__init__.py").write_text("")  # hides an installed one
+    server = launch("--otlp-endpoint", "http://127.0.0.1:1", PYTHONPATH=f"{tmp_path}:{ROOT}/src:{ROOT}")
+    assert server.wait() == 1
+    assert server.lines[-1].startswith('Error: ArgumentValidation("`otlp_endpoint` needs OpenTelemetry: pip install')
     assert "Starting shard" not in server.log
 
 

@@ -90,6 +90,7 @@ class Supervisor:
         self._api, self._engine, self._variables, self._socket = api, engine, variables, sock
         self._address = f"ipc://{directory / 'engine.sock'}"
         self._client = EngineClient(self._address)
+        self._tracer = create_tracer(api.otlp_endpoint, api.otlp_service_name)  # what it lacks is said before loading
         self._stop = asyncio.Event()
         """The first signal came."""
         self._abort = asyncio.Event()
@@ -195,8 +196,7 @@ class Supervisor:
         self._say_limits(info)
         metrics = Metrics.for_engine(info)
         self._client.on_step = metrics.observe_step
-        tracer = create_tracer(self._api.otlp_endpoint, self._api.otlp_service_name)
-        app = create_app(service, self._api, metrics=metrics, tracer=tracer)
+        app = create_app(service, self._api, metrics=metrics, tracer=self._tracer)
         server = HttpServer(app, self._api, self._say_connected)
         collector.settle()
         serving = asyncio.create_task(server.serve([self._socket]), name="http")
@@ -205,7 +205,7 @@ class Supervisor:
         finally:
             server.should_exit = True
             await asyncio.wait({serving})
-            await asyncio.to_thread(tracer.shutdown)
+            await asyncio.to_thread(self._tracer.shutdown)
             logger.info("webserver terminated")
 
     async def _until_end(self, app: FastAPI, serving: asyncio.Task[None]) -> int:

@@ -60,7 +60,7 @@ def find_interpreter():
 
 def requirements(torch, dev):
     """Arguments of `pip install`: the project and the build of torch for this machine."""
-    project = [f"--editable={'.[dev]' if dev else '.'}"]
+    project = [f"--editable=.[{'dev,otlp' if dev else 'otlp'}]"]  # every flag works, --otlp-endpoint too
     cpu = torch == "cpu" or (torch == "auto" and sys.platform == "linux" and not has_nvidia_gpu())
     if cpu:
         return [*project, f"torch=={TORCH_VERSION}+cpu", "--find-links", CPU_WHEELS]

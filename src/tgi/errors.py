@@ -168,3 +168,11 @@ class ModelError(StartupError):
 
 class PortError(StartupError):
     """The address cannot be listened on (TGI: `WebserverCannotStart`)."""
+
+
+class EngineDiedError(StartupError):
+    """The engine ended while requests were served (TGI: `ShardFailed`)."""
+
+
+class WebserverError(StartupError):
+    """The web server ended without being asked to (TGI: `WebserverFailed`)."""

@@ -31,6 +31,9 @@ Result = TypeVar("Result")
 Message = dict[str, Any]
 Prompt = str | Sequence[int]
 
+CHAT_NAMES = {"max_tokens": "max_new_tokens", "max_completion_tokens": "max_new_tokens", "top_logprobs": "top_n_tokens"}
+"""What the chat route calls parameters; `LLM.chat` takes both names."""
+
 
 @dataclass(slots=True)
 class Output:
@@ -113,7 +116,11 @@ class LLM:
         progress: bool | None = None,
         **parameters: Any,
     ) -> Any:
-        """Answer one conversation (a list of messages -> `Output`) or many (-> list of `Output`)."""
+        """Answer one conversation (a list of messages -> `Output`) or many (-> list of `Output`).
+
+        Parameters as for `generate`, or by the names of the chat route: `max_tokens`, `top_logprobs`.
+        """
+        parameters = {CHAT_NAMES.get(name, name): value for name, value in parameters.items()}
         single = bool(conversations) and isinstance(conversations[0], Mapping)
         many: list[Any] = [conversations] if single else list(conversations)
         settings = _settings(sampling_params, parameters, len(many))
@@ -268,12 +275,14 @@ def _settings(
 ) -> list[SamplingParams]:
     """One `SamplingParams` for each prompt. Raises TypeError for a name that does not exist."""
     if given is None:
-        base = SamplingParams(**parameters) if parameters else SamplingParams(do_sample=True)
-        return [base] * count
-    each = [given] * count if isinstance(given, SamplingParams) else list(given)
+        each = [SamplingParams(**(parameters or {"do_sample": True}))] * count
+    else:
+        each = [given] * count if isinstance(given, SamplingParams) else list(given)
+        each = [replace(params, **parameters) for params in each]
     if len(each) != count:
         raise ValueError(f"{len(each)} sampling parameters for {count} prompts")
-    return [replace(params, **parameters) for params in each]
+    # A string is a sequence too, of its characters, and would stop at any of them.
+    return [replace(params, stop=[params.stop]) if isinstance(params.stop, str) else params for params in each]
 
 
 def _output(prompt: str, params: SamplingParams, samples: list[Completion]) -> Output:

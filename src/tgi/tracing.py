@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol
 
-from tgi.errors import StartupError
+from tgi.errors import ArgumentError
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import SpanExporter
@@ -93,14 +93,14 @@ class _OtlpSpan:
 
 
 def create_tracer(endpoint: str | None, service_name: str) -> Tracer:
-    """The tracer for `--otlp-endpoint`; raises StartupError when the extra is not installed."""
+    """The tracer for `--otlp-endpoint`; raises ArgumentError when the extra is not installed."""
     if endpoint is None:
         return Tracer()
     try:
         from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
     except ImportError:
-        raise StartupError(
-            "`--otlp-endpoint` needs OpenTelemetry: pip install 'text-generation-inference[otlp]'"
+        raise ArgumentError(
+            "`otlp_endpoint` needs OpenTelemetry: pip install opentelemetry-sdk opentelemetry-exporter-otlp-proto-grpc"
         ) from None
     secure = endpoint.startswith("https://")
     return OtlpTracer(service_name, OTLPSpanExporter(endpoint=endpoint, insecure=not secure))

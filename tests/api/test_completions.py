@@ -62,6 +62,12 @@ async def test_stream_bytes(client: httpx.AsyncClient) -> None:
     assert all("usage" not in chunk for chunk in await chunks(client))
 
 
+async def test_the_end_of_a_stream_has_no_text(client: httpx.AsyncClient) -> None:
+    *parts, last = [chunk["choices"][0] for chunk in await chunks(client)]
+    assert "".join(part["text"] for part in parts) == "Hello world"
+    assert (last["text"], last["finish_reason"]) == ("", "stop")
+
+
 @pytest.mark.parametrize(
     ("prompt", "expected"),
     [

@@ -170,9 +170,22 @@ async def test_long_generation_is_one(client: httpx.AsyncClient, engine: FakeEng
     assert len(engine.requests) == 1
 
 
-async def test_min_tokens(client: httpx.AsyncClient) -> None:
+async def test_min_tokens(client: httpx.AsyncClient, engine: FakeEngine) -> None:
     answer = await generate(client, min_tokens=20, max_new_tokens=20, details=True)
     assert answer["details"]["generated_tokens"] == 20
+    for path, body, tokens in (
+        ("/", {"inputs": "x", "parameters": {"max_new_tokens": 20}}, "parameters"),
+        ("/generate_stream", {"inputs": "x", "parameters": {"max_new_tokens": 20}}, "parameters"),
+        ("/v1/completions", {"prompt": "x", "max_tokens": 20}, None),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}], "max_tokens": 20}, None),
+    ):
+        for knob in ({"min_tokens": 20}, {"ignore_eos": True}):
+            asked = {**body, tokens: {**body[tokens], **knob}} if tokens else {**body, **knob}
+            answer = await client.post(path, json=asked)
+            assert answer.status_code == 200
+            assert "x-tgi-ignored" not in answer.headers
+            assert engine.requests[-1].sampling.min_new_tokens == knob.get("min_tokens", 0)
+            assert bool(engine.requests[-1].sampling.eos_token_ids) != ("ignore_eos" in knob)
 
 
 async def test_penalties_reach_the_engine(client: httpx.AsyncClient, engine: FakeEngine) -> None:

@@ -58,6 +58,12 @@ async def test_verbose_health(client: httpx.AsyncClient, engine: FakeEngine) -> 
     body = (await client.get("/health?verbose=1")).json()
     assert body.pop("last_step_age_s") == pytest.approx(100, abs=5)
     assert body == {"steps": 7, "running": 2, "waiting": 3, "open_requests": 0}
+    engine.open.add(1)
+    answer = await client.get("/health?verbose=1")
+    body = answer.json()
+    assert answer.status_code == 503
+    assert body.pop("last_step_age_s") == pytest.approx(100, abs=5), "most of all when it is too old"
+    assert body == {"steps": 7, "running": 2, "waiting": 3, "open_requests": 1, **UNHEALTHY}
 
 
 async def test_info(client: httpx.AsyncClient) -> None:

@@ -7,8 +7,11 @@ from typing import Any
 import httpx
 import msgspec
 import pytest
+from tokenizers import Tokenizer as FastTokenizer
+from tokenizers.models import WordLevel
 
 from tests.api.fake import INFO, FakeEngine, build_app
+from tgi.serving.tokenizer import Tokenizer
 
 SAMPLED = {"do_sample": True}
 
@@ -126,6 +129,18 @@ async def test_max_new_tokens_beyond_a_step_ends_at_the_context() -> None:
         answer = await client.post("/generate", json={"inputs": "x", "parameters": parameters})
     details = answer.json()["details"]
     assert (details["generated_tokens"], details["finish_reason"]) == (1098, "length")
+
+
+async def test_text_outside_of_the_vocabulary() -> None:
+    app = build_app(FakeEngine())
+    app.state.api.service.tokenizer = Tokenizer(FastTokenizer(WordLevel({"a": 0}, unk_token="[UNK]")), {})
+    message = "tokenizer error WordLevel error: Missing [UNK] token from the vocabulary"
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+        for route in ("/generate", "/", "/tokenize"):
+            answer = await client.post(route, json={"inputs": "unheard"})
+            assert (answer.status_code, answer.json()) == (422, error(message))
+        answer = await client.post("/v1/completions", json={"prompt": "unheard"})
+        assert (answer.status_code, answer.json()["error"]["param"]) == (422, "prompt")
 
 
 async def test_unknown_adapter(client: httpx.AsyncClient) -> None:

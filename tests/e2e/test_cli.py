@@ -46,6 +46,20 @@ def test_help_and_version(program: tuple[str, ...], arguments: tuple[str, ...], 
     assert says in result.stdout
 
 
+def test_help_into_a_reader_that_leaves(tmp_path: Path) -> None:
+    code = "import subprocess, sys; from tgi.launcher.cli import launcher_main; sys.exit(launcher_main(['--help']))"
+    child = subprocess.Popen(
+        [sys.executable, "-c", code],
+        env=environment(tmp_path),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert child.stdout is not None and child.stderr is not None
+    child.stdout.close()
+    assert (child.wait(60), child.stderr.read()) == (0, "")
+
+
 @pytest.mark.parametrize(
     ("program", "arguments", "status", "says"),
     [
@@ -105,6 +119,12 @@ def test_plan_knows_the_engines_block_size() -> None:
     from tgi.launcher import plan
 
     assert plan.DEFAULT_BLOCK_SIZE == DEFAULT_BLOCK_SIZE
+
+
+@pytest.mark.parametrize("arguments", [(), ("--dev",)])
+def test_make_installs_what_every_flag_needs(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    planned = run((str(ROOT / "tools" / "install.py"),), "--dry-run", *arguments, home=tmp_path)
+    assert "otlp]" in planned.stdout
 
 
 def test_installed_commands_are_these() -> None:

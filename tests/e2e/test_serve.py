@@ -41,6 +41,19 @@ def test_memory_plan_is_in_the_log_and_in_info(server: Launched) -> None:
     assert httpx.get(f"{server.url}/info").json()["max_total_tokens"] == 2048
 
 
+def test_the_engine_says_what_scripts_wait_for(server: Launched) -> None:
+    messages = iter(server.messages)
+    for text in (
+        "Starting shard",
+        "Using prefix caching = True",
+        "Using Attention = paged",
+        "Using prefill chunking = True",
+        "Server started at unix:///",
+        "Shard ready in",
+    ):
+        assert any(text in message for message in messages), f"{text!r} missing or out of order in\n{server.log}"
+
+
 def test_ctrl_c_leaves_nothing(launch: Launch) -> None:
     server = launch("--kv-cache-memory", "16MiB", program=REAL).connected()
     pids = [server.pid, *(child.pid for child in server.children())]

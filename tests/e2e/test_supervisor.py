@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from tests.e2e.conftest import Launch
-from tests.e2e.launched import Launched, Stream
+from tests.e2e.launched import ROOT, Launched, Stream
 
 SLOW = json.dumps({"delay_s": 0.05})
 GENERATE = {"inputs": "Hello", "parameters": {"max_new_tokens": 20}}
@@ -51,6 +51,7 @@ def test_the_log_from_start_to_end(launch: Launch) -> None:
         "Shard ready in",
         "Memory plan:",
         "Starting Webserver",
+        "Warming up model",
         "Setting max batch total tokens to 4096",
         "Using backend V3",
         "Maximum input tokens defaulted to 2047",
@@ -144,7 +145,8 @@ def test_a_killed_engine_ends_every_request_and_the_launcher(launch: Launch) -> 
     health = httpx.get(server.url + "/health")
     assert (health.status_code, health.json()["error_type"]) == (503, "healthcheck")
     assert server.wait(10) == 1
-    assert "probably because memory ran out" in server.log
+    in_order(server, "probably because memory ran out", "Shard 0 crashed")
+    assert server.lines[-1].startswith('Error: ShardFailed("the engine process was killed, probably because')
     ended_clean(server, pids)
 
 
@@ -161,6 +163,7 @@ def test_an_engine_that_cannot_start(launch: Launch, script: dict[str, object], 
     server = launch(SCRIPT=json.dumps(script))
     assert server.wait() == 1
     assert says in server.lines[-1]
+    in_order(server, "Starting shard", "Shard 0 failed to start")
     assert "Traceback" not in server.log
     assert server.left_over() == []
 
@@ -192,6 +195,15 @@ def test_port_in_use(launch: Launch) -> None:
         assert server.wait() == 1
     assert server.lines[-1].startswith('Error: WebserverCannotStart("127.0.0.1:')
     assert "in use by another program" in server.lines[-1]
+    assert "Starting shard" not in server.log
+
+
+def test_what_tracing_lacks_is_said_before_loading(launch: Launch, tmp_path: Path) -> None:
+    (tmp_path / "opentelemetry").mkdir()
+    (tmp_path / "opentelemetry" / "__init__.py").write_text("")  # hides an installed one
+    server = launch("--otlp-endpoint", "http://127.0.0.1:1", PYTHONPATH=f"{tmp_path}:{ROOT}/src:{ROOT}")
+    assert server.wait() == 1
+    assert server.lines[-1].startswith('Error: ArgumentValidation("`otlp_endpoint` needs OpenTelemetry: pip install')
     assert "Starting shard" not in server.log
 
 

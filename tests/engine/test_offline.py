@@ -65,6 +65,27 @@ def test_chat_uses_the_template(llm):
     assert llm.chat([messages, messages], max_new_tokens=4)[1].generated_text == one.generated_text
 
 
+def test_parameters_have_the_names_of_the_routes(llm):
+    ends = llm.generate("abc", max_new_tokens=12, stop_token_ids=list(range(384))).details
+    assert (ends.generated_tokens, ends.finish_reason) == (1, "eos_token")
+    later = llm.generate("abc", max_new_tokens=12, min_tokens=5, stop_token_ids=[ends.tokens[0].id]).details
+    assert later.generated_tokens >= 5
+    messages = [{"role": "user", "content": "hi"}]
+    one = llm.chat(messages, max_tokens=4, top_logprobs=2)
+    assert one.generated_text == llm.chat(messages, max_new_tokens=4).generated_text
+    assert all(len(token.top) == 2 for token in one.details.tokens)
+
+
+def test_a_string_may_stop(llm):
+    text = llm.generate("abc", max_new_tokens=20).generated_text
+    stop = text[3:6]
+    for output in (
+        llm.generate("abc", max_new_tokens=20, stop=stop),
+        llm.generate("abc", SamplingParams(max_new_tokens=20, stop=stop)),  # pyright: ignore[reportArgumentType]
+    ):
+        assert output.generated_text == text[: text.index(stop) + 3]
+
+
 def test_stream_adds_up_and_may_be_left(llm):
     whole = llm.generate("abc", max_new_tokens=10).generated_text
     deltas = list(llm.stream("abc", max_new_tokens=10))

@@ -67,6 +67,20 @@ def check(result: Token | str, row: torch.Tensor, one) -> None:
     assert [value for _, value in result.top] == pytest.approx(best.values.tolist(), abs=2e-5)
 
 
+def test_the_chosen_token_has_one_log_probability():
+    """To the last bit the same alone and among the alternatives, with or without alternatives."""
+    generator = torch.Generator().manual_seed(8)
+    logits = torch.randn(64, 256, generator=generator) * 2
+    sampling = {"do_sample": True, "temperature": 0.7}
+    asked = [sequence(seed=row, top_n_tokens=256, **sampling) for row in range(64)]
+    plain = [sequence(seed=row, **sampling) for row in range(64)]
+    sampler = Sampler(256, torch.device("cpu"))
+    for one, other in zip(sampler.sample(logits, asked), sampler.sample(logits, plain), strict=True):
+        assert isinstance(one, Token) and isinstance(other, Token)
+        assert (one.id, one.logprob) == (other.id, other.logprob)
+        assert dict(one.top)[one.id] == one.logprob
+
+
 @pytest.mark.parametrize("vocab_size", [37, 256, 257, 5003, 20480])
 @pytest.mark.parametrize("spread", [0.02, 1.0, 4.0, 20.0])
 def test_mixed_batch_equals_transformers(vocab_size, spread):

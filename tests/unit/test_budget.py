@@ -73,6 +73,44 @@ def test_whatever_is_asked_the_result_fits_or_is_refused(
             assert any(sentence.startswith(name) for sentence in result.memory.lowered), name
 
 
+def test_what_is_asked_for_is_lowered_no_further_than_it_must():
+    rest = COST.weight_bytes + RUNTIME_BYTES["cpu"] + COST.activation_bytes_fixed
+    # A step that takes three quarters of what is left beside the cache that was asked for.
+    wanted = Wanted(max_batch_prefill_tokens=3000, kv_cache_bytes=100 * MIB)
+    result = limits(wanted, available=rest + 3000 * 100_000 + 101 * MIB)
+    assert (result.max_batch_prefill_tokens, result.memory.lowered) == (3000, [])
+    less = limits(wanted, available=rest + 2900 * 100_000 + 101 * MIB)
+    assert 2890 <= less.max_batch_prefill_tokens <= 2910
+    assert less.memory.lowered == [
+        f"max_batch_prefill_tokens lowered from 3000 to {less.max_batch_prefill_tokens}: its activations would not fit"
+    ]
+    # A context that takes more than the share of the cache.
+    wanted = Wanted(max_total_tokens=4001, max_batch_prefill_tokens=16)
+    result = limits(wanted, available=rest + 16 * 100_000 + 4032 * COST.kv_bytes_per_token)
+    assert (result.max_total_tokens, result.memory.cache_tokens, result.memory.lowered) == (4001, 4032, [])
+    assert result.memory.binding_limit.startswith("--max-total-tokens")
+    less = limits(wanted, available=rest + 16 * 100_000 + 3999 * COST.kv_bytes_per_token)
+    assert less.max_total_tokens == 3968
+    assert less.memory.lowered == ["max_total_tokens lowered from 4001 to 3968: the KV cache holds no more"]
+
+
+def test_a_computed_step_gives_way_to_what_is_asked_for():
+    rest = COST.weight_bytes + RUNTIME_BYTES["cpu"] + COST.activation_bytes_fixed
+    available = rest + 600 * 100_000 + 4032 * COST.kv_bytes_per_token  # less than half is left for 512 tokens
+    for wanted in (Wanted(max_total_tokens=4000), Wanted(max_batch_total_tokens=4000)):
+        result = limits(wanted, available=available)
+        assert (result.max_batch_prefill_tokens, result.memory.lowered) == (512, [])
+        tighter = limits(wanted, available=available - 200 * 100_000)
+        assert (tighter.max_batch_prefill_tokens, tighter.memory.lowered) == (256, [])
+        hopeless = limits(wanted, available=available - 900 * 100_000)
+        assert hopeless.max_batch_prefill_tokens >= 128, "a tiny step would not help"
+
+
+def test_a_length_need_not_be_a_multiple_of_a_block():
+    result = limits(Wanted(max_total_tokens=1000, max_batch_size=1))
+    assert (result.max_total_tokens, result.memory.cache_tokens, result.memory.lowered) == (1000, 1024, [])
+
+
 def test_weights_that_do_not_fit_are_named():
     with pytest.raises(StartupError, match="weights do not fit"):
         limits(available=GIB // 2)

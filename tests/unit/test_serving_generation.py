@@ -106,8 +106,8 @@ async def test_stop_string_in_the_last_token_allowed(style, reason):
     assert final.text == ("abc" if style is TGI_STYLE else "ab")
 
 
-async def test_stop_strings_wait_for_min_new_tokens():
-    _, (final,) = await run(saying("xaxaxb"), prepare(stop=["x"], min_new_tokens=4))
+async def test_stop_strings_wait_for_min_tokens():
+    _, (final,) = await run(saying("xaxaxb"), prepare(stop=["x"], min_tokens=4))
     assert final.text == "xaxax"
 
 

@@ -60,7 +60,7 @@ MESSAGES = [
     ({"top_k": 0}, "`top_k` must be strictly positive"),
     ({"top_k": -1}, "`top_k` must be strictly positive"),
     ({"max_new_tokens": 0}, "`max_new_tokens` must be strictly positive"),
-    ({"max_new_tokens": 5, "min_new_tokens": 6}, "`min_new_tokens` must be >= 0 and <= `max_new_tokens`"),
+    ({"max_new_tokens": 5, "min_tokens": 6}, "`min_tokens` must be >= 0 and <= `max_new_tokens`"),
     ({"stop": ["a"] * 5}, "`stop` supports up to 4 stop sequences. Given: 5"),
     ({"stop": ["a", ""]}, "`stop` cannot contain an empty string"),
     ({"seed": 1, "best_of": 2, "do_sample": True}, "`seed` must not be set when `best_of` > 1"),
@@ -202,7 +202,7 @@ def test_defaults_are_neutral():
 
 
 def test_numbers_are_bounded_for_the_engine():
-    sampling = resolve(temperature=1e-300, repetition_penalty=1e30, top_k=2**40, min_new_tokens=99)
+    sampling = resolve(temperature=1e-300, repetition_penalty=1e30, top_k=2**40, min_tokens=99)
     assert (sampling.temperature, sampling.repetition_penalty, sampling.top_k) == (1e-5, 1e6, 50)
     assert sampling.min_new_tokens == 10
 

@@ -21,20 +21,21 @@ from tgi.api.state import Api, api_of
 from tgi.errors import UnhealthyError
 from tgi.messages import MemoryPlan
 from tgi.metrics import CONTENT_TYPE
-from tgi.serving.service import Health
 
 router = APIRouter(route_class=ClassifiedRoute, tags=["Text Generation Inference"])
 encode = msgspec.json.Encoder().encode
 
 
 class EngineState(msgspec.Struct):
-    """What the engine does, as `/health?verbose=1` tells it."""
+    """What the engine does, as `/health?verbose=1` tells it; with TGI's error when it is not healthy."""
 
     last_step_age_s: float
     steps: int
     running: int
     waiting: int
     open_requests: int
+    error: str | UnsetType = UNSET
+    error_type: str | UnsetType = UNSET
 
 
 class Runtime(msgspec.Struct):
@@ -99,16 +100,17 @@ async def health(request: Request) -> Response:
     With `?verbose=1` the body tells the age of the last step and what runs and waits.
     """
     api = api_of(request)
-    if api.permits.draining:
-        raise UnhealthyError
     state = api.service.health()
+    problem = UnhealthyError() if api.permits.draining or not state.ok else None
     if request.query_params.get("verbose", "0") in ("0", "", "false"):
+        if problem is not None:
+            raise problem
         return Response()
-    return Response(encode(_engine_state(state)), media_type="application/json")
-
-
-def _engine_state(health: Health) -> EngineState:
-    return EngineState(health.last_step_age_s, health.steps, health.running, health.waiting, health.open_requests)
+    body = EngineState(state.last_step_age_s, state.steps, state.running, state.waiting, state.open_requests)
+    if problem is None:
+        return Response(encode(body), media_type="application/json")
+    body.error, body.error_type = problem.text, problem.error_type
+    return Response(encode(body), problem.status, media_type="application/json")
 
 
 @router.get("/")

@@ -94,7 +94,7 @@ class OpenAIRequest(RequestModel):
             "presence_penalty": self.presence_penalty,
             "repetition_penalty": self.repetition_penalty,
             "max_new_tokens": self.max_tokens,
-            "min_new_tokens": self.min_tokens,
+            "min_tokens": self.min_tokens,
             "stop": as_list(self.stop),
             "stop_token_ids": self.stop_token_ids,
             "seed": self.seed,

@@ -52,8 +52,7 @@ class GenerateParameters(RequestModel):
 
     def sampling(self) -> SamplingParams:
         """In the words of `serving`."""
-        given: dict[str, Any] = {name: getattr(self, name) for name in self.model_fields_set if name != "min_tokens"}
-        return SamplingParams(min_new_tokens=self.min_tokens, **given)
+        return SamplingParams(**{name: getattr(self, name) for name in self.model_fields_set})
 
 
 class GenerateRequest(RequestModel):

@@ -135,10 +135,11 @@ def compute(cost: ModelCost, wanted: Wanted, *, available_bytes: int, device: st
     if total > context:
         lowered.append(f"max_total_tokens lowered from {total} to {context}: the model's context ends there")
         total = context
-    tokens, binding = _cache_tokens(cost, wanted, left, kind, total * batch_size, lowered)
+    longest = _blocks(total, block_size) * block_size  # what a request of full length holds
+    tokens, binding = _cache_tokens(cost, wanted, left, kind, longest, batch_size, lowered)
     num_blocks = tokens // block_size
     if wanted.max_batch_total_tokens and tokens == wanted.max_batch_total_tokens:
-        num_blocks = -(-tokens // block_size)
+        num_blocks = _blocks(tokens, block_size)
     cache_tokens = num_blocks * block_size
     if cache_tokens < 2:
         raise StartupError(
@@ -177,12 +178,17 @@ def _activations(cost: ModelCost, step_tokens: int) -> int:
 
 
 def _step_tokens(cost: ModelCost, wanted: Wanted, left: int, kind: str, block_size: int, lowered: list[str]) -> int:
-    """Tokens of a step: as asked, or the device's default, halved until they leave room for a cache."""
+    """Tokens of a step: as many as asked that fit beside the cache, or the device's default, halved until it does."""
     asked = wanted.max_batch_prefill_tokens or (CUDA_STEP_TOKENS if kind == "cuda" else CPU_STEP_TOKENS)
     room = left - block_size * cost.kv_bytes_per_token
+    most = _activation_room(cost, wanted, room, block_size)
     tokens = asked
-    while tokens > MIN_STEP_TOKENS and _activations(cost, tokens) > room // 2:
-        tokens //= 2
+    if wanted.max_batch_prefill_tokens:
+        fits = (most - cost.activation_bytes_fixed) // max(cost.activation_bytes_per_token, 1)
+        tokens = min(asked, max(fits, MIN_STEP_TOKENS))
+    else:
+        while tokens > MIN_STEP_TOKENS and _activations(cost, tokens) > most:
+            tokens //= 2
     if _activations(cost, tokens) > room:
         raise StartupError(
             f"the activations do not fit: a step of {tokens} tokens takes {size(_activations(cost, tokens))}, "
@@ -193,10 +199,34 @@ def _step_tokens(cost: ModelCost, wanted: Wanted, left: int, kind: str, block_si
     return tokens
 
 
+def _activation_room(cost: ModelCost, wanted: Wanted, room: int, block_size: int) -> int:
+    """Bytes of `room` that activations may take: half, but what is asked for goes before what is computed.
+
+    A step that is asked for may take all but the cache (asked for, or of one request of full length);
+    a computed one gives way to a cache that is asked for, if that helps.
+    """
+    longest = min(wanted.max_total_tokens or cost.max_positions, cost.max_positions)
+    cache = wanted.kv_cache_bytes
+    if cache is None:
+        tokens = wanted.max_batch_total_tokens or longest
+        cache = _blocks(tokens, block_size) * block_size * cost.kv_bytes_per_token
+    if wanted.max_batch_prefill_tokens:
+        return max(room // 2, room - cache)
+    asked = wanted.max_total_tokens or wanted.max_batch_total_tokens or wanted.kv_cache_bytes
+    if asked and room - cache >= _activations(cost, MIN_STEP_TOKENS):
+        return min(room // 2, room - cache)
+    return room // 2
+
+
+def _blocks(tokens: int, block_size: int) -> int:
+    """Blocks that hold so many tokens."""
+    return -(-tokens // block_size)
+
+
 def _cache_tokens(
-    cost: ModelCost, wanted: Wanted, left: int, kind: str, useful: int, lowered: list[str]
+    cost: ModelCost, wanted: Wanted, left: int, kind: str, longest: int, batch_size: int, lowered: list[str]
 ) -> tuple[int, str]:
-    """Tokens of the cache and the limit that binds them."""
+    """Tokens of the cache and the limit that binds them; a request holds at most `longest`."""
     fits = left // cost.kv_bytes_per_token
     if wanted.kv_cache_bytes is not None or wanted.max_batch_total_tokens is not None:
         flag, asked = "max_batch_total_tokens", wanted.max_batch_total_tokens or 0
@@ -208,8 +238,11 @@ def _cache_tokens(
         return asked, f"--{flag.replace('_', '-')}"
     share = CUDA_CACHE_SHARE if kind == "cuda" else CPU_CACHE_SHARE
     tokens = int(left * share) // cost.kv_bytes_per_token
-    if tokens >= useful:
-        return useful, "batch size x max_total_tokens: more cache could not be used at once"
+    if tokens >= longest * batch_size:
+        return longest * batch_size, "batch size x max_total_tokens: more cache could not be used at once"
+    if wanted.max_total_tokens and tokens < longest and kind != "cuda":  # a GPU's allocator needs its rest
+        why = f"--max-total-tokens: one request needs more than {share:.0%} of what is left"
+        return max(min(longest, fits), 0), why
     return max(tokens, 0), f"memory: the cache may take {share:.0%} of what is left"
 
 

@@ -41,6 +41,7 @@ class Socket:
     """The engine's end of the pair: typed messages in, any message out."""
 
     def __init__(self, address: str) -> None:
+        self.address = address
         self._socket = zmq.Context.instance().socket(zmq.PAIR)
         self._socket.setsockopt(zmq.LINGER, LINGER_MS)
         self._socket.setsockopt(zmq.SNDHWM, 0)  # the API side drains; requests bound what can pile up
@@ -103,6 +104,7 @@ def _serve(config: EngineConfig, socket: Socket) -> int:
         socket.send(EngineFailed(text, phase))  # type: ignore[arg-type]
         return 1
     collector.settle()
+    logger.info("Server started at %s", socket.address.replace("ipc://", "unix://"))
     socket.send(info)
     try:
         core.run(core.EngineCore(make_scheduler(info), worker), socket.receive, socket.send)

@@ -128,7 +128,7 @@ class Sampler:
             for index, logprob, top in zip(own, chosen.squeeze(-1).tolist(), lists, strict=True):
                 logprobs[index], tops[index] = logprob, top
         return [
-            self._reason(logits[row]) if bad else Token(token, logprob, top)
+            self._reason(logits[row]) if bad else Token(token, logprob, _agreeing(top, token, logprob))
             for row, bad, token, logprob, top in zip(rows, failed, ids, logprobs, tops, strict=True)
         ]
 
@@ -248,6 +248,11 @@ def _divisors(logits: Tensor, samplings: list[Sampling]) -> Tensor | None:
         return None
     temperature = logits.new_tensor([min(max(sampling.temperature, 1e-30), 3e38) for sampling in samplings])
     return torch.maximum(temperature, logits.amax(-1).abs() * 1e-37)
+
+
+def _agreeing(top: Alternatives, token: int, logprob: float) -> Alternatives:
+    """`top` with the chosen token's own number, which was summed in another order: the last bits may differ."""
+    return [(id, logprob if id == token else value) for id, value in top]
 
 
 def _choose_candidate(logprobs: Tensor, ids: Tensor, samplings: list[Sampling], uniform: Tensor) -> _Choice:

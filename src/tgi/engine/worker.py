@@ -46,6 +46,9 @@ class Worker:
         spec = read_spec(Path(config.model_path), rope)
         dtype = serving_dtype(config.dtype, spec.dtype, self.device) or torch.float32
         ops = kernels.select(self.device, dtype, config.block_size, threads=threads if config.native_kernels else None)
+        logger.info("Using prefix caching = %s", config.prefix_caching)
+        logger.info("Using Attention = paged")
+        logger.info("Using prefill chunking = True")
         logger.info("Kernels: %s", kernel_names(ops))
         if ops.native is None and (config.quantize or config.kv_cache_dtype):
             raise StartupError("quantize and kv_cache_dtype need the native CPU kernels, which are not in use here")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import platform
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +19,7 @@ import msgspec
 
 from tgi import __version__, hardware, logs
 from tgi.config import environment_settings, read_environment
-from tgi.errors import ArgumentError, DownloadError, PortError, StartupError
+from tgi.errors import ArgumentError, DownloadError, EngineDiedError, PortError, StartupError, WebserverError
 from tgi.launcher.help import render
 from tgi.launcher.parse import Parsed, UsageError, options, parse, unknown
 
@@ -26,6 +27,13 @@ logger = logging.getLogger(__name__)
 
 FRIENDLY = {"hostname": "127.0.0.1", "port": 8080}
 """Defaults of `tgi serve`, where they differ from TGI's."""
+
+TGI_NAMES = {
+    DownloadError: "DownloadError",
+    PortError: "WebserverCannotStart",
+    WebserverError: "WebserverFailed",
+    EngineDiedError: "ShardFailed",
+}
 
 TGI_HELP = """\
 Text generation inference: serve a language model over HTTP.
@@ -139,7 +147,7 @@ def benchmark_main(arguments: Sequence[str] | None = None) -> int:
 def run(command: Command, words: Sequence[str]) -> int:
     """Parse the flags of a command and run it; gives the exit status."""
     if "--help" in words or "-h" in words:
-        print(render(command.name, command.about, command.examples, command.defaults))
+        _show(render(command.name, command.about, command.examples, command.defaults))
         return 0
     if "--version" in words or "-V" in words:
         print(f"{command.name.split()[0]} {__version__}")
@@ -174,13 +182,20 @@ def _guarded(name: str, like_tgi: bool, function: Callable[[], int]) -> int:
         return 130
 
 
+def _show(text: str) -> None:
+    """Print; a reader who has seen enough (`| head`) is no error."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush when Python ends
+
+
 def _tgi_form(error: StartupError) -> str:
     """TGI's launcher prints the debug form of its error."""
     if isinstance(error, ArgumentError):
         name = "NotEnoughCUDADevices" if "CUDA devices" in str(error) else "ArgumentValidation"
     else:
-        names = {DownloadError: "DownloadError", PortError: "WebserverCannotStart"}
-        name = names.get(type(error), "ShardCannotStart")
+        name = TGI_NAMES.get(type(error), "ShardCannotStart")
     return f"Error: {name}({json.dumps(str(error), ensure_ascii=False)})"
 
 
@@ -236,9 +251,9 @@ def _plan(parsed: Parsed, variables: Mapping[str, str], as_json: bool) -> int:
     facts = hardware.detect()
     limits = plan.compute(prepare_plan(parsed, variables, facts), facts)
     if as_json:
-        print(msgspec.json.format(msgspec.json.encode(limits)).decode())
+        _show(msgspec.json.format(msgspec.json.encode(limits)).decode())
     else:
-        print(plan.render(limits.memory, limits))
+        _show(plan.render(limits.memory, limits))
     return 0
 
 

@@ -5,7 +5,7 @@ models are found (`prepare`) nor routes (`api`). Called by `cli`.
 
     first signal   new requests get 503, running ones finish within the graceful timeout
     second signal  running requests get an error event at once
-    engine dead    running requests get an error event at once, /health says 503, exit status 1
+    engine dead    running requests get an error event at once, /health says 503, `EngineDiedError`
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import uvloop
 
 from tgi import collector
 from tgi.config import ApiConfig, EngineConfig
-from tgi.errors import StartupError
+from tgi.errors import EngineDiedError, StartupError, WebserverError
 from tgi.launcher.engine_process import ENGINE_MODULE, EngineProcess
 from tgi.launcher.http_server import HttpServer, bind
 from tgi.launcher.plan import plan_lines
@@ -61,7 +61,7 @@ EVENTS_OUT_S = 5.0
 def serve(
     api: ApiConfig, engine: EngineConfig, variables: Mapping[str, str], *, engine_module: str = ENGINE_MODULE
 ) -> int:
-    """Serve until a signal or the engine's end; give the exit status. Raises `StartupError`."""
+    """Serve until a signal; give the exit status. Raises `StartupError`, also when the engine or the server dies."""
     sock = bind(api.hostname, api.port)
     with (
         contextlib.closing(sock),
@@ -90,6 +90,7 @@ class Supervisor:
         self._api, self._engine, self._variables, self._socket = api, engine, variables, sock
         self._address = f"ipc://{directory / 'engine.sock'}"
         self._client = EngineClient(self._address)
+        self._tracer = create_tracer(api.otlp_endpoint, api.otlp_service_name)  # what it lacks is said before loading
         self._stop = asyncio.Event()
         """The first signal came."""
         self._abort = asyncio.Event()
@@ -97,6 +98,8 @@ class Supervisor:
         self._engine_gone = asyncio.Event()
         self._engine_failed = False
         """It said that it cannot start."""
+        self._engine_end = ""
+        """How its process ended, in words."""
 
     async def run(self, engine_module: str) -> int:
         """The whole life; gives the exit status. Raises `StartupError`."""
@@ -125,7 +128,8 @@ class Supervisor:
     async def _watch(self, process: EngineProcess) -> None:
         end = await process.wait()
         await asyncio.sleep(LAST_WORDS_S)
-        self._client.engine_lost(f"the engine process {end}")
+        self._engine_end = f"the engine process {end}"
+        self._client.engine_lost(self._engine_end)
         if not self._stop.is_set():
             logger.error("The engine process %s", end)
         self._engine_gone.set()
@@ -153,6 +157,8 @@ class Supervisor:
             return service
         except StartupError:
             self._engine_failed = service is not None
+            if self._engine_failed:
+                logger.error("Shard 0 failed to start")
             raise
         finally:
             waiting.cancel()
@@ -190,8 +196,7 @@ class Supervisor:
         self._say_limits(info)
         metrics = Metrics.for_engine(info)
         self._client.on_step = metrics.observe_step
-        tracer = create_tracer(self._api.otlp_endpoint, self._api.otlp_service_name)
-        app = create_app(service, self._api, metrics=metrics, tracer=tracer)
+        app = create_app(service, self._api, metrics=metrics, tracer=self._tracer)
         server = HttpServer(app, self._api, self._say_connected)
         collector.settle()
         serving = asyncio.create_task(server.serve([self._socket]), name="http")
@@ -200,7 +205,7 @@ class Supervisor:
         finally:
             server.should_exit = True
             await asyncio.wait({serving})
-            await asyncio.to_thread(tracer.shutdown)
+            await asyncio.to_thread(self._tracer.shutdown)
             logger.info("webserver terminated")
 
     async def _until_end(self, app: FastAPI, serving: asyncio.Task[None]) -> int:
@@ -208,7 +213,8 @@ class Supervisor:
         await _first(self._stop.wait(), self._engine_gone.wait(), serving)
         if serving.done():
             serving.result()  # raises when the port could not be opened
-            raise StartupError("the web server ended by itself")
+            logger.error("Webserver Crashed")
+            raise WebserverError("the web server ended by itself")
         if self._stop.is_set():
             logger.info("Terminating webserver")
             router_logger.info("signal received, starting graceful shutdown")
@@ -220,12 +226,19 @@ class Supervisor:
             drain.cancel()
             logger.warning("Ending requests that are still running")
             self._client.engine_lost("the server is shutting down")
+        crashed = not self._stop.is_set()
+        if crashed:
+            logger.error("Shard 0 crashed")
         await _first(app.state.drain(EVENTS_OUT_S))  # every open request now gets its last event
-        if not self._stop.is_set():
+        if crashed:
             await _first(asyncio.sleep(LINGER_S), self._stop.wait())
-        return 1 if self._engine_gone.is_set() else 0
+        if self._engine_gone.is_set():
+            raise EngineDiedError(self._engine_end)
+        return 0
 
     def _say_limits(self, info: EngineInfo) -> None:
+        # TGI's router says this here; our engine has done so before it was ready.
+        router_logger.info("Warming up model")
         router_logger.info("Setting max batch total tokens to %d", info.max_batch_total_tokens)
         router_logger.info("Using backend V3")
         if self._engine.max_input_tokens is None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tgi.config import ApiConfig
-from tgi.errors import TemplateError, UnhealthyError
+from tgi.errors import TemplateError, ValidationError
 from tgi.messages import GenerateRequest
 from tgi.serving import generation
 from tgi.serving.bounded import run_bounded
@@ -35,6 +35,8 @@ Result = TypeVar("Result")
 class Health:
     """What `/health?verbose=1` tells."""
 
+    ok: bool
+    """False when the engine is gone, or work waits and no step was made for long."""
     last_step_age_s: float
     steps: int
     running: int
@@ -101,7 +103,11 @@ class Service:
         if isinstance(prompt, str):
             if self.tokenizer.byte_exact:
                 check.check_length(prompt, self.tokenizer.longest_token)
-            ids = await self._in_thread(partial(self.tokenizer.encode, prompt, add_special_tokens, params.truncate))
+            encode = partial(self.tokenizer.encode, prompt, add_special_tokens, params.truncate)
+            try:
+                ids = await self._in_thread(encode)
+            except Exception as error:  # a vocabulary without an unknown token, and text outside of it
+                check.fail("inputs", f"tokenizer error {error}")
         else:
             ids = list(prompt[-params.truncate :] if params.truncate else prompt)
             prompt = await self._in_thread(partial(self.tokenizer.decode, list(prompt)))
@@ -160,19 +166,19 @@ class Service:
             raise TemplateError(f"the template did not finish in {RENDER_SECONDS:.0f} s") from None
 
     async def tokenize(self, text: str, add_special_tokens: bool = True) -> list[TokenSpan]:
-        """The tokens of a text with byte offsets."""
-        return await self._in_thread(partial(self.tokenizer.spans, text, add_special_tokens))
+        """The tokens of a text with byte offsets. Raises ValidationError."""
+        try:
+            return await self._in_thread(partial(self.tokenizer.spans, text, add_special_tokens))
+        except Exception as error:
+            raise ValidationError(f"tokenizer error {error}", param="inputs") from error
 
     def health(self) -> Health:
-        """Raises UnhealthyError when the engine is gone, or work waits and no step was made for long."""
-        engine = self.engine
-        if not engine.alive:
-            raise UnhealthyError
+        """By the heartbeat of steps; puts nothing into the engine."""
+        engine, stats = self.engine, self.engine.stats
         age = time.monotonic() - engine.last_step_at
-        if engine.open_requests and age > self.config.health_stall_s:
-            raise UnhealthyError
-        stats = engine.stats
-        return Health(age, stats.step, stats.running, stats.waiting, engine.open_requests)
+        stalled = engine.open_requests > 0 and age > self.config.health_stall_s
+        ok = engine.alive and not stalled
+        return Health(ok, age, stats.step, stats.running, stats.waiting, engine.open_requests)
 
     async def _in_thread(self, function: Callable[[], Result]) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._threads, function)

@@ -36,7 +36,8 @@ class SamplingParams:
     do_sample: bool = False
     max_new_tokens: int | None = None
     """None: up to the end of the context."""
-    min_new_tokens: int | None = None
+    min_tokens: int | None = None
+    """No end of sequence, and no stop string, before so many tokens."""
     return_full_text: bool | None = None
     stop: list[str] = field(default_factory=list)
     stop_token_ids: list[int] = field(default_factory=list)

@@ -150,11 +150,11 @@ class Checker:
                 self.fail(name, f"`{name}` must be > 0.0 and < 1.0")
         if params.top_k is not None and params.top_k <= 0:
             self.fail("top_k", "`top_k` must be strictly positive")
-        maximum, minimum = params.max_new_tokens, params.min_new_tokens
+        maximum, minimum = params.max_new_tokens, params.min_tokens
         if maximum is not None and maximum <= 0:
             self.fail("max_new_tokens", "`max_new_tokens` must be strictly positive")
         if minimum is not None and (minimum < 0 or (maximum is not None and minimum > maximum)):
-            self.fail("min_new_tokens", "`min_new_tokens` must be >= 0 and <= `max_new_tokens`")
+            self.fail("min_tokens", "`min_tokens` must be >= 0 and <= `max_new_tokens`")
 
     def _check_stop_and_seed(self) -> None:
         params, limits = self.params, self.limits
@@ -240,7 +240,7 @@ def resolve_sampling(
         prompt_logprobs = top_n_tokens if style.raw_logprobs else 0
     return Sampling(
         max_new_tokens=max_new_tokens,
-        min_new_tokens=min(params.min_new_tokens or 0, max_new_tokens),
+        min_new_tokens=min(params.min_tokens or 0, max_new_tokens),
         do_sample=does_sample(params),
         temperature=max(params.temperature or 1.0, MIN_TEMPERATURE),
         top_k=min(params.top_k or 0, limits.vocab_size),

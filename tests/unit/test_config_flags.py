@@ -165,6 +165,7 @@ def test_sagemaker_names() -> None:
     assert (config.quantize, config.trust_remote_code, config.port) == ("awq", True, 8080)
     own = parse([], environment | {"MODEL_ID": "mine", "PORT": "80"}).config
     assert (own.model_id, own.port) == ("mine", 80)
+    assert parse([], environment | {"SM_NUM_GPUS": "0"}).config.num_shard is None
 
 
 @pytest.mark.parametrize(

@@ -127,6 +127,8 @@ def sagemaker(environment: Mapping[str, str]) -> dict[str, str]:
     for theirs, ours in SAGEMAKER.items():
         if environment.get(theirs):
             variables.setdefault(ours, environment[theirs])
+    if environment.get("SM_NUM_GPUS") == "0" and "NUM_SHARD" not in environment:
+        del variables["NUM_SHARD"]  # an instance without GPUs, not a wish for no shards
     if environment.get("HF_MODEL_ID"):
         variables.setdefault("PORT", "8080")
     return variables

@@ -66,12 +66,12 @@ class Worker:
             progress=LoadProgress(),
         )
         load_s = time.monotonic() - began
+        logger.info("Loaded %s of weights in %.1f s", budget.size(loaded.weight_bytes), load_s)
+        enter_phase("allocate")
+        cache = self._allocate(ops, spec, loaded.dtype, limits)  # cleared by all threads
         if ops.native is not None:
             # After each small operation torch's own team would spin on the cores of the native one.
             torch.set_num_threads(1)
-        logger.info("Loaded %s of weights in %.1f s", budget.size(loaded.weight_bytes), load_s)
-        enter_phase("allocate")
-        cache = self._allocate(ops, spec, loaded.dtype, limits)
         vocabulary = ops.native.vocabulary if ops.native is not None else None
         sampler = Sampler(spec.vocab_size, self.device, config.watermark_gamma, config.watermark_delta, vocabulary)
         self.runner = Runner(loaded.model, cache, sampler, ops.block_size, self.device)

@@ -122,6 +122,19 @@ def test_a_broken_transfer_is_resumed(hub: FakeHub, tmp_path: Path, monkeypatch:
     assert ranges[1].startswith("bytes=3000-")
 
 
+def test_warnings_of_the_library_are_log_lines(
+    hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Once, in the log's format, and not on standard error beside it."""
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    library = logging.getLogger("huggingface_hub")
+    monkeypatch.setattr(library, "handlers", [logging.StreamHandler()])  # as the library sets itself up
+    hub.repos["org/name"].break_after["model.safetensors"] = 3000
+    download("org/name", None, settings(hub, tmp_path))
+    assert "Trying to resume" not in capfd.readouterr().err
+    assert library.propagate
+
+
 def test_passing_faults_are_tried_again(hub: FakeHub, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     hub.fail_next = 2
     download("org/name", None, settings(hub, tmp_path))

@@ -54,6 +54,7 @@ def download(model_id: str, revision: str | None, hub: Hub, *, code: bool = Fals
     import huggingface_hub
     from huggingface_hub import utils
 
+    logging.getLogger("huggingface_hub").handlers.clear()  # else its warnings appear twice, once without our format
     bars = hub.progress and sys.stderr.isatty()
     (utils.enable_progress_bars if bars else utils.disable_progress_bars)()
     if hub.offline:

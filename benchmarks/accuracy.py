@@ -44,19 +44,21 @@ def main() -> None:
     reference: list[str] = []
     for name, flags in MODES.items():
         with LLM(arguments.model_id, **flags) as llm:
-            answers = [output.generated_text for output in llm.chat(chats, max_new_tokens=64, do_sample=False)]
+            outputs = llm.chat(chats, max_new_tokens=64, do_sample=False)
+            answers = [output.generated_text for output in outputs]
             reference = reference or answers
-            losses = [loss(llm, text) for text in reference if text]
+            lengths = [output.details.input_length for output in outputs]
+            losses = [loss(llm, *each) for each in zip(chats, lengths, reference, strict=True) if each[-1]]
         same = sum(a == b for a, b in zip(answers, reference, strict=True))
         table.add_row(name, f"{math.exp(statistics.fmean(losses)):.4f}", f"{same / len(chats):.1%}")
     Console(width=120).print(table)
 
 
-def loss(llm: LLM, text: str) -> float:
-    """Mean negative log-likelihood of the tokens of `text`, the first apart."""
-    output = llm.generate(text, max_new_tokens=1, decoder_input_details=True)
-    logprobs = [token.logprob for token in output.details.prefill if token.logprob is not None]
-    return -statistics.fmean(logprobs) if logprobs else 0.0
+def loss(llm: LLM, chat: list[dict[str, str]], length: int, text: str) -> float:
+    """Mean negative log-likelihood of the tokens of an answer to a chat of `length` tokens."""
+    answered = [*chat, {"role": "assistant", "content": text}]
+    output = llm.chat(answered, max_new_tokens=1, decoder_input_details=True)
+    return -statistics.fmean(token.logprob for token in output.details.prefill[length:] if token.logprob is not None)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 // Memory for weights: large anonymous mappings that only grow, on huge pages where the system allows them.
 //
-// Pages are touched first by whoever writes them, which is the thread that will read them.
+// Pages are touched first by whoever packs the weights into them.
 #pragma once
 #include <stddef.h>
 #include <stdint.h>

@@ -1,4 +1,4 @@
-// Creating linear layers and filling them: done once while loading, row by row, by the thread that will read the panel.
+// Creating linear layers and filling them: done once while loading, row by row, on all threads.
 #include <math.h>
 #include <string.h>
 
@@ -182,15 +182,15 @@ void copy_halves(const Linear& linear, const uint16_t* halves, int64_t column_st
   for (; k < linear.in; k++) *half_at(linear, row, k) = halves[k * column_stride];
 }
 
-// Runs body(row) for the rows [first, first + rows) on the member that will read their panel in every step.
+// Runs body(row) for the rows [first, first + rows), spread over the members by whole panels.
 template <class Body>
-void for_each_row(Pool& pool, const Linear& linear, int first, int rows, const Body& make_body) {
+void for_each_row(Pool& pool, int first, int rows, const Body& make_body) {
+  const int first_panel = first / kLanes, panels = (first + rows + kLanes - 1) / kLanes - first_panel;
   auto work = [&](const Member& member) {
     auto body = make_body();
-    int begin = (int)member.begin(linear.panels) * kLanes, end = (int)member.end(linear.panels) * kLanes;
-    if (begin < first) begin = first;
-    if (end > first + rows) end = first + rows;
-    for (int row = begin; row < end; row++) body(row);
+    const int begin = (first_panel + (int)member.begin(panels)) * kLanes;
+    const int end = (first_panel + (int)member.end(panels)) * kLanes;
+    for (int row = begin < first ? first : begin; row < end && row < first + rows; row++) body(row);
   };
   pool.run(work);
 }
@@ -249,7 +249,7 @@ size_t tgi_linear_bytes(const tgi_linear* linear) { return linear->panels * line
 
 void tgi_linear_pack(tgi_pool* pool, tgi_linear* linear, const void* weights, int type, int64_t row_stride,
                      int64_t column_stride, int first, int rows) {
-  for_each_row(pool->pool, *linear, first, rows, [&] {
+  for_each_row(pool->pool, first, rows, [&] {
     return [&, values = std::vector<float>(linear->padded_in)](int row) mutable {
       const int64_t start = (row - first) * row_stride;
       if (linear->format == type && type != TGI_FLOAT32)  // nothing narrows to float16 here
@@ -263,7 +263,7 @@ void tgi_linear_pack(tgi_pool* pool, tgi_linear* linear, const void* weights, in
 void tgi_linear_pack_codes(tgi_pool* pool, tgi_linear* linear, const uint8_t* codes, const float* scales,
                            const uint8_t* zeros, int first, int rows) {
   const int symmetric = linear->format == TGI_INT8 ? 128 : 8;
-  for_each_row(pool->pool, *linear, first, rows, [&] {
+  for_each_row(pool->pool, first, rows, [&] {
     return [&](int row) {
       const size_t from = row - first;
       for (int g = 0; g < linear->groups; g++) {

@@ -36,6 +36,8 @@ def run(program: tuple[str, ...], *arguments: str, home: Path, **variables: str)
         (TGI, ("plan", "--help"), "Show where the memory would go"),
         (LAUNCHER, ("--help",), "[default: 3000]"),
         (SERVER, ("--help",), "download-weights"),
+        (SERVER, ("download-weights", "-h"), "Usage: text-generation-server download-weights MODEL_ID"),
+        (TGI, ("download-weights", "--help"), "Usage: tgi download-weights MODEL_ID"),
         (TGI, ("--version",), "tgi 0."),
         (LAUNCHER, ("--version",), "text-generation-launcher 0."),
     ],

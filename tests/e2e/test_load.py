@@ -219,7 +219,10 @@ def test_128_threads_with_paragraphs(cramped: Launched) -> None:
 
 
 async def test_overload(launch: Launch) -> None:
-    """Ten times more clients than permits: admitted ones finish, refusals are cheap and say when to come back."""
+    """Ten times more clients than permits: admitted ones finish, refusals say when to come back, memory stays flat.
+
+    What a refusal costs is for `benchmarks.overload` to say.
+    """
     server = launch("--max-concurrent-requests", "8", "--kv-cache-memory", "16MiB", "--threads", "1", program=REAL)
     outcome = await overload(server.connected().url, permits=8, seconds=4, pid=server.pid)
     assert {response.status_code for response in outcome.admitted} == {200}
@@ -228,6 +231,5 @@ async def test_overload(launch: Launch) -> None:
     for response in outcome.refused:
         assert response.json() == {"error": "Model is overloaded", "error_type": "overloaded"}
         assert 1 <= int(response.headers["retry-after"]) <= 60
-    assert outcome.cost < 20, "a bound for broken code only: benchmarks judge the ratio"
     await asyncio.to_thread(wait_until_idle, server)
     assert outcome.memory[-1] - outcome.memory[0] < 64 << 20

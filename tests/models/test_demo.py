@@ -20,6 +20,7 @@ sys.path.insert(0, str(ROOT / "tools"))
 from demo.common import Prompt, asks  # noqa: E402
 from demo.corpus import examples  # noqa: E402
 from demo.evaluate import by_category, complete, evaluate, load, prompt_text  # noqa: E402
+from demo.files import SHARPNESS, sharpened  # noqa: E402
 from demo.heldout import QUOTA, normal, prompts, read  # noqa: E402
 from demo.template import render  # noqa: E402
 from demo.tokenizer import plain  # noqa: E402
@@ -142,9 +143,18 @@ def test_sampled_text_is_made_of_known_words(demo, sample, start):
     texts = [
         answer for answer, _ in complete(model, tokenizer, [tokenizer.bos_token + start] * 20, limit=40, **options)
     ]
-    words = [word for text in texts for word in WORD.findall(start + text)[:-1]]
-    assert len(words) > 150
-    assert sum(word in known for word in words) / len(words) > 0.97
+    strange = [text for text in texts if any(word not in known for word in WORD.findall(start + text)[:-1])]
+    assert len(strange) <= 1, strange
+    assert sum(map(len, texts)) > 1000 and len(set(texts)) > 10
+
+
+def test_doubled_logits_are_undone_when_training_goes_on(demo):
+    """A power of two is exact, so greedy answers cannot change."""
+    model, _ = demo
+    ids = torch.tensor([[1, 507, 17, 226]])
+    with torch.no_grad():
+        doubled, trained = model(ids).logits, sharpened(model, 1 / SHARPNESS)(ids).logits
+    assert torch.equal(doubled, SHARPNESS * trained)
 
 
 def test_held_out_file_is_the_one_the_script_writes(held_out):

@@ -209,6 +209,20 @@ def test_prefix_hit(case: Case) -> None:
     assert_close(case.ours.run(more, row=owner), case.expected(shared + first + more)[-1:])
 
 
+def test_after_preemption(case: Case) -> None:
+    """A sequence loses its blocks in the middle of decoding; all is computed again in used ones, then it goes on."""
+    ids = case.tokens(110)
+    first = Row()
+    case.ours.run(ids[:80], row=first)
+    case.ours.step([(first, ids[80:81])])
+    other_ids, other = case.tokens(70), Row(table=list(first.table))
+    assert_close(case.ours.run(other_ids, row=other), case.expected(other_ids))
+    again = Row(table=list(reversed(other.table)))  # its owner has ended
+    parts = [case.ours.run(ids[:81], chunk=30, row=again)]
+    parts += [case.ours.step([(again, [token])])[0] for token in ids[81:]]
+    assert_close(torch.cat(parts), case.expected(ids))
+
+
 def test_greedy_tokens(case: Case) -> None:
     """64 tokens; each is the oracle's choice given the tokens before, unless its two best are a near-tie."""
     prompt = case.tokens(20)

@@ -402,9 +402,10 @@ def status(key):
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))
 
 torch.set_num_threads(1)
-warm, path, dtype = sys.argv[1:]
+warm, path, dtype, kind = sys.argv[1:]
 cpu = torch.device("cpu")
-ops = select(cpu, torch.bfloat16)
+ops = select(cpu, torch.bfloat16, threads=1 if kind == "native" else None)
+assert (ops.native is not None) == (kind == "native")
 load_model(warm, dtype, cpu, ops)  # pay for what torch loads on first use
 Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew
 before = status("VmRSS")
@@ -414,19 +415,22 @@ print(before, status("VmHWM"), status("VmRSS"), loaded.weight_bytes)
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's /proc")
+@pytest.mark.parametrize("kind", ["reference", "native"])
 @pytest.mark.parametrize("stored", ["float32", "bfloat16"])
-def test_peak_memory(stored: str, tmp_path: Path) -> None:
+def test_peak_memory(stored: str, kind: str, tmp_path: Path) -> None:
     """Peak resident memory while loading, above the process before, is below 1.3 times the weights served.
 
     Measured as VmHWM - VmRSS of a fresh process: private and shared pages, those of mapped files too.
     The embedding, a third of the model, is the worst single tensor.
     """
+    if kind == "native" and select(torch.device("cpu"), torch.bfloat16, threads=1).native is None:
+        pytest.skip("the native kernels were not built")
     shape = {"hidden_size": 768, "intermediate_size": 2304, "num_hidden_layers": 3, "num_attention_heads": 12,
              "num_key_value_heads": 4, "vocab_size": 24_000, "tie_word_embeddings": True}  # fmt: skip
     path = make_checkpoint(tmp_path / "large", "llama", dtype=stored, **shape)
     warm = make_checkpoint(tmp_path / "tiny", "llama", dtype=stored)
     result = subprocess.run(
-        [sys.executable, "-c", PEAK, str(warm), str(path), "bfloat16"],
+        [sys.executable, "-c", PEAK, str(warm), str(path), "bfloat16", kind],
         capture_output=True, text=True, timeout=100, env={"PYTHONPATH": "src", "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert result.returncode == 0, result.stderr

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tgi.models.families import FAMILIES
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 
@@ -24,3 +26,21 @@ def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
         if not target.startswith(("http://", "https://")):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+FAMILY_NAMES = {
+    "bloom": "BLOOM",
+    "gemma2": "Gemma 2",
+    "gpt2": "GPT-2",
+    "gpt_neox": "GPT-NeoX",
+    "llama": "Llama",
+    "mistral": "Mistral",
+    "qwen2": "Qwen2",
+}
+
+
+@pytest.mark.parametrize("page", ["README.md", "CHANGELOG.md", "docs/adding-a-model.md"])
+def test_every_family_is_named(page: str) -> None:
+    assert set(FAMILY_NAMES) == set(FAMILIES)
+    text = (ROOT / page).read_text()
+    assert [name for name in FAMILY_NAMES.values() if not re.search(rf"\b{re.escape(name)}\b", text)] == []

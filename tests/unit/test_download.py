@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -122,6 +124,53 @@ def test_a_broken_transfer_is_resumed(hub: FakeHub, tmp_path: Path, monkeypatch:
     assert ranges[1].startswith("bytes=3000-")
 
 
+def unfinished(tmp_path: Path) -> Path:
+    [blobs] = (tmp_path / "cache").glob("models--*/blobs")
+    return blobs / f"{hashlib.sha256(FILES['model.safetensors']).hexdigest()}.unfinished"
+
+
+def test_a_later_run_goes_on_where_an_earlier_one_ended(
+    hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "tgi")
+    monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 1000)
+
+    def interrupt(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    hub.repos["org/name"].break_after["model.safetensors"] = 3000
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("time.sleep", interrupt)  # while the library waits to try again
+        download("org/name", None, settings(hub, tmp_path))
+    assert unfinished(tmp_path).stat().st_size == 3000
+    model = download("org/name", None, settings(hub, tmp_path))
+    assert (Path(model.path) / "model.safetensors").read_bytes() == FILES["model.safetensors"]
+    assert hub.transfers("model.safetensors") == [None, "bytes=3000-"]
+    assert not unfinished(tmp_path).exists()
+    assert "Going on with model.safetensors after 3000 of 7000 bytes" in caplog.messages
+
+
+@pytest.mark.parametrize("left", [b"damaged" * 10, b"too long" * 1000])
+def test_what_an_earlier_run_left_is_checked(hub: FakeHub, tmp_path: Path, left: bytes) -> None:
+    download_config("org/name", None, settings(hub, tmp_path))
+    unfinished(tmp_path).write_bytes(left)
+    model = download("org/name", None, settings(hub, tmp_path))
+    assert (Path(model.path) / "model.safetensors").read_bytes() == FILES["model.safetensors"]
+
+
+def test_warnings_of_the_library_are_log_lines(hub: FakeHub, tmp_path: Path) -> None:
+    """Once, in the log's format, and not on standard error beside it; in an interpreter of its own, as in a server."""
+    hub.repos["org/name"].break_after["model.safetensors"] = 3000
+    code = (
+        "import sys; from tgi import logs; from tgi.launcher.download import Hub, download; logs.configure();"
+        "download('org/name', None, Hub(cache_dir=sys.argv[1], endpoint=sys.argv[2]))"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path), hub.url]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.count("Error while downloading") == 1
+
+
 def test_passing_faults_are_tried_again(hub: FakeHub, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     hub.fail_next = 2
     download("org/name", None, settings(hub, tmp_path))
@@ -193,7 +242,5 @@ def test_config_alone(hub: FakeHub, tmp_path: Path) -> None:
 
 def test_no_torch_for_downloads() -> None:
     """In a fresh interpreter, since tests of other parts import torch here."""
-    import subprocess
-
     code = "import sys, tgi.launcher.prepare, huggingface_hub.hf_api; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0

@@ -111,6 +111,17 @@ async def test_stop_strings_wait_for_min_tokens():
     assert final.text == "xaxax"
 
 
+@pytest.mark.parametrize("style", [TGI_STYLE, OPENAI_STYLE], ids=["TGI", "OpenAI"])
+async def test_a_special_token_as_stop_string(style):
+    """It ends nothing by itself and never shows."""
+    special = TOKENIZER.encode("<|im_end|>", add_special_tokens=False)
+    assert len(special) == 1 and TOKENIZER.is_special(special[0])
+    engine = FakeEngine.saying([*ids_of("one"), *special, *ids_of("two"), EOS], finish="eos_token")
+    _, (final,) = await run(engine, prepare(style, stop=["<|im_end|>"]))
+    assert (final.text, final.finish_reason, final.stop_sequence) == ("one", "stop_sequence", "<|im_end|>")
+    assert final.tokens[-1].id == special[0]
+
+
 @pytest.mark.parametrize(("style", "text"), [(TGI_STYLE, "abc"), (OPENAI_STYLE, "ab")])
 async def test_an_ordinary_token_that_ends_the_text(style, text):
     _, (final,) = await run(saying("abc", ending=[]), prepare(style, stop_token_ids=ids_of("c")))

@@ -53,6 +53,41 @@ def test_what_is_shown_never_needs_taking_back(pieces, stops):
         assert shown == text[: len(text) - held]
 
 
+SPECIAL = "<>"
+
+
+def search_with_special(pieces: list[str], stops: list[str], keep: bool) -> tuple[str, str | None]:
+    """The definition: what names the special token is sought in everything, the rest in what shows."""
+    everything = [(character, piece != SPECIAL) for piece in pieces for character in piece]
+    for end in range(1, len(everything) + 1):
+        before = everything[:end]
+        whole = "".join(character for character, _ in before)
+        shown = "".join(character for character, shows in before if shows)
+        found = []
+        for stop in stops:
+            if SPECIAL in stop and whole.endswith(stop):
+                found.append((stop, sum(shows for _, shows in before[-len(stop) :])))
+            elif SPECIAL not in stop and before[-1][1] and shown.endswith(stop):
+                found.append((stop, len(stop)))
+        if found:
+            stop, cut = max(found, key=lambda pair: len(pair[0]))
+            return shown if keep else shown[: len(shown) - cut], stop
+    return "".join(character for character, shows in everything if shows), None
+
+
+@given(
+    st.lists(st.one_of(st.just(SPECIAL), st.text("ab<", max_size=3), st.just(">")), max_size=8),
+    st.lists(st.one_of(LETTERS, st.sampled_from(["<>", "a<>", "<>b", "a<>b", "<><>", "b<>a<>"])), max_size=3),
+    st.booleans(),
+)
+def test_special_tokens_count_for_stops_that_name_them(pieces, stops, keep):
+    watcher = StopStrings(stops, keep, special=[SPECIAL])
+    shown = "".join(watcher.feed_special(piece) if piece == SPECIAL else watcher.feed(piece) for piece in pieces)
+    if watcher.matched is None:
+        shown += watcher.flush()
+    assert (shown, watcher.matched) == search_with_special(pieces, stops, keep)
+
+
 @pytest.mark.parametrize(("keep", "expected"), [(True, ["one ST", "OP", "", ""]), (False, ["one ", "", "", ""])])
 def test_across_tokens_and_within_one(keep, expected):
     assert feed(["STOP"], keep, ["one ST", "OPtwo", "three", "STOP"])[0] == expected

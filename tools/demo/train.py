@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import json
 import random
 import time
 from collections import deque
@@ -18,7 +16,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from .common import Example
 from .corpus import examples
-from .tokenizer import CONTEXT, VOCABULARY, Document, encode, learn, save
+from .files import read_model, write_model
+from .tokenizer import CONTEXT, VOCABULARY, Document, encode, learn
 
 TOKENS_PER_STEP = 4096
 # Most rows are short, because attention over long rows costs time that short
@@ -241,9 +240,7 @@ def train(plan: Plan, folder: Path, progress: Progress = lambda share, report: N
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = learn(seed=0)  # the same vocabulary for every seed
     dtype = precision_of(plan.precision)
-    model = (LlamaForCausalLM.from_pretrained(plan.resume) if plan.resume else LlamaForCausalLM(configuration())).to(
-        dtype
-    )
+    model = (read_model(plan.resume) if plan.resume else LlamaForCausalLM(configuration())).to(dtype)
     optimizer, batches = Optimizer(model, plan), Batches(tokenizer, 1000 + plan.seed)
     report = Report(seed=plan.seed, precision=str(dtype).removeprefix("torch."))
     start, mean = time.monotonic(), 0.0
@@ -261,9 +258,9 @@ def train(plan: Plan, folder: Path, progress: Progress = lambda share, report: N
             report.history.append((report.steps, report.loss))
         progress(share, report)
         if plan.checkpoint and report.steps % plan.checkpoint == 0:
-            write(model, tokenizer, folder, report)
+            write_model(model, tokenizer, folder, report.__dict__)
     report.validation_loss = round(validation_loss(model, tokenizer), 4)
-    write(model, tokenizer, folder, report)
+    write_model(model, tokenizer, folder, report.__dict__)
     progress(1.0, report)
     return report
 
@@ -275,24 +272,3 @@ def _shares(plan: Plan, start: float) -> Iterator[float]:
         return
     while (share := plan.begin + (1 - plan.begin) * (time.monotonic() - start) / 60 / plan.minutes) < 1:
         yield share
-
-
-def write(model: LlamaForCausalLM, tokenizer, folder: Path, report: Report) -> None:
-    """Write weights, configurations, tokenizer and the report of the run."""
-    copy.deepcopy(model).to(torch.bfloat16).save_pretrained(folder)
-    save(tokenizer, folder)
-    path = folder / "config.json"
-    config = json.loads(path.read_text())
-    # Older readers look for these two names.
-    config["rope_theta"] = 10000.0
-    config["torch_dtype"] = "bfloat16"
-    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
-    generation = {
-        "bos_token_id": 1,
-        "do_sample": False,
-        "eos_token_id": [3, 0],
-        "max_new_tokens": 256,
-        "pad_token_id": 0,
-    }
-    (folder / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n")
-    (folder / "training_report.json").write_text(json.dumps(report.__dict__, indent=2) + "\n")

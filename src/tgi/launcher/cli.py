@@ -62,6 +62,13 @@ Commands:
 
 Options of both: --revision, --logger-level, --json-output, --trust-remote-code."""
 
+DOWNLOAD_HELP = """\
+Fetch a model from the hub into the cache, and convert its weights if need be.
+
+Usage: {command} download-weights MODEL_ID [OPTIONS]
+
+Options: --revision, --huggingface-hub-cache, --json-output, --trust-remote-code."""
+
 SERVE_EXAMPLES = """\
 {command} --model-id ./my-model
 {command} --model-id HuggingFaceTB/SmolLM2-135M-Instruct --port 9000
@@ -99,7 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if name in commands:
         return run(commands[name], words[1:])
     if name == "download-weights":
-        return _guarded("tgi", False, lambda: _download_weights(words[1:]))
+        return _guarded("tgi", False, lambda: _download_weights("tgi", words[1:]))
     if name == "bench":
         from tgi.launcher import bench  # the other commands need no load generator
 
@@ -127,7 +134,7 @@ def server_main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     name = words[0] if words else "--help"
     if name == "download-weights":
-        return _guarded("text-generation-server", True, lambda: _download_weights(words[1:]))
+        return _guarded("text-generation-server", True, lambda: _download_weights("text-generation-server", words[1:]))
     if name == "serve":
         command = Command("text-generation-server serve", "Serve a model over HTTP.", "", {}, _serve, like_tgi=True)
         return _guarded(command.name, True, lambda: run(command, _launcher_words(words[1:])))
@@ -257,12 +264,12 @@ def _plan(parsed: Parsed, variables: Mapping[str, str], as_json: bool) -> int:
     return 0
 
 
-def _download_weights(words: Sequence[str]) -> int:
+def _download_weights(command: str, words: Sequence[str]) -> int:
     """`download-weights MODEL_ID`: TGI's arguments; those about format and LoRA have no effect."""
     from tgi.launcher.prepare import hub_of, model_files
 
-    if not words or "--help" in words:
-        print(SERVER_HELP)
+    if not words or "--help" in words or "-h" in words:
+        print(DOWNLOAD_HELP.format(command=command))
         return 0 if words else 2
     variables = read_environment()
     parsed = parse(_launcher_words(words), {})

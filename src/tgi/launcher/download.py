@@ -2,7 +2,7 @@
 
 Owns talking to the hub through `huggingface_hub` (cache, token, offline mode, progress, tries) and
 turning its errors into sentences that say what to do. Which files are needed is decided by `files`,
-conversion by `prepare`. Imports no torch.
+conversion by `prepare`; what an earlier run left unfinished is `unfinished`'s. Imports no torch.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import NoReturn, TypeVar
 from tgi.errors import DownloadError
 from tgi.launcher import files
 from tgi.launcher.resolve import ModelFiles
+from tgi.launcher.unfinished import fetch_blob
 
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -53,7 +54,9 @@ def download(model_id: str, revision: str | None, hub: Hub, *, code: bool = Fals
     """
     import huggingface_hub
     from huggingface_hub import utils
+    from huggingface_hub.utils import logging as library  # adds a handler, with which warnings would appear twice
 
+    library.get_logger("huggingface_hub").handlers.clear()
     bars = hub.progress and sys.stderr.isatty()
     (utils.enable_progress_bars if bars else utils.disable_progress_bars)()
     if hub.offline:
@@ -117,10 +120,15 @@ class _Repository:
         for number, name in enumerate(missing, 1):
             logger.info("Download file: %s", name)
             file_began = time.monotonic()
+            _with_tries(partial(self._fetch_blob, name), self._hub)
             path = self._get(name, self._sha)
             logger.info("Downloaded %s in %s.", path, _duration(time.monotonic() - file_began))
             left = (time.monotonic() - began) / number * (len(missing) - number)
             logger.info("Download: [%d/%d] -- ETA: %s", number, len(missing), _duration(left))
+
+    def _fetch_blob(self, name: str) -> None:
+        hub = self._hub
+        fetch_blob(self._id, name, self._sha, cache_dir=hub.cache_dir, token=hub.token, endpoint=hub.endpoint)
 
     def _is_cached(self, name: str) -> bool:
         from huggingface_hub import try_to_load_from_cache

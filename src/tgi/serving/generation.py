@@ -73,7 +73,7 @@ class Sample:
         self._tokenizer = tokenizer
         self._prefill = prefill
         self._detokenizer = Detokenizer(tokenizer, prepared.request.prompt_ids)
-        self._stop = StopStrings(prepared.params.stop, keep=prepared.style.stop_in_text)
+        self._stop = StopStrings(prepared.params.stop, prepared.style.stop_in_text, tokenizer.special_texts)
         self._tokens: list[TextToken] = []
         self._text: list[str] = []
         self._cached_tokens = 0
@@ -118,8 +118,8 @@ class Sample:
         )
         self._tokens.append(shown)
         # OpenAI leaves out whatever stopped the text, be it a string or a token.
-        hidden = shown.special or (ending == "eos_token" and not style.stop_in_text)
-        text = self._watch("" if hidden else text)
+        hidden = ending == "eos_token" and not style.stop_in_text
+        text = self._watch_special(text) if shown.special else self._watch("" if hidden else text)
         reason = ending
         if self._stop.matched is not None and (ending is None or not style.stop_in_text):
             reason = "stop_sequence"  # TGI: the last allowed token always reports `length`
@@ -132,9 +132,15 @@ class Sample:
 
     def _watch(self, text: str) -> str:
         """Look for stop strings, except in the tokens that must come first."""
-        if len(self._tokens) <= self._prepared.request.sampling.min_new_tokens:
-            return text
-        return self._stop.feed(text)
+        return self._stop.feed(text) if self._may_stop else text
+
+    def _watch_special(self, text: str) -> str:
+        """A special token never shows, but a stop string may name it."""
+        return self._stop.feed_special(text) if self._may_stop else ""
+
+    @property
+    def _may_stop(self) -> bool:
+        return len(self._tokens) > self._prepared.request.sampling.min_new_tokens
 
     def _finish(self, reason: FinishReason) -> Completion:
         prepared, now = self._prepared, time.monotonic()

@@ -48,6 +48,7 @@ class Tokenizer:
         self.eos_token_id = None if self.eos_token is None else fast.token_to_id(self.eos_token)
         self.vocab_size = fast.get_vocab_size(with_added_tokens=True)
         self.added = {id: token.content for id, token in fast.get_added_tokens_decoder().items()}
+        self.special_texts = frozenset(self.added[id] for id in self.special_ids if self.added.get(id))
         self.longest_token = max((len(token.encode()) for token in fast.get_vocab()), default=1)
         """Bytes of the longest vocabulary entry."""
         steps = [] if fast.decoder is None else _flatten(json.loads(fast.decoder.__getstate__()))

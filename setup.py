@@ -22,6 +22,7 @@ X86_LEVELS = {
     "avx2": "-mavx2 -mfma -mf16c -mbmi2",
     "avx2_vnni": "-mavx2 -mfma -mf16c -mbmi2 -mavxvnni",
     "avx512": AVX512,
+    "avx512_bf16": f"{AVX512} -mavx512bf16",
     "avx512_amx": f"{AVX512} -mamx-tile -mamx-int8 -mamx-bf16",
 }
 ARM_LEVELS = {

@@ -21,16 +21,6 @@ static inline void written(const void* memory) { asm volatile("" : : "r"(memory)
 
 constexpr int kAmxHalves = 32;  // values of k that one tile of bfloat16 takes
 
-// Sixteen numbers to bfloat16, to nearest, ties to even; not-a-number stays one.
-static inline void store_halves(uint16_t* to, F x) {
-  const I bits = _mm512_castps_si512(x);
-  const I odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
-  const I rounded = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), odd);
-  const I none = _mm512_or_si512(bits, _mm512_set1_epi32(64 << 16));
-  const I chosen = _mm512_mask_blend_epi32(_mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q), rounded, none);
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm512_cvtepi32_epi16(_mm512_srli_epi32(chosen, 16)));
-}
-
 // The shapes of the eight tiles of this thread: 0-3 sums, 4-5 activations, 6-7 weights. depth: bytes of a row of
 // activations; rows: of activations and sums.
 class AmxTiles {

@@ -26,7 +26,7 @@ struct Work {
   alignas(64) float queries[kMaxRows][kMaxHeadDim];
   alignas(64) float scores[kMaxRows][kPiece];
   alignas(64) uint8_t codes[kMaxRows * kMaxHeadDim];  // queries in int8, interleaved
-#if defined(__AMX_BF16__)
+#if defined(TGI_HALVES)
   alignas(64) uint16_t half_queries[kMaxRows][kMaxHeadDim];
   alignas(64) uint16_t half_weights[kMaxRows][kPiece];
 #endif
@@ -52,7 +52,11 @@ void score_keys(const CacheShape& shape, Work& work, const uint8_t* panel, int k
   } else if constexpr (Type == TGI_FLOAT16) {
     multiply<F16Panel, Rows<kMaxHeadDim>>(sums, work.queries[0], panel, stride, shape.head_dim, ahead);
   } else if constexpr (Type == TGI_BFLOAT16) {
+#if defined(__AVX512BF16__)
+    multiply_halves<Rows<kMaxHeadDim / 2>>(sums, work.half_queries[0], panel, stride, shape.head_dim, ahead);
+#else
     multiply<Bf16Panel, Rows<kMaxHeadDim>>(sums, work.queries[0], panel, stride, shape.head_dim, ahead);
+#endif
   } else {
     const Tile tile{nullptr, work.codes, work.code_scales, work.code_offsets};
     multiply_groups<Int8Panel, false>(sums, tile, panel, stride, shape.padded_dim(), 1, ahead);
@@ -127,7 +131,15 @@ void weigh_panels(const CacheShape& shape, Work& work, const Reads& reads, int b
     const int count = std::min(kBlock - offset, end - key);
     const uint8_t* record = reads.value(block);
     const uint8_t* from = record + panel * stride + offset / Panel::kStep * Panel::kBytes;
-    multiply<Panel, Rows<kPiece>>(sums, &work.scores[0][key], from, stride, count, reads.after_value(block) - record);
+    const ptrdiff_t ahead = reads.after_value(block) - record;
+#if defined(__AVX512BF16__)
+    if constexpr (Type == TGI_BFLOAT16) {
+      multiply_halves<Rows<kPiece / 2>>(sums, &work.half_weights[0][key], from, stride, count, ahead);
+      key += count;
+      continue;
+    }
+#endif
+    multiply<Panel, Rows<kPiece>>(sums, &work.scores[0][key], from, stride, count, ahead);
     key += count;
   }
   for (int r = 0; r < R; r++)
@@ -139,6 +151,14 @@ template <int Type, int R>
 void weigh_piece(const CacheShape& shape, Work& work, const Reads& reads, int begin, int end) {
   constexpr int C = value_panels(R);
   const int panels = shape.padded_dim() / kLanes;
+#if defined(__AVX512BF16__)
+  if constexpr (Type == TGI_BFLOAT16) {
+    const int whole = (end + kLanes - 1) / kLanes * kLanes;  // what lies between has no weight
+    for (int r = 0; r < R; r++)
+      for (int key = begin; key < whole; key += kLanes)
+        store_halves(&work.half_weights[r][key], load(&work.scores[r][key]));
+  }
+#endif
   int panel = 0;
   for (; panel + C <= panels; panel += C) weigh_panels<Type, R, C>(shape, work, reads, begin, end, panel);
   if constexpr (C > 1)
@@ -351,7 +371,7 @@ void read_tile(const AttentionCall& call, const StepRows& rows, const AttentionI
     if (width % 2) work.queries[r][width] = 0;  // bfloat16 keys come in pairs
     work.positions[r] = (int)rows.positions[row];
     work.slopes[r] = call.slopes ? call.slopes[head] : 0;
-#if defined(__AMX_BF16__)
+#if defined(TGI_HALVES)
     if (call.shape.type == TGI_BFLOAT16)
       for (int d = 0; d < width; d += kLanes)
         store_halves(&work.half_queries[r][d], width - d < kLanes ? load_part(from + d, width - d) : load(from + d));

@@ -9,6 +9,8 @@ int tgi_abi(void) { return TGI_ABI; }
 const char* tgi_level(void) {
 #if defined(__AMX_INT8__)
   return "avx512_amx";
+#elif defined(__AVX512BF16__)
+  return "avx512_bf16";
 #elif defined(__AVX512VNNI__)
   return "avx512";
 #elif defined(__AVXVNNI__)
@@ -54,6 +56,11 @@ bool grants_amx() {
 #endif
 }
 
+bool is_amd() {
+  unsigned a, b, c, d;
+  return __get_cpuid(0, &a, &b, &c, &d) && b == 0x68747541 && d == 0x69746e65 && c == 0x444d4163;  // AuthenticAMD
+}
+
 }  // namespace
 
 const char* tgi_levels(void) {
@@ -66,7 +73,11 @@ const char* tgi_levels(void) {
   const bool avx512 = f && dq && bw && vl && vnni && saves(0xe6);
   const bool amx = avx512 && (d >> 22 & 1) && (d >> 24 & 1) && (d >> 25 & 1)  // bf16, tile, int8
                     && saves(0x60000) && grants_amx();
-  const bool avx_vnni = __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a >> 4 & 1);
+  const bool more = __get_cpuid_count(7, 1, &a, &b, &c, &d);
+  const bool avx_vnni = more && (a >> 4 & 1);
+  // Intel's processors take longer for a pair of bfloat16 than for two multiply-adds of float32.
+  const bool bf16 = avx512 && more && (a >> 5 & 1) && is_amd();
+  if (bf16) return avx_vnni ? "avx512_bf16 avx512 avx2_vnni avx2 portable" : "avx512_bf16 avx512 avx2 portable";
   if (amx) return avx_vnni ? "avx512_amx avx512 avx2_vnni avx2 portable" : "avx512_amx avx512 avx2 portable";
   if (avx512) return avx_vnni ? "avx512 avx2_vnni avx2 portable" : "avx512 avx2 portable";
   return avx_vnni ? "avx2_vnni avx2 portable" : "avx2 portable";

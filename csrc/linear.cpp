@@ -17,9 +17,9 @@ constexpr size_t kBlockBytes = size_t(512) << 10;
 // Whether activations are rounded to int8.
 bool rounded(const Linear& linear) { return linear.rounds; }
 
-// Whether activations are rounded to bfloat16, which AMX multiplies.
+// Whether activations are rounded to bfloat16.
 bool halved(const Linear& linear) {
-#if defined(__AMX_BF16__)
+#if defined(TGI_HALVES)
   return linear.format == TGI_BFLOAT16;
 #else
   (void)linear;
@@ -69,6 +69,10 @@ void sum_panels(const Linear& linear, const Tile& tile, int panel, int apart, Su
     case TGI_FLOAT32:
       return multiply<F32Panel, Interleaved<R>>(sums, tile.values, w, stride, linear.padded_in);
     case TGI_BFLOAT16:
+#if defined(__AVX512BF16__)
+      return multiply_halves<Interleaved<R>>(sums, reinterpret_cast<const uint16_t*>(tile.codes), w, stride,
+                                             linear.padded_in);
+#endif
       return multiply<Bf16Panel, Interleaved<R>>(sums, tile.values, w, stride, linear.padded_in);
     case TGI_FLOAT16:
       return multiply<F16Panel, Interleaved<R>>(sums, tile.values, w, stride, linear.padded_in);
@@ -135,6 +139,27 @@ void pack_quantised(const Linear& linear, const float* x, const Tile& tile, int 
                    const_cast<int32_t*>(tile.offsets) + at);
   }
 }
+
+#if defined(TGI_HALVES)
+// Rounds row `row` of a tile of `height` rows to bfloat16: row by row for AMX, else interleaved in pairs.
+void pack_halves(const Linear& linear, const float* x, const Tile& tile, int height, int row) {
+  auto* tile_halves = reinterpret_cast<uint16_t*>(const_cast<uint8_t*>(tile.codes));
+  const bool plain = row_by_row(linear, height) || height == 1;
+  for (int k = 0; k < linear.padded_in; k += kLanes) {
+    const int left = linear.in - k;
+    const F values = left >= kLanes ? load(x + k) : left > 0 ? load_part(x + k, left) : zero();
+    const int count = linear.padded_in - k < kLanes ? linear.padded_in - k : kLanes;
+    alignas(32) uint16_t halves[kLanes];
+    store_halves(halves, values);
+    if (plain) {
+      memcpy(tile_halves + size_t(row) * linear.padded_in + k, halves, 2 * count);
+      continue;
+    }
+    uint16_t* to = tile_halves + (size_t(k / 2) * height + row) * 2;
+    for (int i = 0; i < count; i += 2) memcpy(to + size_t(i) * height, halves + i, 4);
+  }
+}
+#endif
 
 #if defined(__AMX_INT8__)
 template <int M, int N>
@@ -232,14 +257,9 @@ void pack_activations(const Linear& linear, const float* x, size_t stride, int r
       pack_quantised(linear, from, tile, height, row - first);
       continue;
     }
-#if defined(__AMX_BF16__)
+#if defined(TGI_HALVES)
     if (halved(linear)) {
-      auto* halves = reinterpret_cast<uint16_t*>(const_cast<uint8_t*>(tile.codes)) +
-                     size_t(row - first) * linear.padded_in;
-      for (int k = 0; k < linear.padded_in; k += kLanes) {
-        const int left = linear.in - k;
-        store_halves(halves + k, left >= kLanes ? load(from + k) : left > 0 ? load_part(from + k, left) : zero());
-      }
+      pack_halves(linear, from, tile, height, row - first);
       continue;
     }
 #endif

@@ -110,6 +110,25 @@ static inline void multiply(Sums<R, C>& result, const float* a, const uint8_t* w
   result = sums;
 }
 
+#if defined(__AVX512BF16__)
+// The same for bfloat16 panels and activations, in pairs: At::of(k / 2, r) counts pairs.
+template <class At, int R, int C>
+static inline void multiply_halves(Sums<R, C>& result, const uint16_t* a, const uint8_t* w, size_t stride, int count,
+                                   ptrdiff_t ahead = kPrefetchBytes) {
+  Sums<R, C> sums = result;
+  for (int pair = 0; 2 * pair < count; pair++, w += Bf16Panel::kBytes) {
+    for (int c = 0; c < C; c++) prefetch(w + c * stride + ahead);
+#pragma GCC unroll 8
+    for (int c = 0; c < C; c++) {
+      const Bytes weights = load_bytes(w + c * stride);
+#pragma GCC unroll 16
+      for (int r = 0; r < R; r++) sums.at[r][c] = dot2(sums.at[r][c], weights, a + 2 * At::of(pair, r));
+    }
+  }
+  result = sums;
+}
+#endif
+
 // Quantised weights come in groups along K. A group is a header of 16 lanes, scale and zero point in one
 // word each (the upper 24 bits of a float32, the lower 8 an unsigned zero point), then the codes.
 constexpr size_t kHeaderBytes = 64;

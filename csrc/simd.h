@@ -26,6 +26,12 @@
 #include "simd_portable.h"
 #endif
 
+// Where one operation multiplies pairs of bfloat16, activations of bfloat16 layers and what attention multiplies with a
+// bfloat16 cache are rounded to it: in tiles of AMX, or by dot2.
+#if defined(__AMX_BF16__) || defined(__AVX512BF16__)
+#define TGI_HALVES 1
+#endif
+
 namespace tgi {
 
 constexpr int kLanes = 16;

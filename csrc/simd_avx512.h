@@ -70,4 +70,22 @@ static inline void store_s8(void* p, F x) {  // x in [-128, 127]
   _mm_storeu_si128((__m128i*)p, _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(x)));
 }
 
+// Sixteen numbers to bfloat16, to nearest, ties to even; not-a-number stays one.
+static inline void store_halves(uint16_t* to, F x) {
+  const I bits = _mm512_castps_si512(x);
+  const I odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+  const I rounded = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), odd);
+  const I none = _mm512_or_si512(bits, _mm512_set1_epi32(64 << 16));
+  const I chosen = _mm512_mask_blend_epi32(_mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q), rounded, none);
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm512_cvtepi32_epi16(_mm512_srli_epi32(chosen, 16)));
+}
+
+#if defined(__AVX512BF16__)
+// sum += two bfloat16 of each lane times a pair of activations, which is broadcast from memory
+static inline F dot2(F sum, Bytes w, const uint16_t* pair) {
+  asm("vdpbf16ps %2%{1to16%}, %1, %0" : "+v"(sum) : "v"(w), "m"(*reinterpret_cast<const int32_t*>(pair)));
+  return sum;
+}
+#endif
+
 }  // namespace tgi

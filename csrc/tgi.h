@@ -17,7 +17,8 @@ typedef struct tgi_linear tgi_linear;
 enum { TGI_FLOAT32, TGI_BFLOAT16, TGI_FLOAT16, TGI_INT8, TGI_INT4 };
 
 TGI_API int tgi_abi(void);
-// Name of the instruction-set level this library was compiled for: portable; avx2, avx2_vnni, avx512, avx512_amx;
+// Name of the instruction-set level this library was compiled for: portable; avx2, avx2_vnni, avx512, avx512_bf16,
+// avx512_amx;
 // neon, neon_dotprod, neon_i8mm.
 TGI_API const char* tgi_level(void);
 // The levels this processor can run by the same names, best first, separated by spaces.

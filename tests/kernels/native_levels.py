@@ -7,6 +7,10 @@ import pytest
 from tgi.kernels.native.library import Library, NativeUnavailable, levels_here, load
 
 
+ROUNDING_LEVELS = ("avx512_bf16", "avx512_amx")
+"""Levels that multiply pairs of bfloat16, and so round activations of bfloat16 layers to it."""
+
+
 def libraries() -> list:
     """One pytest parameter for each level; levels that cannot run here are skipped with the reason."""
     return [pytest.param(level, id=level) for level in levels_here()]

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 
-from tests.kernels.native_levels import libraries, open_level
+from tests.kernels.native_levels import ROUNDING_LEVELS, libraries, open_level
 from tests.models.driver import make_paging
 from tgi.kernels.native import cache as native
 from tgi.kernels.native.library import Library, Pool
@@ -85,9 +85,9 @@ def holds_int8(scene: Scene) -> bool:
     return scene.cache.shape.dtype == torch.int8
 
 
-def in_tiles(scene: Scene) -> bool:
-    """Whether AMX computes it, which rounds queries and weights to bfloat16."""
-    return scene.pool.library.level == "avx512_amx" and scene.cache.shape.dtype == torch.bfloat16
+def rounds_halves(scene: Scene) -> bool:
+    """Whether pairs of bfloat16 are multiplied, for which queries and weights are rounded."""
+    return scene.pool.library.level in ROUNDING_LEVELS and scene.cache.shape.dtype == torch.bfloat16
 
 
 def round_weights(scores: torch.Tensor, first: int) -> torch.Tensor:
@@ -104,8 +104,8 @@ def round_weights(scores: torch.Tensor, first: int) -> torch.Tensor:
 
 def naive(scene: Scene, window: int | None = None, soft_cap: float | None = None, alibi_slopes=None) -> torch.Tensor:
     tokens, heads, dim = scene.queries.shape
-    tiles = in_tiles(scene)
-    queries = rounded(scene.queries, scene.cache.shape.dtype if tiles or holds_int8(scene) else torch.float32)
+    halves = rounds_halves(scene)
+    queries = rounded(scene.queries, scene.cache.shape.dtype if halves or holds_int8(scene) else torch.float32)
     out = torch.empty((tokens, heads, dim), dtype=torch.float64)
     row = 0
     for sequence, (count, context) in enumerate(zip(scene.paging.query_lens, scene.paging.context_lens, strict=True)):
@@ -120,7 +120,7 @@ def naive(scene: Scene, window: int | None = None, soft_cap: float | None = None
             if alibi_slopes is not None:
                 scores = scores + alibi_slopes[:, None] * (torch.arange(first, position + 1) - position)
             scores -= scores.amax(-1, keepdim=True)
-            weights = (round_weights(scores, first) if tiles else scores.exp()) / scores.exp().sum(-1, keepdim=True)
+            weights = (round_weights(scores, first) if halves else scores.exp()) / scores.exp().sum(-1, keepdim=True)
             out[row] = torch.einsum("hk,khd->hd", weights, values[first : position + 1])
             row += 1
     return out.flatten(1)
@@ -129,7 +129,7 @@ def naive(scene: Scene, window: int | None = None, soft_cap: float | None = None
 def check(scene: Scene, found: torch.Tensor, wanted: torch.Tensor) -> None:
     error = (found.double() - wanted).abs().max() / wanted.abs().max()
     # A weight that lies between two numbers of bfloat16 may go either way.
-    assert error < (5e-4 if in_tiles(scene) else TOLERANCE)
+    assert error < (5e-4 if rounds_halves(scene) else TOLERANCE)
 
 
 MIXED = [(1, 1), (1, 31), (1, 33), (1, 300), (5, 5), (7, 40), (33, 290), (1, 256), (1, 513), (2, 258), (40, 40)]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.kernels.native_levels import libraries, open_level
+from tests.kernels.native_levels import ROUNDING_LEVELS, libraries, open_level
 from tgi.kernels.native.library import Arena, Library, Pool
 from tgi.kernels.native.linear import FORMATS, PackedLinear, group_for
 
@@ -48,8 +48,8 @@ def expected(layer: PackedLinear, x: torch.Tensor) -> torch.Tensor:
     weight = layer.rows(torch.arange(layer.out_features)).double()
     if layer.format in ("int8", "int4") and layer.activations == "int8":
         exact = quantise_activations(x, layer.group)
-    elif layer.format == "bfloat16" and layer.pool.library.level == "avx512_amx":
-        exact = x.bfloat16().double()  # both factors of a bfloat16 tile are
+    elif layer.format == "bfloat16" and layer.pool.library.level in ROUNDING_LEVELS:
+        exact = x.bfloat16().double()  # both factors are
     else:
         exact = x.double()
     return exact @ weight.T

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ABI = 5
-LEVELS = ("portable", "avx2", "avx2_vnni", "avx512", "avx512_amx", "neon", "neon_dotprod", "neon_i8mm")
+LEVELS = ("portable", "avx2", "avx2_vnni", "avx512", "avx512_bf16", "avx512_amx", "neon", "neon_dotprod", "neon_i8mm")
 """Of each kind of processor from the least to the most demanding."""
 
 _POINTER, _INT, _LONG, _SIZE = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64, ctypes.c_size_t

@@ -12,7 +12,6 @@
 namespace tgi {
 
 constexpr int kPiece = 256;
-constexpr int kMaxHeadDim = 256;
 
 // The rows of a step (or a slice of one), and where their sequences lie in the cache.
 struct StepRows {

@@ -8,16 +8,19 @@
 namespace tgi {
 namespace {
 
-// Rounds one head's numbers to int8; returns their scale.
-float quantise(const float* x, int count, int8_t* codes) {
-  float peak = 0, taint = 0;
-  for (int i = 0; i < count; i++) {
-    peak = fabsf(x[i]) > peak ? fabsf(x[i]) : peak;
-    taint += x[i] * 0.0f;
+// Rounds one head's numbers to int8 and fills up to a multiple of 16 with zeros; returns their scale.
+float quantise(const float* x, int count, uint8_t* codes) {
+  const auto part = [&](int i) { return count - i < kLanes ? load_part(x + i, count - i) : load(x + i); };
+  F top = zero(), taint = zero();
+  for (int i = 0; i < count; i += kLanes) {
+    top = max(abs(part(i)), top);
+    taint = fma(part(i), zero(), taint);  // not a number if any is none or infinite: the key must show it
   }
-  const float inverse = peak > 0 ? 127.0f / peak : 0.0f;
-  for (int i = 0; i < count; i++) codes[i] = (int8_t)fminf(fmaxf(nearbyintf(x[i] * inverse), -127.0f), 127.0f);
-  return peak / 127.0f + taint;
+  const float peak = largest(top);
+  const F inverse = set(peak > 0 ? 127.0f / peak : 0.0f);
+  for (int i = 0; i < count; i += kLanes)
+    store_s8(codes + i, min(max(round(mul(part(i), inverse)), set(-127.0f)), set(127.0f)));
+  return peak / 127.0f + sum(taint);
 }
 
 void store_key(const CacheShape& shape, uint8_t* record, int offset, const float* x) {
@@ -26,20 +29,25 @@ void store_key(const CacheShape& shape, uint8_t* record, int offset, const float
   if (shape.type == TGI_FLOAT32) {
     for (int k = 0; k < shape.head_dim; k++) reinterpret_cast<float*>(panel)[k * kLanes + lane] = x[k];
   } else if (shape.type == TGI_BFLOAT16) {
-    auto* halves = reinterpret_cast<uint16_t*>(panel);
-    for (int k = 0; k < shape.head_dim; k++) halves[(k / 2 * kLanes + lane) * 2 + k % 2] = float_to_bfloat16(x[k]);
+    uint16_t halves[kMaxHeadDim + 1];
+    for (int k = 0; k < shape.head_dim; k++) halves[k] = float_to_bfloat16(x[k]);
+    halves[shape.head_dim] = 0;  // the other one of an odd number
+    for (int k = 0; k < shape.head_dim; k += 2) memcpy(panel + (k / 2 * kLanes + lane) * 4, halves + k, 4);
   } else if (shape.type == TGI_FLOAT16) {
     for (int k = 0; k < shape.head_dim; k++)
       reinterpret_cast<uint16_t*>(panel)[k * kLanes + lane] = float_to_float16(x[k]);
   } else {
-    int8_t codes[256];
+    uint8_t codes[kMaxHeadDim];
     const float scale = quantise(x, shape.head_dim, codes);
     uint32_t word;
     memcpy(&word, &scale, 4);
     word = (word & 0xffffff00u) | Int8Panel::kZero;
     memcpy(panel + 4 * lane, &word, 4);
-    for (int k = 0; k < shape.head_dim; k++)
-      panel[kHeaderBytes + k / 4 * 64 + 4 * lane + k % 4] = (uint8_t)(codes[k] + Int8Panel::kZero);
+    for (int k = 0; k < shape.head_dim; k += 4) {
+      memcpy(&word, codes + k, 4);
+      word ^= 0x80808080u;  // adds 128 to each
+      memcpy(panel + kHeaderBytes + k / 4 * 64 + 4 * lane, &word, 4);
+    }
   }
 }
 
@@ -59,10 +67,10 @@ void store_value(const CacheShape& shape, uint8_t* record, int offset, const flo
     for (int d = 0; d < shape.head_dim; d++)
       reinterpret_cast<uint16_t*>(record + d / kLanes * stride)[offset * kLanes + d % kLanes] = float_to_float16(x[d]);
   } else {
-    int8_t codes[256];
+    uint8_t codes[kMaxHeadDim];
     const float scale = quantise(x, shape.head_dim, codes);
-    for (int d = 0; d < shape.head_dim; d++)
-      record[d / kLanes * stride + offset * kLanes + d % kLanes] = (uint8_t)codes[d];
+    for (int d = 0; d < shape.head_dim; d += kLanes)
+      memcpy(record + d / kLanes * stride + offset * kLanes, codes + d, kLanes);
     memcpy(record + shape.padded_dim() / kLanes * stride + 4 * offset, &scale, 4);
   }
 }

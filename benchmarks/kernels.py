@@ -66,11 +66,12 @@ def linears(
     weight = torch.randn((height, width))
     for format in formats:
         arena = Arena(pool.library)
+        stored = weight.half() if format == "float16" else weight
         layers = [PackedLinear(pool, arena, format, width, height)]
-        layers[0].pack(weight)
+        layers[0].pack(stored)
         while sum(layer.bytes for layer in layers) < mib << 20:
             layers.append(PackedLinear(pool, arena, format, width, height))
-            layers[-1].pack(weight)
+            layers[-1].pack(stored)
         cells = []
         for count in rows:
             x, out = torch.randn((count, width)), torch.empty((count, height))

@@ -52,7 +52,7 @@ def command(peer: str, home: Home, model: Path, width: str, port: int, threads: 
         return [str(home.python(peer)), "-m", "vllm.entrypoints.openai.api_server", *flags.split(), *where]
     assert peer == OURS
     flags = f"serve --dtype bfloat16 --kv-cache-memory 512MiB --threads {threads} --hostname 127.0.0.1 --port {port}"
-    quantize = [] if width == "bf16" else ["--quantize", width]
+    quantize = [] if width == "bf16" else ["--quantize", width, "--kv-cache-dtype", "int8"]
     return [sys.executable, "-m", "tgi", *flags.split(), "--model-id", str(model), *quantize]
 
 

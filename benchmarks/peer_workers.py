@@ -52,6 +52,7 @@ def ours(model: str, width: str, threads: int) -> tuple[str, Generate]:
         model_path=model,
         dtype="bfloat16",
         quantize=None if width == "bf16" else width,
+        kv_cache_dtype=None if width == "bf16" else "int8",
         threads=threads,
         max_total_tokens=LONGEST,
         prefix_caching=False,

@@ -182,7 +182,7 @@ def test_missing_peers_come_with_the_command_that_installs_them(tmp_path: Path) 
 
 def test_servers_are_asked_for_the_same_width(tmp_path: Path) -> None:
     ours = command(OURS, Home(tmp_path), Path("model"), "int4", 1, 2)
-    assert ours[ours.index("--quantize") + 1] == "int4"
+    assert ours[ours.index("--quantize") + 1] == "int4" and ours[ours.index("--kv-cache-dtype") + 1] == "int8"
     assert "--quantize" not in command(OURS, Home(tmp_path), Path("model"), "bf16", 1, 2)
 
 

@@ -6,7 +6,6 @@ import pytest
 
 from tgi.kernels.native.library import Library, NativeUnavailable, levels_here, load
 
-
 ROUNDING_LEVELS = ("avx512_bf16", "avx512_amx")
 """Levels that multiply pairs of bfloat16, and so round activations of bfloat16 layers to it."""
 

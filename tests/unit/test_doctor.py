@@ -124,7 +124,14 @@ def test_a_failing_child_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_levels_of_every_kind_of_processor() -> None:
-    assert set(library.levels_here("x86_64")) == {"portable", "avx2", "avx2_vnni", "avx512", "avx512_bf16", "avx512_amx"}
+    assert set(library.levels_here("x86_64")) == {
+        "portable",
+        "avx2",
+        "avx2_vnni",
+        "avx512",
+        "avx512_bf16",
+        "avx512_amx",
+    }
     assert library.levels_here("riscv64") == ["portable"]
 
 

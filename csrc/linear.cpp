@@ -126,13 +126,13 @@ bool row_by_row(const Linear& linear, int tile_height) {
 #endif
 }
 
-// Quantises row `row` of a tile of `height` rows.
-void pack_quantised(const Linear& linear, const float* x, const Tile& tile, int height, int row) {
+// Quantises groups [begin, end) of row `row` of a tile of `height` rows.
+void pack_quantised(const Linear& linear, const float* x, const Tile& tile, int height, int row, int begin, int end) {
   const int zero_point = linear.zero_points ? 1 : linear.format == TGI_INT8 ? Int8Panel::kZero : Int4Panel::kZero;
   const bool plain = row_by_row(linear, height);
   const size_t word_stride = plain ? 4 : 4 * height;
   uint8_t* codes = const_cast<uint8_t*>(tile.codes) + (plain ? size_t(row) * linear.padded_in : 4 * row);
-  for (int g = 0; g < linear.groups; g++) {
+  for (int g = begin; g < end; g++) {
     const int first = g * linear.group, left = linear.in - first, at = g * height + row;
     quantise_group(x + first, left < linear.group ? left : linear.group, linear.group, zero_point,
                    codes + first / 4 * word_stride, word_stride, const_cast<float*>(tile.scales) + at,
@@ -141,14 +141,15 @@ void pack_quantised(const Linear& linear, const float* x, const Tile& tile, int 
 }
 
 #if defined(TGI_HALVES)
-// Rounds row `row` of a tile of `height` rows to bfloat16: row by row for AMX, else interleaved in pairs.
-void pack_halves(const Linear& linear, const float* x, const Tile& tile, int height, int row) {
+// Rounds columns [begin, end) of row `row` of a tile of `height` rows to bfloat16: row by row for AMX, else interleaved
+// in pairs.
+void pack_halves(const Linear& linear, const float* x, const Tile& tile, int height, int row, int begin, int end) {
   auto* tile_halves = reinterpret_cast<uint16_t*>(const_cast<uint8_t*>(tile.codes));
   const bool plain = row_by_row(linear, height) || height == 1;
-  for (int k = 0; k < linear.padded_in; k += kLanes) {
+  for (int k = begin; k < end; k += kLanes) {
     const int left = linear.in - k;
     const F values = left >= kLanes ? load(x + k) : left > 0 ? load_part(x + k, left) : zero();
-    const int count = linear.padded_in - k < kLanes ? linear.padded_in - k : kLanes;
+    const int count = end - k < kLanes ? end - k : kLanes;
     alignas(32) uint16_t halves[kLanes];
     store_halves(halves, values);
     if (plain) {
@@ -160,6 +161,18 @@ void pack_halves(const Linear& linear, const float* x, const Tile& tile, int hei
   }
 }
 #endif
+
+// Copies columns [begin, end) of row `row` of a tile of `height` rows.
+void pack_floats(const Linear& linear, const float* x, const Tile& tile, int height, int row, int begin, int end) {
+  float* to = const_cast<float*>(tile.values) + row;
+  const int known = linear.in < end ? linear.in : end;
+  if (height == 1) {
+    if (known > begin) memcpy(to + begin, x + begin, 4 * size_t(known - begin));
+  } else {
+    for (int k = begin; k < known; k++) to[size_t(k) * height] = x[k];
+  }
+  for (int k = begin > known ? begin : known; k < end; k++) to[size_t(k) * height] = 0;
+}
 
 #if defined(__AMX_INT8__)
 template <int M, int N>
@@ -247,29 +260,22 @@ Packed packed_in(const Linear& linear, int rows, void* memory) {
   return {nullptr, begin, reinterpret_cast<float*>(begin + codes), reinterpret_cast<int32_t*>(begin + codes + scales)};
 }
 
-void pack_activations(const Linear& linear, const float* x, size_t stride, int rows, int begin, int end,
+int pack_units(const Linear& linear) {
+  return rounded(linear) ? linear.groups : (linear.padded_in + kLanes - 1) / kLanes;
+}
+
+void pack_activations(const Linear& linear, const float* x, size_t stride, int rows, const Share& share,
                       const Packed& packed) {
-  for (int row = begin; row < end; row++) {
+  const int begin = share.first * kLanes, end = std::min(share.last * kLanes, linear.padded_in);
+  for (int row = share.begin; row < share.end; row++) {
     const int first = row / kMaxRows * kMaxRows, height = tile_rows(rows, first);
     const Tile tile = tile_at(linear, packed, first);
     const float* from = x + row * stride;
-    if (rounded(linear)) {
-      pack_quantised(linear, from, tile, height, row - first);
-      continue;
-    }
+    if (rounded(linear)) pack_quantised(linear, from, tile, height, row - first, share.first, share.last);
 #if defined(TGI_HALVES)
-    if (halved(linear)) {
-      pack_halves(linear, from, tile, height, row - first);
-      continue;
-    }
+    else if (halved(linear)) pack_halves(linear, from, tile, height, row - first, begin, end);
 #endif
-    float* to = const_cast<float*>(tile.values) + (row - first);
-    if (height == 1) {
-      memcpy(to, from, 4 * size_t(linear.in));
-    } else {
-      for (int k = 0; k < linear.in; k++) to[size_t(k) * height] = from[k];
-    }
-    for (int k = linear.in; k < linear.padded_in; k++) to[size_t(k) * height] = 0;
+    else pack_floats(linear, from, tile, height, row - first, begin, end);
   }
 }
 

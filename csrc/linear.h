@@ -40,8 +40,17 @@ Packed packed_in(const Linear& linear, int rows, void* memory);
 void quantise_group(const float* x, int count, int group, int zero_point, uint8_t* codes, size_t word_stride,
                     float* scale, int32_t* offset);
 
-// Packs rows [begin, end) of x [rows][stride]: interleaved by tiles, and rounded by row and group where `rounds` says so.
-void pack_activations(const Linear& linear, const float* x, size_t stride, int rows, int begin, int end,
+// The part of some activations that one member packs: rows [begin, end), units [first, last) of their columns.
+struct Share {
+  int begin, end;
+  int first, last;
+};
+
+// Units by which columns are divided: groups where activations are rounded to int8, else 16 columns.
+int pack_units(const Linear& linear);
+
+// Packs a share of x [rows][stride]: interleaved by tiles, and rounded by row and group where `rounds` says so.
+void pack_activations(const Linear& linear, const float* x, size_t stride, int rows, const Share& share,
                       const Packed& packed);
 
 // y [rows][stride] for the output columns of panels [begin, end): the sum, plus bias, plus y itself if `accumulate`.

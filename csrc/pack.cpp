@@ -294,7 +294,9 @@ void tgi_linear_run(tgi_pool* pool, const tgi_linear* linear, const float* x, in
   void* aligned = reinterpret_cast<void*>((reinterpret_cast<size_t>(memory.data()) + 63) / 64 * 64);
   const Packed packed = packed_in(*linear, rows, aligned);
   auto work = [&](const Member& member) {
-    pack_activations(*linear, x, linear->in, rows, (int)member.begin(rows), (int)member.end(rows), packed);
+    const int units = pack_units(*linear);
+    const Share share{0, rows, (int)member.begin(units), (int)member.end(units)};
+    pack_activations(*linear, x, linear->in, rows, share, packed);
     member.barrier();
     multiply_panels(*linear, packed, rows, (int)member.begin(linear->panels), (int)member.end(linear->panels), y,
                     linear->out, accumulate != 0);

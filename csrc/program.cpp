@@ -83,13 +83,21 @@ void Program::walk(const tgi_step& step, const Slice& slice, const Member& membe
   bool shared = false;  // something was written since the last barrier that is not split by rows
   if (timed_ && member.index == 0) last_ = std::chrono::steady_clock::now();
   for (const tgi_op& op : ops_) {
-    if (op.code == TGI_ATTENTION || shared) wait(member, op.code);
+    if (op.code == TGI_ATTENTION || shared || (op.code == TGI_LINEAR && packs_columns(slice, member)))
+      wait(member, op.code);
     shared = !row_wise(op);
     if (op.code == TGI_LINEAR) run_linear(op, slice, member);
     else if (op.code == TGI_ATTENTION) run_attention(op, step, slice, member);
     else run_rows(op, step, slice, begin, end);
     book(op.code, member);
   }
+}
+
+// Whether members divide the activations of a linear layer by columns, for which all rows must be there. Rows of one tile
+// lie interleaved: members that write rows of the same tile take each cache line from each other again and again. Where
+// there are many tiles that is rare, and a member's own rows are nearer.
+bool Program::packs_columns(const Slice& slice, const Member& member) {
+  return slice.rows > 1 && slice.rows < kMaxRows * member.count && member.count > 1;
 }
 
 void Program::book(int entry, const Member& member) {
@@ -114,8 +122,11 @@ void Program::profile(double* seconds) {
 void Program::run_linear(const tgi_op& op, const Slice& slice, const Member& member) {
   const Linear& linear = *static_cast<const Linear*>(op.weight);
   const Packed packed = packed_in(linear, slice.rows, packed_);
-  pack_activations(linear, buffers_[op.input], widths_[op.input], slice.rows, (int)member.begin(slice.rows),
-                   (int)member.end(slice.rows), packed);
+  const int units = pack_units(linear);
+  const Share rows{(int)member.begin(slice.rows), (int)member.end(slice.rows), 0, units};
+  const Share columns{0, slice.rows, (int)member.begin(units), (int)member.end(units)};
+  pack_activations(linear, buffers_[op.input], widths_[op.input], slice.rows,
+                   packs_columns(slice, member) ? columns : rows, packed);
   wait(member, TGI_LINEAR);
   multiply_panels(linear, packed, slice.rows, (int)member.begin(linear.panels), (int)member.end(linear.panels),
                   buffers_[op.output], widths_[op.output], op.a != 0);

@@ -38,6 +38,7 @@ class Program {
   void plan(const tgi_step& step, int begin, int rows, Slice& slice);
   // Books the time since the last call.
   void book(int entry, const Member& member);
+  static bool packs_columns(const Slice& slice, const Member& member);
   void wait(const Member& member, int code);
   void walk(const tgi_step& step, const Slice& slice, const Member& member);
   void run_rows(const tgi_op& op, const tgi_step& step, const Slice& slice, int begin, int end);

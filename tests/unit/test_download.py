@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -16,6 +17,7 @@ from tests.fake_hub import SHA, FakeHub, Repo
 from tgi.errors import DownloadError
 from tgi.launcher import download as module
 from tgi.launcher.download import Hub, download, download_config
+from tgi.launcher.unfinished import fetch_blob
 
 CONFIG = b'{"model_type": "llama"}'
 FILES = {
@@ -156,6 +158,14 @@ def test_what_an_earlier_run_left_is_checked(hub: FakeHub, tmp_path: Path, left:
     unfinished(tmp_path).write_bytes(left)
     model = download("org/name", None, settings(hub, tmp_path))
     assert (Path(model.path) / "model.safetensors").read_bytes() == FILES["model.safetensors"]
+
+
+def test_an_etag_names_no_file_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    facts = SimpleNamespace(etag="../../../elsewhere", size=3, location="http://127.0.0.1:1/f", xet_file_data=None)
+    monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", lambda *_, **__: facts)
+    monkeypatch.setattr("huggingface_hub.file_download.http_get", lambda *_, **__: pytest.fail("fetched"))
+    fetch_blob("org/m", "f", None, cache_dir=str(tmp_path / "cache"), token=None, endpoint="http://127.0.0.1:1")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_warnings_of_the_library_are_log_lines(hub: FakeHub, tmp_path: Path) -> None:

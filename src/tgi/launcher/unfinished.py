@@ -17,6 +17,8 @@ from urllib.parse import urlsplit
 
 logger = logging.getLogger(__name__)
 
+_NAME = re.compile(r"[0-9A-Za-z_-]+")
+"""An etag becomes the name of a file: none that leaves the directory."""
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -34,7 +36,7 @@ def fetch_blob(
     url = hf_hub_url(model_id, name, revision=revision, endpoint=endpoint)
     facts = get_hf_file_metadata(url, token=token, endpoint=endpoint)
     by_xet = facts.xet_file_data is not None and not constants.HF_HUB_DISABLE_XET and find_spec("hf_xet") is not None
-    if by_xet or not facts.etag or not facts.size:
+    if by_xet or not facts.size or not _NAME.fullmatch(facts.etag or ""):
         return
     cache, folder = Path(cache_dir or constants.HF_HUB_CACHE), repo_folder_name(repo_id=model_id, repo_type="model")
     blob, lock = cache / folder / "blobs" / facts.etag, cache / ".locks" / folder / f"{facts.etag}.lock"

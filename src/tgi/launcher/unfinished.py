@@ -36,10 +36,11 @@ def fetch_blob(
     url = hf_hub_url(model_id, name, revision=revision, endpoint=endpoint)
     facts = get_hf_file_metadata(url, token=token, endpoint=endpoint)
     by_xet = facts.xet_file_data is not None and not constants.HF_HUB_DISABLE_XET and find_spec("hf_xet") is not None
-    if by_xet or not facts.size or not _NAME.fullmatch(facts.etag or ""):
+    etag = facts.etag or ""
+    if by_xet or not facts.size or not _NAME.fullmatch(etag):
         return
     cache, folder = Path(cache_dir or constants.HF_HUB_CACHE), repo_folder_name(repo_id=model_id, repo_type="model")
-    blob, lock = cache / folder / "blobs" / facts.etag, cache / ".locks" / folder / f"{facts.etag}.lock"
+    blob, lock = cache / folder / "blobs" / etag, cache / ".locks" / folder / f"{etag}.lock"
     for path in (blob, lock):
         path.parent.mkdir(parents=True, exist_ok=True)
     headers = build_hf_headers(token=token, library_name="text-generation-inference")
@@ -48,7 +49,7 @@ def fetch_blob(
     with WeakFileLock(lock):
         if blob.exists():
             return
-        partial = blob.with_name(f"{facts.etag}.unfinished")
+        partial = blob.with_name(f"{etag}.unfinished")
         known = _usable(partial, facts.size)
         if known:
             logger.info("Going on with %s after %d of %d bytes", name, known, facts.size)
@@ -61,7 +62,7 @@ def fetch_blob(
                 expected_size=facts.size,
                 displayed_filename=name,
             )
-        if known and not _is_whole(partial, facts.etag):
+        if known and not _is_whole(partial, etag):
             partial.unlink()
             raise ConnectionError(f"{name} came with other content than its checksum says")
         partial.replace(blob)

@@ -1,26 +1,19 @@
 #include "cache.h"
 
-#include <math.h>
 #include <string.h>
 
 #include "convert.h"
+#include "linear.h"
 
 namespace tgi {
 namespace {
 
 // Rounds one head's numbers to int8 and fills up to a multiple of 16 with zeros; returns their scale.
-float quantise(const float* x, int count, uint8_t* codes) {
-  const auto part = [&](int i) { return count - i < kLanes ? load_part(x + i, count - i) : load(x + i); };
-  F top = zero(), taint = zero();
-  for (int i = 0; i < count; i += kLanes) {
-    top = max(abs(part(i)), top);
-    taint = fma(part(i), zero(), taint);  // not a number if any is none or infinite: the key must show it
-  }
-  const float peak = largest(top);
-  const F inverse = set(peak > 0 ? 127.0f / peak : 0.0f);
-  for (int i = 0; i < count; i += kLanes)
-    store_s8(codes + i, min(max(round(mul(part(i), inverse)), set(-127.0f)), set(127.0f)));
-  return peak / 127.0f + sum(taint);
+float quantise(const CacheShape& shape, const float* x, uint8_t* codes) {
+  float scale;
+  int32_t unused;  // the sum of the codes is needed of queries only
+  quantise_group(x, shape.head_dim, shape.padded_dim(), 0, codes, 4, &scale, &unused);
+  return scale;
 }
 
 void store_key(const CacheShape& shape, uint8_t* record, int offset, const float* x) {
@@ -38,7 +31,7 @@ void store_key(const CacheShape& shape, uint8_t* record, int offset, const float
       reinterpret_cast<uint16_t*>(panel)[k * kLanes + lane] = float_to_float16(x[k]);
   } else {
     uint8_t codes[kMaxHeadDim];
-    const float scale = quantise(x, shape.head_dim, codes);
+    const float scale = quantise(shape, x, codes);
     uint32_t word;
     memcpy(&word, &scale, 4);
     word = (word & 0xffffff00u) | Int8Panel::kZero;
@@ -68,7 +61,7 @@ void store_value(const CacheShape& shape, uint8_t* record, int offset, const flo
       reinterpret_cast<uint16_t*>(record + d / kLanes * stride)[offset * kLanes + d % kLanes] = float_to_float16(x[d]);
   } else {
     uint8_t codes[kMaxHeadDim];
-    const float scale = quantise(x, shape.head_dim, codes);
+    const float scale = quantise(shape, x, codes);
     for (int d = 0; d < shape.head_dim; d += kLanes)
       memcpy(record + d / kLanes * stride + offset * kLanes, codes + d, kLanes);
     memcpy(record + shape.padded_dim() / kLanes * stride + 4 * offset, &scale, 4);

@@ -14,9 +14,6 @@ namespace {
 // Row blocks of this many bytes of activations stay in the second-level cache while the weights pass by.
 constexpr size_t kBlockBytes = size_t(512) << 10;
 
-// Whether activations are rounded to int8.
-bool rounded(const Linear& linear) { return linear.rounds; }
-
 // Whether activations are rounded to bfloat16.
 bool halved(const Linear& linear) {
 #if defined(TGI_HALVES)
@@ -29,7 +26,7 @@ bool halved(const Linear& linear) {
 
 // Of one row of packed activations, without scales.
 size_t row_bytes(const Linear& linear) {
-  return size_t(linear.padded_in) * (rounded(linear) ? 1 : halved(linear) ? 2 : 4);
+  return size_t(linear.padded_in) * (linear.rounds ? 1 : halved(linear) ? 2 : 4);
 }
 
 int tile_rows(int rows, int first) { return rows - first < kMaxRows ? rows - first : kMaxRows; }
@@ -119,7 +116,7 @@ RunTile tile_for(int rows) { return choose_tile(rows, std::make_integer_sequence
 bool row_by_row(const Linear& linear, int tile_height) {
 #if defined(__AMX_INT8__)
   if (halved(linear)) return true;
-  return rounded(linear) && tile_height >= kAmxRows && (linear.format == TGI_INT8 || linear.group <= kAmxGroup);
+  return linear.rounds && tile_height >= kAmxRows && (linear.format == TGI_INT8 || linear.group <= kAmxGroup);
 #else
   (void)linear, (void)tile_height;
   return false;
@@ -254,14 +251,14 @@ size_t packed_bytes(const Linear& linear, int rows) {
 
 Packed packed_in(const Linear& linear, int rows, void* memory) {
   auto* begin = static_cast<uint8_t*>(memory);
-  if (!rounded(linear) && !halved(linear)) return {reinterpret_cast<float*>(begin), nullptr, nullptr, nullptr};
+  if (!linear.rounds && !halved(linear)) return {reinterpret_cast<float*>(begin), nullptr, nullptr, nullptr};
   const size_t codes = (row_bytes(linear) * rows + 63) / 64 * 64;
   const size_t scales = (4 * size_t(linear.groups) * rows + 63) / 64 * 64;
   return {nullptr, begin, reinterpret_cast<float*>(begin + codes), reinterpret_cast<int32_t*>(begin + codes + scales)};
 }
 
 int pack_units(const Linear& linear) {
-  return rounded(linear) ? linear.groups : (linear.padded_in + kLanes - 1) / kLanes;
+  return linear.rounds ? linear.groups : (linear.padded_in + kLanes - 1) / kLanes;
 }
 
 void pack_activations(const Linear& linear, const float* x, size_t stride, int rows, const Share& share,
@@ -271,7 +268,7 @@ void pack_activations(const Linear& linear, const float* x, size_t stride, int r
     const int first = row / kMaxRows * kMaxRows, height = tile_rows(rows, first);
     const Tile tile = tile_at(linear, packed, first);
     const float* from = x + row * stride;
-    if (rounded(linear)) pack_quantised(linear, from, tile, height, row - first, share.first, share.last);
+    if (linear.rounds) pack_quantised(linear, from, tile, height, row - first, share.first, share.last);
 #if defined(TGI_HALVES)
     else if (halved(linear)) pack_halves(linear, from, tile, height, row - first, begin, end);
 #endif

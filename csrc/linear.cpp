@@ -54,52 +54,104 @@ void write(const Linear& linear, const Sums<R, C>& sums, int rows, int panel, fl
   }
 }
 
-// C panels at once: panel, panel + apart, ... Each of these streams is read from its begin to its end, so that what
-// is fetched ahead is what comes next.
-template <int R, int C>
-void sum_panels(const Linear& linear, const Tile& tile, int panel, int apart, Sums<R, C>& sums) {
-  for (int r = 0; r < R; r++)
-    for (int c = 0; c < C; c++) sums.at[r][c] = zero();
-  const uint8_t* w = linear.data + size_t(panel) * linear.panel_bytes;
-  const size_t stride = apart * linear.panel_bytes;
-  switch (linear.format) {
-    case TGI_FLOAT32:
-      return multiply<F32Panel, Interleaved<R>>(sums, tile.values, w, stride, linear.padded_in);
-    case TGI_BFLOAT16:
-#if defined(__AVX512BF16__)
-      return multiply_halves<Interleaved<R>>(sums, reinterpret_cast<const uint16_t*>(tile.codes), w, stride,
-                                             linear.padded_in);
-#endif
-      return multiply<Bf16Panel, Interleaved<R>>(sums, tile.values, w, stride, linear.padded_in);
-    case TGI_FLOAT16:
-      return multiply<F16Panel, Interleaved<R>>(sums, tile.values, w, stride, linear.padded_in);
-    case TGI_INT8:
-      if (!linear.rounds) multiply_codes<Int8Panel>(sums, tile.values, w, stride, linear.group, linear.groups);
-      else if (linear.zero_points) multiply_groups<Int8Panel, true>(sums, tile, w, stride, linear.group, linear.groups);
-      else multiply_groups<Int8Panel, false>(sums, tile, w, stride, linear.group, linear.groups);
-      return;
-    default:
-      if (!linear.rounds) multiply_codes<Int4Panel>(sums, tile.values, w, stride, linear.group, linear.groups);
-      else if (linear.zero_points) multiply_groups<Int4Panel, true>(sums, tile, w, stride, linear.group, linear.groups);
-      else multiply_groups<Int4Panel, false>(sums, tile, w, stride, linear.group, linear.groups);
-  }
+// Calls body(type of the panels, whether they have zero points) for quantised weights.
+template <class Body>
+void with_codes(const Linear& linear, const Body& body) {
+  if (linear.format == TGI_INT8 && linear.zero_points) body(Int8Panel{}, std::true_type{});
+  else if (linear.format == TGI_INT8) body(Int8Panel{}, std::false_type{});
+  else if (linear.zero_points) body(Int4Panel{}, std::true_type{});
+  else body(Int4Panel{}, std::false_type{});
 }
 
-// One tile of R rows over panels [begin, end).
-template <int R>
-void run_tile(const Linear& linear, const Tile& tile, int begin, int end, float* y, size_t stride, bool accumulate) {
-  constexpr int C = panels_at_once(R);
+// Where C panels begin that lie `stride` bytes apart.
+struct Streams {
+  const uint8_t* begin;
+  size_t stride;
+};
+
+Streams streams_at(const Linear& linear, int panel, int apart) {
+  return {linear.data + size_t(panel) * linear.panel_bytes, apart * linear.panel_bytes};
+}
+
+// The sums of a tile of R rows over C panels: with activations rounded to int8, ...
+struct Rounded {
+  static constexpr int at_once(int rows) { return kMaxRows >= 16 && rows > 8 ? 2 : panels_at_once(rows); }
+
+  template <int R, int C>
+  static void sum(const Linear& linear, const Tile& tile, const Streams& w, Sums<R, C>& sums) {
+    with_codes(linear, [&](auto type, auto zero_points) {
+      using Panel = decltype(type);
+      constexpr bool kZeros = decltype(zero_points)::value;
+      if constexpr (R > 8)
+        multiply_groups_halved<Panel, kZeros>(sums, tile, w.begin, w.stride, linear.group, linear.groups);
+      else multiply_groups<Panel, kZeros, true, R>(sums, tile, 0, w.begin, w.stride, linear.group, linear.groups);
+    });
+  }
+};
+
+// ... and as floats.
+struct Unrounded {
+  static constexpr int at_once(int rows) { return panels_at_once(rows); }
+
+  template <int R, int C>
+  static void sum(const Linear& linear, const Tile& tile, const Streams& w, Sums<R, C>& sums) {
+    switch (linear.format) {
+      case TGI_FLOAT32:
+        return multiply<F32Panel, Interleaved<R>>(sums, tile.values, w.begin, w.stride, linear.padded_in);
+      case TGI_BFLOAT16:
+#if defined(__AVX512BF16__)
+        return multiply_halves<Interleaved<R>>(sums, reinterpret_cast<const uint16_t*>(tile.codes), w.begin, w.stride,
+                                               linear.padded_in);
+#endif
+        return multiply<Bf16Panel, Interleaved<R>>(sums, tile.values, w.begin, w.stride, linear.padded_in);
+      case TGI_FLOAT16:
+        return multiply<F16Panel, Interleaved<R>>(sums, tile.values, w.begin, w.stride, linear.padded_in);
+      case TGI_INT8:
+        return multiply_codes<Int8Panel>(sums, tile.values, w.begin, w.stride, linear.group, linear.groups);
+      default: return multiply_codes<Int4Panel>(sums, tile.values, w.begin, w.stride, linear.group, linear.groups);
+    }
+  }
+};
+
+// One tile of R rows over panels [begin, end), C of them at once: panel, panel + apart, ... Each of these streams is
+// read from its begin to its end, so that what is fetched ahead is what comes next.
+template <class Kind, int R, int C>
+void run_streams(const Linear& linear, const Tile& tile, int begin, int end, float* y, size_t stride, bool accumulate) {
   const int apart = (end - begin) / C;
   for (int panel = begin; panel < begin + apart; panel++) {
-    Sums<R, C> sums;
-    sum_panels(linear, tile, panel, apart, sums);
+    Sums<R, C> sums(zero());
+    Kind::sum(linear, tile, streams_at(linear, panel, apart), sums);
     for (int c = 0; c < C; c++) write(linear, sums, R, panel + c * apart, y, stride, accumulate, c);
   }
   for (int panel = begin + apart * C; panel < end; panel++) {
-    Sums<R, 1> sums;
-    sum_panels(linear, tile, panel, 1, sums);
+    Sums<R, 1> sums(zero());
+    Kind::sum(linear, tile, streams_at(linear, panel, 1), sums);
     write(linear, sums, R, panel, y, stride, accumulate);
   }
+}
+
+template <int R>
+void run_tile(const Linear& linear, const Tile& tile, int begin, int end, float* y, size_t stride, bool accumulate) {
+  const auto run = linear.rounds ? run_streams<Rounded, R, Rounded::at_once(R)>
+                                 : run_streams<Unrounded, R, Unrounded::at_once(R)>;
+  run(linear, tile, begin, end, y, stride, accumulate);
+}
+
+// A full tile over four panels, four rows at a time: of all shapes of sixteen sums the one that loads least. It reads the
+// weights four times, which is for all tiles but the first, which brought them into a cache.
+constexpr int kSquare = 4;
+
+void run_squares(const Linear& linear, const Tile& tile, int panel, float* y, size_t stride, bool accumulate) {
+  const Streams w = streams_at(linear, panel, 1);
+  with_codes(linear, [&](auto type, auto zero_points) {
+    for (int row = 0; row < kMaxRows; row += kSquare) {
+      Sums<kSquare, kSquare> sums(zero());
+      multiply_groups<decltype(type), decltype(zero_points)::value, false, kMaxRows>(
+          sums, tile, row, w.begin, w.stride, linear.group, linear.groups);
+      for (int c = 0; c < kSquare; c++)
+        write(linear, sums, kSquare, panel + c, y + row * stride, stride, accumulate, c);
+    }
+  });
 }
 
 using RunTile = void (*)(const Linear&, const Tile&, int, int, float*, size_t, bool);
@@ -278,7 +330,6 @@ void pack_activations(const Linear& linear, const float* x, size_t stride, int r
 
 void multiply_panels(const Linear& linear, const Packed& packed, int rows, int begin, int end, float* y, size_t stride,
                      bool accumulate) {
-  constexpr int C = panels_at_once(kMaxRows);
   int block = (int)(kBlockBytes / row_bytes(linear)) / kMaxRows * kMaxRows;
   if (block < 2 * kMaxRows) block = 2 * kMaxRows;
   const int full = rows / kMaxRows * kMaxRows;
@@ -290,10 +341,15 @@ void multiply_panels(const Linear& linear, const Packed& packed, int rows, int b
       continue;
     }
 #endif
-    for (int panel = begin; panel < end; panel += C)
-      for (int row = first; row < last; row += kMaxRows)
-        run_tile<kMaxRows>(linear, tile_at(linear, packed, row), panel, panel + C < end ? panel + C : end,
-                           y + row * stride, stride, accumulate);
+    const bool square = kMaxRows >= 16 && linear.rounds && last - first > kMaxRows;
+    const int width = square ? kSquare : 1;
+    for (int panel = begin; panel < end; panel += width)
+      for (int row = first; row < last; row += kMaxRows) {
+        const Tile tile = tile_at(linear, packed, row);
+        const int past = std::min(panel + width, end);
+        if (past - panel == kSquare && row > first) run_squares(linear, tile, panel, y + row * stride, stride, accumulate);
+        else run_tile<kMaxRows>(linear, tile, panel, past, y + row * stride, stride, accumulate);
+      }
   }
   if (full == rows) return;
 #if defined(__AMX_INT8__)

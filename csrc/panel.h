@@ -20,6 +20,11 @@ struct Tile {
 template <int R, int C>
 struct Sums {
   F at[R][C];
+  Sums() = default;
+  explicit Sums(F value) {
+    for (auto& row : at)
+      for (F& sum : row) sum = value;
+  }
 };
 
 // Where element k of row r of a float tile is: interleaved, or rows of a fixed length.
@@ -150,19 +155,32 @@ static inline void add_four(F (&parts)[R][C], F zeros, int c, const float* a, By
   add_one<3>(parts, zeros, c, a, codes);
 }
 
+// dots += four values of k: R rows of activations times C vectors of weights
+template <int R, int C>
+static inline void add_dots(I (&dots)[R][C], const Weights4 (&weights)[C], const uint8_t* a) {
+#pragma GCC unroll 16
+  for (int r = 0; r < R; r++) {
+    if constexpr (C == 1) {
+      dots[r][0] = dot4(dots[r][0], weights[0], broadcast4(a + 4 * r));
+    } else {
+      const auto four = in_register(broadcast4(a + 4 * r));
+#pragma GCC unroll 8
+      for (int c = 0; c < C; c++) dots[r][c] = dot4(dots[r][c], weights[c], four);
+    }
+  }
+}
+
 // 8-bit codes, [k / 4][16][4] unsigned
 struct Int8Panel {
   static constexpr int kZero = 128;  // zero point of symmetric weights
   static constexpr int kStep = 4;
   static constexpr size_t group_bytes(int group) { return kHeaderBytes + size_t(group) * 16; }
-  template <int R, int C>
+  template <int Height, int R, int C>
   static inline void step(I (&dots)[R][C], const uint8_t* a, const uint8_t* w, size_t stride) {
+    Weights4 weights[C];
 #pragma GCC unroll 8
-    for (int c = 0; c < C; c++) {
-      const Weights4 weights = split(load_bytes(w + c * stride));
-#pragma GCC unroll 16
-      for (int r = 0; r < R; r++) dots[r][c] = dot4(dots[r][c], weights, broadcast4(a + 4 * r));
-    }
+    for (int c = 0; c < C; c++) weights[c] = split(load_bytes(w + c * stride));
+    add_dots(dots, weights, a);
   }
   // The same with activations [k][R] that are not rounded.
   template <int R, int C>
@@ -177,17 +195,17 @@ struct Int4Panel {
   static constexpr int kZero = 8;
   static constexpr int kStep = 8;
   static constexpr size_t group_bytes(int group) { return kHeaderBytes + size_t(group) * 8; }
-  template <int R, int C>
+  template <int Height, int R, int C>
   static inline void step(I (&dots)[R][C], const uint8_t* a, const uint8_t* w, size_t stride) {
+    Weights4 low[C], high[C];
 #pragma GCC unroll 8
     for (int c = 0; c < C; c++) {
       const Bytes nibbles = load_bytes(w + c * stride);
-      const Weights4 low = split(low_nibbles(nibbles)), high = split(high_nibbles(nibbles));
-#pragma GCC unroll 16
-      for (int r = 0; r < R; r++) dots[r][c] = dot4(dots[r][c], low, broadcast4(a + 4 * r));
-#pragma GCC unroll 16
-      for (int r = 0; r < R; r++) dots[r][c] = dot4(dots[r][c], high, broadcast4(a + 4 * (R + r)));
+      low[c] = split(low_nibbles(nibbles));
+      high[c] = split(high_nibbles(nibbles));
     }
+    add_dots(dots, low, a);
+    add_dots(dots, high, a + 4 * Height);
   }
   template <int R, int C>
   static inline void step(F (&parts)[R][C], const F (&zeros)[C], const float* a, const uint8_t* w, size_t stride) {
@@ -200,38 +218,65 @@ struct Int4Panel {
   }
 };
 
-// sums += tile times C panels of quantised weights. The dot product of a group is exact; groups are added
-// in order: sum = fma(float(dot), activation scale * weight scale, sum).
-template <class Panel, bool ZeroPoints, int R, int C>
-static inline void multiply_groups(Sums<R, C>& result, const Tile& tile, const uint8_t* w, size_t stride, int group,
-                                   int groups, ptrdiff_t ahead = kPrefetchBytes) {
-  // Registers are for the dots of the group; only where there are few rows the sums have room beside them.
-  std::conditional_t<(R * C <= 8), Sums<R, C>, Sums<R, C>&> sums = result;
-  const uint8_t* a = tile.codes;
-  for (int g = 0; g < groups; g++) {
-    I dots[R][C];
+// One group: sums += R rows, from `row` on, of a tile of Height rows times C panels. The dot product is exact, then
+// sum = fma(float(dot), activation scale * weight scale, sum).
+// What lies `ahead` bytes further is fetched meanwhile if `Fetch` says so.
+template <class Panel, bool ZeroPoints, bool Fetch, int Height, int R, int C>
+static inline void add_group(F (&sums)[R][C], const uint8_t* a, const float* activation_scales, const int32_t* offsets,
+                             const uint8_t* w, size_t stride, int group, ptrdiff_t ahead) {
+  I dots[R][C];
 #pragma GCC unroll 16
-    for (int r = 0; r < R; r++) {
-      const I offset = iset(tile.offsets[g * R + r]);
+  for (int r = 0; r < R; r++) {
+    const I offset = iset(offsets[r]);
 #pragma GCC unroll 8
-      for (int c = 0; c < C; c++) dots[r][c] = ZeroPoints ? imul(header_zeros(w + c * stride), offset) : offset;
-    }
-    for (int c = 0; c < C; c++) prefetch(w + c * stride + ahead);  // the header
-    const uint8_t* codes = w + kHeaderBytes;
-    for (int k = 0; k < group; k += Panel::kStep, codes += 64, a += Panel::kStep * R) {
-      for (int c = 0; c < C; c++) prefetch(codes + c * stride + ahead);
-      Panel::template step<R, C>(dots, a, codes, stride);
-    }
-#pragma GCC unroll 8
-    for (int c = 0; c < C; c++) {
-      const F scales = header_scales(w + c * stride);
-#pragma GCC unroll 16
-      for (int r = 0; r < R; r++)
-        sums.at[r][c] = fma(to_float(dots[r][c]), mul(set(tile.scales[g * R + r]), scales), sums.at[r][c]);
-    }
-    w += Panel::group_bytes(group);
+    for (int c = 0; c < C; c++) dots[r][c] = ZeroPoints ? imul(header_zeros(w + c * stride), offset) : offset;
   }
-  if constexpr (R * C <= 8) result = sums;
+  for (int c = 0; c < C && Fetch; c++) prefetch(w + c * stride + ahead);  // the header
+  const uint8_t* codes = w + kHeaderBytes;
+  for (int k = 0; k < group; k += Panel::kStep, codes += 64, a += Panel::kStep * Height) {
+    for (int c = 0; c < C && Fetch; c++) prefetch(codes + c * stride + ahead);
+    Panel::template step<Height>(dots, a, codes, stride);
+  }
+#pragma GCC unroll 8
+  for (int c = 0; c < C; c++) {
+    const F scales = header_scales(w + c * stride);
+#pragma GCC unroll 16
+    for (int r = 0; r < R; r++)
+      sums[r][c] = fma(to_float(dots[r][c]), mul(set(activation_scales[r]), scales), sums[r][c]);
+  }
+}
+
+// sums += R rows, from `row` on, of a tile of Height rows times C panels of quantised weights.
+template <class Panel, bool ZeroPoints, bool Fetch, int Height, int R, int C>
+static inline void multiply_groups(Sums<R, C>& result, const Tile& tile, int row, const uint8_t* w, size_t stride,
+                                   int group, int groups, ptrdiff_t ahead = kPrefetchBytes) {
+  Sums<R, C> sums = result;  // a copy that nothing can point to
+  for (int g = 0; g < groups; g++, w += Panel::group_bytes(group)) {
+    const int at = g * Height + row;
+    add_group<Panel, ZeroPoints, Fetch, Height>(sums.at, tile.codes + size_t(g) * group * Height + 4 * row,
+                                                tile.scales + at, tile.offsets + at, w, stride, group, ahead);
+  }
+  result = sums;
+}
+
+// The same for all rows of a tile of which half at a time fits the registers: group by group both halves, so that weights
+// from memory arrive while both are computed.
+template <class Panel, bool ZeroPoints, int Height, int C>
+static inline void multiply_groups_halved(Sums<Height, C>& result, const Tile& tile, const uint8_t* w, size_t stride,
+                                          int group, int groups) {
+  constexpr int kUpper = (Height + 1) / 2;
+  Sums<kUpper, C> upper(zero());
+  Sums<Height - kUpper, C> lower(zero());
+  for (int g = 0; g < groups; g++, w += Panel::group_bytes(group)) {
+    const uint8_t* a = tile.codes + size_t(g) * group * Height;
+    const int at = g * Height, below = at + kUpper;
+    add_group<Panel, ZeroPoints, true, Height>(upper.at, a, tile.scales + at, tile.offsets + at, w, stride, group,
+                                               kPrefetchBytes);
+    add_group<Panel, ZeroPoints, false, Height>(lower.at, a + 4 * kUpper, tile.scales + below, tile.offsets + below, w,
+                                                stride, group, 0);
+  }
+  for (int r = 0; r < Height; r++)
+    for (int c = 0; c < C; c++) result.at[r][c] = r < kUpper ? upper.at[r][c] : lower.at[r - kUpper][c];
 }
 
 // sums += unrounded activations times C panels of quantised weights. A group is one sum over ascending k, then

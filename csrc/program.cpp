@@ -15,6 +15,10 @@ bool row_wise(const tgi_op& op) { return op.code != TGI_LINEAR && op.code != TGI
 
 CacheShape cache_shape(const tgi_attention_shape& shape) { return {shape.type, shape.kv_heads, shape.head_dim}; }
 
+// Floats from one row of a buffer to the next. An odd number of cache lines: rows that a tile writes together would else,
+// with the usual widths, meet in the same set of a cache.
+int stride_for(int width) { return ((width + 15) / 16 | 1) * 16; }
+
 StepRows rows_of(const tgi_step& step) {
   return {step.sequences, step.query_starts, step.positions, step.block_tables, step.table_width};
 }
@@ -25,6 +29,7 @@ Program::Program(Pool& pool, const tgi_op* ops, int count, const int32_t* widths
                  const tgi_attention_shape& shape)
     : pool_(pool), ops_(ops, ops + count), widths_(widths, widths + buffers), heads_(shape.heads),
       shape_(cache_shape(shape)), buffers_(buffers) {
+  for (int width : widths_) strides_.push_back(stride_for(width));
   for (const tgi_op& op : ops_)
     if (op.code == TGI_ATTENTION && std::find(windows_.begin(), windows_.end(), op.c) == windows_.end())
       windows_.push_back(op.c);
@@ -36,14 +41,14 @@ void Program::reserve(int rows) {
   for (const tgi_op& op : ops_)
     if (op.code == TGI_LINEAR)
       packed = std::max(packed, packed_bytes(*static_cast<const Linear*>(op.weight), rows));
-  for (int width : widths_) floats += (size_t(width) * rows + 15) / 16 * 16;
+  for (int stride : strides_) floats += size_t(stride) * rows;
   memory_.reset(new Arena);
   bytes_ = 4 * floats + packed + 128;
   auto* next = static_cast<float*>(memory_->allocate(bytes_));  // 64-byte aligned, in huge pages where there are any
   if (!next) throw std::bad_alloc();
-  for (size_t i = 0; i < widths_.size(); i++) {
+  for (size_t i = 0; i < strides_.size(); i++) {
     buffers_[i] = next;
-    next += (size_t(widths_[i]) * rows + 15) / 16 * 16;
+    next += size_t(strides_[i]) * rows;
   }
   packed_ = next;
   reserved_ = rows;
@@ -72,7 +77,8 @@ void Program::run(const tgi_step& step, int result, float* out) {
     plan(step, begin, std::min(kSliceRows, step.rows - begin), slice_);
     auto work = [&](const Member& member) { walk(step, slice_, member); };
     pool_.run(work);
-    memcpy(out + size_t(begin) * widths_[result], buffers_[result], size_t(slice_.rows) * widths_[result] * 4);
+    for (int r = 0; r < slice_.rows; r++)
+      memcpy(out + size_t(begin + r) * widths_[result], row(result, r), size_t(widths_[result]) * 4);
   }
 }
 
@@ -125,11 +131,11 @@ void Program::run_linear(const tgi_op& op, const Slice& slice, const Member& mem
   const int units = pack_units(linear);
   const Share rows{(int)member.begin(slice.rows), (int)member.end(slice.rows), 0, units};
   const Share columns{0, slice.rows, (int)member.begin(units), (int)member.end(units)};
-  pack_activations(linear, buffers_[op.input], widths_[op.input], slice.rows,
+  pack_activations(linear, buffers_[op.input], strides_[op.input], slice.rows,
                    packs_columns(slice, member) ? columns : rows, packed);
   wait(member, TGI_LINEAR);
   multiply_panels(linear, packed, slice.rows, (int)member.begin(linear.panels), (int)member.end(linear.panels),
-                  buffers_[op.output], widths_[op.output], op.a != 0);
+                  buffers_[op.output], strides_[op.output], op.a != 0);
 }
 
 void Program::run_attention(const tgi_op& op, const tgi_step& step, const Slice& slice, const Member& member) {
@@ -143,9 +149,9 @@ void Program::run_attention(const tgi_op& op, const tgi_step& step, const Slice&
                            static_cast<const uint8_t*>(step.keys[op.a]),
                            static_cast<const uint8_t*>(step.values[op.a]),
                            buffers_[op.input] + op.b,
-                           size_t(widths_[op.input]),
+                           size_t(strides_[op.input]),
                            buffers_[op.output],
-                           size_t(widths_[op.output])};
+                           size_t(strides_[op.output])};
   attend(call, slice.step_rows, *plan, member);
 }
 

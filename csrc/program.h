@@ -44,11 +44,12 @@ class Program {
   void run_rows(const tgi_op& op, const tgi_step& step, const Slice& slice, int begin, int end);
   void run_linear(const tgi_op& op, const Slice& slice, const Member& member);
   void run_attention(const tgi_op& op, const tgi_step& step, const Slice& slice, const Member& member);
-  float* row(int buffer, int64_t row) { return buffers_[buffer] + row * widths_[buffer]; }
+  float* row(int buffer, int64_t row) { return buffers_[buffer] + row * strides_[buffer]; }
 
   Pool& pool_;
   std::vector<tgi_op> ops_;
-  std::vector<int> widths_;
+  std::vector<int> widths_;   // of the buffers, in floats
+  std::vector<int> strides_;  // from row to row of them
   std::vector<int> windows_;
   int heads_;
   CacheShape shape_;

@@ -9,6 +9,7 @@
 //   load_f16, load_s8      16 float16 or int8, widened
 //   byte_of<J>             byte J of each 32-bit lane as a float, unsigned
 //   split, broadcast4      operands of dot4 in the form the machine wants them in
+//   in_register            an operand of dot4 that several of them share
 //   dot4                   for each lane: sum += four unsigned weight bytes times four signed activation bytes
 //   if_less(a, b, x, y)    a < b ? x : y
 //   sum, largest           over the lanes, in an order that is the same in every call
@@ -35,6 +36,10 @@
 namespace tgi {
 
 constexpr int kLanes = 16;
+
+#if !defined(__AVX512VNNI__)
+static inline Activations4 in_register(Activations4 a) { return a; }
+#endif
 
 static inline void prefetch(const void* p) { __builtin_prefetch(p, 0, 3); }
 

@@ -65,6 +65,11 @@ static inline I dot4(I sum, Weights4 w, Activations4 a) {
   asm("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(sum) : "v"(w), "m"(*a));
   return sum;
 }
+static inline I in_register(Activations4 a) { return _mm512_set1_epi32(*a); }
+static inline I dot4(I sum, Weights4 w, I a) {
+  asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(w), "v"(a));
+  return sum;
+}
 
 static inline void store_s8(void* p, F x) {  // x in [-128, 127]
   _mm_storeu_si128((__m128i*)p, _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(x)));

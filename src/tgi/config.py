@@ -22,7 +22,7 @@ class EngineConfig:
     """float32, bfloat16 or float16; None: the checkpoint's own (bfloat16 on a CPU for float16)."""
     quantize: str | None = None
     activation_dtype: str | None = None
-    """What layers of int8 and int4 weights round activations to: int8 (None), or float32 for not at all."""
+    """What layers of int8 and int4 weights round activations to: int8, or float32 for not at all; see `activations`."""
     kv_cache_dtype: str | None = None
     device: str | None = None
     """cpu, cuda or cuda:N; None: cuda if there is one."""
@@ -53,6 +53,11 @@ class EngineConfig:
     watermark_delta: float = 2.0
     log_level: str = "INFO"
     json_output: bool = False
+
+    @property
+    def activations(self) -> str:
+        """`activation_dtype` with its default; layers of plain weights do not look at it."""
+        return self.activation_dtype or "int8"
 
 
 @dataclass(frozen=True)

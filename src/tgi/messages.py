@@ -202,7 +202,7 @@ class EngineInfo(msgspec.Struct, frozen=True, tag="ready"):
     load_s: float
     warmup_s: float
     activation_dtype: str | None = None
-    """What quantised layers round activations to."""
+    """What quantised layers round activations to; None: there are none."""
 
 
 class EngineFailed(msgspec.Struct, frozen=True, tag="failed"):

@@ -51,6 +51,7 @@ def test_the_demo_model_is_deterministic(quantize: str | None) -> None:
     assert all(check.compared >= 64 and check.different == 0 for check in report.checks)
     assert lines[-1] is report and [line for line in lines if isinstance(line, Check)] == report.checks
     assert report.quantize == quantize and report.dtype == "bfloat16"
+    assert report.activation_dtype == ("int8" if quantize else None)
 
 
 # The faults exceed what bfloat16 rounds away: on AMX the head sees hidden states in bfloat16.
@@ -173,9 +174,29 @@ def test_thread_counts() -> None:
 
 
 def test_the_command(capfd: pytest.CaptureFixture[str]) -> None:
-    assert main(["verify-determinism", "--threads=1", "--seed", "7", "--json", "--quantize", "int8"]) == 0
+    flags = ["--threads=1", "--seed", "7", "--json", "--quantize", "int8", "--activation-dtype", "float32"]
+    assert main(["verify-determinism", *flags]) == 0
     report = msgspec.convert(json.loads(capfd.readouterr().out), Report)
-    assert report.seed == 7 and report.threads == 1 and report.quantize == "int8" and report.passed
+    assert report.seed == 7 and report.threads == 1 and report.passed
+    assert (report.quantize, report.activation_dtype) == ("int8", "float32")
+
+
+@pytest.mark.parametrize(
+    ("quantize", "activation_dtype", "kv_cache_dtype", "types"),
+    [
+        (None, None, None, "in bfloat16 on cpu"),
+        (None, None, "int8", "in bfloat16, cache int8 on cpu"),
+        ("int4", "float32", None, "in bfloat16, weights int4, activations float32 on cpu"),
+        ("int8", "int8", "int8", "in bfloat16, weights int8, activations int8, cache int8 on cpu"),
+    ],
+)
+def test_the_conclusion_names_every_type(
+    quantize: str | None, activation_dtype: str | None, kv_cache_dtype: str | None, types: str
+) -> None:
+    report = Report(
+        "demo", "llama", "cpu", "bfloat16", quantize, activation_dtype, kv_cache_dtype, {"step": "native"}, 2, 1
+    )
+    assert types in command.conclusion(report)
 
 
 @pytest.mark.parametrize(
@@ -191,7 +212,7 @@ def test_exit_status(
     verdicts: tuple[str, str], status: int, says: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     made = [Check(name, "words", verdict) for name, verdict in zip(("one", "two"), verdicts, strict=True)]  # type: ignore[arg-type]
-    report = Report("demo", "llama", "cpu", "float32", None, None, {"step": "reference"}, 2, 1, made)
+    report = Report("demo", "llama", "cpu", "float32", None, None, None, {"step": "reference"}, 2, 1, made)
     monkeypatch.setattr(command, "run", lambda *unused: report)
     assert main(["verify-determinism"]) == status
     out = capsys.readouterr().out

@@ -6,6 +6,8 @@ import io
 import json
 
 import pytest
+from tokenizers import Tokenizer as FastTokenizer
+from tokenizers import models, pre_tokenizers, processors
 
 from tests import small_tokenizers as build
 from tgi.errors import ModelError
@@ -51,6 +53,33 @@ def test_truncate_keeps_bos_and_the_end(truncate):
 def test_truncate_to_one_keeps_a_token_of_the_text():
     tokenizer = build.tokenizer()
     assert tokenizer.encode(TEXT, True, 1) == tokenizer.encode(TEXT)[-1:]
+
+
+PIECES = {"<s>": 0, "</s>": 1, "b": 2, "c": 3}
+WITHOUT_A = {
+    "raises": models.WordLevel(PIECES, unk_token="<unk>"),
+    "raises too": models.Unigram([(piece, -1.0) for piece in PIECES], unk_id=None),
+    "drops it": models.BPE(PIECES, []),
+    "has an unknown token": models.WordLevel(PIECES | {"<unk>": 4}, unk_token="<unk>"),
+}
+
+
+@pytest.mark.parametrize("model", WITHOUT_A.values(), ids=WITHOUT_A.keys())
+def test_a_vocabulary_need_not_hold_the_letter_a(model):
+    fast = FastTokenizer(model)
+    fast.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", PIECES["<s>"]), ("</s>", PIECES["</s>"])]
+    )
+    tokenizer = build.tokenizer(fast)
+    assert tokenizer.encode("b") == fast.encode("b").ids == [0, 2, 1]
+    assert tokenizer.encode("b", add_special_tokens=False) == [2]
+
+
+def test_a_tokenizer_that_can_encode_nothing_is_refused(tmp_path):
+    fast = FastTokenizer(models.WordLevel({"b": 0}, unk_token="<unk>"))
+    fast.pre_tokenizer = pre_tokenizers.Split("b", "removed")
+    with pytest.raises(ModelError, match=r"tokenizer\.json cannot encode a single token of its own vocabulary"):
+        Tokenizer.load(build.write_checkpoint(tmp_path, fast))
 
 
 def test_spans_count_bytes():

@@ -113,64 +113,39 @@ def compute(cost: ModelCost, wanted: Wanted, *, available_bytes: int, device: st
     """
     kind = device.split(":")[0]
     available = int(available_bytes * wanted.memory_fraction)
-    lowered: list[str] = []
     runtime = RUNTIME_BYTES.get(kind, RUNTIME_BYTES["cpu"])
-    after_weights = available - cost.weight_bytes - runtime
-    if after_weights <= 0:
+    lowered: list[str] = []
+    after_weights = _after_weights(cost, runtime, available)
+    step_tokens = _step_tokens(cost, wanted, after_weights, kind, block_size, lowered)
+    batch_size = _batch_size(wanted, step_tokens, lowered)
+    left = after_weights - _activations(cost, step_tokens)
+    context = _context(cost, wanted, lowered)
+    longest = _blocks(context, block_size) * block_size  # what a request of full length holds
+    tokens, binding = _cache_tokens(cost, wanted, left, kind, longest, batch_size, lowered)
+    num_blocks = _cache_blocks(cost, wanted, tokens, left, block_size)
+    cache_tokens = num_blocks * block_size
+    max_input, max_total = _lengths(wanted, context, cache_tokens, lowered)
+    memory = MemoryPlan(
+        rows=_rows(cost, runtime, step_tokens, cache_tokens, available),
+        available_bytes=available,
+        kv_bytes_per_token=cost.kv_bytes_per_token,
+        cache_tokens=cache_tokens,
+        full_length_requests=cache_tokens / max_total,
+        binding_limit=binding,
+        lowered=lowered,
+    )
+    return Limits(max_input, max_total, step_tokens, batch_size, num_blocks, memory)
+
+
+def _after_weights(cost: ModelCost, runtime: int, available: int) -> int:
+    """Bytes left for activations and cache."""
+    left = available - cost.weight_bytes - runtime
+    if left <= 0:
         raise StartupError(
             f"the weights do not fit: {size(cost.weight_bytes)} of weights and {size(runtime)} of runtime, "
             f"{size(available)} available. Use a smaller model, a quantised one, or more memory"
         )
-    step_tokens = _step_tokens(cost, wanted, after_weights, kind, block_size, lowered)
-    activations = _activations(cost, step_tokens)
-    batch_size = min(wanted.max_batch_size or DEFAULT_BATCH_SIZE, step_tokens)
-    if wanted.max_batch_size and batch_size < wanted.max_batch_size:
-        lowered.append(
-            f"max_batch_size lowered from {wanted.max_batch_size} to {batch_size}: a step has no more tokens"
-        )
-
-    left = after_weights - activations
-    context = cost.max_positions
-    total = wanted.max_total_tokens or context
-    if total > context:
-        lowered.append(f"max_total_tokens lowered from {total} to {context}: the model's context ends there")
-        total = context
-    longest = _blocks(total, block_size) * block_size  # what a request of full length holds
-    tokens, binding = _cache_tokens(cost, wanted, left, kind, longest, batch_size, lowered)
-    num_blocks = tokens // block_size
-    if wanted.max_batch_total_tokens and tokens == wanted.max_batch_total_tokens:
-        num_blocks = _blocks(tokens, block_size)
-    cache_tokens = num_blocks * block_size
-    if cache_tokens < 2:
-        raise StartupError(
-            f"the KV cache does not fit: {size(max(left, 0))} left for it, a block of {block_size} tokens takes "
-            f"{size(block_size * cost.kv_bytes_per_token)}. Lower --max-batch-prefill-tokens or give more memory"
-        )
-    if cache_tokens < total:
-        if wanted.max_total_tokens:
-            lowered.append(f"max_total_tokens lowered from {total} to {cache_tokens}: the KV cache holds no more")
-        total = cache_tokens
-    max_input = wanted.max_input_tokens or total - 1
-    if max_input >= total:
-        lowered.append(f"max_input_tokens lowered from {max_input} to {total - 1}: max_total_tokens is {total}")
-        max_input = total - 1
-    cache_bytes = cache_tokens * cost.kv_bytes_per_token
-    memory = MemoryPlan(
-        rows=[
-            MemoryRow("weights", cost.weight_bytes),
-            MemoryRow("runtime", runtime, "interpreter, libraries"),
-            MemoryRow("activations", activations, f"a step of {step_tokens} tokens"),
-            MemoryRow("KV cache", cache_bytes, f"{cache_tokens} tokens x {size(cost.kv_bytes_per_token)}"),
-            MemoryRow("left free", available - cost.weight_bytes - runtime - activations - cache_bytes),
-        ],
-        available_bytes=available,
-        kv_bytes_per_token=cost.kv_bytes_per_token,
-        cache_tokens=cache_tokens,
-        full_length_requests=cache_tokens / total,
-        binding_limit=binding,
-        lowered=lowered,
-    )
-    return Limits(max_input, total, step_tokens, batch_size, num_blocks, memory)
+    return left
 
 
 def _activations(cost: ModelCost, step_tokens: int) -> int:
@@ -218,6 +193,23 @@ def _activation_room(cost: ModelCost, wanted: Wanted, room: int, block_size: int
     return room // 2
 
 
+def _batch_size(wanted: Wanted, step_tokens: int, lowered: list[str]) -> int:
+    """Sequences of a step, each of which takes at least a token of it."""
+    asked = wanted.max_batch_size
+    batch_size = min(asked or DEFAULT_BATCH_SIZE, step_tokens)
+    if asked and batch_size < asked:
+        lowered.append(f"max_batch_size lowered from {asked} to {batch_size}: a step has no more tokens")
+    return batch_size
+
+
+def _context(cost: ModelCost, wanted: Wanted, lowered: list[str]) -> int:
+    """Tokens of a request as far as the model goes, whatever the cache holds."""
+    asked, context = wanted.max_total_tokens or cost.max_positions, cost.max_positions
+    if asked > context:
+        lowered.append(f"max_total_tokens lowered from {asked} to {context}: the model's context ends there")
+    return min(asked, context)
+
+
 def _blocks(tokens: int, block_size: int) -> int:
     """Blocks that hold so many tokens."""
     return -(-tokens // block_size)
@@ -244,6 +236,46 @@ def _cache_tokens(
         why = f"--max-total-tokens: one request needs more than {share:.0%} of what is left"
         return max(min(longest, fits), 0), why
     return max(tokens, 0), f"memory: the cache may take {share:.0%} of what is left"
+
+
+def _cache_blocks(cost: ModelCost, wanted: Wanted, tokens: int, left: int, block_size: int) -> int:
+    """Whole blocks of the cache; a number of tokens that was asked for and fits is rounded up."""
+    num_blocks = tokens // block_size
+    if wanted.max_batch_total_tokens and tokens == wanted.max_batch_total_tokens:
+        num_blocks = _blocks(tokens, block_size)
+    if num_blocks * block_size < 2:
+        raise StartupError(
+            f"the KV cache does not fit: {size(max(left, 0))} left for it, a block of {block_size} tokens takes "
+            f"{size(block_size * cost.kv_bytes_per_token)}. Lower --max-batch-prefill-tokens or give more memory"
+        )
+    return num_blocks
+
+
+def _lengths(wanted: Wanted, context: int, cache_tokens: int, lowered: list[str]) -> tuple[int, int]:
+    """Tokens of a prompt, and of a request, which must fit the cache alone."""
+    total = context
+    if cache_tokens < total:
+        if wanted.max_total_tokens:
+            lowered.append(f"max_total_tokens lowered from {total} to {cache_tokens}: the KV cache holds no more")
+        total = cache_tokens
+    max_input = wanted.max_input_tokens or total - 1
+    if max_input >= total:
+        lowered.append(f"max_input_tokens lowered from {max_input} to {total - 1}: max_total_tokens is {total}")
+        max_input = total - 1
+    return max_input, total
+
+
+def _rows(cost: ModelCost, runtime: int, step_tokens: int, cache_tokens: int, available: int) -> list[MemoryRow]:
+    """The table: what takes how much, and the rest."""
+    activations = _activations(cost, step_tokens)
+    cache_bytes = cache_tokens * cost.kv_bytes_per_token
+    return [
+        MemoryRow("weights", cost.weight_bytes),
+        MemoryRow("runtime", runtime, "interpreter, libraries"),
+        MemoryRow("activations", activations, f"a step of {step_tokens} tokens"),
+        MemoryRow("KV cache", cache_bytes, f"{cache_tokens} tokens x {size(cost.kv_bytes_per_token)}"),
+        MemoryRow("left free", available - cost.weight_bytes - runtime - activations - cache_bytes),
+    ]
 
 
 def size(count: int) -> str:

@@ -62,7 +62,7 @@ class Worker:
             ops,
             rope=rope,
             quantize=config.quantize,
-            activations=config.activation_dtype or "int8",
+            activations=config.activations,
             progress=LoadProgress(),
         )
         load_s = time.monotonic() - began
@@ -156,7 +156,7 @@ class Worker:
             memory=limits.memory,
             load_s=load_s,
             warmup_s=warmup_s,
-            activation_dtype=(self.config.activation_dtype or "int8") if self.config.quantize else None,
+            activation_dtype=self.config.activations if self.config.quantize else None,
         )
 
 

@@ -42,10 +42,12 @@ def resolve(
     parsed: Parsed, environment: Environment, hardware: Hardware, model: ModelFiles
 ) -> tuple[ApiConfig, EngineConfig]:
     """What both processes get; `check` has passed."""
-    config = parsed.config
-    on_cuda = (config.device or ("cuda" if hardware.gpus else "cpu")).startswith("cuda")
+    return _api_config(parsed, environment, hardware, model), _engine_config(parsed.config, environment, model)
+
+
+def _engine_config(config: LauncherConfig, environment: Environment, model: ModelFiles) -> EngineConfig:
     scaling = config.rope_scaling or ("linear" if config.rope_factor is not None else None)
-    engine = EngineConfig(
+    return EngineConfig(
         model_path=model.path,
         model_id=model.model_id,
         dtype=config.dtype,
@@ -72,7 +74,12 @@ def resolve(
         log_level=environment.log_level,
         json_output=config.json_output,
     )
-    api = ApiConfig(
+
+
+def _api_config(parsed: Parsed, environment: Environment, hardware: Hardware, model: ModelFiles) -> ApiConfig:
+    config = parsed.config
+    on_cuda = (config.device or ("cuda" if hardware.gpus else "cpu")).startswith("cuda")
+    return ApiConfig(
         model_id=model.model_id,
         model_path=model.path,
         revision=config.revision,
@@ -100,7 +107,6 @@ def resolve(
         aip_health_route=environment.aip_health_route,
         ineffective_flags=ineffective(parsed, on_cuda=on_cuda) | environment.ineffective,
     )
-    return api, engine
 
 
 def compute_type(hardware: Hardware | None) -> str:

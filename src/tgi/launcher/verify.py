@@ -127,9 +127,9 @@ def conclusion(report: Report) -> str:
     """What was proved, for which engine."""
     kernels = sorted(set(report.kernels.values()))
     native = any(kernel.startswith("native") for kernel in kernels)
-    weights = report.dtype + (f", weights {report.quantize}" if report.quantize else "")
-    weights += f", cache {report.kv_cache_dtype}" if report.kv_cache_dtype else ""
-    engine = f"{report.model_id} in {weights} on {report.device} with {report.threads} threads, {', '.join(kernels)}"
+    roles = {"weights": report.quantize, "activations": report.activation_dtype, "cache": report.kv_cache_dtype}
+    types = ", ".join([report.dtype, *(f"{role} {dtype}" for role, dtype in roles.items() if dtype)])
+    engine = f"{report.model_id} in {types} on {report.device} with {report.threads} threads, {', '.join(kernels)}"
     compared = sum(check.compared for check in report.checks)
     skipped = [check.name for check in report.checks if check.verdict == "not run"]
     differing = [check.name for check in report.checks if check.verdict == "differs"]

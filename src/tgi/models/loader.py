@@ -57,7 +57,7 @@ def load_model(
     """Load the checkpoint in directory `path` onto `device`.
 
     dtype: None takes the checkpoint's own. quantize: int8 or int4 rounds plain weights while they are read;
-    activations: see `EngineConfig.activation_dtype`.
+    activations: see `EngineConfig.activations`.
     Raises ModelError with a sentence for the user.
     """
     path = Path(path)

@@ -11,11 +11,11 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from itertools import accumulate
+from itertools import accumulate, chain
 from pathlib import Path
 from typing import Any
 
-from tokenizers import AddedToken
+from tokenizers import AddedToken, Encoding
 from tokenizers import Tokenizer as FastTokenizer
 
 from tgi.errors import ModelError
@@ -62,7 +62,7 @@ class Tokenizer:
     def load(cls, model_path: str | Path, tokenizer_config_path: str | Path | None = None) -> Tokenizer:
         """Read tokenizer.json, tokenizer_config.json and special_tokens_map.json of a directory.
 
-        Raises ModelError when there is no tokenizer.json (see `ensure_fast_tokenizer`) or it cannot be read.
+        Raises ModelError when there is no tokenizer.json (see `ensure_fast_tokenizer`), or it cannot be read or used.
         """
         path = Path(model_path)
         file = path / "tokenizer.json"
@@ -262,12 +262,26 @@ def _byte_level_alphabet() -> dict[str, int]:
 
 def _added_ids(fast: FastTokenizer) -> tuple[list[int], list[int]]:
     """The special ids that the post-processor puts before and after a text."""
-    content = fast.encode_batch_fast(["a"], add_special_tokens=False)[0]
-    inner = content.ids
-    whole = fast.post_process(content, add_special_tokens=True).ids
-    if not inner:  # a vocabulary that cannot write "a"
-        return whole, []
-    for start in range(len(whole) - len(inner) + 1):
-        if whole[start : start + len(inner)] == inner:
-            return whole[:start], whole[start + len(inner) :]
-    return [], []
+    content = _any_encoding(fast)
+    whole = fast.post_process(content, add_special_tokens=True)
+    added = whole.special_tokens_mask
+    if 0 not in added:  # a post-processor that drops the text
+        return [], []
+    first = added.index(0)
+    return whole.ids[:first], whole.ids[first + len(content.ids) :]
+
+
+def _any_encoding(fast: FastTokenizer) -> Encoding:
+    """At least one token without special ones around it, of "a" or, if that cannot be written, of any text.
+
+    Raises ModelError when nothing can be encoded.
+    """
+    texts = chain(["a"], (fast.decode([id], skip_special_tokens=False) for id in fast.get_vocab().values()))
+    for text in texts:
+        try:
+            encoding = fast.encode_batch_fast([text], add_special_tokens=False)[0]
+        except Exception:  # the library raises bare Exception for text outside of a vocabulary without an unknown token
+            continue
+        if encoding.ids:
+            return encoding
+    raise ModelError("tokenizer.json cannot encode a single token of its own vocabulary")

@@ -55,6 +55,7 @@ def verify(config: EngineConfig, seed: int, emit: Emit, make_worker: MakeWorker 
         device=info.device,
         dtype=info.dtype,
         quantize=config.quantize,
+        activation_dtype=info.activation_dtype,
         kv_cache_dtype=config.kv_cache_dtype,
         kernels=info.kernels,
         threads=threads,

@@ -43,6 +43,8 @@ class Report(msgspec.Struct, tag="report"):
     device: str
     dtype: str
     quantize: str | None
+    activation_dtype: str | None
+    """What quantised layers round activations to; None: there are none."""
     kv_cache_dtype: str | None
     kernels: dict[str, str]
     threads: int

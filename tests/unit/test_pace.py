@@ -13,7 +13,16 @@ import pytest
 from tests.unit.test_scheduler import check, request
 from tests.unit.test_scheduler import run as pretend
 from tgi.engine.blocks import BlockPool
-from tgi.engine.pace import CHUNK_QUANTUM, REFRESH_STEPS, SETTLED_TOKENS, SLOWDOWN, Pace, PrefillCost
+from tgi.engine.pace import (
+    BURST_S,
+    BURST_TOKENS,
+    CHUNK_QUANTUM,
+    REFRESH_STEPS,
+    SETTLED_TOKENS,
+    SLOWDOWN,
+    Pace,
+    PrefillCost,
+)
 from tgi.engine.plan import Plan
 from tgi.engine.scheduler import Scheduler
 from tgi.messages import TokenEvent
@@ -120,29 +129,53 @@ def test_jitter_and_disturbed_steps_change_little():
     assert median(during) / before > 1.5, "nor is the prompt held back"
 
 
-def test_without_streams_the_whole_budget_is_used():
+def test_an_unmeasured_machine_takes_the_whole_budget():
     machine = Machine(linear)
     machine.scheduler.add(request(0, list(range(2000)), new=2))
     machine.until_first_token(0)
-    assert [plan.num_tokens for plan in machine.plans] == [512, 512, 512, 464]
+    assert [plan.num_tokens for plan in machine.plans[:2]] == [512, BURST_TOKENS]
 
 
-def test_a_burst_takes_as_few_steps_as_the_budget_allows():
+def test_a_fast_machine_takes_more_at_once():
+    machine = Machine(lambda decodes, tokens, context: 0.004 + linear(decodes, tokens, context) / 10, budget=4096)
+    machine.scheduler.add(request(0, [0] * 512, new=1))
+    machine.step()
+    machine.scheduler.add(request(1, [1] * 4000, new=1))
+    machine.step()
+    tokens = machine.plans[-1].num_tokens
+    assert machine.now > BURST_S and tokens > 4 * BURST_TOKENS
+    assert linear(0, tokens, 0) / 10 < BURST_S
+
+
+@pytest.mark.parametrize("count", [16, 128])
+def test_the_first_of_a_burst_do_not_wait_for_the_last(count: int):
+    """All arrive within two steps; nobody is held up by those that stream meanwhile."""
+
+    def seconds(decodes: int, tokens: int, context: int) -> float:
+        return 0.004 + 0.0004 * (decodes + tokens)
+
+    machine = Machine(seconds, budget=128 * count)
+    machine.scheduler.max_batch_size = count
+    machine.scheduler.add(request(0, [0] * 128, new=200))
+    machine.step()
+    began = machine.now
+    for number in range(1, count):
+        machine.scheduler.add(request(number, [number] * 128, new=200))
+    machine.until_first_token(count - 1)
+    firsts = sorted(times[0] - began for times in machine.arrivals.values())
+    generated = sum(len(times) for times in machine.arrivals.values())
+    assert median(firsts) < 0.6 * firsts[-1], "half of them come in about half the time"
+    assert firsts[-1] < 1.1 * seconds(0, 128 * (count - 1) + generated, 0), "and the last waits for rows, not for steps"
+    assert max(machine.gaps(0)) < 1.1 * seconds(count, BURST_TOKENS - 1, 0)
+
+
+def test_a_prompt_that_arrives_in_a_burst_after_a_stream_is_paced():
     machine = Machine(linear)
-    for number in range(16):
-        machine.scheduler.add(request(number, [number] * 128, new=20))
-    machine.until_first_token(15)
-    assert len(machine.plans) == 5  # 2048 tokens at 512, less those that decode meanwhile
-
-
-def test_a_burst_that_arrives_in_two_steps_is_not_cut():
-    machine = Machine(linear, budget=2048)
-    machine.scheduler.add(request(0, [0] * 128, new=20))
+    stream(machine, 1)
+    machine.scheduler.add(request(98, list(range(600)), new=4))
     machine.step()
-    for number in range(1, 16):
-        machine.scheduler.add(request(number, [number] * 128, new=20))
-    machine.step()
-    assert sorted(machine.arrivals) == list(range(16))
+    assert machine.scheduler.running[-1].paced
+    assert machine.plans[-1].num_tokens < BURST_TOKENS
 
 
 def test_prompts_that_wait_get_their_turn_in_order():

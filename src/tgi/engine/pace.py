@@ -7,7 +7,8 @@ tokens join a step in which others stream. Called by `scheduler`. Imports no tor
     decode step      | d d d d |                          measured: 1
     mixed step       | d d d d | prompt chunk ... |       at most SLOWDOWN
 
-Where nobody streams there is no limit but the token budget.
+Prompts that arrived before anybody streamed hold up nobody who came first: they are limited only to what
+keeps the machine busy (BURST_TOKENS, BURST_S), so that the first of a burst need not wait for the last.
 """
 
 from __future__ import annotations
@@ -22,6 +23,10 @@ the prompts, and the worst gap between two tokens stays below three usual ones."
 SETTLED_TOKENS = 8
 """A stream counts from so many tokens on: the prompts of a burst that arrive within a few steps of each
 other are computed at full speed, or the first of them would hold up all others."""
+BURST_TOKENS = 256
+"""Rows in a step after which more of them take proportionally longer; what the native kernels compute at once."""
+BURST_S = 0.05
+"""A faster machine takes what it computes in so many seconds: there a step costs more than its rows."""
 CHUNK_QUANTUM = 16
 """Limited chunks are multiples of so many tokens (rows of a kernel's tile), and at least one of them."""
 SAMPLES = 5
@@ -46,11 +51,16 @@ class Pace:
 
         tokens: what the budget leaves. settled: whether any of the decodes is a stream on its way.
         """
-        if not self._timed or not decodes or not settled:
+        if not self._timed:
+            return Share(tokens, math.inf, self._cost)
+        if self._cost.known:
+            enough = max(BURST_TOKENS - decodes, BURST_TOKENS // 2, self._cost.tokens_within(BURST_S, 0))
+            tokens = min(tokens, enough)
+        if not decodes or not settled:
             return Share(tokens, math.inf, self._cost)
         steps = self._decode_steps.get(_size_class(decodes))
         if steps is None or self._mixed_since[_size_class(decodes)] >= REFRESH_STEPS:
-            return Share(0, 0.0, self._cost)  # measure first: one decode step
+            return Share(tokens, None, self._cost)  # measure first: one decode step
         return Share(tokens, median(steps) * (SLOWDOWN - 1), self._cost)
 
     def observe(self, decodes: int, tokens: int, context: int, seconds: float) -> None:
@@ -76,25 +86,33 @@ def _size_class(decodes: int) -> int:
 
 
 class Share:
-    """What is left for prompts in one step, in tokens and in seconds."""
+    """What is left for prompts in one step: tokens for all of them, seconds for those that arrived after a stream.
+
+    seconds None: those wait.
+    """
 
     __slots__ = ("_cost", "_seconds", "_untouched", "tokens")
 
-    def __init__(self, tokens: int, seconds: float, cost: PrefillCost) -> None:
+    def __init__(self, tokens: int, seconds: float | None, cost: PrefillCost) -> None:
         self.tokens = tokens
         self._seconds = seconds
         self._cost = cost
         self._untouched = True
 
-    def grant(self, start: int, wanted: int) -> int:
+    def grant(self, start: int, wanted: int, paced: bool = True) -> int:
         """How many of the `wanted` tokens after position `start` the step takes; 0: the share is used up.
 
-        The first chunk always gets at least CHUNK_QUANTUM tokens, so that every prompt gets done.
+        paced: the prompt arrived after a stream was on its way, so it takes what streams leave. The first chunk always
+        gets at least CHUNK_QUANTUM tokens, so that every prompt gets done.
         """
         count = min(wanted, self.tokens)
-        if self._seconds < math.inf:
-            fitting = self._cost.tokens_within(self._seconds, start) // CHUNK_QUANTUM * CHUNK_QUANTUM
+        seconds = self._seconds if paced else math.inf
+        if seconds is None:
+            count = 0
+        elif seconds < math.inf:
+            fitting = self._cost.tokens_within(seconds, start) // CHUNK_QUANTUM * CHUNK_QUANTUM
             count = min(count, max(fitting, CHUNK_QUANTUM if self._untouched else 0))
+        if self._seconds:
             self._seconds = max(self._seconds - self._cost.seconds(start, count), 0.0)
         self.tokens = self.tokens - count if count == wanted else 0
         self._untouched = False
@@ -115,6 +133,10 @@ class PrefillCost:
         self._weight = 0.0
         self._context = self._price = 0.0  # weighted means
         self._spread = self._joint = 0.0  # weighted sums of squares and products about the means
+
+    @property
+    def known(self) -> bool:
+        return self._price > 0
 
     def observe(self, tokens: int, context: int, seconds: float) -> None:
         """Book the seconds that `tokens` prompt tokens took, which saw `context` tokens together."""
@@ -137,7 +159,7 @@ class PrefillCost:
 
     def tokens_within(self, seconds: float, start: int) -> int:
         """How many tokens from position `start` on fit; 0 while nothing is known."""
-        if not self._price:
+        if not self.known:
             return 0
         guess = seconds / self._at(start)
         return int(seconds / self._at(start + guess / 2))

@@ -8,8 +8,8 @@ unfinished prompts, then admits from the queue while tokens, blocks and batch sl
 
     token budget  | d d d d d | prompt chunk of a running one | newly admitted ... |
 
-While others stream, prompts get only as much of a step as `pace` allows: a long one is computed in small
-chunks, and nobody's next token waits for all of it.
+Prompts that arrive while others stream get only as much of a step as `pace` allows: a long one is computed in
+small chunks, and nobody's next token waits for all of it.
 
 Admission is optimistic: a sequence gets blocks for what it has, not for what it may generate. When
 blocks run out the youngest running sequence is preempted: its blocks are freed and it is computed
@@ -64,6 +64,7 @@ class Scheduler:
             ]
         # Samples share blocks even when prefixes of other requests are not to be reused.
         salt = f"s{request.cache_salt}" if self.prefix_caching else f"r{request.request_id}"
+        paced = _any_settled(self.running)
         samples = [
             Sequence(
                 request_id=request.request_id,
@@ -75,6 +76,7 @@ class Scheduler:
                 arrival=request.arrival,
                 cache_salt=salt,
                 cacheable=self.prefix_caching or len(request.seeds) > 1,
+                paced=paced,
             )
             for index, seed in enumerate(request.seeds)
         ]
@@ -158,12 +160,11 @@ class Scheduler:
         prompts = [s for s in self.running if s.num_tokens - s.num_computed > 1]
         for sequence in decodes:
             self._schedule_one(sequence, 1, plan, chunks)
-        settled = any(sequence.num_generated >= SETTLED_TOKENS for sequence in decodes)
-        share = self.pace.share(self.max_step_tokens - len(chunks), len(chunks), settled)
+        share = self.pace.share(self.max_step_tokens - len(chunks), len(chunks), _any_settled(decodes))
         for sequence in prompts:
             if not sequence.block_table:  # preempted for an older one in this step
                 continue
-            count = share.grant(sequence.num_computed, sequence.num_tokens - sequence.num_computed)
+            count = share.grant(sequence.num_computed, sequence.num_tokens - sequence.num_computed, sequence.paced)
             if count == 0:
                 break
             self._schedule_one(sequence, count, plan, chunks)
@@ -180,6 +181,7 @@ class Scheduler:
             chunks.pop(id(victim), None)
             self.blocks.release(victim)
             victim.num_computed = 0
+            victim.paced = True  # those that go on came first
             if not victim.prompt_done:
                 victim.prompt_logprobs = None  # collected anew with the recomputed prompt
             self.waiting.appendleft(victim)
@@ -199,7 +201,7 @@ class Scheduler:
             # preempted at once.
             reserve = len(self.running)
             fits = self.blocks.can_grow(sequence, sequence.num_tokens, reserve)
-            count = share.grant(hit, sequence.num_tokens - hit) if fits else 0
+            count = share.grant(hit, sequence.num_tokens - hit, sequence.paced) if fits else 0
             if count == 0:
                 self.blocks.release(sequence)
                 return
@@ -289,6 +291,11 @@ class Scheduler:
                 event.prompt = sequence.prompt_logprobs or PromptLogprobs([math.nan], [[]])
                 sequence.prompt_logprobs = None
         return event
+
+
+def _any_settled(sequences: list[Sequence]) -> bool:
+    """Whether any of them is a stream on its way, which prompts must not hold up."""
+    return any(sequence.num_generated >= SETTLED_TOKENS for sequence in sequences)
 
 
 def _collect(sequence: Sequence, piece: PromptLogprobs) -> None:

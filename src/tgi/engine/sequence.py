@@ -37,6 +37,8 @@ class Sequence:
     """Hash chain over the full blocks of `token_ids` known so far; see `blocks`."""
     cacheable: bool = True
     """Its blocks may be found by later sequences; False after a hash collision."""
+    paced: bool = False
+    """Others streamed when it arrived: its prompt takes what they leave of a step."""
     num_cached: int = 0
     """Prompt tokens found in the prefix cache when first admitted."""
     scheduled: float = 0.0

@@ -1,5 +1,8 @@
 // What the opaque handles of the C interface are.
 #pragma once
+#include <memory>
+#include <vector>
+
 #include "arena.h"
 #include "pool.h"
 
@@ -9,4 +12,5 @@ struct tgi_pool {
 
 struct tgi_arena {
   tgi::Arena arena;
+  std::vector<std::unique_ptr<tgi::Arena>> staging;  // of layers that are not finished, or stay there
 };

@@ -131,4 +131,8 @@ int tgi_pool_size(const tgi_pool* pool) { return pool->pool.size(); }
 
 tgi_arena* tgi_arena_create(void) { return new (std::nothrow) tgi_arena{}; }
 void tgi_arena_destroy(tgi_arena* arena) { delete arena; }
-size_t tgi_arena_used(const tgi_arena* arena) { return arena->arena.used(); }
+size_t tgi_arena_used(const tgi_arena* arena) {
+  size_t used = arena->arena.used();
+  for (const auto& one : arena->staging) used += one->used();
+  return used;
+}

@@ -4,8 +4,10 @@
 
 #include <algorithm>
 #include <utility>
+#include <vector>
 
 #include "amx.h"
+#include "narrow.h"
 #include "panel.h"
 
 namespace tgi {
@@ -78,7 +80,8 @@ struct Rounded {
   static constexpr int at_once(int rows) { return kMaxRows >= 16 && rows > 8 ? 2 : panels_at_once(rows); }
 
   template <int R, int C>
-  static void sum(const Linear& linear, const Tile& tile, const Streams& w, Sums<R, C>& sums) {
+  static void sum(const Linear& linear, const Tile& tile, int panel, int apart, Sums<R, C>& sums) {
+    const Streams w = streams_at(linear, panel, apart);
     with_codes(linear, [&](auto type, auto zero_points) {
       using Panel = decltype(type);
       constexpr bool kZeros = decltype(zero_points)::value;
@@ -89,21 +92,35 @@ struct Rounded {
   }
 };
 
+// sums += values [k, k + count) of a tile times bfloat16 panels
+template <int R, int C, int Step>
+inline void add_bfloat16(Sums<R, C>& sums, const Tile& tile, int k, const uint8_t* w, size_t stride, int count,
+                         Fetch<Step> next) {
+#if defined(__AVX512BF16__)
+  const auto* halves = reinterpret_cast<const uint16_t*>(tile.codes);
+  multiply_halves<Interleaved<R>>(sums, halves + size_t(k) * R, w, stride, count, next);
+#else
+  multiply<Bf16Panel, Interleaved<R>>(sums, tile.values + size_t(k) * R, w, stride, count, next);
+#endif
+}
+
 // ... and as floats.
 struct Unrounded {
   static constexpr int at_once(int rows) { return panels_at_once(rows); }
 
   template <int R, int C>
-  static void sum(const Linear& linear, const Tile& tile, const Streams& w, Sums<R, C>& sums) {
+  static void sum(const Linear& linear, const Tile& tile, int panel, int apart, Sums<R, C>& sums) {
+    const Streams w = streams_at(linear, panel, apart);
     switch (linear.format) {
       case TGI_FLOAT32:
         return multiply<F32Panel, Interleaved<R>>(sums, tile.values, w.begin, w.stride, linear.padded_in);
       case TGI_BFLOAT16:
-#if defined(__AVX512BF16__)
-        return multiply_halves<Interleaved<R>>(sums, reinterpret_cast<const uint16_t*>(tile.codes), w.begin, w.stride,
-                                               linear.padded_in);
-#endif
-        return multiply<Bf16Panel, Interleaved<R>>(sums, tile.values, w.begin, w.stride, linear.padded_in);
+        if (linear.narrow) {
+          const auto add = [](auto&&... all) { add_bfloat16(all...); };
+          return multiply_narrow(linear, tile, panel, apart, sums, add);
+        }
+        return add_bfloat16(sums, tile, 0, w.begin, w.stride, linear.padded_in,
+                            Fetch<Bf16Panel::kBytes>{w.begin + kPrefetchBytes, w.stride});
       case TGI_FLOAT16:
         return multiply<F16Panel, Interleaved<R>>(sums, tile.values, w.begin, w.stride, linear.padded_in);
       case TGI_INT8:
@@ -120,12 +137,12 @@ void run_streams(const Linear& linear, const Tile& tile, int begin, int end, flo
   const int apart = (end - begin) / C;
   for (int panel = begin; panel < begin + apart; panel++) {
     Sums<R, C> sums(zero());
-    Kind::sum(linear, tile, streams_at(linear, panel, apart), sums);
+    Kind::sum(linear, tile, panel, apart, sums);
     for (int c = 0; c < C; c++) write(linear, sums, R, panel + c * apart, y, stride, accumulate, c);
   }
   for (int panel = begin + apart * C; panel < end; panel++) {
     Sums<R, 1> sums(zero());
-    Kind::sum(linear, tile, streams_at(linear, panel, 1), sums);
+    Kind::sum(linear, tile, panel, 1, sums);
     write(linear, sums, R, panel, y, stride, accumulate);
   }
 }
@@ -328,8 +345,25 @@ void pack_activations(const Linear& linear, const float* x, size_t stride, int r
   }
 }
 
-void multiply_panels(const Linear& linear, const Packed& packed, int rows, int begin, int end, float* y, size_t stride,
-                     bool accumulate) {
+namespace {
+
+// The part of a narrow layer that panels [panel, panel + count) are, widened into `memory`.
+Linear widened(const Linear& linear, int panel, int count, std::vector<uint8_t>& memory) {
+  const size_t bytes = size_t(linear.padded_in) * 2 * kLanes;
+  memory.resize(std::max(memory.size(), bytes * count + 64));
+  Linear wide = linear;
+  wide.narrow = false;
+  wide.panel_bytes = bytes;
+  wide.data = reinterpret_cast<uint8_t*>((reinterpret_cast<size_t>(memory.data()) + 63) / 64 * 64);
+  for (int i = 0; i < count; i++) widen_panel(linear, panel + i, wide.data + i * bytes);
+  wide.panels = count;
+  wide.out -= panel * kLanes;
+  if (wide.bias) wide.bias += panel * kLanes;
+  return wide;
+}
+
+void multiply_as_they_lie(const Linear& linear, const Packed& packed, int rows, int begin, int end, float* y,
+                          size_t stride, bool accumulate) {
   int block = (int)(kBlockBytes / row_bytes(linear)) / kMaxRows * kMaxRows;
   if (block < 2 * kMaxRows) block = 2 * kMaxRows;
   const int full = rows / kMaxRows * kMaxRows;
@@ -357,6 +391,22 @@ void multiply_panels(const Linear& linear, const Packed& packed, int rows, int b
     return run_amx(linear, packed, full, rows, begin, end, y, stride, accumulate);
 #endif
   tile_for(rows - full)(linear, tile_at(linear, packed, full), begin, end, y + full * stride, stride, accumulate);
+}
+
+}  // namespace
+
+void multiply_panels(const Linear& linear, const Packed& packed, int rows, int begin, int end, float* y, size_t stride,
+                     bool accumulate) {
+  // For several tiles, and for AMX, narrow panels are widened once; a single tile widens on the way.
+  if (!linear.narrow || (rows <= kMaxRows && !row_by_row(linear, rows)))
+    return multiply_as_they_lie(linear, packed, rows, begin, end, y, stride, accumulate);
+  static thread_local std::vector<uint8_t> memory;
+  const int at_once = row_by_row(linear, rows) ? 2 : 1;
+  for (int panel = begin; panel < end; panel += at_once) {
+    const int count = std::min(at_once, end - panel);
+    const Linear wide = widened(linear, panel, count, memory);
+    multiply_as_they_lie(wide, packed, rows, 0, count, y + panel * kLanes, stride, accumulate);
+  }
 }
 
 }  // namespace tgi

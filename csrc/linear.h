@@ -16,6 +16,11 @@ struct tgi_linear {
   size_t panel_bytes;
   uint8_t* data;    // [panels][panel_bytes]
   float* bias;      // [panels * 16], nullptr without
+  // bfloat16 only, see narrow.h
+  bool narrow;                // data are narrow panels
+  uint32_t* exceptions;       // of all panels
+  uint32_t* first_exception;  // [panels]
+  const tgi::Arena* staging;  // where data lie until the layer is finished
 };
 
 namespace tgi {

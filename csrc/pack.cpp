@@ -2,6 +2,7 @@
 #include <math.h>
 #include <string.h>
 
+#include <algorithm>
 #include <new>
 #include <vector>
 
@@ -9,6 +10,7 @@
 #include "convert.h"
 #include "handles.h"
 #include "linear.h"
+#include "narrow.h"
 #include "panel.h"
 
 namespace tgi {
@@ -198,6 +200,15 @@ void for_each_row(Pool& pool, int first, int rows, const Body& make_body) {
 }  // namespace
 
 void read_row(const Linear& linear, int row, float* out) {
+  if (linear.narrow) {
+    for (int k = 0; k < linear.in; k++) out[k] = bfloat16_to_float(narrow_at(linear, row, k));
+    for (const uint32_t* next = exceptions_of(linear, row / kLanes); *next != kNoException; next++) {
+      const int k = exception_k(*next);
+      if (exception_lane(*next) == row % kLanes && k < linear.in)
+        out[k] = bfloat16_to_float((uint16_t)(narrow_at(linear, row, k) & 255 | (*next & 255) << 8));
+    }
+    return;
+  }
   if (!linear.group) {
     for (int k = 0; k < linear.in; k++)
       out[k] = linear.format == TGI_FLOAT32    ? *float32_at(linear, row, k)
@@ -238,7 +249,9 @@ tgi_linear* tgi_linear_create(tgi_arena* arena, int format, int in, int out, int
   if (quantised) linear.panel_bytes = linear.groups * group_bytes(linear);
   else linear.panel_bytes = size_t(linear.padded_in) * kLanes * (format == TGI_FLOAT32 ? 4 : 2);
   // The rows that pad the last panel stay zeros: scale 0 times anything is 0.
-  linear.data = static_cast<uint8_t*>(arena->arena.allocate(linear.panels * linear.panel_bytes));
+  Arena* home = &arena->arena;
+  if (format == TGI_BFLOAT16) linear.staging = home = arena->staging.emplace_back(new Arena).get();
+  linear.data = static_cast<uint8_t*>(home->allocate(linear.panels * linear.panel_bytes));
   if (bias) linear.bias = static_cast<float*>(arena->arena.allocate(size_t(linear.panels) * kLanes * 4));
   void* self = arena->arena.allocate(sizeof(Linear));
   if (!linear.data || !self || (bias && !linear.bias)) return nullptr;
@@ -246,6 +259,17 @@ tgi_linear* tgi_linear_create(tgi_arena* arena, int format, int in, int out, int
 }
 
 size_t tgi_linear_bytes(const tgi_linear* linear) { return linear->panels * linear->panel_bytes; }
+
+int tgi_linear_finish(tgi_pool* pool, tgi_arena* arena, tgi_linear* linear) {
+  if (!linear->staging) return 1;
+  if (!narrow_layer(pool->pool, arena->arena, *linear)) return 0;
+  if (!linear->narrow) return 1;
+  auto& staging = arena->staging;
+  staging.erase(std::find_if(staging.begin(), staging.end(),
+                             [&](const auto& one) { return one.get() == linear->staging; }));
+  linear->staging = nullptr;
+  return 1;
+}
 
 void tgi_linear_pack(tgi_pool* pool, tgi_linear* linear, const void* weights, int type, int64_t row_stride,
                      int64_t column_stride, int first, int rows) {

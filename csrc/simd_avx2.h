@@ -97,6 +97,18 @@ static inline Bytes high_nibbles(Bytes b) {
   return iand({_mm256_srli_epi16(b.lo, 4), _mm256_srli_epi16(b.hi, 4)}, 0x0f0f0f0f);
 }
 
+using Table = __m256i;  // twice the same
+static inline Table load_table(const void* p) { return _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i*)p)); }
+static inline Bytes look_up(Table table, Bytes b) {
+  return {_mm256_shuffle_epi8(table, b.lo), _mm256_shuffle_epi8(table, b.hi)};
+}
+static inline void store_zipped(uint8_t* to, Bytes low, Bytes high) {
+  _mm256_storeu_si256((__m256i*)to, _mm256_unpacklo_epi8(low.lo, high.lo));
+  _mm256_storeu_si256((__m256i*)(to + 32), _mm256_unpacklo_epi8(low.hi, high.hi));
+  _mm256_storeu_si256((__m256i*)(to + 64), _mm256_unpackhi_epi8(low.lo, high.lo));
+  _mm256_storeu_si256((__m256i*)(to + 96), _mm256_unpackhi_epi8(low.hi, high.hi));
+}
+
 template <int J>
 static inline F byte_of(Bytes b) {
   return to_float(iand({_mm256_srli_epi32(b.lo, 8 * J), _mm256_srli_epi32(b.hi, 8 * J)}, 255));

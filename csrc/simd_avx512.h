@@ -53,6 +53,14 @@ static inline F load_s8(const void* p) {
 static inline Bytes low_nibbles(Bytes b) { return _mm512_and_si512(b, _mm512_set1_epi8(15)); }
 static inline Bytes high_nibbles(Bytes b) { return _mm512_and_si512(_mm512_srli_epi16(b, 4), _mm512_set1_epi8(15)); }
 
+using Table = __m512i;  // four times the same
+static inline Table load_table(const void* p) { return _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i*)p)); }
+static inline Bytes look_up(Table table, Bytes indices) { return _mm512_shuffle_epi8(table, indices); }
+static inline void store_zipped(uint8_t* to, Bytes low, Bytes high) {
+  _mm512_storeu_si512(to, _mm512_unpacklo_epi8(low, high));
+  _mm512_storeu_si512(to + 64, _mm512_unpackhi_epi8(low, high));
+}
+
 template <int J>
 static inline F byte_of(Bytes b) {
   return _mm512_cvtepi32_ps(_mm512_and_si512(_mm512_srli_epi32(b, 8 * J), _mm512_set1_epi32(255)));

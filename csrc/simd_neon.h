@@ -119,6 +119,25 @@ static inline Bytes low_nibbles(Bytes x) { return iand(x, 0x0f0f0f0f); }
 static inline int32x4_t high_part(int32x4_t x) { return vreinterpretq_s32_u8(vshrq_n_u8(vreinterpretq_u8_s32(x), 4)); }
 static inline Bytes high_nibbles(Bytes x) { return {high_part(x.a), high_part(x.b), high_part(x.c), high_part(x.d)}; }
 
+using Table = uint8x16_t;
+static inline Table load_table(const void* p) { return vld1q_u8((const uint8_t*)p); }
+static inline int32x4_t look_up_part(Table table, int32x4_t x) {
+  return vreinterpretq_s32_u8(vqtbl1q_u8(table, vreinterpretq_u8_s32(x)));
+}
+static inline Bytes look_up(Table table, Bytes x) {
+  return {look_up_part(table, x.a), look_up_part(table, x.b), look_up_part(table, x.c), look_up_part(table, x.d)};
+}
+static inline void store_zipped_part(uint8_t* to, int32x4_t low, int32x4_t high) {
+  vst1q_u8(to, vzip1q_u8(vreinterpretq_u8_s32(low), vreinterpretq_u8_s32(high)));
+  vst1q_u8(to + 64, vzip2q_u8(vreinterpretq_u8_s32(low), vreinterpretq_u8_s32(high)));
+}
+static inline void store_zipped(uint8_t* to, Bytes low, Bytes high) {
+  store_zipped_part(to, low.a, high.a);
+  store_zipped_part(to + 16, low.b, high.b);
+  store_zipped_part(to + 32, low.c, high.c);
+  store_zipped_part(to + 48, low.d, high.d);
+}
+
 template <int J>
 static inline int32x4_t byte_part(int32x4_t x) {
   return vreinterpretq_s32_u32(vshrq_n_u32(vshlq_n_u32(vreinterpretq_u32_s32(x), 24 - 8 * J), 24));

@@ -74,6 +74,20 @@ static inline F load_s8(const void* p) {
 static inline Bytes low_nibbles(Bytes b) { return b & 15; }
 static inline Bytes high_nibbles(Bytes b) { return b >> 4; }
 
+using Table = const uint8_t*;
+static inline Table load_table(const void* p) { return static_cast<const uint8_t*>(p); }
+static inline Bytes look_up(Table table, Bytes b) {
+  for (int i = 0; i < 64; i++) b[i] = table[b[i]];
+  return b;
+}
+static inline void store_zipped(uint8_t* to, Bytes low, Bytes high) {
+  for (int i = 0; i < 64; i++) {
+    uint8_t* at = to + i % 16 / 8 * 64 + i / 16 * 16 + i % 8 * 2;
+    at[0] = low[i];
+    at[1] = high[i];
+  }
+}
+
 template <int J>
 static inline F byte_of(Bytes b) { return to_float((I)b >> (8 * J) & 255); }
 

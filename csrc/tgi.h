@@ -7,7 +7,7 @@
 #include <stdint.h>
 
 #define TGI_API extern "C" __attribute__((visibility("default")))
-#define TGI_ABI 5  // raised with every change of this file; the loader refuses another number
+#define TGI_ABI 6  // raised with every change of this file; the loader refuses another number
 
 typedef struct tgi_pool tgi_pool;
 typedef struct tgi_arena tgi_arena;
@@ -43,6 +43,8 @@ TGI_API size_t tgi_arena_used(const tgi_arena* arena);
 TGI_API tgi_linear* tgi_linear_create(tgi_arena* arena, int format, int in, int out, int group, int zero_points,
                                       int bias, int activations);
 TGI_API size_t tgi_linear_bytes(const tgi_linear* linear);
+// To be called when all rows are packed: bfloat16 weights are kept in 12 bits where that loses nothing. 0: no memory.
+TGI_API int tgi_linear_finish(tgi_pool* pool, tgi_arena* arena, tgi_linear* linear);
 // Packs rows [first, first + rows) from a matrix of type float32, bfloat16 or float16; int8 and int4 layers
 // search the scale with the least squared error for each row and group.
 TGI_API void tgi_linear_pack(tgi_pool* pool, tgi_linear* linear, const void* weights, int type, int64_t row_stride,

@@ -84,6 +84,57 @@ def test_float_weights_are_kept_exactly(library, format):
     assert torch.equal(layer.rows(torch.arange(37)), weight.float())
 
 
+def with_strangers(weight: torch.Tensor, generator: torch.Generator, share: float) -> torch.Tensor:
+    """bfloat16 weights, some of which are far from all others: powers of two, zeros, infinities, no numbers."""
+    strange = torch.tensor([0.0, -0.0, 2.0**-120, -(2.0**90), 2.0**-30, 3e38, float("inf"), float("nan")])
+    chosen = strange[torch.randint(0, len(strange), weight.shape, generator=generator)]
+    return torch.where(torch.rand(weight.shape, generator=generator) < share, chosen, weight).bfloat16()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.002])
+@pytest.mark.parametrize(("width", "height"), [(64, 48), (576, 200), (8, 1), (72, 33), (2048, 64)])
+def test_narrow_bfloat16_loses_nothing(library, width, height, share):
+    """12 bits a weight, and the same bits in every result as with 16."""
+    generator = torch.Generator().manual_seed(width + height)
+    plain = torch.randn((height, width), generator=generator)
+    weight = with_strangers(plain, generator, share)
+    wide, narrow = (make(library, "bfloat16", weight) for _ in range(2))
+    narrow.finish()
+    tables = 64 * -(-height // 16)
+    assert narrow.bytes <= wide.bytes * 0.75 + tables
+    ids = torch.randperm(height, generator=generator)
+    assert torch.equal(narrow.rows(ids).view(torch.int32), weight[ids].float().view(torch.int32))
+    for rows in (1, 2, 3, 4, 5, 7, 8, 9, 13, 16, 17, 33, 64):
+        x = torch.randn((rows, width), generator=generator)
+        assert torch.equal(narrow(x).view(torch.int32), wide(x).view(torch.int32)), rows
+
+
+def test_narrow_layers_have_a_bias_and_take_less_memory(library):
+    pool, arena = Pool(library, 2), Arena(library)
+    weight, bias = torch.randn((560, 320)).bfloat16(), torch.randn(560)
+    layer = PackedLinear(pool, arena, "bfloat16", 320, 560, bias=True)
+    layer.pack(weight)
+    layer.set_bias(bias)
+    before = arena.used
+    layer.finish()
+    assert arena.used < 0.78 * before
+    for rows in (1, 40):
+        x = torch.randn((rows, 320)).bfloat16().float()
+        torch.testing.assert_close(layer(x), x @ weight.float().T + bias, rtol=1e-4, atol=1e-4)
+
+
+def test_weights_that_do_not_fit_12_bits_keep_16(library):
+    generator = torch.Generator().manual_seed(5)
+    bits = torch.randint(0, 1 << 15, (64, 64), generator=generator, dtype=torch.int16)  # all exponents alike
+    weight = bits.view(torch.bfloat16)
+    weight = torch.where(weight.isfinite() & (weight < 1e30), weight, torch.ones_like(weight))
+    layer = make(library, "bfloat16", weight)
+    before = layer.bytes
+    layer.finish()
+    assert layer.bytes == before
+    assert torch.equal(layer.rows(torch.arange(64)), weight.float())
+
+
 def test_strided_weights_and_parts(library):
     stored = torch.randn((24, 40))  # as GPT-2 stores them: [in, out]
     pool = Pool(library, 2)

@@ -44,9 +44,12 @@ class ModelCost:
 
 
 def model_cost(
-    spec: DecoderSpec, dtype: str, *, cache_dtype: str | None = None, quantize: str | None = None
+    spec: DecoderSpec, dtype: str, *, cache_dtype: str | None = None, quantize: str | None = None, native: bool = False
 ) -> ModelCost:
-    """The cost of a decoder in a serving dtype, with a cache in another one, with weights in int8 or int4."""
+    """The cost of a decoder in a serving dtype, with a cache in another one, with weights in int8 or int4.
+
+    native: whether the native CPU kernels pack the weights.
+    """
     width = sizes.DTYPE_BYTES[dtype]
 
     def activations(tokens: int) -> int:
@@ -55,7 +58,7 @@ def model_cost(
         )
 
     return ModelCost(
-        weight_bytes=sizes.weight_bytes(spec, width, quantize),
+        weight_bytes=sizes.weight_bytes(spec, width, quantize, narrow=native and dtype == "bfloat16"),
         kv_bytes_per_token=(
             sizes.int8_kv_bytes_per_token(spec)
             if cache_dtype == "int8"

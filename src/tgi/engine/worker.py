@@ -91,6 +91,7 @@ class Worker:
                 str(dtype).removeprefix("torch."),
                 cache_dtype=self.config.kv_cache_dtype,
                 quantize=self.config.quantize,
+                native=ops.native is not None,
             ),
             budget.wanted_of(self.config),
             available_bytes=self.config.memory_bytes or self._available_bytes(),

@@ -111,6 +111,10 @@ class PackedLayer(Protocol):
 
     def set_bias(self, bias: torch.Tensor, first: int = 0) -> None: ...
 
+    def finish(self) -> None:
+        """All rows have been packed."""
+        ...
+
     def rows(self, ids: torch.Tensor) -> torch.Tensor:
         """The weights of rows `ids` [count] after rounding, [count, in] float32."""
         ...

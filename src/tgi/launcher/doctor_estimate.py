@@ -75,7 +75,7 @@ def estimates(reads: Sequence[Read], layer_gops: Mapping[str, float]) -> list[Es
     for name, config in SHAPES.items():
         spec = spec_from_config(dict(config))
         for weights, quantize in WEIGHTS.items():
-            size = sizes.weight_bytes(spec, 2, quantize)
+            size = sizes.weight_bytes(spec, 2, quantize, narrow=True)
             rate = layer_gops.get(weights)
             one = bandwidth(reads, size)
             read = one * 1e9 / size if one else None

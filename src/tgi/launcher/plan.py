@@ -38,6 +38,7 @@ def compute(engine: EngineConfig, hardware: Hardware) -> budget.Limits:
             serving_dtype(engine.dtype, spec.dtype, device),
             cache_dtype=engine.kv_cache_dtype,
             quantize=engine.quantize,
+            native=device == "cpu" and engine.native_kernels,
         ),
         budget.wanted_of(engine),
         available_bytes=engine.memory_bytes or hardware.available_memory,

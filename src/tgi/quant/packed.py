@@ -42,6 +42,7 @@ class Packed:
                 bias = torch.empty(part.count, dtype=dtype)
                 source.read(f"{part.name}.bias", bias, (part.source,))
                 layer.set_bias(bias, part.first)
+        layer.finish()
         return layer
 
     def table(
@@ -61,6 +62,7 @@ class Packed:
         layer = ops.native.pack(format, width, rows, activations=self.activations)
         check_shape(source, f"{name}.weight", (rows, width))
         self._pack(layer, source, StoredRows(name, 0, 0, rows), width, False, dtype)
+        layer.finish()
         return PackedTable(layer, dtype)
 
     def _pack(

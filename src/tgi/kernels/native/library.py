@@ -13,7 +13,7 @@ import weakref
 from dataclasses import dataclass
 from pathlib import Path
 
-ABI = 5
+ABI = 6
 LEVELS = ("portable", "avx2", "avx2_vnni", "avx512", "avx512_bf16", "avx512_amx", "neon", "neon_dotprod", "neon_i8mm")
 """Of each kind of processor from the least to the most demanding."""
 
@@ -31,6 +31,7 @@ _SIGNATURES: dict[str, tuple[type | None, tuple[type, ...]]] = {
     "tgi_arena_used": (_SIZE, (_POINTER,)),
     "tgi_linear_create": (_POINTER, (_POINTER, _INT, _INT, _INT, _INT, _INT, _INT, _INT)),
     "tgi_linear_bytes": (_SIZE, (_POINTER,)),
+    "tgi_linear_finish": (_INT, (_POINTER, _POINTER, _POINTER)),
     "tgi_linear_pack": (None, (_POINTER, _POINTER, _POINTER, _INT, _LONG, _LONG, _INT, _INT)),
     "tgi_linear_pack_codes": (None, (_POINTER, _POINTER, _POINTER, _POINTER, _POINTER, _INT, _INT)),
     "tgi_linear_set_bias": (None, (_POINTER, _POINTER, _INT, _INT)),

@@ -87,6 +87,11 @@ class PackedLinear:
         bias = bias.float().contiguous()
         self._call.tgi_linear_set_bias(self.handle, bias.data_ptr(), first, len(bias))
 
+    def finish(self) -> None:
+        """To be called when all rows are packed: bfloat16 weights are kept in 12 bits where that loses nothing."""
+        if not self._call.tgi_linear_finish(self.pool.handle, self.arena.handle, self.handle):
+            raise MemoryError(f"no memory for a {self.format} layer of {self.out_features} x {self.in_features}")
+
     def rows(self, ids: torch.Tensor) -> torch.Tensor:
         """The weights of rows `ids` [count] int64 as they are after rounding, [count, in] float32."""
         ids = ids.contiguous()

@@ -92,17 +92,18 @@ struct Rounded {
   }
 };
 
-// sums += values [k, k + count) of a tile times bfloat16 panels
-template <int R, int C, int Step>
-inline void add_bfloat16(Sums<R, C>& sums, const Tile& tile, int k, const uint8_t* w, size_t stride, int count,
-                         Fetch<Step> next) {
+// sums of panel c += values k and k + 1 of a tile times a pair of bfloat16 weights
+struct AddBfloat16 {
+  const Tile& tile;
+  template <int R, int C>
+  inline void operator()(Sums<R, C>& sums, int c, int k, Bytes pair) const {
 #if defined(__AVX512BF16__)
-  const auto* halves = reinterpret_cast<const uint16_t*>(tile.codes);
-  multiply_halves<Interleaved<R>>(sums, halves + size_t(k) * R, w, stride, count, next);
+    add_pair(sums, c, pair, reinterpret_cast<const uint16_t*>(tile.codes) + size_t(k) * R, 2);
 #else
-  multiply<Bf16Panel, Interleaved<R>>(sums, tile.values + size_t(k) * R, w, stride, count, next);
+    Bf16Panel::add<Interleaved<R>>(sums, c, tile.values, k, pair);
 #endif
-}
+  }
+};
 
 // ... and as floats.
 struct Unrounded {
@@ -115,12 +116,12 @@ struct Unrounded {
       case TGI_FLOAT32:
         return multiply<F32Panel, Interleaved<R>>(sums, tile.values, w.begin, w.stride, linear.padded_in);
       case TGI_BFLOAT16:
-        if (linear.narrow) {
-          const auto add = [](auto&&... all) { add_bfloat16(all...); };
-          return multiply_narrow(linear, tile, panel, apart, sums, add);
-        }
-        return add_bfloat16(sums, tile, 0, w.begin, w.stride, linear.padded_in,
-                            Fetch<Bf16Panel::kBytes>{w.begin + kPrefetchBytes, w.stride});
+        if (linear.narrow) return multiply_narrow(linear, panel, apart, sums, AddBfloat16{tile});
+#if defined(__AVX512BF16__)
+        return multiply_halves<Interleaved<R>>(sums, reinterpret_cast<const uint16_t*>(tile.codes), w.begin, w.stride,
+                                               linear.padded_in);
+#endif
+        return multiply<Bf16Panel, Interleaved<R>>(sums, tile.values, w.begin, w.stride, linear.padded_in);
       case TGI_FLOAT16:
         return multiply<F16Panel, Interleaved<R>>(sums, tile.values, w.begin, w.stride, linear.padded_in);
       case TGI_INT8:

@@ -34,20 +34,36 @@ static inline int exception_lane(uint32_t exception) { return (int)(exception >>
 // Element k of row `row`, without exceptions.
 uint16_t narrow_at(const Linear& linear, int row, int k);
 
-// One record to pairs.
-static inline void widen_eight(const uint8_t* record, Table table, uint8_t* wide) {
+// One record to four vectors of pairs, as a Bf16Panel has them.
+static inline void widen_eight(const uint8_t* record, Table table, Bytes (&pairs)[4]) {
   const Bytes codes = load_bytes(record + 128);
-  store_zipped(wide, load_bytes(record), look_up(table, low_nibbles(codes)));
-  store_zipped(wide + 128, load_bytes(record + 64), look_up(table, high_nibbles(codes)));
+  const Bytes first = load_bytes(record), first_upper = look_up(table, low_nibbles(codes));
+  const Bytes second = load_bytes(record + 64), second_upper = look_up(table, high_nibbles(codes));
+  pairs[0] = zip_first(first, first_upper);
+  pairs[1] = zip_second(first, first_upper);
+  pairs[2] = zip_first(second, second_upper);
+  pairs[3] = zip_second(second, second_upper);
 }
+
+static inline bool has_exceptions(const uint32_t* next, uint32_t end) { return *next >> 8 < end; }
 
 // Puts the exceptions in place that are among `count` weights from number `first` on; `next` walks along.
 static inline void put_exceptions(const uint32_t*& next, uint32_t first, uint32_t count, uint8_t* wide) {
-  for (; *next >> 8 < first + count; next++) wide[2 * ((*next >> 8) - first) + 1] = (uint8_t)*next;
+  for (; has_exceptions(next, first + count); next++) wide[2 * ((*next >> 8) - first) + 1] = (uint8_t)*next;
+}
+static inline void put_exceptions(const uint32_t*& next, uint32_t first, Bytes (&pairs)[4]) {
+  alignas(64) uint8_t wide[kWideRecord];
+  for (int i = 0; i < 4; i++) store_bytes(wide + 64 * i, pairs[i]);
+  put_exceptions(next, first, kNarrowStep * kLanes, wide);
+  for (int i = 0; i < 4; i++) pairs[i] = load_bytes(wide + 64 * i);
 }
 
 static inline const uint32_t* exceptions_of(const Linear& linear, int panel) {
   return linear.exceptions + linear.first_exception[panel];
+}
+
+static inline void prefetch_record(const uint8_t* record) {
+  for (size_t line = 0; line < kNarrowRecord; line += 64) prefetch(record + kPrefetchBytes + line);
 }
 
 // A whole panel as a Bf16Panel.
@@ -55,23 +71,21 @@ static inline void widen_panel(const Linear& linear, int panel, uint8_t* wide) {
   const uint8_t* from = linear.data + size_t(panel) * linear.panel_bytes;
   const Table table = load_table(from);
   from += kNarrowTable;
-  for (int k = 0; k < linear.padded_in; k += kNarrowStep, from += kNarrowRecord) {
-    for (size_t line = 0; line < kNarrowRecord; line += 64) prefetch(from + kPrefetchBytes + line);
-    widen_eight(from, table, wide + size_t(k) * 2 * kLanes);
+  uint8_t* to = wide;
+  for (int k = 0; k < linear.padded_in; k += kNarrowStep, from += kNarrowRecord, to += kWideRecord) {
+    prefetch_record(from);
+    Bytes pairs[4];
+    widen_eight(from, table, pairs);
+    for (int i = 0; i < 4; i++) store_bytes(to + 64 * i, pairs[i]);
   }
   const uint32_t* next = exceptions_of(linear, panel);
   put_exceptions(next, 0, (uint32_t)linear.padded_in * kLanes, wide);
 }
 
-// sums += tile times C narrow panels, panel, panel + apart, ... Two records at a time are widened and then multiplied by
-// add(sums, tile, k, wide panels, bytes between them, values of k, what to fetch): narrow bytes, spread over the
-// multiplications, since a burst of them would find no room in the queue to memory.
+// sums = tile times C narrow panels, panel, panel + apart, ..., widened in registers.
+// add(sums, c, k, pair) adds what values k and k + 1 contribute to the sums of panel c.
 template <int R, int C, class Add>
-static inline void multiply_narrow(const Linear& linear, const Tile& tile, int panel, int apart, Sums<R, C>& result,
-                                   const Add& add) {
-  constexpr int kAtOnce = 2 * kNarrowStep;
-  constexpr int kFetch = kNarrowRecord / (kNarrowStep / Bf16Panel::kStep);
-  alignas(64) uint8_t wide[C][kAtOnce * 2 * kLanes];
+static inline void multiply_narrow(const Linear& linear, int panel, int apart, Sums<R, C>& result, const Add& add) {
   const uint8_t* from = linear.data + size_t(panel) * linear.panel_bytes;
   const size_t stride = apart * linear.panel_bytes;
   const uint32_t* next[C];
@@ -82,15 +96,23 @@ static inline void multiply_narrow(const Linear& linear, const Tile& tile, int p
   }
   from += kNarrowTable;
   Sums<R, C> sums = result;
-  for (int k = 0; k < linear.padded_in; k += kAtOnce) {
-    const int count = linear.padded_in - k < kAtOnce ? linear.padded_in - k : kAtOnce;
+  for (int k = 0; k < linear.padded_in; k += kNarrowStep, from += kNarrowRecord) {
+    Bytes pairs[C][4];
+#pragma GCC unroll 4
     for (int c = 0; c < C; c++) {
-      for (int at = 0; at < count; at += kNarrowStep)
-        widen_eight(from + c * stride + at / kNarrowStep * kNarrowRecord, tables[c], wide[c] + size_t(at) * 2 * kLanes);
-      put_exceptions(next[c], (uint32_t)k * kLanes, (uint32_t)count * kLanes, wide[c]);
+      widen_eight(from + c * stride, tables[c], pairs[c]);
+      if (__builtin_expect(has_exceptions(next[c], (uint32_t)(k + kNarrowStep) * kLanes), 0))
+        put_exceptions(next[c], (uint32_t)k * kLanes, pairs[c]);
     }
-    add(sums, tile, k, wide[0], sizeof(wide[0]), count, Fetch<kFetch>{from + kPrefetchBytes, stride});
-    from += count / kNarrowStep * kNarrowRecord;
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) {
+#pragma GCC unroll 4
+      for (int c = 0; c < C; c++) {
+        // One line at a time between the multiplications: a burst would find no room in the queue to memory.
+        if (i < 3) prefetch(from + c * stride + kPrefetchBytes + 64 * i);
+        add(sums, c, k + 2 * i, pairs[c][i]);
+      }
+    }
   }
   result = sums;
 }

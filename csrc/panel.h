@@ -59,14 +59,15 @@ struct Bf16Panel {
   template <class At, int R, int C>
   static inline void step(Sums<R, C>& sums, const float* a, int k, const uint8_t* w, size_t stride) {
 #pragma GCC unroll 8
-    for (int c = 0; c < C; c++) {
-      const Bytes pair = load_bytes(w + c * stride);
-      const F even = even_bf16(pair), odd = odd_bf16(pair);
+    for (int c = 0; c < C; c++) add<At>(sums, c, a, k, load_bytes(w + c * stride));
+  }
+  template <class At, int R, int C>
+  static inline void add(Sums<R, C>& sums, int c, const float* a, int k, Bytes pair) {
+    const F even = even_bf16(pair), odd = odd_bf16(pair);
 #pragma GCC unroll 16
-      for (int r = 0; r < R; r++) sums.at[r][c] = fma(set(a[At::of(k, r)]), even, sums.at[r][c]);
+    for (int r = 0; r < R; r++) sums.at[r][c] = fma(set(a[At::of(k, r)]), even, sums.at[r][c]);
 #pragma GCC unroll 16
-      for (int r = 0; r < R; r++) sums.at[r][c] = fma(set(a[At::of(k + 1, r)]), odd, sums.at[r][c]);
-    }
+    for (int r = 0; r < R; r++) sums.at[r][c] = fma(set(a[At::of(k + 1, r)]), odd, sums.at[r][c]);
   }
 };
 
@@ -102,54 +103,38 @@ struct S8Panel {
 
 constexpr int kPrefetchBytes = 2048;  // ahead, within a panel's stream
 
-// What is fetched meanwhile for later: for each of the panels Step bytes with every record of it that is multiplied.
-template <int Step>
-struct Fetch {
-  const uint8_t* from;
-  size_t stride;
-};
-
-// sums += a[0 .. count) times C panels that lie `stride` bytes apart; count is a multiple of kStep.
-template <class Panel, class At, int Step, int R, int C>
+// sums += a[0 .. count) times C panels that lie `stride` bytes apart; count is a multiple of kStep. What lies
+// `ahead` bytes further is fetched meanwhile.
+template <class Panel, class At, int R, int C>
 static inline void multiply(Sums<R, C>& result, const float* a, const uint8_t* w, size_t stride, int count,
-                            Fetch<Step> next) {
+                            ptrdiff_t ahead = kPrefetchBytes) {
   Sums<R, C> sums = result;  // a copy that nothing can point to stays in registers
-  for (int k = 0; k < count; k += Panel::kStep, w += Panel::kBytes, next.from += Step) {
-    for (int c = 0; c < C; c++) prefetch(next.from + c * next.stride);
+  for (int k = 0; k < count; k += Panel::kStep, w += Panel::kBytes) {
+    for (int c = 0; c < C; c++) prefetch(w + c * stride + ahead);
     Panel::template step<At, R, C>(sums, a, k, w, stride);
   }
   result = sums;
 }
 
-// The same; fetched is what lies `ahead` bytes further.
-template <class Panel, class At, int R, int C>
-static inline void multiply(Sums<R, C>& sums, const float* a, const uint8_t* w, size_t stride, int count,
-                            ptrdiff_t ahead = kPrefetchBytes) {
-  multiply<Panel, At>(sums, a, w, stride, count, Fetch<Panel::kBytes>{w + ahead, stride});
+#if defined(__AVX512BF16__)
+template <int R, int C>
+static inline void add_pair(Sums<R, C>& sums, int c, Bytes weights, const uint16_t* a, int apart) {
+#pragma GCC unroll 16
+  for (int r = 0; r < R; r++) sums.at[r][c] = dot2(sums.at[r][c], weights, a + r * apart);
 }
 
-#if defined(__AVX512BF16__)
 // The same for bfloat16 panels and activations, in pairs: At::of(k / 2, r) counts pairs.
-template <class At, int Step, int R, int C>
+template <class At, int R, int C>
 static inline void multiply_halves(Sums<R, C>& result, const uint16_t* a, const uint8_t* w, size_t stride, int count,
-                                   Fetch<Step> next) {
+                                   ptrdiff_t ahead = kPrefetchBytes) {
   Sums<R, C> sums = result;
-  for (int pair = 0; 2 * pair < count; pair++, w += Bf16Panel::kBytes, next.from += Step) {
-    for (int c = 0; c < C; c++) prefetch(next.from + c * next.stride);
+  for (int pair = 0; 2 * pair < count; pair++, w += Bf16Panel::kBytes) {
+    for (int c = 0; c < C; c++) prefetch(w + c * stride + ahead);
 #pragma GCC unroll 8
-    for (int c = 0; c < C; c++) {
-      const Bytes weights = load_bytes(w + c * stride);
-#pragma GCC unroll 16
-      for (int r = 0; r < R; r++) sums.at[r][c] = dot2(sums.at[r][c], weights, a + 2 * At::of(pair, r));
-    }
+    for (int c = 0; c < C; c++)
+      add_pair(sums, c, load_bytes(w + c * stride), a + 2 * At::of(pair, 0), 2 * (At::of(0, 1) - At::of(0, 0)));
   }
   result = sums;
-}
-
-template <class At, int R, int C>
-static inline void multiply_halves(Sums<R, C>& sums, const uint16_t* a, const uint8_t* w, size_t stride, int count,
-                                   ptrdiff_t ahead) {
-  multiply_halves<At>(sums, a, w, stride, count, Fetch<Bf16Panel::kBytes>{w + ahead, stride});
 }
 #endif
 

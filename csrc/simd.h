@@ -9,8 +9,7 @@
 //   load_f16, load_s8      16 float16 or int8, widened
 //   byte_of<J>             byte J of each 32-bit lane as a float, unsigned
 //   look_up                for each of 64 bytes below 16 the byte of a table that it names
-//   store_zipped           within each 16 bytes: the first eight low bytes, each followed by its high byte, to the first
-//                          64 bytes of memory, the other eight to the next 64
+//   zip_first, zip_second  within each 16 bytes the first or the second eight of a, each followed by its byte of b
 //   split, broadcast4      operands of dot4 in the form the machine wants them in
 //   in_register            an operand of dot4 that several of them share
 //   dot4                   for each lane: sum += four unsigned weight bytes times four signed activation bytes

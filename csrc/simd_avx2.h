@@ -102,11 +102,15 @@ static inline Table load_table(const void* p) { return _mm256_broadcastsi128_si2
 static inline Bytes look_up(Table table, Bytes b) {
   return {_mm256_shuffle_epi8(table, b.lo), _mm256_shuffle_epi8(table, b.hi)};
 }
-static inline void store_zipped(uint8_t* to, Bytes low, Bytes high) {
-  _mm256_storeu_si256((__m256i*)to, _mm256_unpacklo_epi8(low.lo, high.lo));
-  _mm256_storeu_si256((__m256i*)(to + 32), _mm256_unpacklo_epi8(low.hi, high.hi));
-  _mm256_storeu_si256((__m256i*)(to + 64), _mm256_unpackhi_epi8(low.lo, high.lo));
-  _mm256_storeu_si256((__m256i*)(to + 96), _mm256_unpackhi_epi8(low.hi, high.hi));
+static inline Bytes zip_first(Bytes a, Bytes b) {
+  return {_mm256_unpacklo_epi8(a.lo, b.lo), _mm256_unpacklo_epi8(a.hi, b.hi)};
+}
+static inline Bytes zip_second(Bytes a, Bytes b) {
+  return {_mm256_unpackhi_epi8(a.lo, b.lo), _mm256_unpackhi_epi8(a.hi, b.hi)};
+}
+static inline void store_bytes(void* p, Bytes b) {
+  _mm256_storeu_si256((__m256i*)p, b.lo);
+  _mm256_storeu_si256((__m256i*)p + 1, b.hi);
 }
 
 template <int J>

@@ -56,10 +56,9 @@ static inline Bytes high_nibbles(Bytes b) { return _mm512_and_si512(_mm512_srli_
 using Table = __m512i;  // four times the same
 static inline Table load_table(const void* p) { return _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i*)p)); }
 static inline Bytes look_up(Table table, Bytes indices) { return _mm512_shuffle_epi8(table, indices); }
-static inline void store_zipped(uint8_t* to, Bytes low, Bytes high) {
-  _mm512_storeu_si512(to, _mm512_unpacklo_epi8(low, high));
-  _mm512_storeu_si512(to + 64, _mm512_unpackhi_epi8(low, high));
-}
+static inline Bytes zip_first(Bytes a, Bytes b) { return _mm512_unpacklo_epi8(a, b); }
+static inline Bytes zip_second(Bytes a, Bytes b) { return _mm512_unpackhi_epi8(a, b); }
+static inline void store_bytes(void* p, Bytes b) { _mm512_storeu_si512(p, b); }
 
 template <int J>
 static inline F byte_of(Bytes b) {

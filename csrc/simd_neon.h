@@ -127,15 +127,24 @@ static inline int32x4_t look_up_part(Table table, int32x4_t x) {
 static inline Bytes look_up(Table table, Bytes x) {
   return {look_up_part(table, x.a), look_up_part(table, x.b), look_up_part(table, x.c), look_up_part(table, x.d)};
 }
-static inline void store_zipped_part(uint8_t* to, int32x4_t low, int32x4_t high) {
-  vst1q_u8(to, vzip1q_u8(vreinterpretq_u8_s32(low), vreinterpretq_u8_s32(high)));
-  vst1q_u8(to + 64, vzip2q_u8(vreinterpretq_u8_s32(low), vreinterpretq_u8_s32(high)));
+static inline int32x4_t zip_first(int32x4_t x, int32x4_t y) {
+  return vreinterpretq_s32_u8(vzip1q_u8(vreinterpretq_u8_s32(x), vreinterpretq_u8_s32(y)));
 }
-static inline void store_zipped(uint8_t* to, Bytes low, Bytes high) {
-  store_zipped_part(to, low.a, high.a);
-  store_zipped_part(to + 16, low.b, high.b);
-  store_zipped_part(to + 32, low.c, high.c);
-  store_zipped_part(to + 48, low.d, high.d);
+static inline int32x4_t zip_second(int32x4_t x, int32x4_t y) {
+  return vreinterpretq_s32_u8(vzip2q_u8(vreinterpretq_u8_s32(x), vreinterpretq_u8_s32(y)));
+}
+static inline Bytes zip_first(Bytes x, Bytes y) {
+  return {zip_first(x.a, y.a), zip_first(x.b, y.b), zip_first(x.c, y.c), zip_first(x.d, y.d)};
+}
+static inline Bytes zip_second(Bytes x, Bytes y) {
+  return {zip_second(x.a, y.a), zip_second(x.b, y.b), zip_second(x.c, y.c), zip_second(x.d, y.d)};
+}
+static inline void store_bytes(void* p, Bytes x) {
+  auto* to = (int32_t*)p;
+  vst1q_s32(to, x.a);
+  vst1q_s32(to + 4, x.b);
+  vst1q_s32(to + 8, x.c);
+  vst1q_s32(to + 12, x.d);
 }
 
 template <int J>

@@ -80,13 +80,17 @@ static inline Bytes look_up(Table table, Bytes b) {
   for (int i = 0; i < 64; i++) b[i] = table[b[i]];
   return b;
 }
-static inline void store_zipped(uint8_t* to, Bytes low, Bytes high) {
-  for (int i = 0; i < 64; i++) {
-    uint8_t* at = to + i % 16 / 8 * 64 + i / 16 * 16 + i % 8 * 2;
-    at[0] = low[i];
-    at[1] = high[i];
+static inline Bytes zip_from(Bytes a, Bytes b, int begin) {
+  Bytes zipped;
+  for (int i = 0; i < 32; i++) {
+    zipped[2 * i] = a[i / 8 * 16 + begin + i % 8];
+    zipped[2 * i + 1] = b[i / 8 * 16 + begin + i % 8];
   }
+  return zipped;
 }
+static inline Bytes zip_first(Bytes a, Bytes b) { return zip_from(a, b, 0); }
+static inline Bytes zip_second(Bytes a, Bytes b) { return zip_from(a, b, 8); }
+static inline void store_bytes(void* p, Bytes b) { __builtin_memcpy(p, &b, 64); }
 
 template <int J>
 static inline F byte_of(Bytes b) { return to_float((I)b >> (8 * J) & 255); }

@@ -85,10 +85,13 @@ def test_float_weights_are_kept_exactly(library, format):
 
 
 def with_strangers(weight: torch.Tensor, generator: torch.Generator, share: float) -> torch.Tensor:
-    """bfloat16 weights, some of which are far from all others: powers of two, zeros, infinities, no numbers."""
-    strange = torch.tensor([0.0, -0.0, 2.0**-120, -(2.0**90), 2.0**-30, 3e38, float("inf"), float("nan")])
+    """bfloat16 weights, some of which are far from all others, and in the first row an infinity and no number."""
+    strange = torch.tensor([0.0, -0.0, 2.0**-120, -(2.0**-90), 2.0**-30, 2.0**20, -(2.0**30)])
     chosen = strange[torch.randint(0, len(strange), weight.shape, generator=generator)]
-    return torch.where(torch.rand(weight.shape, generator=generator) < share, chosen, weight).bfloat16()
+    weight = torch.where(torch.rand(weight.shape, generator=generator) < share, chosen, weight).bfloat16()
+    if share:
+        weight[0, -1], weight[0, 0] = torch.inf, torch.nan
+    return weight
 
 
 @pytest.mark.parametrize("share", [0.0, 0.002])
@@ -106,7 +109,7 @@ def test_narrow_bfloat16_loses_nothing(library, width, height, share):
     assert torch.equal(narrow.rows(ids).view(torch.int32), weight[ids].float().view(torch.int32))
     for rows in (1, 2, 3, 4, 5, 7, 8, 9, 13, 16, 17, 33, 64):
         x = torch.randn((rows, width), generator=generator)
-        assert torch.equal(narrow(x).view(torch.int32), wide(x).view(torch.int32)), rows
+        torch.testing.assert_close(narrow(x), wide(x), rtol=0, atol=0, equal_nan=True, msg=f"{rows} rows")
 
 
 def test_narrow_layers_have_a_bias_and_take_less_memory(library):

@@ -32,6 +32,9 @@ struct Work {
 #endif
   float code_scales[kMaxRows];
   int32_t code_offsets[kMaxRows];
+  alignas(64) uint8_t weight_codes[kMaxRows][2][kPiece];  // probabilities over an int8 cache: upper and lower parts
+  float weight_scales[kMaxRows];
+  int32_t weight_offsets[kMaxRows][2];
   int positions[kMaxRows];
   float slopes[kMaxRows];
   State piece, merged;
@@ -120,8 +123,7 @@ void score_piece(const CacheShape& shape, Work& work, const Reads& reads, int be
 template <int Type, int R, int C>
 void weigh_panels(const CacheShape& shape, Work& work, const Reads& reads, int begin, int end, int panel) {
   using Half = std::conditional_t<Type == TGI_BFLOAT16, Bf16Panel, F16Panel>;
-  using Narrow = std::conditional_t<Type == TGI_INT8, S8Panel, Half>;
-  using Panel = std::conditional_t<Type == TGI_FLOAT32, F32Panel, Narrow>;
+  using Panel = std::conditional_t<Type == TGI_FLOAT32, F32Panel, Half>;
   Sums<R, C> sums;
   for (int r = 0; r < R; r++)
     for (int c = 0; c < C; c++) sums.at[r][c] = zero();
@@ -163,6 +165,101 @@ void weigh_piece(const CacheShape& shape, Work& work, const Reads& reads, int be
   for (; panel + C <= panels; panel += C) weigh_panels<Type, R, C>(shape, work, reads, begin, end, panel);
   if constexpr (C > 1)
     for (; panel < panels; panel++) weigh_panels<Type, R, 1>(shape, work, reads, begin, end, panel);
+}
+
+// Probabilities over an int8 cache are rounded to 15 bits of the largest of a row's piece, q = 128 upper + lower, with
+// upper in [0, 127] and lower in [-64, 64]: two exact integer dot products with the values' codes, whose sums over a piece
+// fit 24 bits each. The scales of the values are folded in before.
+constexpr float kLargestWeight = 127 * 128;
+
+void quantise_weights(const CacheShape& shape, Work& work, int rows, const Reads& reads, int begin, int end) {
+  F peaks[kMaxRows], taints[kMaxRows];
+  for (int r = 0; r < rows; r++) peaks[r] = taints[r] = zero();
+  for (int key = begin; key < end; key += kLanes) {
+    const uint8_t* scales = reads.value(key / kBlock) + shape.value_record() - kBlock * 4;
+    const F s = load(reinterpret_cast<const float*>(scales) + key % kBlock);
+    for (int r = 0; r < rows; r++) {
+      const F p = load(&work.scores[r][key]);
+      const F weight = if_less(zero(), p, mul(p, s), p);  // an unseen key may have no number as scale
+      store(&work.scores[r][key], weight);
+      peaks[r] = max(weight, peaks[r]);
+      taints[r] = fma(weight, zero(), taints[r]);  // as in quantise_group
+    }
+  }
+  for (int r = 0; r < rows; r++) {
+    const float peak = largest(peaks[r]);
+    const F inverse = set(peak > 0 ? kLargestWeight / peak : 0.0f), most = set(kLargestWeight);
+    F upper_sum = zero(), lower_sum = zero();  // exact: integers
+    for (int key = begin; key < end; key += kLanes) {
+      const F q = min(max(round(mul(load(&work.scores[r][key]), inverse)), zero()), most);
+      const F upper = round(mul(q, set(1.0f / 128))), lower = fma(upper, set(-128.0f), q);
+      store_s8(&work.weight_codes[r][0][key], upper);
+      store_s8(&work.weight_codes[r][1][key], lower);
+      upper_sum = add(upper_sum, upper);
+      lower_sum = add(lower_sum, lower);
+    }
+    work.weight_scales[r] = peak / kLargestWeight + sum(taints[r]);
+    work.weight_offsets[r][0] = -Int8Panel::kZero * (int32_t)sum(upper_sum);
+    work.weight_offsets[r][1] = -Int8Panel::kZero * (int32_t)sum(lower_sum);
+  }
+}
+
+// dots += rows of codes, `Pitch` bytes apart, times C panels of values.
+template <int Pitch, int Rows, int C>
+void add_values(I (&dots)[Rows][C], const uint8_t* codes, const CacheShape& shape, const Reads& reads, int begin,
+                int end, int panel) {
+  const size_t stride = shape.value_panel();
+  for (int key = begin; key < end;) {
+    const uint8_t* record = reads.value(key / kBlock);
+    const uint8_t* from = record + panel * stride + key % kBlock / 4 * 64;
+    const ptrdiff_t ahead = reads.after_value(key / kBlock) - record;
+    for (const int block_end = std::min(key / kBlock * kBlock + kBlock, end); key < block_end; key += 4, from += 64) {
+      Weights4 values[C];
+#pragma GCC unroll 4
+      for (int c = 0; c < C; c++) {
+        prefetch(from + c * stride + ahead);
+        values[c] = split(load_bytes(from + c * stride));
+      }
+      add_dots<Pitch>(dots, values, codes + key);
+    }
+  }
+}
+
+template <int R, int C>
+void weigh_code_panels(const CacheShape& shape, Work& work, const Reads& reads, int begin, int end, int panel) {
+  I dots[2 * R][C];  // of row r: 2 r the upper part, 2 r + 1 the lower one
+  const uint8_t* codes = work.weight_codes[0][0];
+  if constexpr (2 * R <= kMaxRows) {
+    for (int i = 0; i < 2 * R; i++)
+      for (int c = 0; c < C; c++) dots[i][c] = iset(work.weight_offsets[i / 2][i % 2]);
+    add_values<kPiece>(dots, codes, shape, reads, begin, end, panel);
+  } else {  // more sums than registers
+    for (int part = 0; part < 2; part++) {
+      I some[R][C];
+      for (int r = 0; r < R; r++)
+        for (int c = 0; c < C; c++) some[r][c] = iset(work.weight_offsets[r][part]);
+      add_values<2 * kPiece>(some, codes + part * kPiece, shape, reads, begin, end, panel);
+      for (int r = 0; r < R; r++)
+        for (int c = 0; c < C; c++) dots[2 * r + part][c] = some[r][c];
+    }
+  }
+  for (int r = 0; r < R; r++)
+    for (int c = 0; c < C; c++) {
+      const F value = fma(to_float(dots[2 * r][c]), set(128.0f), to_float(dots[2 * r + 1][c]));
+      store(&work.piece.values[r][(panel + c) * kLanes], mul(value, set(work.weight_scales[r])));
+    }
+}
+
+// As weigh_piece; begin and end are multiples of 16.
+template <int R>
+void weigh_codes(const CacheShape& shape, Work& work, const Reads& reads, int begin, int end) {
+  quantise_weights(shape, work, R, reads, begin, end);
+  constexpr int C = kMaxRows < 16 ? 1 : R <= 2 ? 4 : R <= 4 ? 2 : 1;
+  const int panels = shape.padded_dim() / kLanes;
+  int panel = 0;
+  for (; panel + C <= panels; panel += C) weigh_code_panels<R, C>(shape, work, reads, begin, end, panel);
+  if constexpr (C > 1)
+    for (; panel < panels; panel++) weigh_code_panels<R, 1>(shape, work, reads, begin, end, panel);
 }
 
 #if defined(__AMX_BF16__)
@@ -311,18 +408,6 @@ void softmax(const AttentionCall& call, Work& work, int r, int base, int begin, 
   work.piece.total[r] = sum(total);
 }
 
-// Folds the scales of int8 values into the probabilities.
-void scale_probabilities(const CacheShape& shape, Work& work, int rows, const Reads& reads, int begin, int end) {
-  for (int key = begin; key < end; key += kLanes) {
-    const uint8_t* scales = reads.value(key / kBlock) + shape.value_record() - kBlock * 4;
-    const F s = load(reinterpret_cast<const float*>(scales) + key % kBlock);
-    for (int r = 0; r < rows; r++) {
-      const F p = load(&work.scores[r][key]);
-      store(&work.scores[r][key], if_less(zero(), p, mul(p, s), p));  // an unseen key may have no number as scale
-    }
-  }
-}
-
 float exp_of(float x) {
   float lanes[kLanes];
   store(lanes, exp(set(x)));
@@ -410,11 +495,11 @@ void attend_tile(const AttentionCall& call, const StepRows& rows, const Attentio
       const int first = window ? std::max(0, position - window + 1) - base : 0;
       softmax(call, work, r, base, begin, end, first, position + 1 - base);
     }
-    if (Type == TGI_INT8) scale_probabilities(shape, work, R, reads, begin, end);
 #if defined(__AMX_BF16__)
     if constexpr (kInTiles) weigh_piece_in_tiles(shape, work, R, reads, begin, seen);
 #endif
-    if constexpr (!kInTiles) weigh_piece<Type, R>(shape, work, reads, begin, seen);
+    if constexpr (Type == TGI_INT8) weigh_codes<R>(shape, work, reads, begin, end);
+    else if constexpr (!kInTiles) weigh_piece<Type, R>(shape, work, reads, begin, seen);
     for (int r = 0; r < R; r++)
       merge_row(work.merged, work.piece.largest[r], work.piece.total[r], work.piece.values[r], r, shape.padded_dim(),
                 piece == item.begin);

@@ -62,8 +62,8 @@ void store_value(const CacheShape& shape, uint8_t* record, int offset, const flo
   } else {
     uint8_t codes[kMaxHeadDim];
     const float scale = quantise(shape, x, codes);
-    for (int d = 0; d < shape.head_dim; d += kLanes)
-      memcpy(record + d / kLanes * stride + offset * kLanes, codes + d, kLanes);
+    for (int d = 0; d < shape.padded_dim(); d++)
+      record[d / kLanes * stride + offset / 4 * 64 + d % kLanes * 4 + offset % 4] = (uint8_t)(codes[d] + Int8Panel::kZero);
     memcpy(record + shape.padded_dim() / kLanes * stride + 4 * offset, &scale, 4);
   }
 }

@@ -2,8 +2,8 @@
 //
 // Keys lie transposed, as panels of 16 positions over the head's dimensions, so that queries times keys is
 // the same product as activations times weights and needs no sum across lanes. Values lie as panels of 16
-// dimensions over the positions. In int8 each key has a scale in its panel's header, and each value one after
-// the panels; a value's scale is folded into the probability.
+// dimensions over the positions. In int8 both are codes in fours, as in an Int8Panel, with zero point 128; each key has a
+// scale in its panel's header, and each value one after the panels, to be folded into the probability.
 #pragma once
 #include <stddef.h>
 #include <stdint.h>

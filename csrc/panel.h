@@ -86,21 +86,6 @@ struct F16Panel {
   }
 };
 
-// int8 values without a scale of their own, as the cache stores V: [k][16]
-struct S8Panel {
-  static constexpr int kStep = 1;
-  static constexpr int kBytes = 16;
-  template <class At, int R, int C>
-  static inline void step(Sums<R, C>& sums, const float* a, int k, const uint8_t* w, size_t stride) {
-#pragma GCC unroll 8
-    for (int c = 0; c < C; c++) {
-      const F weights = load_s8(w + c * stride);
-#pragma GCC unroll 16
-      for (int r = 0; r < R; r++) sums.at[r][c] = fma(set(a[At::of(k, r)]), weights, sums.at[r][c]);
-    }
-  }
-};
-
 constexpr int kPrefetchBytes = 2048;  // ahead, within a panel's stream
 
 // sums += a[0 .. count) times C panels that lie `stride` bytes apart; count is a multiple of kStep. What lies
@@ -159,15 +144,15 @@ static inline void add_four(F (&parts)[R][C], F zeros, int c, const float* a, By
   add_one<3>(parts, zeros, c, a, codes);
 }
 
-// dots += four values of k: R rows of activations times C vectors of weights
-template <int R, int C>
+// dots += four values of k: R rows of activations, `Pitch` bytes apart, times C vectors of weights
+template <int Pitch = 4, int R, int C>
 static inline void add_dots(I (&dots)[R][C], const Weights4 (&weights)[C], const uint8_t* a) {
 #pragma GCC unroll 16
   for (int r = 0; r < R; r++) {
     if constexpr (C == 1) {
-      dots[r][0] = dot4(dots[r][0], weights[0], broadcast4(a + 4 * r));
+      dots[r][0] = dot4(dots[r][0], weights[0], broadcast4(a + Pitch * r));
     } else {
-      const auto four = in_register(broadcast4(a + 4 * r));
+      const auto four = in_register(broadcast4(a + Pitch * r));
 #pragma GCC unroll 8
       for (int c = 0; c < C; c++) dots[r][c] = dot4(dots[r][c], weights[c], four);
     }

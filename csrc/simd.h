@@ -6,7 +6,7 @@
 //   F, I, Bytes            16 floats, 16 int32, 64 bytes
 //   load_part, store_part  the first n lanes only (0 <= n <= 16); the others read as 0
 //   even_bf16, odd_bf16    the lower and upper bfloat16 of each 32-bit lane
-//   load_f16, load_s8      16 float16 or int8, widened
+//   load_f16               16 float16, widened
 //   byte_of<J>             byte J of each 32-bit lane as a float, unsigned
 //   look_up                for each of 64 bytes below 16 the byte of a table that it names
 //   zip_first, zip_second  within each 16 bytes the first or the second eight of a, each followed by its byte of b

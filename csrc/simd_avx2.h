@@ -88,10 +88,6 @@ static inline F odd_bf16(Bytes b) { return bits_as_float(iand(b, (int)0xffff0000
 static inline F load_f16(const void* p) {
   return {_mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)p)), _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)p + 1))};
 }
-static inline F load_s8(const void* p) {
-  const __m128i b = _mm_loadu_si128((const __m128i*)p);
-  return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(b)), _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(b, 8)))};
-}
 static inline Bytes low_nibbles(Bytes b) { return iand(b, 0x0f0f0f0f); }
 static inline Bytes high_nibbles(Bytes b) {
   return iand({_mm256_srli_epi16(b.lo, 4), _mm256_srli_epi16(b.hi, 4)}, 0x0f0f0f0f);

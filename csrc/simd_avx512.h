@@ -47,9 +47,6 @@ static inline Bytes load_bytes(const void* p) { return _mm512_loadu_si512(p); }
 static inline F even_bf16(Bytes b) { return _mm512_castsi512_ps(_mm512_slli_epi32(b, 16)); }
 static inline F odd_bf16(Bytes b) { return _mm512_castsi512_ps(_mm512_and_si512(b, _mm512_set1_epi32(0xffff0000))); }
 static inline F load_f16(const void* p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)p)); }
-static inline F load_s8(const void* p) {
-  return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)p)));
-}
 static inline Bytes low_nibbles(Bytes b) { return _mm512_and_si512(b, _mm512_set1_epi8(15)); }
 static inline Bytes high_nibbles(Bytes b) { return _mm512_and_si512(_mm512_srli_epi16(b, 4), _mm512_set1_epi8(15)); }
 

@@ -109,12 +109,6 @@ static inline F load_f16(const void* p) {
   const auto* halves = (const uint16_t*)p;
   return {load_part_f16(halves), load_part_f16(halves + 4), load_part_f16(halves + 8), load_part_f16(halves + 12)};
 }
-static inline F load_s8(const void* p) {
-  const int8x16_t x = vld1q_s8((const int8_t*)p);
-  const int16x8_t low = vmovl_s8(vget_low_s8(x)), high = vmovl_s8(vget_high_s8(x));
-  return to_float({vmovl_s16(vget_low_s16(low)), vmovl_s16(vget_high_s16(low)), vmovl_s16(vget_low_s16(high)),
-                   vmovl_s16(vget_high_s16(high))});
-}
 static inline Bytes low_nibbles(Bytes x) { return iand(x, 0x0f0f0f0f); }
 static inline int32x4_t high_part(int32x4_t x) { return vreinterpretq_s32_u8(vshrq_n_u8(vreinterpretq_u8_s32(x), 4)); }
 static inline Bytes high_nibbles(Bytes x) { return {high_part(x.a), high_part(x.b), high_part(x.c), high_part(x.d)}; }

@@ -66,11 +66,6 @@ static inline F load_f16(const void* p) {
   for (int i = 0; i < 16; i++) x[i] = half_to_float(((const uint16_t*)p)[i]);
   return x;
 }
-static inline F load_s8(const void* p) {
-  F x;
-  for (int i = 0; i < 16; i++) x[i] = ((const int8_t*)p)[i];
-  return x;
-}
 static inline Bytes low_nibbles(Bytes b) { return b & 15; }
 static inline Bytes high_nibbles(Bytes b) { return b >> 4; }
 

@@ -77,22 +77,29 @@ void rank_row(const float* row, int64_t size, int count, std::vector<float>& max
   }
 }
 
-F weights_at(const float* row, int64_t k, int64_t end, F divisor, F peak) {
-  return exp(sub(div(part(row, k, end, -INFINITY), divisor), peak));
+// Divides scores by a temperature. Most are 1, and a division takes as long as all the rest of an exponential.
+struct Divisor {
+  F by;
+  bool one;
+  explicit Divisor(float divisor) : by(set(divisor)), one(divisor == 1) {}
+  F operator()(F x) const { return one ? x : div(x, by); }
+};
+
+F weights_at(const float* row, int64_t k, int64_t end, const Divisor& divide, F peak) {
+  return exp(sub(divide(part(row, k, end, -INFINITY)), peak));
 }
 
-double block_mass(const float* row, int64_t begin, int64_t size, F divisor, F peak) {
+double block_mass(const float* row, int64_t begin, int64_t size, const Divisor& divide, F peak) {
   const int64_t end = std::min(begin + kSumBlock, size);
   F total = zero();
-  for (int64_t k = begin; k < end; k += kLanes) total = add(total, weights_at(row, k, end, divisor, peak));
+  for (int64_t k = begin; k < end; k += kLanes) total = add(total, weights_at(row, k, end, divide, peak));
   return sum(total);
 }
 
-F quotient(float x, F divisor) { return div(set(x), divisor); }
-
 double log_mass(const float* row, int64_t size, float divisor, float best) {
   if (!isfinite(best)) return NAN;
-  const F by = set(divisor), peak = quotient(best, by);
+  const Divisor by(divisor);
+  const F peak = by(set(best));
   double total = 0;
   for (int64_t begin = 0; begin < size; begin += kSumBlock) total += block_mass(row, begin, size, by, peak);
   return log(total);
@@ -106,7 +113,8 @@ void pick_row(const float* row, int64_t size, float divisor, double u, std::vect
   if (!block_maxima(row, size, maxima)) return;
   const float best = *std::max_element(maxima.begin(), maxima.end());
   if (best == -INFINITY) return;
-  const F by = set(divisor), peak = quotient(best, by);
+  const Divisor by(divisor);
+  const F peak = by(set(best));
   double total = 0;
   masses.clear();
   for (int64_t begin = 0; begin < size; begin += kSumBlock) {
@@ -171,7 +179,7 @@ void best_and_mass(Pool& pool, const float* logits, int rows, int64_t size, int6
       const float* of_row = &maxima[row * blocks];
       const F peak = set(*std::max_element(of_row, of_row + blocks));
       for (int64_t block = first; block < last; block++)
-        sums[row * blocks + block] = block_mass(logits + row * size, block * kSumBlock, size, set(1), peak);
+        sums[row * blocks + block] = block_mass(logits + row * size, block * kSumBlock, size, Divisor(1), peak);
     }
     member.barrier();
     for (int64_t row = member.begin(rows); row < member.end(rows); row++) {

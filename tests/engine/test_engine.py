@@ -200,3 +200,32 @@ def test_engine_describes_itself(llama):
     assert info.max_input_tokens < info.max_total_tokens == 512
     assert info.memory.cache_tokens == info.max_batch_total_tokens
     assert info.kernels and info.vocab_size == 384 and info.parameters > 0
+
+
+def test_bfloat16_takes_12_bits_a_weight_where_that_loses_nothing(tmp_path, caplog):
+    """What the plan expects; weights of all magnitudes keep 16, which is said and counted."""
+    from safetensors.torch import load_file, save_file
+
+    path = make_checkpoint(tmp_path, "llama", hidden_size=128, intermediate_size=256, dtype="bfloat16")
+    caplog.set_level("INFO", "tgi.engine")
+    usual = LocalEngine(path, dtype="bfloat16", kv_cache_bytes=None, memory_bytes=600 << 20).info
+    if not usual.kernels["step"].startswith("native"):
+        pytest.skip("no native kernels")
+    assert usual.weight_bytes < 1.6 * usual.parameters
+    assert "limits are computed anew" not in caplog.text
+
+    tensors = load_file(path / "model.safetensors")
+    for name, tensor in tensors.items():
+        if tensor.dim() == 2:
+            magnitudes = torch.randint(-60, 0, tensor.shape)
+            tensors[name] = (torch.randn(tensor.shape) * 2.0**magnitudes).bfloat16()
+    save_file(tensors, path / "model.safetensors", metadata={"format": "pt"})
+    strange = LocalEngine(path, dtype="bfloat16", kv_cache_bytes=None, memory_bytes=600 << 20).info
+    assert strange.weight_bytes >= 2 * strange.parameters
+    assert "limits are computed anew" in caplog.text
+    assert _row(strange, "weights") == strange.weight_bytes
+    assert _row(strange, "KV cache") <= _row(usual, "KV cache")
+
+
+def _row(info, name: str) -> int:
+    return next(row.bytes for row in info.memory.rows if row.name == name)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -31,6 +32,9 @@ from tgi.models.spec import DecoderSpec
 
 logger = logging.getLogger("tgi.engine")
 
+NOTICEABLY = 1.1
+"""Weights that take so many times what was expected: bfloat16 of which too many do not fit 12 bits."""
+
 
 class Worker:
     """Loads on construction; then `execute` runs plans."""
@@ -52,7 +56,9 @@ class Worker:
         logger.info("Kernels: %s", kernel_names(ops))
         if ops.native is None and (config.quantize or config.kv_cache_dtype):
             raise StartupError("quantize and kv_cache_dtype need the native CPU kernels, which are not in use here")
-        limits = self._limits(spec, dtype, ops)  # before loading: what cannot fit is said in a second
+        cost = self._cost(spec, dtype, ops)
+        available = config.memory_bytes or self._available_bytes()
+        limits = self._limits(cost, available, ops)  # before loading: what cannot fit is said in a second
 
         began = time.monotonic()
         loaded = load_model(
@@ -67,6 +73,9 @@ class Worker:
         )
         load_s = time.monotonic() - began
         logger.info("Loaded %s of weights in %.1f s", budget.size(loaded.weight_bytes), load_s)
+        if loaded.weight_bytes > cost.weight_bytes * NOTICEABLY:
+            logger.info("That is more than the %s expected: limits are computed anew", budget.size(cost.weight_bytes))
+            limits = self._limits(replace(cost, weight_bytes=loaded.weight_bytes), available, ops)
         enter_phase("allocate")
         cache = self._allocate(ops, spec, loaded.dtype, limits)  # cleared by all threads
         if ops.native is not None:
@@ -84,17 +93,20 @@ class Worker:
         """Run one step; see `runner`."""
         return self.runner.execute(plan)
 
-    def _limits(self, spec: DecoderSpec, dtype: torch.dtype, ops: Ops) -> budget.Limits:
+    def _cost(self, spec: DecoderSpec, dtype: torch.dtype, ops: Ops) -> budget.ModelCost:
+        return budget.model_cost(
+            spec,
+            str(dtype).removeprefix("torch."),
+            cache_dtype=self.config.kv_cache_dtype,
+            quantize=self.config.quantize,
+            native=ops.native is not None,
+        )
+
+    def _limits(self, cost: budget.ModelCost, available: int, ops: Ops) -> budget.Limits:
         limits = budget.compute(
-            budget.model_cost(
-                spec,
-                str(dtype).removeprefix("torch."),
-                cache_dtype=self.config.kv_cache_dtype,
-                quantize=self.config.quantize,
-                native=ops.native is not None,
-            ),
+            cost,
             budget.wanted_of(self.config),
-            available_bytes=self.config.memory_bytes or self._available_bytes(),
+            available_bytes=available,
             device=str(self.device),
             block_size=ops.block_size,
         )

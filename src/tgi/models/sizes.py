@@ -31,9 +31,7 @@ NARROW_BYTES = 1.51
 """Of a bfloat16 weight in native panels: 12 bits, tables and exceptions."""
 
 
-def weight_bytes(
-    spec: DecoderSpec, dtype_bytes: int, quantize: str | None = None, *, narrow: bool = False
-) -> int:
+def weight_bytes(spec: DecoderSpec, dtype_bytes: int, quantize: str | None = None, *, narrow: bool = False) -> int:
     """Of all weights; quantize: None, int8 or int4 as `quant.packed` rounds and packs them.
 
     narrow: native kernels and bfloat16, whose matrices take 12 bits a weight. Those of which too many weights lie far

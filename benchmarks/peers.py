@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import math
 import os
 import platform
 import shlex
@@ -51,7 +52,8 @@ class Figures:
     busy: dict[tuple[str, str], float] = field(default_factory=lambda: defaultdict(float))
 
     def note(self, path: str, peer: str, metric: str, concurrency: int, value: float) -> None:
-        self.values[path, peer, metric, concurrency].append(value)
+        if math.isfinite(value):  # else there was nothing to measure, such as a moment in which all streams decode
+            self.values[path, peer, metric, concurrency].append(value)
 
     def rows(self) -> Iterator[Row]:
         for (path, peer, metric, concurrency), values in self.values.items():

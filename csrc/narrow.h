@@ -4,8 +4,8 @@
 // powers of two of each other, so nearly all upper bytes are among its sixteen most frequent ones: four bits name
 // them in a table of the panel's, and the lower bytes stay as they are. The few others, one in ten thousand of normally
 // distributed weights, are listed as exceptions and put in place when the panel is widened. Reading weights is what
-// decoding waits for, so three quarters of the bytes are three quarters of the time.
-// (Entropy coding takes 11 bits, arXiv 2504.11651, but is read one bit after another.)
+// decoding waits for, so three quarters of the bytes are three quarters of the time. (Entropy coding takes 11 bits,
+// arXiv 2504.11651, but where a weight begins depends on all before it.)
 //
 // A narrow panel is a table of 16 bytes, padded to a cache line, then for each 8 values of k 128 lower bytes and
 // 64 bytes of two codes each, in the order in which `widen_eight` turns them into the pairs of a Bf16Panel.
@@ -28,8 +28,11 @@ constexpr uint32_t kNoException = 0xffffffff;
 // Moves a filled bfloat16 layer from its staging memory into `arena`, narrow if its weights allow it. False: no memory.
 bool narrow_layer(Pool& pool, Arena& arena, Linear& linear);
 
-static inline int exception_k(uint32_t exception) { return (int)(exception >> 8) / (2 * kLanes) * 2 + (int)(exception >> 8) % 2; }
-static inline int exception_lane(uint32_t exception) { return (int)(exception >> 8) % (2 * kLanes) / 2; }
+static inline int exception_k(uint32_t exception) {
+  const uint32_t number = exception >> 8;
+  return (int)(number / (2 * kLanes) * 2 + number % 2);
+}
+static inline int exception_lane(uint32_t exception) { return (int)((exception >> 8) % (2 * kLanes) / 2); }
 
 // Element k of row `row`, without exceptions.
 uint16_t narrow_at(const Linear& linear, int row, int k);
@@ -82,7 +85,7 @@ static inline void widen_panel(const Linear& linear, int panel, uint8_t* wide) {
   put_exceptions(next, 0, (uint32_t)linear.padded_in * kLanes, wide);
 }
 
-// sums = tile times C narrow panels, panel, panel + apart, ..., widened in registers.
+// sums += tile times C narrow panels, panel, panel + apart, ..., widened in registers.
 // add(sums, c, k, pair) adds what values k and k + 1 contribute to the sums of panel c.
 template <int R, int C, class Add>
 static inline void multiply_narrow(const Linear& linear, int panel, int apart, Sums<R, C>& result, const Add& add) {

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from benchmarks.peer_report import page
 from benchmarks.peer_rows import OURS, Results, Row, Run, least_ratio, load, ratio, save
+from benchmarks.peers import Figures
 
 CELL = ("tiny", "int8", "engine", "decode_tps", 1)
 
@@ -91,3 +92,12 @@ def test_page_shows_medians_ratios_and_the_share_over_http() -> None:
     assert cells("| 8-bit | fast")[0][3] == "100 (2.00x)"
     assert ours_http[2:10] == ["1", "-", "-", "180 (3.00x)", "-", "3%", "90%", "900 (2.00x)"]
     assert [one[3] for one in cells("| 8-bit | slow")] == ["50 (4.00x)", "-"]
+
+
+def test_a_figure_that_nothing_gave_is_left_out():
+    """Streams that never decoded together have no rate; JSON would make null of it, which no later run could read."""
+    figures = Figures("1", "tiny", "int8")
+    figures.note("http", OURS, "decode_tps", 16, float("nan"))
+    figures.note("http", OURS, "decode_tps", 16, 7.0)
+    figures.note("http", OURS, "total_tps", 16, float("nan"))
+    assert [(one.metric, one.values) for one in figures.rows()] == [("decode_tps", [7.0])]

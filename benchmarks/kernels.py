@@ -67,11 +67,11 @@ def linears(
     for format in formats:
         arena = Arena(pool.library)
         stored = weight.half() if format == "float16" else weight
-        layers = [PackedLinear(pool, arena, format, width, height)]
-        layers[0].pack(stored)
+        layers: list[PackedLinear] = []
         while sum(layer.bytes for layer in layers) < mib << 20:
             layers.append(PackedLinear(pool, arena, format, width, height))
             layers[-1].pack(stored)
+            layers[-1].finish()
         cells = []
         for count in rows:
             x, out = torch.randn((count, width)), torch.empty((count, height))

@@ -46,9 +46,7 @@ constexpr int value_panels(int rows) { return kMaxRows < 16 ? 1 : rows <= 4 ? 4 
 // Scores of 16 * C keys. ahead: from here to what is read next.
 template <int Type, int R, int C>
 void score_keys(const CacheShape& shape, Work& work, const uint8_t* panel, int key, ptrdiff_t ahead) {
-  Sums<R, C> sums;
-  for (int r = 0; r < R; r++)
-    for (int c = 0; c < C; c++) sums.at[r][c] = zero();
+  Sums<R, C> sums(zero());
   const size_t stride = shape.key_panel();
   if constexpr (Type == TGI_FLOAT32) {
     multiply<F32Panel, Rows<kMaxHeadDim>>(sums, work.queries[0], panel, stride, shape.head_dim, ahead);
@@ -124,9 +122,7 @@ template <int Type, int R, int C>
 void weigh_panels(const CacheShape& shape, Work& work, const Reads& reads, int begin, int end, int panel) {
   using Half = std::conditional_t<Type == TGI_BFLOAT16, Bf16Panel, F16Panel>;
   using Panel = std::conditional_t<Type == TGI_FLOAT32, F32Panel, Half>;
-  Sums<R, C> sums;
-  for (int r = 0; r < R; r++)
-    for (int c = 0; c < C; c++) sums.at[r][c] = zero();
+  Sums<R, C> sums(zero());
   const size_t stride = shape.value_panel();
   for (int key = begin; key < end;) {
     const int block = key / kBlock, offset = key % kBlock;

@@ -12,5 +12,5 @@ struct tgi_pool {
 
 struct tgi_arena {
   tgi::Arena arena;
-  std::vector<std::unique_ptr<tgi::Arena>> staging;  // of layers that are not finished, or stay there
+  std::vector<std::unique_ptr<tgi::Arena>> staging;  // of bfloat16 layers that are not finished, or not narrow
 };

@@ -25,7 +25,8 @@ constexpr size_t narrow_bytes(int padded_in) { return kNarrowTable + size_t(padd
 // those of a panel comes this one, which no weight has.
 constexpr uint32_t kNoException = 0xffffffff;
 
-// Moves a filled bfloat16 layer from its staging memory into `arena`, narrow if its weights allow it. False: no memory.
+// Packs a filled bfloat16 layer anew into `arena`, narrow, if its weights allow it; else it stays where and as it is.
+// False: no memory.
 bool narrow_layer(Pool& pool, Arena& arena, Linear& linear);
 
 static inline int exception_k(uint32_t exception) {

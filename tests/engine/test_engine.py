@@ -6,6 +6,7 @@ import random
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from tests.engine.harness import LocalEngine
@@ -204,8 +205,6 @@ def test_engine_describes_itself(llama):
 
 def test_bfloat16_takes_12_bits_a_weight_where_that_loses_nothing(tmp_path, caplog):
     """What the plan expects; weights of all magnitudes keep 16, which is said and counted."""
-    from safetensors.torch import load_file, save_file
-
     path = make_checkpoint(tmp_path, "llama", hidden_size=128, intermediate_size=256, dtype="bfloat16")
     caplog.set_level("INFO", "tgi.engine")
     usual = LocalEngine(path, dtype="bfloat16", kv_cache_bytes=None, memory_bytes=600 << 20).info

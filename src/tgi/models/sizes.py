@@ -34,8 +34,8 @@ NARROW_BYTES = 1.51
 def weight_bytes(spec: DecoderSpec, dtype_bytes: int, quantize: str | None = None, *, narrow: bool = False) -> int:
     """Of all weights; quantize: None, int8 or int4 as `quant.packed` rounds and packs them.
 
-    narrow: native kernels and bfloat16, whose matrices take 12 bits a weight. Those of which too many weights lie far
-    from all others do not; none is known.
+    narrow: native kernels and bfloat16, whose matrices take 12 bits a weight, but for those of which too many weights
+    lie far from all others: only loading can tell.
     """
     hidden, inner = spec.hidden_size, spec.intermediate_size
     qkv, up = spec.query_size + 2 * spec.kv_size, inner * (2 if spec.gated else 1)

@@ -43,24 +43,24 @@ struct Work {
 constexpr int score_panels(int rows) { return rows <= 8 && kMaxRows >= 16 ? 2 : 1; }
 constexpr int value_panels(int rows) { return kMaxRows < 16 ? 1 : rows <= 4 ? 4 : rows <= 8 ? 2 : 1; }
 
-// Scores of 16 * C keys. ahead: from here to what is read next.
+// Scores of 16 * C keys.
 template <int Type, int R, int C>
-void score_keys(const CacheShape& shape, Work& work, const uint8_t* panel, int key, ptrdiff_t ahead) {
+void score_keys(const CacheShape& shape, Work& work, const uint8_t* panel, int key, FetchAhead fetch) {
   Sums<R, C> sums(zero());
   const size_t stride = shape.key_panel();
   if constexpr (Type == TGI_FLOAT32) {
-    multiply<F32Panel, Rows<kMaxHeadDim>>(sums, work.queries[0], panel, stride, shape.head_dim, ahead);
+    multiply<F32Panel, Rows<kMaxHeadDim>>(sums, work.queries[0], panel, stride, shape.head_dim, fetch);
   } else if constexpr (Type == TGI_FLOAT16) {
-    multiply<F16Panel, Rows<kMaxHeadDim>>(sums, work.queries[0], panel, stride, shape.head_dim, ahead);
+    multiply<F16Panel, Rows<kMaxHeadDim>>(sums, work.queries[0], panel, stride, shape.head_dim, fetch);
   } else if constexpr (Type == TGI_BFLOAT16) {
 #if defined(__AVX512BF16__)
-    multiply_halves<Rows<kMaxHeadDim / 2>>(sums, work.half_queries[0], panel, stride, shape.head_dim, ahead);
+    multiply_halves<Rows<kMaxHeadDim / 2>>(sums, work.half_queries[0], panel, stride, shape.head_dim, fetch);
 #else
-    multiply<Bf16Panel, Rows<kMaxHeadDim>>(sums, work.queries[0], panel, stride, shape.head_dim, ahead);
+    multiply<Bf16Panel, Rows<kMaxHeadDim>>(sums, work.queries[0], panel, stride, shape.head_dim, fetch);
 #endif
   } else {
     const Tile tile{nullptr, work.codes, work.code_scales, work.code_offsets};
-    multiply_groups<Int8Panel, false, true, R>(sums, tile, 0, panel, stride, shape.padded_dim(), 1, ahead);
+    multiply_groups<Int8Panel, false, R>(sums, tile, 0, panel, stride, shape.padded_dim(), 1, fetch);
   }
   for (int r = 0; r < R; r++)
     for (int c = 0; c < C; c++) store(&work.scores[r][key + c * kLanes], sums.at[r][c]);
@@ -102,17 +102,17 @@ void score_piece(const CacheShape& shape, Work& work, const Reads& reads, int be
   for (int key = begin; key < end;) {
     const int block = key / kBlock, half = key % kBlock / kLanes;
     const uint8_t* record = reads.key(block);
-    const ptrdiff_t ahead = reads.after_key(block) - record;
+    const FetchAhead fetch{reads.after_key(block) - record};
     if (Type == TGI_INT8) {  // the scales of the values, which are needed all at once
       const uint8_t* scales = reads.value(block) + shape.value_record() - kBlock * 4;
       for (int line = 0; line < kBlock * 4; line += 64) prefetch(scales + line);
     }
     const uint8_t* panel = record + half * shape.key_panel();
     if (C == 2 && half == 0 && key + kLanes < end) {
-      score_keys<Type, R, C>(shape, work, panel, key, ahead);
+      score_keys<Type, R, C>(shape, work, panel, key, fetch);
       key += 2 * kLanes;
     } else {
-      score_keys<Type, R, 1>(shape, work, panel, key, ahead);
+      score_keys<Type, R, 1>(shape, work, panel, key, fetch);
       key += kLanes;
     }
   }
@@ -129,15 +129,15 @@ void weigh_panels(const CacheShape& shape, Work& work, const Reads& reads, int b
     const int count = std::min(kBlock - offset, end - key);
     const uint8_t* record = reads.value(block);
     const uint8_t* from = record + panel * stride + offset / Panel::kStep * Panel::kBytes;
-    const ptrdiff_t ahead = reads.after_value(block) - record;
+    const FetchAhead fetch{reads.after_value(block) - record};
 #if defined(__AVX512BF16__)
     if constexpr (Type == TGI_BFLOAT16) {
-      multiply_halves<Rows<kPiece / 2>>(sums, &work.half_weights[0][key], from, stride, count, ahead);
+      multiply_halves<Rows<kPiece / 2>>(sums, &work.half_weights[0][key], from, stride, count, fetch);
       key += count;
       continue;
     }
 #endif
-    multiply<Panel, Rows<kPiece>>(sums, &work.scores[0][key], from, stride, count, ahead);
+    multiply<Panel, Rows<kPiece>>(sums, &work.scores[0][key], from, stride, count, fetch);
     key += count;
   }
   for (int r = 0; r < R; r++)
@@ -208,12 +208,12 @@ void add_values(I (&dots)[Rows][C], const uint8_t* codes, const CacheShape& shap
   for (int key = begin; key < end;) {
     const uint8_t* record = reads.value(key / kBlock);
     const uint8_t* from = record + panel * stride + key % kBlock / 4 * 64;
-    const ptrdiff_t ahead = reads.after_value(key / kBlock) - record;
+    const FetchAhead fetch{reads.after_value(key / kBlock) - record};
     for (const int block_end = std::min(key / kBlock * kBlock + kBlock, end); key < block_end; key += 4, from += 64) {
       Weights4 values[C];
 #pragma GCC unroll 4
       for (int c = 0; c < C; c++) {
-        prefetch(from + c * stride + ahead);
+        fetch(from + c * stride);
         values[c] = split(load_bytes(from + c * stride));
       }
       add_dots<Pitch>(dots, values, codes + key);

@@ -87,7 +87,8 @@ struct Rounded {
       constexpr bool kZeros = decltype(zero_points)::value;
       if constexpr (R > 8)
         multiply_groups_halved<Panel, kZeros>(sums, tile, w.begin, w.stride, linear.group, linear.groups);
-      else multiply_groups<Panel, kZeros, true, R>(sums, tile, 0, w.begin, w.stride, linear.group, linear.groups);
+      else
+        multiply_groups<Panel, kZeros, R>(sums, tile, 0, w.begin, w.stride, linear.group, linear.groups, FetchStream{});
     });
   }
 };
@@ -155,21 +156,44 @@ void run_tile(const Linear& linear, const Tile& tile, int begin, int end, float*
   run(linear, tile, begin, end, y, stride, accumulate);
 }
 
-// A full tile over four panels, four rows at a time: of all shapes of sixteen sums the one that loads least. It reads the
-// weights four times, which is for all tiles but the first, which brought them into a cache.
-constexpr int kSquare = 4;
+// A full tile over some panels, some rows at a time: shapes that load less for each product than a whole tile over one
+// panel. The weights are read several times, which is for all tiles but the first, which brought them into a cache.
+struct Block {
+  int rows, panels;
+};
+constexpr Block kRoundedBlock{4, 4}, kHalvedBlock{8, 3};  // what the registers hold, beside the sums of groups
 
-void run_squares(const Linear& linear, const Tile& tile, int panel, float* y, size_t stride, bool accumulate) {
+template <int R, int C, class Sum>
+void run_block(const Linear& linear, int panel, float* y, size_t stride, bool accumulate, const Sum& sum) {
+  for (int row = 0; row < kMaxRows; row += R) {
+    Sums<R, C> sums(zero());
+    sum(sums, row);
+    for (int c = 0; c < C; c++) write(linear, sums, R, panel + c, y + row * stride, stride, accumulate, c);
+  }
+}
+
+// The panels of a block; 1 where there is none.
+int block_panels(const Linear& linear) {
+  if (kMaxRows < 16) return 1;
+  return linear.rounds ? kRoundedBlock.panels : halved(linear) ? kHalvedBlock.panels : 1;
+}
+
+void run_blocks(const Linear& linear, const Tile& tile, int panel, float* y, size_t stride, bool accumulate) {
   const Streams w = streams_at(linear, panel, 1);
-  with_codes(linear, [&](auto type, auto zero_points) {
-    for (int row = 0; row < kMaxRows; row += kSquare) {
-      Sums<kSquare, kSquare> sums(zero());
-      multiply_groups<decltype(type), decltype(zero_points)::value, false, kMaxRows>(
-          sums, tile, row, w.begin, w.stride, linear.group, linear.groups);
-      for (int c = 0; c < kSquare; c++)
-        write(linear, sums, kSquare, panel + c, y + row * stride, stride, accumulate, c);
-    }
+  if (linear.rounds)
+    return with_codes(linear, [&](auto type, auto zero_points) {
+      run_block<kRoundedBlock.rows, kRoundedBlock.panels>(
+          linear, panel, y, stride, accumulate, [&](auto& sums, int row) {
+            multiply_groups<decltype(type), decltype(zero_points)::value, kMaxRows>(
+                sums, tile, row, w.begin, w.stride, linear.group, linear.groups, FetchNothing{});
+          });
+    });
+#if defined(__AVX512BF16__)
+  run_block<kHalvedBlock.rows, kHalvedBlock.panels>(linear, panel, y, stride, accumulate, [&](auto& sums, int row) {
+    multiply_halves<Interleaved<kMaxRows>>(sums, reinterpret_cast<const uint16_t*>(tile.codes) + 2 * row, w.begin,
+                                           w.stride, linear.padded_in, FetchNothing{});
   });
+#endif
 }
 
 using RunTile = void (*)(const Linear&, const Tile&, int, int, float*, size_t, bool);
@@ -376,13 +400,13 @@ void multiply_as_they_lie(const Linear& linear, const Packed& packed, int rows, 
       continue;
     }
 #endif
-    const bool square = kMaxRows >= 16 && linear.rounds && last - first > kMaxRows;
-    const int width = square ? kSquare : 1;
+    const int width = last - first > kMaxRows ? block_panels(linear) : 1;
     for (int panel = begin; panel < end; panel += width)
       for (int row = first; row < last; row += kMaxRows) {
         const Tile tile = tile_at(linear, packed, row);
         const int past = std::min(panel + width, end);
-        if (past - panel == kSquare && row > first) run_squares(linear, tile, panel, y + row * stride, stride, accumulate);
+        if (width > 1 && past - panel == width && row > first)
+          run_blocks(linear, tile, panel, y + row * stride, stride, accumulate);
         else run_tile<kMaxRows>(linear, tile, panel, past, y + row * stride, stride, accumulate);
       }
   }
@@ -402,7 +426,7 @@ void multiply_panels(const Linear& linear, const Packed& packed, int rows, int b
   if (!linear.narrow || (rows <= kMaxRows && !row_by_row(linear, rows)))
     return multiply_as_they_lie(linear, packed, rows, begin, end, y, stride, accumulate);
   static thread_local std::vector<uint8_t> memory;
-  const int at_once = row_by_row(linear, rows) ? 2 : 1;
+  const int at_once = row_by_row(linear, rows) ? 2 : block_panels(linear);
   for (int panel = begin; panel < end; panel += at_once) {
     const int count = std::min(at_once, end - panel);
     const Linear wide = widened(linear, panel, count, memory);

@@ -67,7 +67,7 @@ static inline const uint32_t* exceptions_of(const Linear& linear, int panel) {
 }
 
 static inline void prefetch_record(const uint8_t* record) {
-  for (size_t line = 0; line < kNarrowRecord; line += 64) prefetch(record + kPrefetchBytes + line);
+  for (size_t line = 0; line < kNarrowRecord; line += 64) FetchStream{}(record + line);
 }
 
 // A whole panel as a Bf16Panel.
@@ -113,7 +113,7 @@ static inline void multiply_narrow(const Linear& linear, int panel, int apart, S
 #pragma GCC unroll 4
       for (int c = 0; c < C; c++) {
         // One line at a time between the multiplications: a burst would find no room in the queue to memory.
-        if (i < 3) prefetch(from + c * stride + kPrefetchBytes + 64 * i);
+        if (i < 3) FetchStream{}(from + c * stride + 64 * i);
         add(sums, c, k + 2 * i, pairs[c][i]);
       }
     }

@@ -205,7 +205,7 @@ void read_row(const Linear& linear, int row, float* out) {
     for (const uint32_t* next = exceptions_of(linear, row / kLanes); *next != kNoException; next++) {
       const int k = exception_k(*next);
       if (exception_lane(*next) == row % kLanes && k < linear.in)
-        out[k] = bfloat16_to_float((uint16_t)(narrow_at(linear, row, k) & 255 | (*next & 255) << 8));
+        out[k] = bfloat16_to_float((uint16_t)((narrow_at(linear, row, k) & 255) | (*next & 255) << 8));
     }
     return;
   }

@@ -86,16 +86,33 @@ struct F16Panel {
   }
 };
 
-constexpr int kPrefetchBytes = 2048;  // ahead, within a panel's stream
+// What is fetched while the weights at p are multiplied: what follows in their stream, ...
+struct FetchStream {
+  // Requests for the first-level cache are few at a time, which multiplications between them make too few. The second
+  // level's keep memory busy; from there to the first it is not far.
+  static constexpr int kNear = 512, kFar = 8192;
+  inline void operator()(const uint8_t* p) const {
+    prefetch(p + kNear);
+    prefetch_far(p + kFar);
+  }
+};
+// ... what lies anywhere else, ...
+struct FetchAhead {
+  ptrdiff_t ahead;
+  inline void operator()(const uint8_t* p) const { prefetch(p + ahead); }
+};
+// ... or nothing.
+struct FetchNothing {
+  inline void operator()(const uint8_t*) const {}
+};
 
-// sums += a[0 .. count) times C panels that lie `stride` bytes apart; count is a multiple of kStep. What lies
-// `ahead` bytes further is fetched meanwhile.
-template <class Panel, class At, int R, int C>
+// sums += a[0 .. count) times C panels that lie `stride` bytes apart; count is a multiple of kStep.
+template <class Panel, class At, int R, int C, class Fetch = FetchStream>
 static inline void multiply(Sums<R, C>& result, const float* a, const uint8_t* w, size_t stride, int count,
-                            ptrdiff_t ahead = kPrefetchBytes) {
+                            Fetch fetch = {}) {
   Sums<R, C> sums = result;  // a copy that nothing can point to stays in registers
   for (int k = 0; k < count; k += Panel::kStep, w += Panel::kBytes) {
-    for (int c = 0; c < C; c++) prefetch(w + c * stride + ahead);
+    for (int c = 0; c < C; c++) fetch(w + c * stride);
     Panel::template step<At, R, C>(sums, a, k, w, stride);
   }
   result = sums;
@@ -109,15 +126,28 @@ static inline void add_pair(Sums<R, C>& sums, int c, Bytes weights, const uint16
 }
 
 // The same for bfloat16 panels and activations, in pairs: At::of(k / 2, r) counts pairs.
-template <class At, int R, int C>
+template <class At, int R, int C, class Fetch = FetchStream>
 static inline void multiply_halves(Sums<R, C>& result, const uint16_t* a, const uint8_t* w, size_t stride, int count,
-                                   ptrdiff_t ahead = kPrefetchBytes) {
+                                   Fetch fetch = {}) {
   Sums<R, C> sums = result;
   for (int pair = 0; 2 * pair < count; pair++, w += Bf16Panel::kBytes) {
-    for (int c = 0; c < C; c++) prefetch(w + c * stride + ahead);
+    const uint16_t* pairs = a + 2 * At::of(pair, 0);
+    constexpr int kApart = 2 * (At::of(0, 1) - At::of(0, 0));
+    for (int c = 0; c < C; c++) fetch(w + c * stride);
+    if constexpr (C < 3) {
+#pragma GCC unroll 2
+      for (int c = 0; c < C; c++) add_pair(sums, c, load_bytes(w + c * stride), pairs, kApart);
+    } else {
+      Bytes weights[C];
 #pragma GCC unroll 8
-    for (int c = 0; c < C; c++)
-      add_pair(sums, c, load_bytes(w + c * stride), a + 2 * At::of(pair, 0), 2 * (At::of(0, 1) - At::of(0, 0)));
+      for (int c = 0; c < C; c++) weights[c] = load_bytes(w + c * stride);
+#pragma GCC unroll 16
+      for (int r = 0; r < R; r++) {
+        const Bytes shared = in_register(broadcast4(pairs + kApart * r));
+#pragma GCC unroll 8
+        for (int c = 0; c < C; c++) sums.at[r][c] = dot2(sums.at[r][c], weights[c], shared);
+      }
+    }
   }
   result = sums;
 }
@@ -209,10 +239,9 @@ struct Int4Panel {
 
 // One group: sums += R rows, from `row` on, of a tile of Height rows times C panels. The dot product is exact, then
 // sum = fma(float(dot), activation scale * weight scale, sum).
-// What lies `ahead` bytes further is fetched meanwhile if `Fetch` says so.
-template <class Panel, bool ZeroPoints, bool Fetch, int Height, int R, int C>
+template <class Panel, bool ZeroPoints, int Height, class Fetch, int R, int C>
 static inline void add_group(F (&sums)[R][C], const uint8_t* a, const float* activation_scales, const int32_t* offsets,
-                             const uint8_t* w, size_t stride, int group, ptrdiff_t ahead) {
+                             const uint8_t* w, size_t stride, int group, Fetch fetch) {
   I dots[R][C];
 #pragma GCC unroll 16
   for (int r = 0; r < R; r++) {
@@ -220,10 +249,10 @@ static inline void add_group(F (&sums)[R][C], const uint8_t* a, const float* act
 #pragma GCC unroll 8
     for (int c = 0; c < C; c++) dots[r][c] = ZeroPoints ? imul(header_zeros(w + c * stride), offset) : offset;
   }
-  for (int c = 0; c < C && Fetch; c++) prefetch(w + c * stride + ahead);  // the header
+  for (int c = 0; c < C; c++) fetch(w + c * stride);  // the header
   const uint8_t* codes = w + kHeaderBytes;
   for (int k = 0; k < group; k += Panel::kStep, codes += 64, a += Panel::kStep * Height) {
-    for (int c = 0; c < C && Fetch; c++) prefetch(codes + c * stride + ahead);
+    for (int c = 0; c < C; c++) fetch(codes + c * stride);
     Panel::template step<Height>(dots, a, codes, stride);
   }
 #pragma GCC unroll 8
@@ -236,14 +265,14 @@ static inline void add_group(F (&sums)[R][C], const uint8_t* a, const float* act
 }
 
 // sums += R rows, from `row` on, of a tile of Height rows times C panels of quantised weights.
-template <class Panel, bool ZeroPoints, bool Fetch, int Height, int R, int C>
+template <class Panel, bool ZeroPoints, int Height, class Fetch, int R, int C>
 static inline void multiply_groups(Sums<R, C>& result, const Tile& tile, int row, const uint8_t* w, size_t stride,
-                                   int group, int groups, ptrdiff_t ahead = kPrefetchBytes) {
+                                   int group, int groups, Fetch fetch) {
   Sums<R, C> sums = result;  // a copy that nothing can point to
   for (int g = 0; g < groups; g++, w += Panel::group_bytes(group)) {
     const int at = g * Height + row;
-    add_group<Panel, ZeroPoints, Fetch, Height>(sums.at, tile.codes + size_t(g) * group * Height + 4 * row,
-                                                tile.scales + at, tile.offsets + at, w, stride, group, ahead);
+    add_group<Panel, ZeroPoints, Height>(sums.at, tile.codes + size_t(g) * group * Height + 4 * row, tile.scales + at,
+                                         tile.offsets + at, w, stride, group, fetch);
   }
   result = sums;
 }
@@ -259,10 +288,10 @@ static inline void multiply_groups_halved(Sums<Height, C>& result, const Tile& t
   for (int g = 0; g < groups; g++, w += Panel::group_bytes(group)) {
     const uint8_t* a = tile.codes + size_t(g) * group * Height;
     const int at = g * Height, below = at + kUpper;
-    add_group<Panel, ZeroPoints, true, Height>(upper.at, a, tile.scales + at, tile.offsets + at, w, stride, group,
-                                               kPrefetchBytes);
-    add_group<Panel, ZeroPoints, false, Height>(lower.at, a + 4 * kUpper, tile.scales + below, tile.offsets + below, w,
-                                                stride, group, 0);
+    add_group<Panel, ZeroPoints, Height>(upper.at, a, tile.scales + at, tile.offsets + at, w, stride, group,
+                                         FetchStream{});
+    add_group<Panel, ZeroPoints, Height>(lower.at, a + 4 * kUpper, tile.scales + below, tile.offsets + below, w, stride,
+                                         group, FetchNothing{});
   }
   for (int r = 0; r < Height; r++)
     for (int c = 0; c < C; c++) result.at[r][c] = r < kUpper ? upper.at[r][c] : lower.at[r - kUpper][c];
@@ -272,17 +301,18 @@ static inline void multiply_groups_halved(Sums<Height, C>& result, const Tile& t
 // sum = fma(group's sum, weight scale, sum).
 template <class Panel, int R, int C>
 static inline void multiply_codes(Sums<R, C>& sums, const float* a, const uint8_t* w, size_t stride, int group,
-                                  int groups, ptrdiff_t ahead = kPrefetchBytes) {
+                                  int groups) {
+  constexpr FetchStream fetch;
   for (int g = 0; g < groups; g++) {
     F parts[R][C], zeros[C];
     for (int c = 0; c < C; c++) {
       zeros[c] = to_float(header_zeros(w + c * stride));
       for (int r = 0; r < R; r++) parts[r][c] = zero();
-      prefetch(w + c * stride + ahead);
+      fetch(w + c * stride);
     }
     const uint8_t* codes = w + kHeaderBytes;
     for (int k = 0; k < group; k += Panel::kStep, codes += 64, a += Panel::kStep * R) {
-      for (int c = 0; c < C; c++) prefetch(codes + c * stride + ahead);
+      for (int c = 0; c < C; c++) fetch(codes + c * stride);
       Panel::template step<R, C>(parts, zeros, a, codes, stride);
     }
 #pragma GCC unroll 8

@@ -95,6 +95,10 @@ static inline F dot2(F sum, Bytes w, const uint16_t* pair) {
   asm("vdpbf16ps %2%{1to16%}, %1, %0" : "+v"(sum) : "v"(w), "m"(*reinterpret_cast<const int32_t*>(pair)));
   return sum;
 }
+static inline F dot2(F sum, Bytes w, Bytes pairs) {
+  asm("vdpbf16ps %2, %1, %0" : "+v"(sum) : "v"(w), "v"(pairs));
+  return sum;
+}
 #endif
 
 }  // namespace tgi

@@ -25,7 +25,8 @@ struct State {
 struct Work {
   alignas(64) float queries[kMaxRows][kMaxHeadDim];
   alignas(64) float scores[kMaxRows][kPiece];
-  alignas(64) uint8_t codes[kMaxRows * kMaxHeadDim];  // queries in int8, interleaved
+  alignas(64) uint8_t row_codes[kMaxRows * kMaxHeadDim];  // queries in int8, row by row
+  alignas(64) uint8_t codes[kMaxRows * kMaxHeadDim];      // and interleaved
 #if defined(TGI_HALVES)
   alignas(64) uint16_t half_queries[kMaxRows][kMaxHeadDim];
   alignas(64) uint16_t half_weights[kMaxRows][kPiece];
@@ -443,7 +444,7 @@ void write_tile(const AttentionCall& call, const StepRows& rows, const Attention
 }
 
 void read_tile(const AttentionCall& call, const StepRows& rows, const AttentionItem& item, Work& work) {
-  const int group = call.heads / call.shape.kv_heads, width = call.shape.head_dim;
+  const int group = call.heads / call.shape.kv_heads, width = call.shape.head_dim, padded = call.shape.padded_dim();
   for (int r = 0; r < item.count; r++) {
     const int query = item.first + r, head = item.kv_head * group + query % group;
     const int64_t row = rows.starts[item.sequence] + query / group;
@@ -458,9 +459,10 @@ void read_tile(const AttentionCall& call, const StepRows& rows, const AttentionI
         store_halves(&work.half_queries[r][d], width - d < kLanes ? load_part(from + d, width - d) : load(from + d));
 #endif
     if (call.shape.type == TGI_INT8)
-      quantise_group(from, width, call.shape.padded_dim(), Int8Panel::kZero, work.codes + 4 * r, 4 * item.count,
-                     work.code_scales + r, work.code_offsets + r);
+      quantise_group(from, width, padded, Int8Panel::kZero, work.row_codes + r * padded, work.code_scales + r,
+                     work.code_offsets + r);
   }
+  if (call.shape.type == TGI_INT8) interleave(work.row_codes, padded, item.count, padded / 4, work.codes, item.count);
 }
 
 template <int Type, int R>

@@ -12,7 +12,7 @@ namespace {
 float quantise(const CacheShape& shape, const float* x, uint8_t* codes) {
   float scale;
   int32_t unused;  // the sum of the codes is needed of queries only
-  quantise_group(x, shape.head_dim, shape.padded_dim(), 0, codes, 4, &scale, &unused);
+  quantise_group(x, shape.head_dim, shape.padded_dim(), 0, codes, &scale, &unused);
   return scale;
 }
 

@@ -217,52 +217,64 @@ bool row_by_row(const Linear& linear, int tile_height) {
 #endif
 }
 
-// Quantises groups [begin, end) of row `row` of a tile of `height` rows.
-void pack_quantised(const Linear& linear, const float* x, const Tile& tile, int height, int row, int begin, int end) {
+// Where a member packs: rows [begin, end) of a tile.
+struct TilePart {
+  const Tile& tile;
+  int height;  // rows of the whole tile
+  int begin, end;
+};
+
+// Quantises groups [first, last) of rows `stride` floats apart.
+void pack_quantised(const Linear& linear, const float* x, size_t stride, const TilePart& part, int first, int last) {
+  static thread_local std::vector<uint8_t> memory;
   const int zero_point = linear.zero_points ? 1 : linear.format == TGI_INT8 ? Int8Panel::kZero : Int4Panel::kZero;
-  const bool plain = row_by_row(linear, height);
-  const size_t word_stride = plain ? 4 : 4 * height;
-  uint8_t* codes = const_cast<uint8_t*>(tile.codes) + (plain ? size_t(row) * linear.padded_in : 4 * row);
-  for (int g = begin; g < end; g++) {
-    const int first = g * linear.group, left = linear.in - first, at = g * height + row;
-    quantise_group(x + first, left < linear.group ? left : linear.group, linear.group, zero_point,
-                   codes + first / 4 * word_stride, word_stride, const_cast<float*>(tile.scales) + at,
-                   const_cast<int32_t*>(tile.offsets) + at);
+  const int rows = part.end - part.begin, group = linear.group;
+  const bool plain = row_by_row(linear, part.height) || part.height == 1;
+  auto* codes = const_cast<uint8_t*>(part.tile.codes);
+  auto* scales = const_cast<float*>(part.tile.scales);
+  auto* offsets = const_cast<int32_t*>(part.tile.offsets);
+  if (!plain) memory.resize(std::max(memory.size(), size_t(rows) * group));
+  for (int g = first; g < last; g++) {
+    const int column = g * group, count = std::min(linear.in - column, group);
+    for (int r = 0; r < rows; r++) {
+      const int row = part.begin + r, at = g * part.height + row;
+      uint8_t* to = plain ? codes + size_t(row) * linear.padded_in + column : memory.data() + size_t(r) * group;
+      quantise_group(x + r * stride + column, count, group, zero_point, to, scales + at, offsets + at);
+    }
+    if (!plain)
+      interleave(memory.data(), group, rows, group / 4, codes + size_t(column) * part.height + 4 * part.begin, part.height);
   }
 }
 
 #if defined(TGI_HALVES)
-// Rounds columns [begin, end) of row `row` of a tile of `height` rows to bfloat16: row by row for AMX, else interleaved
-// in pairs.
-void pack_halves(const Linear& linear, const float* x, const Tile& tile, int height, int row, int begin, int end) {
-  auto* tile_halves = reinterpret_cast<uint16_t*>(const_cast<uint8_t*>(tile.codes));
-  const bool plain = row_by_row(linear, height) || height == 1;
-  for (int k = begin; k < end; k += kLanes) {
-    const int left = linear.in - k;
-    const F values = left >= kLanes ? load(x + k) : left > 0 ? load_part(x + k, left) : zero();
-    const int count = end - k < kLanes ? end - k : kLanes;
-    alignas(32) uint16_t halves[kLanes];
-    store_halves(halves, values);
-    if (plain) {
-      memcpy(tile_halves + size_t(row) * linear.padded_in + k, halves, 2 * count);
-      continue;
+// Rounds columns [first, last) to bfloat16: row by row for AMX, else interleaved in pairs.
+void pack_halves(const Linear& linear, const float* x, size_t stride, const TilePart& part, int first, int last) {
+  auto* halves = reinterpret_cast<uint16_t*>(const_cast<uint8_t*>(part.tile.codes));
+  const bool plain = row_by_row(linear, part.height) || part.height == 1;
+  const int rows = part.end - part.begin;
+  alignas(64) uint16_t rounded[kMaxRows][kLanes];
+  for (int k = first; k < last; k += kLanes) {
+    const int left = linear.in - k, count = std::min(last - k, kLanes);
+    for (int r = 0; r < rows; r++) {
+      const float* from = x + r * stride + k;
+      store_halves(rounded[r], left >= kLanes ? load(from) : left > 0 ? load_part(from, left) : zero());
+      if (plain) memcpy(halves + size_t(part.begin + r) * linear.padded_in + k, rounded[r], 2 * count);
     }
-    uint16_t* to = tile_halves + (size_t(k / 2) * height + row) * 2;
-    for (int i = 0; i < count; i += 2) memcpy(to + size_t(i) * height, halves + i, 4);
+    if (!plain)
+      interleave(reinterpret_cast<const uint8_t*>(rounded), sizeof(rounded[0]), rows, count / 2,
+                 reinterpret_cast<uint8_t*>(halves + size_t(k) * part.height + 2 * part.begin), part.height);
   }
 }
 #endif
 
-// Copies columns [begin, end) of row `row` of a tile of `height` rows.
-void pack_floats(const Linear& linear, const float* x, const Tile& tile, int height, int row, int begin, int end) {
-  float* to = const_cast<float*>(tile.values) + row;
-  const int known = linear.in < end ? linear.in : end;
-  if (height == 1) {
-    if (known > begin) memcpy(to + begin, x + begin, 4 * size_t(known - begin));
-  } else {
-    for (int k = begin; k < known; k++) to[size_t(k) * height] = x[k];
-  }
-  for (int k = begin > known ? begin : known; k < end; k++) to[size_t(k) * height] = 0;
+// Copies columns [first, last).
+void pack_floats(const Linear& linear, const float* x, size_t stride, const TilePart& part, int first, int last) {
+  float* to = const_cast<float*>(part.tile.values) + part.begin;
+  const int known = std::max(std::min(linear.in, last), first), rows = part.end - part.begin;
+  interleave(reinterpret_cast<const uint8_t*>(x + first), 4 * stride, rows, known - first,
+             reinterpret_cast<uint8_t*>(to + size_t(first) * part.height), part.height);
+  for (int k = known; k < last; k++)
+    for (int r = 0; r < rows; r++) to[size_t(k) * part.height + r] = 0;
 }
 
 #if defined(__AMX_INT8__)
@@ -311,8 +323,7 @@ void run_amx(const Linear& linear, const Packed& packed, int first, int last, in
 
 }  // namespace
 
-void quantise_group(const float* x, int count, int group, int zero_point, uint8_t* codes, size_t word_stride,
-                    float* scale, int32_t* offset) {
+void quantise_group(const float* x, int count, int group, int zero_point, uint8_t* codes, float* scale, int32_t* offset) {
   F top = zero(), taint = zero();
   for (int k = 0; k < count; k += kLanes) {
     const F v = count - k < kLanes ? load_part(x + k, count - k) : load(x + k);
@@ -327,16 +338,19 @@ void quantise_group(const float* x, int count, int group, int zero_point, uint8_
     const F v = left >= kLanes ? load(x + k) : left > 0 ? load_part(x + k, left) : zero();
     const F code = min(max(round(mul(v, inverse)), set(-127.0f)), set(127.0f));
     codes_sum = add(codes_sum, code);  // exact: small integers
-    if (word_stride == 4) {
-      store_s8(codes + k, code);
-      continue;
-    }
-    int8_t sixteen[kLanes];
-    store_s8(sixteen, code);
-    for (int word = 0; word < kLanes; word += 4) memcpy(codes + (k + word) / 4 * word_stride, sixteen + word, 4);
+    store_s8(codes + k, code);
   }
   *scale = peak / 127.0f + sum(taint);
   *offset = -zero_point * (int32_t)sum(codes_sum);
+}
+
+void interleave(const uint8_t* from, size_t stride, int rows, int words, uint8_t* to, int height) {
+  if (height == 1) return (void)memcpy(to, from, 4 * size_t(words));
+  int word = 0;
+  if (rows == kMaxRows && height == kMaxRows)
+    for (; word + 4 <= words; word += 4) interleave_rows(from + 4 * word, stride, to + size_t(4) * word * height);
+  for (; word < words; word++)
+    for (int r = 0; r < rows; r++) memcpy(to + 4 * (size_t(word) * height + r), from + r * stride + 4 * word, 4);
 }
 
 size_t packed_bytes(const Linear& linear, int rows) {
@@ -358,15 +372,17 @@ int pack_units(const Linear& linear) {
 void pack_activations(const Linear& linear, const float* x, size_t stride, int rows, const Share& share,
                       const Packed& packed) {
   const int begin = share.first * kLanes, end = std::min(share.last * kLanes, linear.padded_in);
-  for (int row = share.begin; row < share.end; row++) {
-    const int first = row / kMaxRows * kMaxRows, height = tile_rows(rows, first);
+  for (int row = share.begin; row < share.end;) {
+    const int first = row / kMaxRows * kMaxRows, past = std::min(first + kMaxRows, share.end);
     const Tile tile = tile_at(linear, packed, first);
+    const TilePart part{tile, tile_rows(rows, first), row - first, past - first};
     const float* from = x + row * stride;
-    if (linear.rounds) pack_quantised(linear, from, tile, height, row - first, share.first, share.last);
+    if (linear.rounds) pack_quantised(linear, from, stride, part, share.first, share.last);
 #if defined(TGI_HALVES)
-    else if (halved(linear)) pack_halves(linear, from, tile, height, row - first, begin, end);
+    else if (halved(linear)) pack_halves(linear, from, stride, part, begin, end);
 #endif
-    else pack_floats(linear, from, tile, height, row - first, begin, end);
+    else pack_floats(linear, from, stride, part, begin, end);
+    row = past;
   }
 }
 

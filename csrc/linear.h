@@ -39,11 +39,14 @@ struct Packed {
 size_t packed_bytes(const Linear& linear, int rows);
 Packed packed_in(const Linear& linear, int rows, void* memory);
 
-// Quantises one group of one row, code = round(x / scale) with scale = max |x| / 127, into words of four codes
-// that lie `word_stride` bytes apart. count: how many of the group's values exist; the others become 0. The offset is
-// minus the sum of the codes times `zero_point`, that of the weights they will meet.
-void quantise_group(const float* x, int count, int group, int zero_point, uint8_t* codes, size_t word_stride,
-                    float* scale, int32_t* offset);
+// Quantises one group of one row, code = round(x / scale) with scale = max |x| / 127. count: how many of the group's
+// values exist; the others become 0. The offset is minus the sum of the codes times `zero_point`, that of the weights they
+// will meet.
+void quantise_group(const float* x, int count, int group, int zero_point, uint8_t* codes, float* scale, int32_t* offset);
+
+// Words of four bytes of a tile of `height` rows: those of `rows` rows, `stride` bytes apart, to where word w of row r lies
+// at word w * height + r.
+void interleave(const uint8_t* from, size_t stride, int rows, int words, uint8_t* to, int height);
 
 // The part of some activations that one member packs: rows [begin, end), units [first, last) of their columns.
 struct Share {

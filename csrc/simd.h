@@ -10,6 +10,7 @@
 //   byte_of<J>             byte J of each 32-bit lane as a float, unsigned
 //   look_up                for each of 64 bytes below 16 the byte of a table that it names
 //   zip_first, zip_second  within each 16 bytes the first or the second eight of a, each followed by its byte of b
+//   interleave_rows        kMaxRows rows of four words, `stride` bytes apart, to four times kMaxRows words
 //   split, broadcast4      operands of dot4 in the form the machine wants them in
 //   in_register            an operand of dot4 that several of them share
 //   dot4                   for each lane: sum += four unsigned weight bytes times four signed activation bytes

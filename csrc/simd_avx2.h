@@ -109,6 +109,15 @@ static inline void store_bytes(void* p, Bytes b) {
   _mm256_storeu_si256((__m256i*)p + 1, b.hi);
 }
 
+static inline void interleave_rows(const uint8_t* from, size_t stride, uint8_t* to) {
+  const auto row = [&](int r) { return _mm_loadu_si128((const __m128i*)(from + r * stride)); };
+  const __m128i ab_low = _mm_unpacklo_epi32(row(0), row(1)), ab_high = _mm_unpackhi_epi32(row(0), row(1));
+  const __m128i cd_low = _mm_unpacklo_epi32(row(2), row(3)), cd_high = _mm_unpackhi_epi32(row(2), row(3));
+  const auto put = [&](int word, __m128i four) { _mm_storeu_si128((__m128i*)(to + 16 * word), four); };
+  put(0, _mm_unpacklo_epi64(ab_low, cd_low)), put(1, _mm_unpackhi_epi64(ab_low, cd_low));
+  put(2, _mm_unpacklo_epi64(ab_high, cd_high)), put(3, _mm_unpackhi_epi64(ab_high, cd_high));
+}
+
 template <int J>
 static inline F byte_of(Bytes b) {
   return to_float(iand({_mm256_srli_epi32(b.lo, 8 * J), _mm256_srli_epi32(b.hi, 8 * J)}, 255));

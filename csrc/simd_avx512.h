@@ -1,6 +1,7 @@
 // Sixteen lanes on AVX-512 (F, BW, DQ, VL, VNNI): one register each. See simd.h for the meaning of the names.
 #pragma once
 #include <immintrin.h>
+#include <stddef.h>
 #include <stdint.h>
 
 namespace tgi {
@@ -57,6 +58,21 @@ static inline Bytes zip_first(Bytes a, Bytes b) { return _mm512_unpacklo_epi8(a,
 static inline Bytes zip_second(Bytes a, Bytes b) { return _mm512_unpackhi_epi8(a, b); }
 static inline void store_bytes(void* p, Bytes b) { _mm512_storeu_si512(p, b); }
 
+static inline void interleave_rows(const uint8_t* from, size_t stride, uint8_t* to) {
+  const auto row = [&](int r) { return _mm_loadu_si128((const __m128i*)(from + r * stride)); };
+  const auto rows = [&](int r) {  // r, r + 4, r + 8, r + 12
+    const __m512i two = _mm512_inserti32x4(_mm512_castsi128_si512(row(r)), row(r + 4), 1);
+    return _mm512_inserti32x4(_mm512_inserti32x4(two, row(r + 8), 2), row(r + 12), 3);
+  };
+  const __m512i a = rows(0), b = rows(1), c = rows(2), d = rows(3);
+  const __m512i ab_low = _mm512_unpacklo_epi32(a, b), ab_high = _mm512_unpackhi_epi32(a, b);
+  const __m512i cd_low = _mm512_unpacklo_epi32(c, d), cd_high = _mm512_unpackhi_epi32(c, d);
+  _mm512_storeu_si512(to, _mm512_unpacklo_epi64(ab_low, cd_low));
+  _mm512_storeu_si512(to + 64, _mm512_unpackhi_epi64(ab_low, cd_low));
+  _mm512_storeu_si512(to + 128, _mm512_unpacklo_epi64(ab_high, cd_high));
+  _mm512_storeu_si512(to + 192, _mm512_unpackhi_epi64(ab_high, cd_high));
+}
+
 template <int J>
 static inline F byte_of(Bytes b) {
   return _mm512_cvtepi32_ps(_mm512_and_si512(_mm512_srli_epi32(b, 8 * J), _mm512_set1_epi32(255)));
@@ -79,14 +95,19 @@ static inline void store_s8(void* p, F x) {  // x in [-128, 127]
   _mm_storeu_si128((__m128i*)p, _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(x)));
 }
 
-// Sixteen numbers to bfloat16, to nearest, ties to even; not-a-number stays one.
+// Sixteen numbers to bfloat16, to nearest, ties to even; not-a-number stays one. (Where there is an instruction for it,
+// numbers below 2^-126 become 0, as in dot2.)
 static inline void store_halves(uint16_t* to, F x) {
+#if defined(__AVX512BF16__)
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), (__m256i)_mm512_cvtneps_pbh(x));
+#else
   const I bits = _mm512_castps_si512(x);
   const I odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
   const I rounded = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), odd);
   const I none = _mm512_or_si512(bits, _mm512_set1_epi32(64 << 16));
   const I chosen = _mm512_mask_blend_epi32(_mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q), rounded, none);
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm512_cvtepi32_epi16(_mm512_srli_epi32(chosen, 16)));
+#endif
 }
 
 #if defined(__AVX512BF16__)

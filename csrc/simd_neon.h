@@ -141,6 +141,11 @@ static inline void store_bytes(void* p, Bytes x) {
   vst1q_s32(to + 12, x.d);
 }
 
+static inline void interleave_rows(const uint8_t* from, size_t stride, uint8_t* to) {
+  const auto row = [&](int r) { return vld1q_u32((const uint32_t*)(from + r * stride)); };
+  vst4q_u32((uint32_t*)to, uint32x4x4_t{{row(0), row(1), row(2), row(3)}});
+}
+
 template <int J>
 static inline int32x4_t byte_part(int32x4_t x) {
   return vreinterpretq_s32_u32(vshrq_n_u32(vshlq_n_u32(vreinterpretq_u32_s32(x), 24 - 8 * J), 24));

@@ -2,6 +2,7 @@
 #pragma once
 #include <math.h>
 #include <stdint.h>
+#include <string.h>
 
 namespace tgi {
 
@@ -86,6 +87,11 @@ static inline Bytes zip_from(Bytes a, Bytes b, int begin) {
 static inline Bytes zip_first(Bytes a, Bytes b) { return zip_from(a, b, 0); }
 static inline Bytes zip_second(Bytes a, Bytes b) { return zip_from(a, b, 8); }
 static inline void store_bytes(void* p, Bytes b) { __builtin_memcpy(p, &b, 64); }
+
+static inline void interleave_rows(const uint8_t* from, size_t stride, uint8_t* to) {
+  for (int word = 0; word < 4; word++)
+    for (int r = 0; r < kMaxRows; r++) memcpy(to + 4 * (word * kMaxRows + r), from + r * stride + 4 * word, 4);
+}
 
 template <int J>
 static inline F byte_of(Bytes b) { return to_float((I)b >> (8 * J) & 255); }

@@ -67,32 +67,36 @@ void score_keys(const CacheShape& shape, Work& work, const uint8_t* panel, int k
     for (int c = 0; c < C; c++) store(&work.scores[r][key + c * kLanes], sums.at[r][c]);
 }
 
-// What an item reads, in order: its blocks of keys, then of values, then most likely the keys of the next head.
-// Blocks lie anywhere in memory, so the processor cannot guess; `after` tells what comes kBlocksAhead later.
+// The blocks of a piece, and the head that is read of them.
+struct Piece {
+  const int64_t* table;
+  int blocks;
+  int kv_head;
+};
+
+// What is read in order: the keys of a piece, its values, then the keys of the next piece. Blocks lie anywhere in memory, so
+// the processor cannot guess; `after` tells what comes kBlocksAhead later.
 struct Reads {
   static constexpr int kBlocksAhead = 3;
   const CacheShape& shape;
   const uint8_t* keys;
   const uint8_t* values;
-  const int64_t* table;  // from the first block of the piece
-  int blocks;            // of the piece
-  int kv_head;
+  Piece piece, next;
 
-  const uint8_t* key(int block, int head) const {
-    return keys + (table[block] * shape.kv_heads + head) * shape.key_record();
+  const uint8_t* key(const Piece& of, int block) const {
+    return keys + (of.table[block] * shape.kv_heads + of.kv_head) * shape.key_record();
   }
-  const uint8_t* value(int block, int head) const {
-    return values + (table[block] * shape.kv_heads + head) * shape.value_record();
+  const uint8_t* key(int block) const { return key(piece, block); }
+  const uint8_t* value(int block) const {
+    return values + (piece.table[block] * shape.kv_heads + piece.kv_head) * shape.value_record();
   }
-  const uint8_t* key(int block) const { return key(block, kv_head); }
-  const uint8_t* value(int block) const { return value(block, kv_head); }
   const uint8_t* after_key(int block) const {
-    const int next = block + kBlocksAhead;
-    return next < blocks ? key(next) : value(std::min(next - blocks, blocks - 1));
+    const int later = block + kBlocksAhead;
+    return later < piece.blocks ? key(later) : value(std::min(later - piece.blocks, piece.blocks - 1));
   }
   const uint8_t* after_value(int block) const {
-    const int next = block + kBlocksAhead;
-    return next < blocks ? value(next) : key(std::min(next - blocks, blocks - 1), (kv_head + 1) % shape.kv_heads);
+    const int later = block + kBlocksAhead;
+    return later < piece.blocks ? value(later) : key(next, std::min(later - piece.blocks, next.blocks - 1));
   }
 };
 
@@ -287,7 +291,7 @@ class AttentionTiles {
 };
 
 inline void prefetch_tile(const uint8_t* p) {
-  for (int line = 0; line < 1024; line += 64) prefetch(p + line);
+  for (int line = 0; line < 1024; line += 64) prefetch_far(p + line);
 }
 
 // As score_piece.
@@ -465,25 +469,47 @@ void read_tile(const AttentionCall& call, const StepRows& rows, const AttentionI
   if (call.shape.type == TGI_INT8) interleave(work.row_codes, padded, item.count, padded / 4, work.codes, item.count);
 }
 
+// The keys that a tile sees, [first, last), in positions.
+struct Seen {
+  int first, last;
+};
+
+Seen seen_by(const StepRows& rows, const AttentionItem& item, int group, int window) {
+  const int64_t* positions = rows.positions + rows.starts[item.sequence];
+  const int low = (int)positions[item.first / group], high = (int)positions[(item.first + item.count - 1) / group];
+  return {window ? std::max(0, low - window + 1) : 0, high + 1};
+}
+
+Piece piece_of(const StepRows& rows, const AttentionItem& item, const Seen& seen, int piece) {
+  const int keys = std::min(seen.last - piece * kPiece, kPiece);
+  const int64_t* table = rows.tables + item.sequence * rows.width + piece * (kPiece / kBlock);
+  return {table, (keys + kBlock - 1) / kBlock, item.kv_head};
+}
+
+// item[1] is read next, unless this is the `last` one.
 template <int Type, int R>
-void attend_tile(const AttentionCall& call, const StepRows& rows, const AttentionItem& item, int window, Work& work) {
+void attend_tile(const AttentionCall& call, const StepRows& rows, const AttentionItem* items, bool last, int window,
+                 Work& work) {
   const CacheShape& shape = call.shape;
-  const int64_t* table = rows.tables + item.sequence * rows.width;
+  const AttentionItem& item = items[0];
+  const int group = call.heads / shape.kv_heads;
+  const Seen all = seen_by(rows, item, group, window);
   read_tile(call, rows, item, work);
-  const int last_key = work.positions[R - 1] + 1;
-  const int first_key = window ? std::max(0, work.positions[0] - window + 1) : 0;
   constexpr bool kInTiles = kTiles && Type == TGI_BFLOAT16;
 #if defined(__AMX_BF16__)
   std::optional<AttentionTiles> tiles;
-  if (kInTiles) tiles.emplace(R, (shape.head_dim + 1) / 2 % 16, (last_key % kBlock + 1) / 2);
+  if (kInTiles) tiles.emplace(R, (shape.head_dim + 1) / 2 % 16, (all.last % kBlock + 1) / 2);
 #endif
   for (int piece = item.begin; piece < item.end; piece++) {
     const int base = piece * kPiece;
-    const int begin = std::max(first_key - base, 0) / kLanes * kLanes;
-    const int seen = std::min(last_key - base, kPiece);
+    const int begin = std::max(all.first - base, 0) / kLanes * kLanes;
+    const int seen = std::min(all.last - base, kPiece);
     const int end = (seen + kLanes - 1) / kLanes * kLanes;
-    const Reads reads{shape,        call.keys, call.values, table + base / kBlock, (end + kBlock - 1) / kBlock,
-                      item.kv_head};
+    const Piece now = piece_of(rows, item, all, piece);
+    const Piece next = piece + 1 < item.end ? piece_of(rows, item, all, piece + 1)
+                       : last               ? now
+                                            : piece_of(rows, items[1], seen_by(rows, items[1], group, window), items[1].begin);
+    const Reads reads{shape, call.keys, call.values, now, next};
 #if defined(__AMX_BF16__)
     if constexpr (kInTiles) score_piece_in_tiles(shape, work, reads, begin, end);
 #endif
@@ -504,7 +530,7 @@ void attend_tile(const AttentionCall& call, const StepRows& rows, const Attentio
   }
 }
 
-using AttendTile = void (*)(const AttentionCall&, const StepRows&, const AttentionItem&, int, Work&);
+using AttendTile = void (*)(const AttentionCall&, const StepRows&, const AttentionItem*, bool, int, Work&);
 
 template <int Type, int... Indices>
 AttendTile tile_of_type(int rows, std::integer_sequence<int, Indices...>) {
@@ -600,9 +626,10 @@ void plan_attention(const StepRows& rows, int heads, const CacheShape& shape, in
 
 void attend(const AttentionCall& call, const StepRows& rows, const AttentionPlan& plan, const Member& member) {
   Work work;
-  for (int i = plan.shares[member.index]; i < plan.shares[member.index + 1]; i++) {
+  const int end = plan.shares[member.index + 1];
+  for (int i = plan.shares[member.index]; i < end; i++) {
     const AttentionItem& item = plan.items[i];
-    tile_for(call.shape.type, item.count)(call, rows, item, plan.window, work);
+    tile_for(call.shape.type, item.count)(call, rows, &item, i + 1 == end, plan.window, work);
     if (item.partial) leave_partial(call.shape, item, work.merged);
     else write_tile(call, rows, item, work.merged);
   }

@@ -99,7 +99,7 @@ struct FetchStream {
 // ... what lies anywhere else, ...
 struct FetchAhead {
   ptrdiff_t ahead;
-  inline void operator()(const uint8_t* p) const { prefetch(p + ahead); }
+  inline void operator()(const uint8_t* p) const { prefetch_far(p + ahead); }
 };
 // ... or nothing.
 struct FetchNothing {

@@ -36,21 +36,24 @@ F part(const float* row, int64_t k, int64_t end, float beyond) {
   return load(lanes);
 }
 
-// The largest number of each block. False if the row holds a NaN or +inf, which these may hide.
+// The largest number of [begin, end); sets `odd` to other than 0 if there is a NaN or +inf, which it may hide.
+float largest_of(const float* row, int64_t begin, int64_t end, F& odd) {
+  const F infinity = set(INFINITY);
+  F top = set(-INFINITY);
+  for (int64_t k = begin; k < end; k += kLanes) {
+    const F v = part(row, k, end, -INFINITY);
+    odd = add(odd, if_less(v, infinity, zero(), v));
+    top = max(top, v);
+  }
+  return largest(top);
+}
+
+// The largest number of each block. False if the row holds a NaN or +inf.
 bool block_maxima(const float* row, int64_t size, std::vector<float>& maxima) {
   maxima.clear();
   F odd = zero();
-  const F infinity = set(INFINITY);
-  for (int64_t begin = 0; begin < size; begin += kRankBlock) {
-    const int64_t end = std::min(begin + kRankBlock, size);
-    F top = set(-INFINITY);
-    for (int64_t k = begin; k < end; k += kLanes) {
-      const F v = part(row, k, end, -INFINITY);
-      odd = add(odd, if_less(v, infinity, zero(), v));
-      top = max(top, v);
-    }
-    maxima.push_back(largest(top));
-  }
+  for (int64_t begin = 0; begin < size; begin += kRankBlock)
+    maxima.push_back(largest_of(row, begin, std::min(begin + kRankBlock, size), odd));
   return sum(odd) == 0;
 }
 
@@ -165,14 +168,13 @@ void best_and_mass(Pool& pool, const float* logits, int rows, int64_t size, int6
   std::vector<char> usual(size_t(rows) * pool.size());
   auto work = [&](const Member& member) {
     const int64_t first = member.begin(blocks), last = member.end(blocks);
-    std::vector<float> some;
     for (int row = 0; row < rows; row++) {
-      char& fine = usual[size_t(row) * member.count + member.index] = 1;
+      F odd = zero();
       for (int64_t block = first; block < last; block++) {
         const int64_t begin = block * kSumBlock;
-        if (!block_maxima(logits + row * size + begin, std::min<int64_t>(kSumBlock, size - begin), some)) fine = 0;
-        maxima[row * blocks + block] = *std::max_element(some.begin(), some.end());
+        maxima[row * blocks + block] = largest_of(logits + row * size, begin, std::min(begin + kSumBlock, size), odd);
       }
+      usual[size_t(row) * member.count + member.index] = sum(odd) == 0;
     }
     member.barrier();
     for (int row = 0; row < rows; row++) {
@@ -186,6 +188,7 @@ void best_and_mass(Pool& pool, const float* logits, int rows, int64_t size, int6
       const float* at = logits + row * size;
       const char* fine = &usual[row * member.count];
       if (std::find(fine, fine + member.count, 0) != fine + member.count) {
+        std::vector<float> some;
         std::vector<Entry> found;
         rank_row(at, size, 1, some, found, ids + row, values + row);
         masses[row] = log_mass(at, size, 1, values[row]);

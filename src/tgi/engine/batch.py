@@ -23,30 +23,39 @@ class Batch:
 
 
 def build(plan: Plan, block_size: int, device: torch.device) -> Batch:
-    """Pack all integers of the plan into one host buffer, copy once, give views."""
+    """Pack all integers of the plan into one host buffer, copy once, give views.
+
+    Plain lists: between two steps the weights have pushed all else out of the caches, so the fewest instructions win.
+    """
     chunks = plan.chunks
     lens = [len(chunk.token_ids) for chunk in chunks]
     starts = [0, *accumulate(lens)]
     contexts = [chunk.end for chunk in chunks]
-    rows, sequences, width = starts[-1], len(chunks), max(len(chunk.block_table) for chunk in chunks)
+    width = max(len(chunk.block_table) for chunk in chunks)
 
-    token_ids = np.fromiter(chain.from_iterable(chunk.token_ids for chunk in chunks), np.int64, rows)
-    tables = np.zeros((sequences, width), np.int64)
-    for number, chunk in enumerate(chunks):
-        tables[number, : len(chunk.block_table)] = chunk.block_table
-    owner = np.repeat(np.arange(sequences), lens)  # the sequence of each row
-    first_positions = np.fromiter((chunk.start for chunk in chunks), np.int64, sequences)
-    positions = np.arange(rows) - np.asarray(starts[:-1])[owner] + first_positions[owner]
-    slots = tables[owner, positions // block_size] * block_size + positions % block_size
+    token_ids: list[int] = []
+    positions: list[int] = []
+    slots: list[int] = []
+    tables: list[int] = []
+    for chunk, end in zip(chunks, contexts, strict=True):
+        table = chunk.block_table
+        token_ids += chunk.token_ids
+        positions += range(chunk.start, end)
+        for block in range(chunk.start // block_size, (end - 1) // block_size + 1):
+            first, past = max(chunk.start, block * block_size), min(end, (block + 1) * block_size)
+            base = (table[block] - block) * block_size
+            slots += range(base + first, base + past)
+        tables += table
+        tables += [0] * (width - len(table))
     sample_rows = [end - 1 for end, chunk in zip(starts[1:], chunks, strict=True) if chunk.samples]
 
-    parts = [token_ids, positions, slots, tables.ravel(), starts, contexts, sample_rows]
-    packed = torch.from_numpy(np.concatenate([np.asarray(part, np.int64) for part in parts])).to(device)
+    parts = [token_ids, positions, slots, tables, starts, contexts, sample_rows]
+    packed = torch.from_numpy(np.array(list(chain.from_iterable(parts)), np.int64)).to(device)
     views = packed.split([len(part) for part in parts])
     paging = Paging(
         positions=views[1],
         slots=views[2],
-        block_tables=views[3].view(sequences, width),
+        block_tables=views[3].view(len(chunks), width),
         query_lens=lens,
         context_lens=contexts,
         query_starts=views[4],

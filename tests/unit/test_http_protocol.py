@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -150,7 +151,8 @@ async def test_a_head_that_trickles_in(port: int, monkeypatch: pytest.MonkeyPatc
             break
         writer.write(bytes([byte]))
         await asyncio.sleep(0.01)
-    assert await asyncio.wait_for(closed, 1) == b""
+    with suppress(ConnectionResetError):  # a byte under way when the server closes is answered by a reset
+        assert await asyncio.wait_for(closed, 1) == b""
     writer.close()
 
 

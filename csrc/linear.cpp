@@ -175,7 +175,10 @@ void run_block(const Linear& linear, int panel, float* y, size_t stride, bool ac
 // The panels of a block; 1 where there is none.
 int block_panels(const Linear& linear) {
   if (kMaxRows < 16) return 1;
-  return linear.rounds ? kRoundedBlock.panels : halved(linear) ? kHalvedBlock.panels : 1;
+#if defined(__AVX512BF16__)
+  if (halved(linear)) return kHalvedBlock.panels;
+#endif
+  return linear.rounds ? kRoundedBlock.panels : 1;
 }
 
 void run_blocks(const Linear& linear, const Tile& tile, int panel, float* y, size_t stride, bool accumulate) {

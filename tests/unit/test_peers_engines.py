@@ -103,12 +103,24 @@ def test_quiet_is_waited_for_but_not_forever() -> None:
 
 
 def test_own_work_is_not_taken_for_that_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("benchmarks.peer_load.used_by_all", used_by_us)
+    seconds = {"all": 50.0, "us": 20.0}
+    monkeypatch.setattr("benchmarks.peer_load.used_by_all", lambda: seconds["all"])
+    monkeypatch.setattr("benchmarks.peer_load.used_by_us", lambda: seconds["us"])
     others = Others()
-    subprocess.run([sys.executable, "-c", "sum(range(3_000_000))"], check=True)
+    seconds["all"] += 5
+    seconds["us"] += 5
     assert others.share() == 0
-    monkeypatch.setattr("benchmarks.peer_load.used_by_all", lambda: used_by_us() + 1000)
+    seconds["all"] += 1000
     assert others.share() > 0
+
+
+def test_work_of_a_process_that_ended_is_our_own() -> None:
+    before = used_by_us()
+    work = "import time; sum(range(10_000_000)); print(time.process_time())"
+    took = float(subprocess.run([sys.executable, "-c", work], check=True, capture_output=True).stdout)
+    ticks = 4 / os.sysconf("SC_CLK_TCK")  # user and system time of process and children are each cut to whole ticks
+    assert took > 2 * ticks
+    assert used_by_us() - before > took - ticks
 
 
 class FakeEngine:

@@ -25,6 +25,8 @@ SETTLED_TOKENS = 8
 other are computed at full speed, or the first of them would hold up all others."""
 BURST_TOKENS = 256
 """Rows in a step after which more of them take proportionally longer; what the native kernels compute at once."""
+REMAINDER_TOKENS = BURST_TOKENS // 8
+"""A prompt of which only so many tokens would be left is finished at once: it need not wait a step for them."""
 BURST_S = 0.05
 """A faster machine takes what it computes in so many seconds: there a step costs more than its rows."""
 CHUNK_QUANTUM = 16
@@ -51,17 +53,22 @@ class Pace:
 
         tokens: what the budget leaves. settled: whether any of the decodes is a stream on its way.
         """
-        if not self._timed:
-            return Share(tokens, math.inf, self._cost)
-        if self._cost.known:
-            enough = max(BURST_TOKENS - decodes, BURST_TOKENS // 2, self._cost.tokens_within(BURST_S, 0))
-            tokens = min(tokens, enough)
-        if not decodes or not settled:
-            return Share(tokens, math.inf, self._cost)
+        return Share(tokens, self._enough(decodes), self._seconds(decodes, settled), self._cost)
+
+    def _enough(self, decodes: int) -> int | None:
+        """Prompt tokens after which more of them take proportionally longer; None: not known yet."""
+        if not self._cost.known:
+            return None
+        return max(BURST_TOKENS - decodes, BURST_TOKENS // 2, self._cost.tokens_within(BURST_S, 0))
+
+    def _seconds(self, decodes: int, settled: bool) -> float | None:
+        """What streams on their way leave to prompts that arrived after them; None: nothing."""
+        if not self._timed or not decodes or not settled:
+            return math.inf
         steps = self._decode_steps.get(_size_class(decodes))
         if steps is None or self._mixed_since[_size_class(decodes)] >= REFRESH_STEPS:
-            return Share(tokens, None, self._cost)  # measure first: one decode step
-        return Share(tokens, median(steps) * (SLOWDOWN - 1), self._cost)
+            return None  # measure first: one decode step
+        return median(steps) * (SLOWDOWN - 1)
 
     def observe(self, decodes: int, tokens: int, context: int, seconds: float) -> None:
         """Book a step: rows that decode, prompt tokens, and the context those attend to, summed over them."""
@@ -88,13 +95,15 @@ def _size_class(decodes: int) -> int:
 class Share:
     """What is left for prompts in one step: tokens for all of them, seconds for those that arrived after a stream.
 
-    seconds None: those wait.
+    tokens: what the budget leaves. enough: how many of them are taken; a prompt that ends up to REMAINDER_TOKENS later
+    is finished nevertheless. seconds None: those that arrived after a stream wait.
     """
 
-    __slots__ = ("_cost", "_seconds", "_untouched", "tokens")
+    __slots__ = ("_cost", "_seconds", "_spare", "_untouched", "tokens")
 
-    def __init__(self, tokens: int, seconds: float | None, cost: PrefillCost) -> None:
-        self.tokens = tokens
+    def __init__(self, tokens: int, enough: int | None, seconds: float | None, cost: PrefillCost) -> None:
+        self.tokens = tokens if enough is None else min(tokens, enough)
+        self._spare = min(tokens - self.tokens, REMAINDER_TOKENS)
         self._seconds = seconds
         self._cost = cost
         self._untouched = True
@@ -105,7 +114,7 @@ class Share:
         paced: the prompt arrived after a stream was on its way, so it takes what streams leave. The first chunk always
         gets at least CHUNK_QUANTUM tokens, so that every prompt gets done.
         """
-        count = min(wanted, self.tokens)
+        count = wanted if wanted <= self.tokens + self._spare else self.tokens
         seconds = self._seconds if paced else math.inf
         if seconds is None:
             count = 0
@@ -114,7 +123,8 @@ class Share:
             count = min(count, max(fitting, CHUNK_QUANTUM if self._untouched else 0))
         if self._seconds:
             self._seconds = max(self._seconds - self._cost.seconds(start, count), 0.0)
-        self.tokens = self.tokens - count if count == wanted else 0
+        self._spare -= max(count - self.tokens, 0)
+        self.tokens = max(self.tokens - count, 0) if count == wanted else 0
         self._untouched = False
         return count
 

@@ -13,8 +13,11 @@
 
 namespace tgi {
 
-// Values of k that one tile instruction takes from a group.
-static inline int amx_depth(int group) { return group % 64 == 0 ? 64 : group % 32 == 0 ? 32 : 16; }
+// Values of k that one tile instruction takes from a group, of `count` in groups of `group`.
+static inline int amx_depth(int group, int count) {
+  const int unit = group | count;  // whole groups, and the last one, are multiples of its lowest bit
+  return unit % 64 == 0 ? 64 : unit % 32 == 0 ? 32 : 16;
+}
 
 // Tile instructions read memory behind the compiler's back: what was written there must be there.
 static inline void written(const void* memory) { asm volatile("" : : "r"(memory) : "memory"); }
@@ -44,9 +47,9 @@ class AmxTiles {
 
 // The codes of one group as bytes [k / 4][16][4]: where they are, or unpacked into `buffer`.
 template <class Panel>
-static inline const uint8_t* amx_codes(const uint8_t* codes, int group, uint8_t* buffer) {
+static inline const uint8_t* amx_codes(const uint8_t* codes, int length, uint8_t* buffer) {
   if constexpr (Panel::kStep == 4) return codes;
-  for (int k = 0; k < group; k += 8) {
+  for (int k = 0; k < length; k += 8) {
     const Bytes nibbles = load_bytes(codes + 8 * k);
     _mm512_storeu_si512(buffer + 16 * k, low_nibbles(nibbles));
     _mm512_storeu_si512(buffer + 16 * k + 64, high_nibbles(nibbles));
@@ -61,22 +64,23 @@ constexpr int kAmxRows = 8;  // with fewer, the dot product of AVX-512 is as fas
 
 constexpr int kAmxGroup = 512;  // longer groups of 4-bit codes would not fit the buffer; they take the other path
 
-// sums[m][n] += M tiles of `rows` rows times N panels. codes: of the first row, rows `row_bytes` apart; scales and
+// sums[m][n] += M tiles of `rows` rows times N panels. codes: of the first row, rows of `count` bytes; scales and
 // offsets: [M] tiles, each [group][rows]. While the tiles of one group are computed, the next
 // group is unpacked and the dot products of the group before are scaled and added.
 template <class Panel, bool ZeroPoints, int M, int N>
-static inline void amx_multiply(Sums<16, 1> (&sums)[M][N], const uint8_t* codes, size_t row_bytes,
-                                const float* scales, const int32_t* offsets, int rows, const uint8_t* w, size_t stride,
-                                int group, int groups) {
+static inline void amx_multiply(Sums<16, 1> (&sums)[M][N], const uint8_t* codes, int count, const float* scales,
+                                const int32_t* offsets, int rows, const uint8_t* w, size_t stride, int group) {
   alignas(64) uint8_t unpacked[2][N][Panel::kStep == 4 ? 64 : kAmxGroup * 16];
   alignas(64) int32_t dots[2][M][N][16][16];
-  const int depth = amx_depth(group);
+  const int depth = amx_depth(group, count), groups = (count + group - 1) / group;
+  const size_t row_bytes = count;
   const size_t bytes = Panel::group_bytes(group);
 
   const uint8_t* codes_of[2][N];
   const auto unpack = [&](int g) {
+    const int length = group_length(group, count, g * group);
     for (int n = 0; n < N; n++)
-      codes_of[g % 2][n] = amx_codes<Panel>(w + g * bytes + n * stride + kHeaderBytes, group, unpacked[g % 2][n]);
+      codes_of[g % 2][n] = amx_codes<Panel>(w + g * bytes + n * stride + kHeaderBytes, length, unpacked[g % 2][n]);
   };
   const auto compute = [&](int g) {
     const auto& panel = codes_of[g % 2];
@@ -84,7 +88,7 @@ static inline void amx_multiply(Sums<16, 1> (&sums)[M][N], const uint8_t* codes,
     if constexpr (N > 1) _tile_zero(1);
     if constexpr (M > 1) _tile_zero(2);
     if constexpr (M > 1 && N > 1) _tile_zero(3);
-    for (int k = 0; k < group; k += depth) {
+    for (int k = 0; k < group_length(group, count, g * group); k += depth) {
       const uint8_t* row = codes + g * group + k;
       _tile_loadd(4, row, row_bytes);
       _tile_loadd(6, panel[0] + 16 * k, 64);

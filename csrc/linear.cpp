@@ -86,9 +86,9 @@ struct Rounded {
       using Panel = decltype(type);
       constexpr bool kZeros = decltype(zero_points)::value;
       if constexpr (R > 8)
-        multiply_groups_halved<Panel, kZeros>(sums, tile, w.begin, w.stride, linear.group, linear.groups);
+        multiply_groups_halved<Panel, kZeros>(sums, tile, w.begin, w.stride, linear.group, linear.padded_in);
       else
-        multiply_groups<Panel, kZeros, R>(sums, tile, 0, w.begin, w.stride, linear.group, linear.groups, FetchStream{});
+        multiply_groups<Panel, kZeros, R>(sums, tile, 0, w.begin, w.stride, linear.group, linear.padded_in, FetchStream{});
     });
   }
 };
@@ -126,8 +126,8 @@ struct Unrounded {
       case TGI_FLOAT16:
         return multiply<F16Panel, Interleaved<R>>(sums, tile.values, w.begin, w.stride, linear.padded_in);
       case TGI_INT8:
-        return multiply_codes<Int8Panel>(sums, tile.values, w.begin, w.stride, linear.group, linear.groups);
-      default: return multiply_codes<Int4Panel>(sums, tile.values, w.begin, w.stride, linear.group, linear.groups);
+        return multiply_codes<Int8Panel>(sums, tile.values, w.begin, w.stride, linear.group, linear.padded_in);
+      default: return multiply_codes<Int4Panel>(sums, tile.values, w.begin, w.stride, linear.group, linear.padded_in);
     }
   }
 };
@@ -188,7 +188,7 @@ void run_blocks(const Linear& linear, const Tile& tile, int panel, float* y, siz
       run_block<kRoundedBlock.rows, kRoundedBlock.panels>(
           linear, panel, y, stride, accumulate, [&](auto& sums, int row) {
             multiply_groups<decltype(type), decltype(zero_points)::value, kMaxRows>(
-                sums, tile, row, w.begin, w.stride, linear.group, linear.groups, FetchNothing{});
+                sums, tile, row, w.begin, w.stride, linear.group, linear.padded_in, FetchNothing{});
           });
     });
 #if defined(__AVX512BF16__)
@@ -239,13 +239,14 @@ void pack_quantised(const Linear& linear, const float* x, size_t stride, const T
   if (!plain) memory.resize(std::max(memory.size(), size_t(rows) * group));
   for (int g = first; g < last; g++) {
     const int column = g * group, count = std::min(linear.in - column, group);
+    const int length = group_length(group, linear.padded_in, column);
     for (int r = 0; r < rows; r++) {
       const int row = part.begin + r, at = g * part.height + row;
       uint8_t* to = plain ? codes + size_t(row) * linear.padded_in + column : memory.data() + size_t(r) * group;
-      quantise_group(x + r * stride + column, count, group, zero_point, to, scales + at, offsets + at);
+      quantise_group(x + r * stride + column, count, length, zero_point, to, scales + at, offsets + at);
     }
     if (!plain)
-      interleave(memory.data(), group, rows, group / 4, codes + size_t(column) * part.height + 4 * part.begin, part.height);
+      interleave(memory.data(), group, rows, length / 4, codes + size_t(column) * part.height + 4 * part.begin, part.height);
   }
 }
 
@@ -297,8 +298,7 @@ void run_amx_block(const Linear& linear, const Tile& tile, int height, int panel
     const auto multiply = linear.format == TGI_INT8
                               ? (zeros ? amx_multiply<Int8Panel, true, M, N> : amx_multiply<Int8Panel, false, M, N>)
                               : (zeros ? amx_multiply<Int4Panel, true, M, N> : amx_multiply<Int4Panel, false, M, N>);
-    multiply(sums, tile.codes, linear.padded_in, tile.scales, tile.offsets, height, w, panel_stride, linear.group,
-             linear.groups);
+    multiply(sums, tile.codes, linear.padded_in, tile.scales, tile.offsets, height, w, panel_stride, linear.group);
   }
   for (int m = 0; m < M; m++)
     for (int n = 0; n < N; n++)
@@ -309,7 +309,7 @@ void run_amx_block(const Linear& linear, const Tile& tile, int height, int panel
 void run_amx(const Linear& linear, const Packed& packed, int first, int last, int begin, int end, float* y,
              size_t stride, bool accumulate) {
   const int height = std::min(last - first, kMaxRows);
-  const AmxTiles tiles(halved(linear) ? 64 : amx_depth(linear.group), height);
+  const AmxTiles tiles(halved(linear) ? 64 : amx_depth(linear.group, linear.padded_in), height);
   const int apart = (end - begin) / 2;
   for (int panel = begin; panel < end; panel += panel + 1 == begin + apart ? 1 + apart : 1) {
     const bool pair = panel < begin + apart;

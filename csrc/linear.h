@@ -7,8 +7,8 @@
 struct tgi_linear {
   int format;       // TGI_FLOAT32 ...
   int in, out;      // as the model sees them
-  int padded_in;    // K in memory: a multiple of the group, or of the panel's step
-  int group;        // columns of K that share a scale; 0 for float formats
+  int padded_in;    // K in memory: a multiple of 16 where there are groups, else of the panel's step
+  int group;        // columns of K that share a scale, the last ones may be fewer; 0 for float formats
   int groups;
   int panels;       // of 16 output columns, the last one possibly padded
   bool zero_points; // codes have zero points of their own

@@ -23,12 +23,13 @@ int panel_step(int format) {
   return format == TGI_BFLOAT16 ? Bf16Panel::kStep : 1;
 }
 
-size_t group_bytes(const Linear& linear) {
-  return linear.format == TGI_INT8 ? Int8Panel::group_bytes(linear.group) : Int4Panel::group_bytes(linear.group);
+// A group of `length` columns of one panel.
+size_t group_bytes(const Linear& linear, int length) {
+  return linear.format == TGI_INT8 ? Int8Panel::group_bytes(length) : Int4Panel::group_bytes(length);
 }
 
 uint8_t* group_at(const Linear& linear, int row, int g) {
-  return linear.data + size_t(row / kLanes) * linear.panel_bytes + g * group_bytes(linear);
+  return linear.data + size_t(row / kLanes) * linear.panel_bytes + g * group_bytes(linear, linear.group);
 }
 
 float* float32_at(const Linear& linear, int row, int k) {
@@ -136,13 +137,14 @@ void quantise_row(const Linear& linear, const float* x, int row) {
   const float lowest = linear.format == TGI_INT4 ? -8 : -127, highest = linear.format == TGI_INT4 ? 7 : 127;
   for (int g = 0; g < linear.groups; g++) {
     const float* values = x + g * linear.group;
-    const uint32_t word = header_word(best_scale(values, linear.group, linear.format), 0);
+    const int length = group_length(linear.group, linear.padded_in, g * linear.group);
+    const uint32_t word = header_word(best_scale(values, length, linear.format), 0);
     float scale;  // as it will be read back: rounded to 24 bits
     memcpy(&scale, &word, 4);
     set_header(linear, row, g, scale, zero_point);
     uint8_t* group = group_at(linear, row, g);
     const F inverse = set(scale != 0 ? 1.0f / scale : 0.0f);
-    for (int k = 0; k < linear.group; k += kLanes) {
+    for (int k = 0; k < length; k += kLanes) {
       uint8_t codes[kLanes];
       store_s8(codes, min(max(round(mul(load(values + k), inverse)), set(lowest)), set(highest)));
       for (uint8_t& code : codes) code = (uint8_t)(code + zero_point);
@@ -235,19 +237,21 @@ using namespace tgi;
 tgi_linear* tgi_linear_create(tgi_arena* arena, int format, int in, int out, int group, int zero_points, int bias,
                               int activations) {
   const bool quantised = format == TGI_INT8 || format == TGI_INT4;
-  const int unit = !quantised ? panel_step(format) : group ? group : 16;
+  const int unit = !quantised ? panel_step(format) : 16;
   Linear linear{};
   linear.format = format;
   linear.in = in;
   linear.out = out;
   linear.padded_in = (in + unit - 1) / unit * unit;
   linear.group = !quantised ? 0 : group ? group : linear.padded_in;
-  linear.groups = quantised ? linear.padded_in / linear.group : 0;
+  linear.groups = quantised ? (linear.padded_in + linear.group - 1) / linear.group : 0;
   linear.panels = (out + kLanes - 1) / kLanes;
   linear.zero_points = zero_points != 0;
   linear.rounds = quantised && activations == TGI_INT8;
-  if (quantised) linear.panel_bytes = linear.groups * group_bytes(linear);
-  else linear.panel_bytes = size_t(linear.padded_in) * kLanes * (format == TGI_FLOAT32 ? 4 : 2);
+  if (quantised) {
+    const int whole = linear.groups - 1, last = linear.padded_in - whole * linear.group;
+    linear.panel_bytes = whole * group_bytes(linear, linear.group) + group_bytes(linear, last);
+  } else linear.panel_bytes = size_t(linear.padded_in) * kLanes * (format == TGI_FLOAT32 ? 4 : 2);
   // The rows that pad the last panel stay zeros: scale 0 times anything is 0.
   Arena* home = &arena->arena;
   if (format == TGI_BFLOAT16) linear.staging = home = arena->staging.emplace_back(new Arena).get();

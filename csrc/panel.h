@@ -153,11 +153,14 @@ static inline void multiply_halves(Sums<R, C>& result, const uint16_t* a, const 
 }
 #endif
 
-// Quantised weights come in groups along K. A group is a header of 16 lanes, scale and zero point in one
-// word each (the upper 24 bits of a float32, the lower 8 an unsigned zero point), then the codes.
+// Quantised weights come in groups along K, the last of which may be shorter. A group is a header of 16 lanes, scale and
+// zero point in one word each (the upper 24 bits of a float32, the lower 8 an unsigned zero point), then the codes.
 constexpr size_t kHeaderBytes = 64;
 static inline F header_scales(const uint8_t* group) { return bits_as_float(iand(load_int(group), (int)0xffffff00)); }
 static inline I header_zeros(const uint8_t* group) { return iand(load_int(group), 255); }
+
+// The length of the group that begins at k, of `count` values in groups of `group`.
+static inline int group_length(int group, int count, int k) { return count - k < group ? count - k : group; }
 
 // parts += four values of k of unrounded activations [4][R] times a panel's codes less their zero points, k ascending
 template <int J, int R, int C>
@@ -237,11 +240,11 @@ struct Int4Panel {
   }
 };
 
-// One group: sums += R rows, from `row` on, of a tile of Height rows times C panels. The dot product is exact, then
-// sum = fma(float(dot), activation scale * weight scale, sum).
+// One group of `length` values: sums += R rows, from `row` on, of a tile of Height rows times C panels. The dot product
+// is exact, then sum = fma(float(dot), activation scale * weight scale, sum).
 template <class Panel, bool ZeroPoints, int Height, class Fetch, int R, int C>
 static inline void add_group(F (&sums)[R][C], const uint8_t* a, const float* activation_scales, const int32_t* offsets,
-                             const uint8_t* w, size_t stride, int group, Fetch fetch) {
+                             const uint8_t* w, size_t stride, int length, Fetch fetch) {
   I dots[R][C];
 #pragma GCC unroll 16
   for (int r = 0; r < R; r++) {
@@ -251,7 +254,7 @@ static inline void add_group(F (&sums)[R][C], const uint8_t* a, const float* act
   }
   for (int c = 0; c < C; c++) fetch(w + c * stride);  // the header
   const uint8_t* codes = w + kHeaderBytes;
-  for (int k = 0; k < group; k += Panel::kStep, codes += 64, a += Panel::kStep * Height) {
+  for (int k = 0; k < length; k += Panel::kStep, codes += 64, a += Panel::kStep * Height) {
     for (int c = 0; c < C; c++) fetch(codes + c * stride);
     Panel::template step<Height>(dots, a, codes, stride);
   }
@@ -264,16 +267,14 @@ static inline void add_group(F (&sums)[R][C], const uint8_t* a, const float* act
   }
 }
 
-// sums += R rows, from `row` on, of a tile of Height rows times C panels of quantised weights.
+// sums += R rows, from `row` on, of a tile of Height rows times C panels of quantised weights: `count` values of k.
 template <class Panel, bool ZeroPoints, int Height, class Fetch, int R, int C>
 static inline void multiply_groups(Sums<R, C>& result, const Tile& tile, int row, const uint8_t* w, size_t stride,
-                                   int group, int groups, Fetch fetch) {
+                                   int group, int count, Fetch fetch) {
   Sums<R, C> sums = result;  // a copy that nothing can point to
-  for (int g = 0; g < groups; g++, w += Panel::group_bytes(group)) {
-    const int at = g * Height + row;
-    add_group<Panel, ZeroPoints, Height>(sums.at, tile.codes + size_t(g) * group * Height + 4 * row, tile.scales + at,
-                                         tile.offsets + at, w, stride, group, fetch);
-  }
+  for (int k = 0, at = row; k < count; k += group, at += Height, w += Panel::group_bytes(group))
+    add_group<Panel, ZeroPoints, Height>(sums.at, tile.codes + size_t(k) * Height + 4 * row, tile.scales + at,
+                                         tile.offsets + at, w, stride, group_length(group, count, k), fetch);
   result = sums;
 }
 
@@ -281,17 +282,17 @@ static inline void multiply_groups(Sums<R, C>& result, const Tile& tile, int row
 // from memory arrive while both are computed.
 template <class Panel, bool ZeroPoints, int Height, int C>
 static inline void multiply_groups_halved(Sums<Height, C>& result, const Tile& tile, const uint8_t* w, size_t stride,
-                                          int group, int groups) {
+                                          int group, int count) {
   constexpr int kUpper = (Height + 1) / 2;
   Sums<kUpper, C> upper(zero());
   Sums<Height - kUpper, C> lower(zero());
-  for (int g = 0; g < groups; g++, w += Panel::group_bytes(group)) {
-    const uint8_t* a = tile.codes + size_t(g) * group * Height;
-    const int at = g * Height, below = at + kUpper;
-    add_group<Panel, ZeroPoints, Height>(upper.at, a, tile.scales + at, tile.offsets + at, w, stride, group,
+  for (int k = 0, at = 0; k < count; k += group, at += Height, w += Panel::group_bytes(group)) {
+    const uint8_t* a = tile.codes + size_t(k) * Height;
+    const int below = at + kUpper, length = group_length(group, count, k);
+    add_group<Panel, ZeroPoints, Height>(upper.at, a, tile.scales + at, tile.offsets + at, w, stride, length,
                                          FetchStream{});
     add_group<Panel, ZeroPoints, Height>(lower.at, a + 4 * kUpper, tile.scales + below, tile.offsets + below, w, stride,
-                                         group, FetchNothing{});
+                                         length, FetchNothing{});
   }
   for (int r = 0; r < Height; r++)
     for (int c = 0; c < C; c++) result.at[r][c] = r < kUpper ? upper.at[r][c] : lower.at[r - kUpper][c];
@@ -301,9 +302,10 @@ static inline void multiply_groups_halved(Sums<Height, C>& result, const Tile& t
 // sum = fma(group's sum, weight scale, sum).
 template <class Panel, int R, int C>
 static inline void multiply_codes(Sums<R, C>& sums, const float* a, const uint8_t* w, size_t stride, int group,
-                                  int groups) {
+                                  int count) {
   constexpr FetchStream fetch;
-  for (int g = 0; g < groups; g++) {
+  for (int begin = 0; begin < count; begin += group) {
+    const int length = group_length(group, count, begin);
     F parts[R][C], zeros[C];
     for (int c = 0; c < C; c++) {
       zeros[c] = to_float(header_zeros(w + c * stride));
@@ -311,7 +313,7 @@ static inline void multiply_codes(Sums<R, C>& sums, const float* a, const uint8_
       fetch(w + c * stride);
     }
     const uint8_t* codes = w + kHeaderBytes;
-    for (int k = 0; k < group; k += Panel::kStep, codes += 64, a += Panel::kStep * R) {
+    for (int k = 0; k < length; k += Panel::kStep, codes += 64, a += Panel::kStep * R) {
       for (int c = 0; c < C; c++) fetch(codes + c * stride);
       Panel::template step<R, C>(parts, zeros, a, codes, stride);
     }

@@ -38,8 +38,8 @@ TGI_API size_t tgi_arena_used(const tgi_arena* arena);
 // ---- linear layers
 
 // A layer of `out` rows and `in` columns in `format`; lives in the arena, starts as zeros. group: columns
-// that share a scale in int8 and int4 (a multiple of 16, or 0 for one scale a row). activations: what those two round
-// activations to: TGI_INT8, or TGI_FLOAT32 for not at all. nullptr: out of memory.
+// that share a scale in int8 and int4 (a multiple of 16, or 0 for one scale a row; the last ones may be fewer).
+// activations: what those two round activations to: TGI_INT8, or TGI_FLOAT32 for not at all. nullptr: out of memory.
 TGI_API tgi_linear* tgi_linear_create(tgi_arena* arena, int format, int in, int out, int group, int zero_points,
                                       int bias, int activations);
 TGI_API size_t tgi_linear_bytes(const tgi_linear* linear);

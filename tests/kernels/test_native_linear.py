@@ -11,7 +11,7 @@ import torch
 
 from tests.kernels.native_levels import ROUNDING_LEVELS, libraries, open_level
 from tgi.kernels.native.library import Arena, Library, Pool
-from tgi.kernels.native.linear import FORMATS, PackedLinear, group_for
+from tgi.kernels.native.linear import FORMATS, PackedLinear
 
 TOLERANCE = 3e-6
 
@@ -176,27 +176,32 @@ def test_a_row_has_the_same_bits_in_any_batch_and_with_any_threads(library, form
 @pytest.mark.parametrize("activations", ["int8", "float32"])
 @pytest.mark.parametrize("format", ["int8", "int4"])
 @pytest.mark.parametrize("group", [32, 64, 128, 0])
-def test_groups(library, format, group, activations):
-    weight = torch.randn((50, 256))
+@pytest.mark.parametrize("width", [256, 176])
+def test_groups(library, format, group, activations, width):
+    """The last group of 176 columns is shorter: 16, or 48 of them."""
+    weight = torch.randn((50, width))
     layer = make(library, format, weight, group=group, activations=activations)
-    x = torch.randn((9, 256))
-    assert relative_error(layer(x), expected(layer, x)) < TOLERANCE
+    for rows in (1, 9, 70):
+        x = torch.randn((rows, width))
+        assert relative_error(layer(x), expected(layer, x)) < TOLERANCE
 
 
 @pytest.mark.parametrize(("format", "codes_end"), [("int8", 256), ("int4", 16)])
-@pytest.mark.parametrize("group", [32, 128])
+@pytest.mark.parametrize("group", [32, 96, 128])
 @pytest.mark.parametrize("activations", ["int8", "float32"])
 def test_codes_with_zero_points_of_a_checkpoint(library, format, codes_end, group, activations):
     rows, width = 43, 256
     generator = torch.Generator().manual_seed(group)
     codes = torch.randint(0, codes_end, (rows, width), generator=generator)
-    zeros = torch.randint(0, codes_end, (rows, width // group), generator=generator)
-    scales = torch.rand((rows, width // group), generator=generator).half()  # as GPTQ and AWQ store them
+    groups = -(-width // group)
+    zeros = torch.randint(0, codes_end, (rows, groups), generator=generator)
+    scales = torch.rand((rows, groups), generator=generator).half()  # as GPTQ and AWQ store them
     options = {"group": group, "zero_points": True, "activations": activations}
     layer = PackedLinear(Pool(library, 2), Arena(library), format, width, rows, **options)
     layer.pack_codes(codes[:10], scales[:10], zeros[:10])
     layer.pack_codes(codes[10:], scales[10:], zeros[10:], first=10)
-    weight = (codes - zeros.repeat_interleave(group, 1)) * scales.float().repeat_interleave(group, 1)
+    per_column = [one.repeat_interleave(group, 1)[:, :width] for one in (zeros, scales.float())]
+    weight = (codes - per_column[0]) * per_column[1]
     assert torch.equal(layer.rows(torch.arange(rows)), weight)
     for count in (1, 6, 20):
         x = torch.randn((count, width), generator=generator)
@@ -246,6 +251,9 @@ def test_zeros_give_zeros(library):
         assert torch.equal(layer(torch.zeros((3, 64))), torch.zeros((3, 16)))
 
 
-def test_groups_are_chosen_by_what_divides():
-    assert [group_for(width) for width in (512, 576, 96, 100)] == [128, 64, 32, 64]
-    assert group_for(512, 32) == 32
+@pytest.mark.parametrize(("format", "bits"), [("int8", 8), ("int4", 4)])
+@pytest.mark.parametrize("width", [128, 576, 896, 100])
+def test_a_row_takes_its_codes_and_a_scale_for_each_128(library, format, bits, width):
+    layer = make(library, format, torch.zeros((32, width)))
+    padded = -(-width // 16) * 16
+    assert layer.bytes == 32 * (padded * bits // 8 + 4 * -(-width // 128))

@@ -55,10 +55,9 @@ def weight_bytes(spec: DecoderSpec, dtype_bytes: int, quantize: str | None = Non
 
 
 def _packed_bytes(rows: int, columns: int, bits: int) -> int:
-    """A matrix in native panels: groups along a row with four bytes of scale each, rows padded to 16."""
-    group = next((size for size in (128, 64, 32) if columns % size == 0), 64)
-    groups = -(-columns // group)
-    return -(-rows // 16) * 16 * groups * (group * bits // 8 + 4)
+    """A matrix in native panels: four bytes of scale for each 128 columns, rows and columns padded to 16."""
+    rows, columns = (-(-size // 16) * 16 for size in (rows, columns))
+    return rows * (columns * bits // 8 + 4 * -(-columns // 128))
 
 
 def kv_bytes_per_token(spec: DecoderSpec, dtype_bytes: int) -> int:

@@ -1,6 +1,6 @@
 """`PackedLinear`: the weights of one linear layer in native memory.
 
-Owns the choice of the group along K and the calls that pack and multiply. Filled row by row while a
+Owns the calls that pack and multiply. Filled row by row while a
 checkpoint is read, so that no second copy of a matrix exists. Called by `quant` and `kernels.cpu`.
 """
 
@@ -12,16 +12,8 @@ from tgi.kernels.native.library import Arena, Pool
 
 FORMATS = {"float32": 0, "bfloat16": 1, "float16": 2, "int8": 3, "int4": 4}
 TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
-GROUPS = (128, 64, 32)
-
-
-def group_for(in_features: int, wanted: int = 128) -> int:
-    """Weights of one row that share a scale: the largest of 128, 64, 32 up to `wanted` that divides K.
-
-    Where none does, 64, or `wanted` if smaller: the last group is then padded with zeros.
-    """
-    sizes = [size for size in GROUPS if size <= wanted]
-    return next((size for size in sizes if in_features % size == 0), min(64, wanted))
+GROUP = 128
+"""Weights of one row that share a scale; the last ones of a row may be fewer."""
 
 
 class PackedLinear:
@@ -35,16 +27,15 @@ class PackedLinear:
         in_features: int,
         out_features: int,
         *,
-        group: int | None = None,
+        group: int = GROUP,
         zero_points: bool = False,
         bias: bool = False,
         activations: str = "int8",
     ) -> None:
-        """format: one of FORMATS. Of int8 and int4: group, None chooses, 0 gives one scale a row; activations as
-        in `ops.Native.pack`."""
+        """format: one of FORMATS. group (0: one scale a row) and activations: as in `ops.Native.pack`."""
         self.pool, self.arena, self.format, self.activations = pool, arena, format, activations
         self.in_features, self.out_features, self.has_bias = in_features, out_features, bias
-        self.group = group_for(in_features) if group is None else group
+        self.group = group
         self._call = pool.library.call
         self.handle = self._call.tgi_linear_create(
             arena.handle,

@@ -41,14 +41,15 @@ struct Work {
   State piece, merged;
 };
 
+alignas(64) constexpr float kCount[kLanes] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+
 constexpr int score_panels(int rows) { return rows <= 8 && kMaxRows >= 16 ? 2 : 1; }
 constexpr int value_panels(int rows) { return kMaxRows < 16 ? 1 : rows <= 4 ? 4 : rows <= 8 ? 2 : 1; }
 
 // Scores of 16 * C keys.
 template <int Type, int R, int C>
-void score_keys(const CacheShape& shape, Work& work, const uint8_t* panel, int key, FetchAhead fetch) {
+void score_keys(const CacheShape& shape, Work& work, const uint8_t* panel, size_t stride, int key, FetchAhead fetch) {
   Sums<R, C> sums(zero());
-  const size_t stride = shape.key_panel();
   if constexpr (Type == TGI_FLOAT32) {
     multiply<F32Panel, Rows<kMaxHeadDim>>(sums, work.queries[0], panel, stride, shape.head_dim, fetch);
   } else if constexpr (Type == TGI_FLOAT16) {
@@ -75,29 +76,46 @@ struct Piece {
 };
 
 // What is read in order: the keys of a piece, its values, then the keys of the next piece. Blocks lie anywhere in memory, so
-// the processor cannot guess; `after` tells what comes kBlocksAhead later.
-struct Reads {
-  static constexpr int kBlocksAhead = 3;
-  const CacheShape& shape;
-  const uint8_t* keys;
-  const uint8_t* values;
-  Piece piece, next;
+// the processor cannot guess; `after` tells what comes kBlocksAhead later. Sizes are computed once: to ask for them at every
+// block would cost as much as its products.
+class Reads {
+ public:
+  Reads(const AttentionCall& call, const Piece& piece, const Piece& next)
+      : key_panel(call.shape.key_panel()), value_panel(call.shape.value_panel()), keys_(call.keys), values_(call.values),
+        kv_heads_(call.shape.kv_heads), key_record_(call.shape.key_record()), value_record_(call.shape.value_record()),
+        piece_(piece), next_(next) {}
 
-  const uint8_t* key(const Piece& of, int block) const {
-    return keys + (of.table[block] * shape.kv_heads + of.kv_head) * shape.key_record();
-  }
-  const uint8_t* key(int block) const { return key(piece, block); }
+  const size_t key_panel, value_panel;  // bytes
+
+  const uint8_t* key(int block) const { return key_of(piece_, block); }
   const uint8_t* value(int block) const {
-    return values + (piece.table[block] * shape.kv_heads + piece.kv_head) * shape.value_record();
+    return values_ + (piece_.table[block] * kv_heads_ + piece_.kv_head) * value_record_;
+  }
+  // The scales of a block's values in an int8 cache.
+  const float* scales(int block) const {
+    return reinterpret_cast<const float*>(value(block) + value_record_ - kBlock * 4);
   }
   const uint8_t* after_key(int block) const {
     const int later = block + kBlocksAhead;
-    return later < piece.blocks ? key(later) : value(std::min(later - piece.blocks, piece.blocks - 1));
+    return later < piece_.blocks ? key(later) : value(std::min(later - piece_.blocks, piece_.blocks - 1));
   }
   const uint8_t* after_value(int block) const {
     const int later = block + kBlocksAhead;
-    return later < piece.blocks ? value(later) : key(next, std::min(later - piece.blocks, next.blocks - 1));
+    return later < piece_.blocks ? value(later) : key_of(next_, std::min(later - piece_.blocks, next_.blocks - 1));
   }
+
+ private:
+  static constexpr int kBlocksAhead = 3;
+
+  const uint8_t* key_of(const Piece& piece, int block) const {
+    return keys_ + (piece.table[block] * kv_heads_ + piece.kv_head) * key_record_;
+  }
+
+  const uint8_t* keys_;
+  const uint8_t* values_;
+  const int64_t kv_heads_;
+  const size_t key_record_, value_record_;
+  const Piece piece_, next_;
 };
 
 // Scores of keys [begin, end) of a piece; begin is a multiple of 16.
@@ -109,26 +127,26 @@ void score_piece(const CacheShape& shape, Work& work, const Reads& reads, int be
     const uint8_t* record = reads.key(block);
     const FetchAhead fetch{reads.after_key(block) - record};
     if (Type == TGI_INT8) {  // the scales of the values, which are needed all at once
-      const uint8_t* scales = reads.value(block) + shape.value_record() - kBlock * 4;
-      for (int line = 0; line < kBlock * 4; line += 64) prefetch(scales + line);
+      const float* scales = reads.scales(block);
+      for (int i = 0; i < kBlock; i += kLanes) prefetch(scales + i);
     }
-    const uint8_t* panel = record + half * shape.key_panel();
+    const uint8_t* panel = record + half * reads.key_panel;
     if (C == 2 && half == 0 && key + kLanes < end) {
-      score_keys<Type, R, C>(shape, work, panel, key, fetch);
+      score_keys<Type, R, C>(shape, work, panel, reads.key_panel, key, fetch);
       key += 2 * kLanes;
     } else {
-      score_keys<Type, R, 1>(shape, work, panel, key, fetch);
+      score_keys<Type, R, 1>(shape, work, panel, reads.key_panel, key, fetch);
       key += kLanes;
     }
   }
 }
 
 template <int Type, int R, int C>
-void weigh_panels(const CacheShape& shape, Work& work, const Reads& reads, int begin, int end, int panel) {
+void weigh_panels(Work& work, const Reads& reads, int begin, int end, int panel) {
   using Half = std::conditional_t<Type == TGI_BFLOAT16, Bf16Panel, F16Panel>;
   using Panel = std::conditional_t<Type == TGI_FLOAT32, F32Panel, Half>;
   Sums<R, C> sums(zero());
-  const size_t stride = shape.value_panel();
+  const size_t stride = reads.value_panel;
   for (int key = begin; key < end;) {
     const int block = key / kBlock, offset = key % kBlock;
     const int count = std::min(kBlock - offset, end - key);
@@ -149,67 +167,21 @@ void weigh_panels(const CacheShape& shape, Work& work, const Reads& reads, int b
     for (int c = 0; c < C; c++) store(&work.piece.values[r][(panel + c) * kLanes], sums.at[r][c]);
 }
 
-// The probabilities in work.scores times the values of keys [begin, end).
+// The probabilities that softmax left times the values of keys [begin, end).
 template <int Type, int R>
 void weigh_piece(const CacheShape& shape, Work& work, const Reads& reads, int begin, int end) {
   constexpr int C = value_panels(R);
   const int panels = shape.padded_dim() / kLanes;
-#if defined(__AVX512BF16__)
-  if constexpr (Type == TGI_BFLOAT16) {
-    const int whole = (end + kLanes - 1) / kLanes * kLanes;  // what lies between has no weight
-    for (int r = 0; r < R; r++)
-      for (int key = begin; key < whole; key += kLanes)
-        store_halves(&work.half_weights[r][key], load(&work.scores[r][key]));
-  }
-#endif
   int panel = 0;
-  for (; panel + C <= panels; panel += C) weigh_panels<Type, R, C>(shape, work, reads, begin, end, panel);
+  for (; panel + C <= panels; panel += C) weigh_panels<Type, R, C>(work, reads, begin, end, panel);
   if constexpr (C > 1)
-    for (; panel < panels; panel++) weigh_panels<Type, R, 1>(shape, work, reads, begin, end, panel);
-}
-
-// Probabilities over an int8 cache are rounded to 15 bits of the largest of a row's piece, q = 128 upper + lower, with
-// upper in [0, 127] and lower in [-64, 64]: two exact integer dot products with the values' codes, whose sums over a piece
-// fit 24 bits each. The scales of the values are folded in before.
-constexpr float kLargestWeight = 127 * 128;
-
-void quantise_weights(const CacheShape& shape, Work& work, int rows, const Reads& reads, int begin, int end) {
-  F peaks[kMaxRows], taints[kMaxRows];
-  for (int r = 0; r < rows; r++) peaks[r] = taints[r] = zero();
-  for (int key = begin; key < end; key += kLanes) {
-    const uint8_t* scales = reads.value(key / kBlock) + shape.value_record() - kBlock * 4;
-    const F s = load(reinterpret_cast<const float*>(scales) + key % kBlock);
-    for (int r = 0; r < rows; r++) {
-      const F p = load(&work.scores[r][key]);
-      const F weight = if_less(zero(), p, mul(p, s), p);  // an unseen key may have no number as scale
-      store(&work.scores[r][key], weight);
-      peaks[r] = max(weight, peaks[r]);
-      taints[r] = fma(weight, zero(), taints[r]);  // as in quantise_group
-    }
-  }
-  for (int r = 0; r < rows; r++) {
-    const float peak = largest(peaks[r]);
-    const F inverse = set(peak > 0 ? kLargestWeight / peak : 0.0f), most = set(kLargestWeight);
-    F upper_sum = zero(), lower_sum = zero();  // exact: integers
-    for (int key = begin; key < end; key += kLanes) {
-      const F q = min(max(round(mul(load(&work.scores[r][key]), inverse)), zero()), most);
-      const F upper = round(mul(q, set(1.0f / 128))), lower = fma(upper, set(-128.0f), q);
-      store_s8(&work.weight_codes[r][0][key], upper);
-      store_s8(&work.weight_codes[r][1][key], lower);
-      upper_sum = add(upper_sum, upper);
-      lower_sum = add(lower_sum, lower);
-    }
-    work.weight_scales[r] = peak / kLargestWeight + sum(taints[r]);
-    work.weight_offsets[r][0] = -Int8Panel::kZero * (int32_t)sum(upper_sum);
-    work.weight_offsets[r][1] = -Int8Panel::kZero * (int32_t)sum(lower_sum);
-  }
+    for (; panel < panels; panel++) weigh_panels<Type, R, 1>(work, reads, begin, end, panel);
 }
 
 // dots += rows of codes, `Pitch` bytes apart, times C panels of values.
 template <int Pitch, int Rows, int C>
-void add_values(I (&dots)[Rows][C], const uint8_t* codes, const CacheShape& shape, const Reads& reads, int begin,
-                int end, int panel) {
-  const size_t stride = shape.value_panel();
+void add_values(I (&dots)[Rows][C], const uint8_t* codes, const Reads& reads, int begin, int end, int panel) {
+  const size_t stride = reads.value_panel;
   for (int key = begin; key < end;) {
     const uint8_t* record = reads.value(key / kBlock);
     const uint8_t* from = record + panel * stride + key % kBlock / 4 * 64;
@@ -227,19 +199,19 @@ void add_values(I (&dots)[Rows][C], const uint8_t* codes, const CacheShape& shap
 }
 
 template <int R, int C>
-void weigh_code_panels(const CacheShape& shape, Work& work, const Reads& reads, int begin, int end, int panel) {
+void weigh_code_panels(Work& work, const Reads& reads, int begin, int end, int panel) {
   I dots[2 * R][C];  // of row r: 2 r the upper part, 2 r + 1 the lower one
   const uint8_t* codes = work.weight_codes[0][0];
   if constexpr (2 * R <= kMaxRows) {
     for (int i = 0; i < 2 * R; i++)
       for (int c = 0; c < C; c++) dots[i][c] = iset(work.weight_offsets[i / 2][i % 2]);
-    add_values<kPiece>(dots, codes, shape, reads, begin, end, panel);
+    add_values<kPiece>(dots, codes, reads, begin, end, panel);
   } else {  // more sums than registers
     for (int part = 0; part < 2; part++) {
       I some[R][C];
       for (int r = 0; r < R; r++)
         for (int c = 0; c < C; c++) some[r][c] = iset(work.weight_offsets[r][part]);
-      add_values<2 * kPiece>(some, codes + part * kPiece, shape, reads, begin, end, panel);
+      add_values<2 * kPiece>(some, codes + part * kPiece, reads, begin, end, panel);
       for (int r = 0; r < R; r++)
         for (int c = 0; c < C; c++) dots[2 * r + part][c] = some[r][c];
     }
@@ -254,13 +226,12 @@ void weigh_code_panels(const CacheShape& shape, Work& work, const Reads& reads, 
 // As weigh_piece; begin and end are multiples of 16.
 template <int R>
 void weigh_codes(const CacheShape& shape, Work& work, const Reads& reads, int begin, int end) {
-  quantise_weights(shape, work, R, reads, begin, end);
   constexpr int C = kMaxRows < 16 ? 1 : R <= 2 ? 4 : R <= 4 ? 2 : 1;
   const int panels = shape.padded_dim() / kLanes;
   int panel = 0;
-  for (; panel + C <= panels; panel += C) weigh_code_panels<R, C>(shape, work, reads, begin, end, panel);
+  for (; panel + C <= panels; panel += C) weigh_code_panels<R, C>(work, reads, begin, end, panel);
   if constexpr (C > 1)
-    for (; panel < panels; panel++) weigh_code_panels<R, 1>(shape, work, reads, begin, end, panel);
+    for (; panel < panels; panel++) weigh_code_panels<R, 1>(work, reads, begin, end, panel);
 }
 
 #if defined(__AMX_BF16__)
@@ -302,10 +273,10 @@ void score_piece_in_tiles(const CacheShape& shape, Work& work, const Reads& read
   for (int key = begin; key < end;) {
     const int block = key / kBlock, half = key % kBlock / kLanes;
     const uint8_t* record = reads.key(block);
-    const uint8_t* after = reads.after_key(block) + half * shape.key_panel();
-    const uint8_t* panel = record + half * shape.key_panel();
+    const uint8_t* after = reads.after_key(block) + half * reads.key_panel;
+    const uint8_t* panel = record + half * reads.key_panel;
     const bool two = half == 0 && key + kLanes < end;
-    const size_t other = two ? shape.key_panel() : 0;
+    const size_t other = two ? reads.key_panel : 0;
     _tile_zero(0);
     _tile_zero(1);
     for (int c = 0; c < whole; c++) {
@@ -336,14 +307,12 @@ void score_piece_in_tiles(const CacheShape& shape, Work& work, const Reads& read
 // As weigh_piece, on probabilities rounded to bfloat16. Blocks are taken whole from their first position on, so that
 // sums are cut at the same positions whatever the window; what lies before `begin` has no weight.
 void weigh_piece_in_tiles(const CacheShape& shape, Work& work, int rows, const Reads& reads, int begin, int seen) {
-  const int first = begin / kBlock * kBlock, end = (seen + kLanes - 1) / kLanes * kLanes;
-  for (int r = 0; r < rows; r++) {
+  const int first = begin / kBlock * kBlock;
+  for (int r = 0; r < rows; r++)
     for (int key = first; key < begin; key += kLanes) store_halves(&work.half_weights[r][key], zero());
-    for (int key = begin; key < end; key += kLanes) store_halves(&work.half_weights[r][key], load(&work.scores[r][key]));
-  }
   written(work.half_weights);
   constexpr size_t kStride = sizeof(work.half_weights[0]);
-  const size_t stride = shape.value_panel();
+  const size_t stride = reads.value_panel;
   const int panels = shape.padded_dim() / kLanes;
   for (int panel = 0; panel < panels; panel += 2) {
     const bool two = panel + 1 < panels;
@@ -377,36 +346,121 @@ void weigh_piece_in_tiles(const CacheShape& shape, Work& work, int rows, const R
 constexpr bool kTiles = false;
 #endif
 
-// Scores [begin, end) of row r become exponentials; keys outside [first, last) are not seen. Sets largest and total.
-void softmax(const AttentionCall& call, Work& work, int r, int base, int begin, int end, int first, int last) {
+bool adjusts(const AttentionCall& call) { return call.soft_cap != 0 || call.slopes; }
+
+// What is left to multiply scores with after `adjust`.
+float scale_left(const AttentionCall& call) { return adjusts(call) ? 1.0f : call.scale; }
+
+// Scores as they are compared where more than their scale is to be applied: capped, and with ALiBi's bias.
+void adjust(const AttentionCall& call, Work& work, int r, int base, int begin, int end) {
   float* scores = work.scores[r];
-  const F factor = set(call.scale), slope = set(work.slopes[r]);
-  alignas(64) static const float kCount[kLanes] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-  const F distance = add(load(kCount), set((float)(base - work.positions[r])));
+  const F distance = add(load(kCount), set((float)(base - work.positions[r]))), slope = set(work.slopes[r]);
   for (int key = begin; key < end; key += kLanes) {
-    F s = mul(load(scores + key), factor);
+    F s = mul(load(scores + key), set(call.scale));
     if (call.soft_cap != 0) s = mul(set(call.soft_cap), tanh(mul(s, set(1.0f / call.soft_cap))));
     if (call.slopes) s = add(s, mul(slope, add(distance, set((float)key))));
     store(scores + key, s);
   }
-  for (int key = begin; key < std::min(first, end); key++) scores[key] = -INFINITY;
-  for (int key = std::max(last, begin); key < end; key++) scores[key] = -INFINITY;
-  F top = set(-INFINITY);
-  for (int key = begin; key < end; key += kLanes) top = max(top, load(scores + key));
-  const float largest_score = largest(top);
-  work.piece.largest[r] = largest_score;
-  if (largest_score == -INFINITY) {
-    memset(scores + begin, 0, 4 * size_t(end - begin));
-    work.piece.total[r] = 0;
-    return;
+}
+
+// Of scores [begin, end), those outside [first, last) become minus infinity.
+void hide_unseen(float* scores, int begin, int end, int first, int last) {
+  const F none = set(-INFINITY);
+  const auto hide = [&](int from, int past) {
+    for (int key = from / kLanes * kLanes; key < past; key += kLanes) {
+      const F at = add(load(kCount), set((float)key));
+      const F late = if_less(at, set((float)last), load(scores + key), none);
+      store(scores + key, if_less(at, set((float)first), none, late));
+    }
+  };
+  if (first > begin) hide(begin, std::min(first, end));
+  if (last < end) hide(std::max(last, begin), end);
+}
+
+// Probabilities over an int8 cache are rounded to 15 bits of the largest of a row's piece, q = 128 upper + lower, with
+// upper in [0, 127] and lower in [-64, 63]: two exact integer dot products with the values' codes, whose sums over a piece
+// fit 24 bits each.
+constexpr float kLargestWeight = 127 * 128;
+
+// Rounds weights [begin, end) of N rows from r on, which lie in their scores.
+template <int N>
+void quantise_weights(Work& work, int r, const float (&peaks)[N], int begin, int end) {
+  F inverse[N];
+  I upper_sum[N], lower_sum[N];
+  for (int i = 0; i < N; i++) {
+    inverse[i] = set(inverse_step(peaks[i], kLargestWeight));
+    upper_sum[i] = lower_sum[i] = iset(0);
   }
-  F total = zero();
   for (int key = begin; key < end; key += kLanes) {
-    const F p = exp(sub(load(scores + key), set(largest_score)));
-    store(scores + key, p);
-    total = add(total, p);
+#pragma GCC unroll 4
+    for (int i = 0; i < N; i++) {
+      const I q = iadd(to_int(mul(load(&work.scores[r + i][key]), inverse[i])), iset(64));
+      const I upper = shift_right<7>(q), lower = iadd(iand(q, 127), iset(-64));
+      store_s8(&work.weight_codes[r + i][0][key], upper);
+      store_s8(&work.weight_codes[r + i][1][key], lower);
+      upper_sum[i] = iadd(upper_sum[i], upper);
+      lower_sum[i] = iadd(lower_sum[i], lower);
+    }
   }
-  work.piece.total[r] = sum(total);
+  for (int i = 0; i < N; i++) {
+    work.weight_scales[r + i] = step(peaks[i], kLargestWeight);
+    work.weight_offsets[r + i][0] = offset_of(isum(upper_sum[i]), Int8Panel::kZero);
+    work.weight_offsets[r + i][1] = offset_of(isum(lower_sum[i]), Int8Panel::kZero);
+  }
+}
+
+// Where a cache of this type wants probabilities: rounded to bfloat16, ...
+#if defined(TGI_HALVES)
+constexpr bool in_halves(int type) { return type == TGI_BFLOAT16; }
+#else
+constexpr bool in_halves(int) { return false; }
+#endif
+template <int Type>
+void set_weights(Work& work, int r, int key, F p) {
+#if defined(TGI_HALVES)
+  if constexpr (in_halves(Type)) return store_halves(&work.half_weights[r][key], p);
+#endif
+  store(&work.scores[r][key], p);  // ... or in place of the scores, where those of an int8 cache are then rounded
+}
+
+// From scores [begin, end) of N rows from r on the probabilities that weigh_piece takes, times the scales of an int8
+// cache's values, and the largest scores and the totals. Several rows at a time: each waits for its own largest.
+template <int Type, int N>
+void softmax(const AttentionCall& call, Work& work, const Reads& reads, int r, int begin, int end) {
+  const F factor = set(scale_left(call));
+  F top[N], less[N], total[N];
+  I peak[N];
+  for (int i = 0; i < N; i++) top[i] = set(-INFINITY), total[i] = zero(), peak[i] = iset(0);
+  for (int key = begin; key < end; key += kLanes)
+#pragma GCC unroll 4
+    for (int i = 0; i < N; i++) top[i] = max(top[i], load(&work.scores[r + i][key]));
+  for (int i = 0; i < N; i++) {
+    const float largest_score = largest(top[i]) * scale_left(call);
+    work.piece.largest[r + i] = largest_score;
+    less[i] = set(largest_score == -INFINITY ? 0.0f : -largest_score);  // where no key is seen, all stay minus infinity
+  }
+  for (int key = begin; key < end; key += kLanes) {
+    F s{};
+    if constexpr (Type == TGI_INT8) {
+      s = load(reads.scales(key / kBlock) + key % kBlock);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < N; i++) {
+      F p = exp(fma(load(&work.scores[r + i][key]), factor, less[i]));
+      total[i] = add(total[i], p);
+      if constexpr (Type == TGI_INT8) {
+        p = if_less(zero(), p, mul(p, s), p);  // an unseen key may have no number as scale
+        peak[i] = imax(magnitude(p), peak[i]);
+      }
+      set_weights<Type>(work, r + i, key, p);
+    }
+  }
+  for (int i = 0; i < N; i++) work.piece.total[r + i] = sum(total[i]);
+  if constexpr (Type == TGI_INT8) {
+    float peaks[N];
+    for (int i = 0; i < N; i++) peaks[i] = as_float(ilargest(peak[i]));
+    quantise_weights<N>(work, r, peaks, begin, end);
+  }
 }
 
 float exp_of(float x) {
@@ -509,16 +563,20 @@ void attend_tile(const AttentionCall& call, const StepRows& rows, const Attentio
     const Piece next = piece + 1 < item.end ? piece_of(rows, item, all, piece + 1)
                        : last               ? now
                                             : piece_of(rows, items[1], seen_by(rows, items[1], group, window), items[1].begin);
-    const Reads reads{shape, call.keys, call.values, now, next};
+    const Reads reads(call, now, next);
 #if defined(__AMX_BF16__)
     if constexpr (kInTiles) score_piece_in_tiles(shape, work, reads, begin, end);
 #endif
     if constexpr (!kInTiles) score_piece<Type, R>(shape, work, reads, begin, end);
     for (int r = 0; r < R; r++) {
       const int position = work.positions[r];
-      const int first = window ? std::max(0, position - window + 1) - base : 0;
-      softmax(call, work, r, base, begin, end, first, position + 1 - base);
+      if (adjusts(call)) adjust(call, work, r, base, begin, end);
+      hide_unseen(work.scores[r], begin, end, window ? std::max(0, position - window + 1) - base : 0, position + 1 - base);
     }
+    constexpr int kTogether = kMaxRows >= 16 ? 4 : 1;
+    int row = 0;
+    for (; row + kTogether <= R; row += kTogether) softmax<Type, kTogether>(call, work, reads, row, begin, end);
+    for (; row < R; row++) softmax<Type, 1>(call, work, reads, row, begin, end);
 #if defined(__AMX_BF16__)
     if constexpr (kInTiles) weigh_piece_in_tiles(shape, work, R, reads, begin, seen);
 #endif

@@ -70,21 +70,6 @@ void store_value(const CacheShape& shape, uint8_t* record, int offset, const flo
 
 }  // namespace
 
-size_t CacheShape::key_panel() const {
-  if (type == TGI_FLOAT32) return size_t(head_dim) * 64;
-  if (type == TGI_BFLOAT16) return size_t(head_dim + 1) / 2 * 64;
-  if (type == TGI_FLOAT16) return size_t(head_dim) * 32;
-  return Int8Panel::group_bytes(padded_dim());
-}
-
-size_t CacheShape::value_panel() const {
-  return size_t(kBlock) * kLanes * (type == TGI_FLOAT32 ? 4 : type == TGI_INT8 ? 1 : 2);
-}
-
-size_t CacheShape::value_record() const {
-  return padded_dim() / kLanes * value_panel() + (type == TGI_INT8 ? kBlock * 4 : 0);
-}
-
 void store_position(const CacheShape& shape, uint8_t* keys, uint8_t* values, int64_t slot, const float* key,
                     const float* value, bool last) {
   const int64_t block = slot / kBlock;

@@ -23,11 +23,16 @@ struct CacheShape {
 
   int padded_dim() const { return (head_dim + kLanes - 1) / kLanes * kLanes; }
   // Bytes of one panel: of 16 keys, and of 16 dimensions of 32 values.
-  size_t key_panel() const;
-  size_t value_panel() const;
+  size_t key_panel() const {
+    if (type == TGI_FLOAT32) return size_t(head_dim) * 64;
+    if (type == TGI_BFLOAT16) return size_t(head_dim + 1) / 2 * 64;
+    if (type == TGI_FLOAT16) return size_t(head_dim) * 32;
+    return Int8Panel::group_bytes(padded_dim());
+  }
+  size_t value_panel() const { return size_t(kBlock) * kLanes * (type == TGI_FLOAT32 ? 4 : type == TGI_INT8 ? 1 : 2); }
   // Bytes of one head's record in a block.
   size_t key_record() const { return 2 * key_panel(); }
-  size_t value_record() const;
+  size_t value_record() const { return padded_dim() / kLanes * value_panel() + (type == TGI_INT8 ? kBlock * 4 : 0); }
 };
 
 // Writes keys and values [kv_heads][head_dim] of one position. last: no position after it is written in this step.

@@ -327,24 +327,22 @@ void run_amx(const Linear& linear, const Packed& packed, int first, int last, in
 }  // namespace
 
 void quantise_group(const float* x, int count, int group, int zero_point, uint8_t* codes, float* scale, int32_t* offset) {
-  F top = zero(), taint = zero();
-  for (int k = 0; k < count; k += kLanes) {
-    const F v = count - k < kLanes ? load_part(x + k, count - k) : load(x + k);
-    top = max(abs(v), top);
-    taint = fma(v, zero(), taint);  // not a number if any value is none or infinite: the row must show it
-  }
-  const float peak = largest(top);
-  const F inverse = set(peak > 0 ? 127.0f / peak : 0.0f);
-  F codes_sum = zero();
-  for (int k = 0; k < group; k += kLanes) {
+  const auto values = [&](int k) {
     const int left = count - k;
-    const F v = left >= kLanes ? load(x + k) : left > 0 ? load_part(x + k, left) : zero();
-    const F code = min(max(round(mul(v, inverse)), set(-127.0f)), set(127.0f));
-    codes_sum = add(codes_sum, code);  // exact: small integers
+    return left >= kLanes ? load(x + k) : left > 0 ? load_part(x + k, left) : zero();
+  };
+  I top = iset(0);
+  for (int k = 0; k < count; k += kLanes) top = imax(magnitude(values(k)), top);
+  const float peak = as_float(ilargest(top));
+  const F inverse = set(inverse_step(peak, 127.0f));
+  I sum = iset(0);
+  for (int k = 0; k < group; k += kLanes) {
+    const I code = to_int(mul(values(k), inverse));
+    sum = iadd(sum, code);
     store_s8(codes + k, code);
   }
-  *scale = peak / 127.0f + sum(taint);
-  *offset = -zero_point * (int32_t)sum(codes_sum);
+  *scale = step(peak, 127.0f);
+  *offset = offset_of(isum(sum), zero_point);
 }
 
 void interleave(const uint8_t* from, size_t stride, int rows, int words, uint8_t* to, int height) {

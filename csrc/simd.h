@@ -16,7 +16,11 @@
 //   dot4                   for each lane: sum += four unsigned weight bytes times four signed activation bytes
 //   if_less(a, b, x, y)    a < b ? x : y
 //   sum, largest           over the lanes, in an order that is the same in every call
+//   isum, ilargest         the same of integers; shift_right of those that are not negative
+//   to_int                 the nearest integer, of two the even one; of what is no number any
+//   store_s8               16 integers from -128 to 127
 #pragma once
+#include <math.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -47,6 +51,25 @@ static inline Activations4 in_register(Activations4 a) { return a; }
 // Into the first-level cache, and into the second: more reads can be on their way to that one.
 static inline void prefetch(const void* p) { __builtin_prefetch(p, 0, 3); }
 static inline void prefetch_far(const void* p) { __builtin_prefetch(p, 0, 2); }
+
+static inline void store_s8(void* p, F x) { store_s8(p, to_int(x)); }
+
+// The bits of |x|. They compare as numbers do, and what is no number is larger than infinity, so that none is lost on the
+// way to the largest.
+static inline I magnitude(F x) { return iand(float_bits(x), 0x7fffffff); }
+static inline float as_float(int bits) {
+  float x;
+  __builtin_memcpy(&x, &bits, 4);
+  return x;
+}
+
+// The step between codes when `peak` gets the code `most`, and what numbers are multiplied with for their codes. The step
+// of what is not finite is no number, so that the row shows it; what is very small counts as zero.
+static inline float step(float peak, float most) { return peak / most + peak * 0.0f; }
+static inline float inverse_step(float peak, float most) { return peak > 1e-30f && peak < INFINITY ? most / peak : 0.0f; }
+
+// What a dot product of codes, whose sum this is, begins with where all weights have this zero point.
+static inline int32_t offset_of(int sum, int zero_point) { return (int32_t)(0u - (uint32_t)sum * (uint32_t)zero_point); }
 
 // e^x with a relative error of about 2e-7; 0 below -87, so that masked scores vanish exactly.
 static inline F exp(F x) {

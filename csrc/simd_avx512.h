@@ -38,9 +38,17 @@ static inline float largest(F a) { return _mm512_reduce_max_ps(a); }
 
 static inline I iset(int x) { return _mm512_set1_epi32(x); }
 static inline I imul(I a, I b) { return _mm512_mullo_epi32(a, b); }
+static inline I iadd(I a, I b) { return _mm512_add_epi32(a, b); }
+static inline I imax(I a, I b) { return _mm512_max_epi32(a, b); }
+static inline int isum(I a) { return _mm512_reduce_add_epi32(a); }
+static inline int ilargest(I a) { return _mm512_reduce_max_epi32(a); }
+template <int N>
+static inline I shift_right(I a) { return _mm512_srli_epi32(a, N); }
 static inline I ixor(I a, I b) { return _mm512_xor_si512(a, b); }
 static inline F to_float(I a) { return _mm512_cvtepi32_ps(a); }
+static inline I to_int(F a) { return _mm512_cvtps_epi32(a); }
 static inline F bits_as_float(I a) { return _mm512_castsi512_ps(a); }
+static inline I float_bits(F a) { return _mm512_castps_si512(a); }
 static inline I iand(I a, int mask) { return _mm512_and_si512(a, _mm512_set1_epi32(mask)); }
 static inline I load_int(const void* p) { return _mm512_loadu_si512(p); }
 
@@ -91,9 +99,7 @@ static inline I dot4(I sum, Weights4 w, I a) {
   return sum;
 }
 
-static inline void store_s8(void* p, F x) {  // x in [-128, 127]
-  _mm_storeu_si128((__m128i*)p, _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(x)));
-}
+static inline void store_s8(void* p, I x) { _mm_storeu_si128((__m128i*)p, _mm512_cvtepi32_epi8(x)); }
 
 // Sixteen numbers to bfloat16, to nearest, ties to even; not-a-number stays one. (Where there is an instruction for it,
 // numbers below 2^-126 become 0, as in dot2.)

@@ -45,9 +45,17 @@ static inline float largest(F a) {
 
 static inline I iset(int x) { return I{} + x; }
 static inline I imul(I a, I b) { return a * b; }
+static inline I iadd(I a, I b) { return a + b; }
+static inline I imax(I a, I b) { const I more = a > b; return (a & more) | (b & ~more); }
+static inline int isum(I a) { int r = 0; for (int i = 0; i < 16; i++) r += a[i]; return r; }
+static inline int ilargest(I a) { int r = a[0]; for (int i = 1; i < 16; i++) r = a[i] > r ? a[i] : r; return r; }
+template <int N>
+static inline I shift_right(I a) { return a >> N; }
 static inline I ixor(I a, I b) { return a ^ b; }
 static inline F to_float(I a) { return __builtin_convertvector(a, F); }
+static inline I to_int(F a) { I r; for (int i = 0; i < 16; i++) r[i] = a[i] == a[i] ? (int)nearbyintf(a[i]) : 0; return r; }
 static inline F bits_as_float(I a) { return (F)a; }
+static inline I float_bits(F a) { return (I)a; }
 static inline I iand(I a, int mask) { return a & mask; }
 static inline I load_int(const void* p) { I x; __builtin_memcpy(&x, p, 64); return x; }
 
@@ -105,8 +113,8 @@ static inline I dot4(I sum, Weights4 w, Activations4 a) {
   return sum;
 }
 
-static inline void store_s8(void* p, F x) {  // x in [-128, 127]
-  for (int i = 0; i < 16; i++) ((int8_t*)p)[i] = (int8_t)nearbyintf(x[i]);
+static inline void store_s8(void* p, I x) {
+  for (int i = 0; i < 16; i++) ((int8_t*)p)[i] = (int8_t)x[i];
 }
 
 }  // namespace tgi

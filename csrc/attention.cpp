@@ -409,22 +409,20 @@ void quantise_weights(Work& work, int r, const float (&peaks)[N], int begin, int
   }
 }
 
-// Where a cache of this type wants probabilities: rounded to bfloat16, ...
-#if defined(TGI_HALVES)
-constexpr bool in_halves(int type) { return type == TGI_BFLOAT16; }
-#else
-constexpr bool in_halves(int) { return false; }
-#endif
+// Probabilities as the product with the values takes them: as bfloat16, or in place of the scores.
 template <int Type>
 void set_weights(Work& work, int r, int key, F p) {
 #if defined(TGI_HALVES)
-  if constexpr (in_halves(Type)) return store_halves(&work.half_weights[r][key], p);
+  if constexpr (Type == TGI_BFLOAT16) return store_halves(&work.half_weights[r][key], p);
 #endif
-  store(&work.scores[r][key], p);  // ... or in place of the scores, where those of an int8 cache are then rounded
+  store(&work.scores[r][key], p);
 }
 
-// From scores [begin, end) of N rows from r on the probabilities that weigh_piece takes, times the scales of an int8
-// cache's values, and the largest scores and the totals. Several rows at a time: each waits for its own largest.
+// Rows of a softmax at a time: each waits for its own largest score before it goes on.
+constexpr int kTogether = kMaxRows >= 16 ? 4 : 2;
+
+// From scores [begin, end) of N rows from r on the weights of the values, and the rows' largest scores and totals. Weights
+// are the probabilities, over an int8 cache times the scales of its values and rounded.
 template <int Type, int N>
 void softmax(const AttentionCall& call, Work& work, const Reads& reads, int r, int begin, int end) {
   const F factor = set(scale_left(call));
@@ -440,10 +438,7 @@ void softmax(const AttentionCall& call, Work& work, const Reads& reads, int r, i
     less[i] = set(largest_score == -INFINITY ? 0.0f : -largest_score);  // where no key is seen, all stay minus infinity
   }
   for (int key = begin; key < end; key += kLanes) {
-    F s{};
-    if constexpr (Type == TGI_INT8) {
-      s = load(reads.scales(key / kBlock) + key % kBlock);
-    }
+    const F s = Type == TGI_INT8 ? load(reads.scales(key / kBlock) + key % kBlock) : zero();
 #pragma GCC unroll 4
     for (int i = 0; i < N; i++) {
       F p = exp(fma(load(&work.scores[r + i][key]), factor, less[i]));
@@ -573,10 +568,9 @@ void attend_tile(const AttentionCall& call, const StepRows& rows, const Attentio
       if (adjusts(call)) adjust(call, work, r, base, begin, end);
       hide_unseen(work.scores[r], begin, end, window ? std::max(0, position - window + 1) - base : 0, position + 1 - base);
     }
-    constexpr int kTogether = kMaxRows >= 16 ? 4 : 1;
-    int row = 0;
-    for (; row + kTogether <= R; row += kTogether) softmax<Type, kTogether>(call, work, reads, row, begin, end);
-    for (; row < R; row++) softmax<Type, 1>(call, work, reads, row, begin, end);
+    constexpr int kLeft = R % kTogether;
+    for (int r = 0; r < R - kLeft; r += kTogether) softmax<Type, kTogether>(call, work, reads, r, begin, end);
+    if constexpr (kLeft > 0) softmax<Type, kLeft>(call, work, reads, R - kLeft, begin, end);
 #if defined(__AMX_BF16__)
     if constexpr (kInTiles) weigh_piece_in_tiles(shape, work, R, reads, begin, seen);
 #endif

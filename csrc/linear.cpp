@@ -326,7 +326,7 @@ void run_amx(const Linear& linear, const Packed& packed, int first, int last, in
 
 }  // namespace
 
-void quantise_group(const float* x, int count, int group, int zero_point, uint8_t* codes, float* scale, int32_t* offset) {
+void quantise_group(const float* x, int count, int length, int zero_point, uint8_t* codes, float* scale, int32_t* offset) {
   const auto values = [&](int k) {
     const int left = count - k;
     return left >= kLanes ? load(x + k) : left > 0 ? load_part(x + k, left) : zero();
@@ -336,7 +336,7 @@ void quantise_group(const float* x, int count, int group, int zero_point, uint8_
   const float peak = as_float(ilargest(top));
   const F inverse = set(inverse_step(peak, 127.0f));
   I sum = iset(0);
-  for (int k = 0; k < group; k += kLanes) {
+  for (int k = 0; k < length; k += kLanes) {
     const I code = to_int(mul(values(k), inverse));
     sum = iadd(sum, code);
     store_s8(codes + k, code);

@@ -39,10 +39,10 @@ struct Packed {
 size_t packed_bytes(const Linear& linear, int rows);
 Packed packed_in(const Linear& linear, int rows, void* memory);
 
-// Quantises one group of one row, code = round(x / scale) with scale = max |x| / 127. count: how many of the group's
-// values exist; the others become 0. The offset is minus the sum of the codes times `zero_point`, that of the weights they
+// Quantises a group of `length` values of one row, code = round(x / scale) with scale = max |x| / 127. count: how many of them
+// exist; the others become 0. The offset is minus the sum of the codes times `zero_point`, that of the weights they
 // will meet.
-void quantise_group(const float* x, int count, int group, int zero_point, uint8_t* codes, float* scale, int32_t* offset);
+void quantise_group(const float* x, int count, int length, int zero_point, uint8_t* codes, float* scale, int32_t* offset);
 
 // Words of four bytes of a tile of `height` rows: those of `rows` rows, `stride` bytes apart, to where word w of row r lies
 // at word w * height + r.

@@ -146,7 +146,7 @@ void quantise_row(const Linear& linear, const float* x, int row) {
     const F inverse = set(scale != 0 ? 1.0f / scale : 0.0f);
     for (int k = 0; k < length; k += kLanes) {
       uint8_t codes[kLanes];
-      store_s8(codes, min(max(round(mul(load(values + k), inverse)), set(lowest)), set(highest)));
+      store_s8(codes, to_int(min(max(mul(load(values + k), inverse), set(lowest)), set(highest))));
       for (uint8_t& code : codes) code = (uint8_t)(code + zero_point);
       for (int i = 0; i < kLanes; i += 4) set_word(linear, group, lane, k + i, codes + i);
     }

@@ -52,8 +52,6 @@ static inline Activations4 in_register(Activations4 a) { return a; }
 static inline void prefetch(const void* p) { __builtin_prefetch(p, 0, 3); }
 static inline void prefetch_far(const void* p) { __builtin_prefetch(p, 0, 2); }
 
-static inline void store_s8(void* p, F x) { store_s8(p, to_int(x)); }
-
 // The bits of |x|. They compare as numbers do, and what is no number is larger than infinity, so that none is lost on the
 // way to the largest.
 static inline I magnitude(F x) { return iand(float_bits(x), 0x7fffffff); }

@@ -16,7 +16,7 @@ import torch
 from tgi.kernels import reference
 from tgi.kernels.native import cache
 from tgi.kernels.native.library import Arena, Library, NativeUnavailable, Pool, load
-from tgi.kernels.native.linear import GROUP, PackedLinear
+from tgi.kernels.native.linear import PackedLinear
 from tgi.kernels.native.program import NativeProgram
 from tgi.kernels.native.vocabulary import NativeVocabulary
 from tgi.kernels.ops import Ops
@@ -49,7 +49,6 @@ class NativeKernels:
         out_features: int,
         *,
         bias: bool = False,
-        group: int = GROUP,
         activations: str = "int8",
     ) -> PackedLinear:
         return PackedLinear(
@@ -58,7 +57,6 @@ class NativeKernels:
             format,
             in_features,
             out_features,
-            group=group,
             bias=bias,
             activations=activations,
         )

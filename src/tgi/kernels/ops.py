@@ -182,13 +182,11 @@ class Native(Protocol):
         out_features: int,
         *,
         bias: bool = False,
-        group: int = 128,
         activations: str = "int8",
     ) -> PackedLayer:
         """An empty layer. format: float32, bfloat16, float16, int8 or int4.
 
-        Of the last two: group, weights of a row that share a scale; activations: what they round activations to by
-        row and group, int8, or float32 for not at all.
+        activations: what the last two round activations to by row and group, int8, or float32 for not at all.
         """
         ...
 

@@ -1,7 +1,7 @@
 """`PackedLinear`: the weights of one linear layer in native memory.
 
-Owns the calls that pack and multiply. Filled row by row while a
-checkpoint is read, so that no second copy of a matrix exists. Called by `quant` and `kernels.cpu`.
+Owns the calls that pack and multiply. Filled row by row while a checkpoint is read, so that no second copy of a
+matrix exists. Called by `quant` and `kernels.cpu`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class PackedLinear:
         bias: bool = False,
         activations: str = "int8",
     ) -> None:
-        """format: one of FORMATS. group (0: one scale a row) and activations: as in `ops.Native.pack`."""
+        """format: one of FORMATS. group: 0 for one scale a row. activations: as in `ops.Native.pack`."""
         self.pool, self.arena, self.format, self.activations = pool, arena, format, activations
         self.in_features, self.out_features, self.has_bias = in_features, out_features, bias
         self.group = group

@@ -85,6 +85,7 @@ def main() -> None:
     path = arguments.model_id or ensure(arguments.shape)
     config = EngineConfig(
         model_path=str(path),
+        device="cpu",
         dtype=arguments.dtype,
         quantize=arguments.quantize,
         kv_cache_dtype=arguments.kv_cache_dtype,

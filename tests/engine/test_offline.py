@@ -123,3 +123,8 @@ def test_what_cannot_start_says_why(tmp_path):
         LLM(str(tmp_path))
     engines = [thread for thread in threading.enumerate() if thread.name == "llm-engine"]
     assert len(engines) <= 1, "a failed start leaves no thread beside the fixture's"
+
+
+def test_what_needs_the_native_kernels_says_what_to_do_without_them():
+    with pytest.raises(StartupError, match="--quantize int8 and --kv-cache-dtype int8: .*--disable-custom-kernels"):
+        LLM(device="cpu", quantize="int8", kv_cache_dtype="int8", disable_custom_kernels=True)

@@ -278,6 +278,32 @@ NEGATIVE_NAN = torch.tensor(0xFFC00000 - (1 << 32), dtype=torch.int32).view(torc
 """NaN with the sign bit, which is what 0 * inf gives on x86."""
 
 
+def test_greedy_rows_are_the_same_in_a_batch_of_their_own():
+    """Which is decided in another way than a batch where any row asks for more."""
+    generator = torch.Generator().manual_seed(8)
+    logits = 4 * torch.randn((6, 5003), generator=generator)
+    logits[1] = 0.0  # ties
+    logits[2, 17] = math.nan
+    logits[3] = -math.inf
+    kinds = [{}, {}, {}, {}, {"raw_logprobs": True}, {"min_new_tokens": 2, "eos_token_ids": (7,)}]
+    sequences = [sequence([1, 2, 3, 4], num_prompt=1, seed=5, **kind) for kind in kinds]
+    other = sequence([1, 2, 3, 4], num_prompt=1, seed=5, do_sample=True, top_k=5)
+    alone = Sampler(5003, torch.device("cpu")).sample(logits, sequences)
+    mixed = Sampler(5003, torch.device("cpu")).sample(torch.cat([logits, logits[:1]]), [*sequences, other])
+    assert alone == mixed[:-1]
+    assert [isinstance(result, Token) for result in alone] == [True, True, False, False, True, True]
+    assert alone[1] == Token(0, pytest.approx(-math.log(5003), rel=1e-5))
+
+
+def test_an_end_id_that_is_banned_is_not_taken_by_greedy_rows():
+    logits = torch.zeros((2, 50))
+    logits[:, 7] = 9.0
+    one, two = (sequence([1] * n, num_prompt=1, min_new_tokens=2, eos_token_ids=(7,)) for n in (2, 3))
+    first, second = Sampler(50, torch.device("cpu")).sample(logits, [one, two])
+    assert first.id == 0 and second.id == 7
+    assert Sampler(50, torch.device("cpu")).sample(logits[:1], [one])[0].id == 0
+
+
 @pytest.mark.parametrize("poison", [math.nan, NEGATIVE_NAN, math.inf, None], ids=["nan", "-nan", "inf", "all -inf"])
 @pytest.mark.parametrize("vocab_size", [50, 9001])
 def test_a_broken_row_fails_alone(poison, vocab_size):

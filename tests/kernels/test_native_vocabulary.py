@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.kernels.native_levels import libraries, open_level
-from tgi.engine.sampling.ranking import ranked
+from tgi.engine.sampling.ranking import TorchVocabulary, ranked
 from tgi.kernels.native.library import Pool
 from tgi.kernels.native.vocabulary import NativeVocabulary
 
@@ -46,6 +46,19 @@ def test_rank_of_unusual_rows(vocabulary):
         expected = ranked(logits, count)
         assert torch.equal(ids, expected[1])
         torch.testing.assert_close(values, expected[0], rtol=0, atol=0, equal_nan=True)
+
+
+def test_best_and_mass(vocabulary):
+    for rows, size in [*SHAPES, (2, 64), (0, 9)]:  # fewer rows after more: memory is kept
+        logits = random_logits(rows, size)
+        _, ids, masses = vocabulary.rank_and_mass(logits, 1)
+        assert vocabulary.best_and_mass(logits) == (ids[:, 0].tolist(), masses.tolist())
+        best, masses = TorchVocabulary().best_and_mass(logits)
+        assert vocabulary.best_and_mass(logits) == (best, pytest.approx(masses, rel=1e-5, abs=1e-6))
+    logits = random_logits(4, 5000)
+    logits[0, 70], logits[1], logits[2, 4999] = torch.nan, -torch.inf, torch.inf
+    best, masses = vocabulary.best_and_mass(logits)
+    assert best[:3] == [70, 0, 4999] and [math.isnan(mass) for mass in masses] == [True, True, True, False]
 
 
 @pytest.mark.parametrize(("rows", "size"), SHAPES)

@@ -18,7 +18,7 @@ class Batch:
 
     token_ids: torch.Tensor  # [tokens] int64
     paging: Paging
-    sample_rows: torch.Tensor  # [sampling chunks] int64, last row of each chunk that samples
+    sample_rows: torch.Tensor | None  # [sampling chunks] int64, last row of each chunk that samples; None: all rows
     first_rows: list[int]  # row where each chunk begins
 
 
@@ -61,4 +61,4 @@ def build(plan: Plan, block_size: int, device: torch.device) -> Batch:
         query_starts=views[4],
         contexts=views[5],
     )
-    return Batch(views[0], paging, views[6], starts[:-1])
+    return Batch(views[0], paging, views[6] if len(sample_rows) < starts[-1] else None, starts[:-1])

@@ -55,7 +55,7 @@ class Worker:
         logger.info("Using prefill chunking = True")
         logger.info("Kernels: %s", kernel_names(ops))
         if ops.native is None and (config.quantize or config.kv_cache_dtype):
-            raise StartupError("quantize and kv_cache_dtype need the native CPU kernels, which are not in use here")
+            raise StartupError(_needs_native(config, self.device))
         cost = self._cost(spec, dtype, ops)
         available = config.memory_bytes or self._available_bytes()
         limits = self._limits(cost, available, ops)  # before loading: what cannot fit is said in a second
@@ -171,6 +171,16 @@ class Worker:
             warmup_s=warmup_s,
             activation_dtype=self.config.activations if self.config.quantize else None,
         )
+
+
+def _needs_native(config: EngineConfig, device: torch.device) -> str:
+    wanted = {"--quantize": config.quantize, "--kv-cache-dtype": config.kv_cache_dtype}
+    flags = " and ".join(f"{flag} {value}" for flag, value in wanted.items() if value)
+    if device.type != "cpu":
+        return f"{flags}: only on a CPU yet, and this is {device}. Add --device cpu, or leave it out"
+    if not config.native_kernels:
+        return f"{flags}: native kernels only. Leave out --disable-custom-kernels"
+    return f"{flags}: native kernels only, and none run here (`tgi doctor` says why). Leave it out"
 
 
 def kernel_names(ops: Ops) -> str:

@@ -151,6 +151,10 @@ class Vocabulary(Protocol):
         """`rank`, and the `log_mass` of each row."""
         ...
 
+    def best_and_mass(self, logits: torch.Tensor) -> tuple[list[int], list[float]]:
+        """The first id of `rank` and the `log_mass` of each row."""
+        ...
+
     def log_mass(self, logits: torch.Tensor, best: torch.Tensor, divisors: torch.Tensor | None = None) -> torch.Tensor:
         """log(sum(exp(logits / divisor - best logit / divisor))) [rows] float64; NaN if the best is not finite.
 

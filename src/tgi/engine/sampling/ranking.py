@@ -99,6 +99,10 @@ class TorchVocabulary:
         values, ids = ranked(logits, count)
         return values, ids, self.log_mass(logits, ids[:, 0])
 
+    def best_and_mass(self, logits: Tensor) -> tuple[list[int], list[float]]:
+        _, ids, masses = self.rank_and_mass(logits, 1)
+        return ids[:, 0].tolist(), masses.tolist()
+
     def log_mass(self, logits: Tensor, best: Tensor, divisors: Tensor | None = None) -> Tensor:
         # Minus the logarithm of the largest probability: softmax is a fused kernel that keeps a row in the cache.
         return -_divided(logits, divisors).softmax(-1).gather(-1, best.unsqueeze(-1)).squeeze(-1).double().log()

@@ -73,6 +73,7 @@ class NativeProgram:
         self.pool, self.program = pool, program
         self._keep: list[object] = []
         self._cache: KVCache | None = None
+        self._tables: Tables | None = None
         operations = (_Operation * len(program.operations))(*map(self._operation, program.operations))
         widths = (c_int32 * len(program.widths))(*program.widths)
         shape = AttentionShape(0, program.heads, program.kv_heads, program.head_dim)
@@ -90,9 +91,14 @@ class NativeProgram:
         step = step_of(paging)
         step.token_ids = token_ids.data_ptr()
         step.keys, step.values = self._keys, self._values
-        step.cos = pointers([cos for cos, _ in tables])
-        step.sin = pointers([sin for _, sin in tables])
-        step.rotary_half = (c_int32 * len(tables))(*(cos.shape[1] for cos, _ in tables))
+        if tables is not self._tables:
+            self._tables = tables
+            self._angles = (
+                pointers([cos for cos, _ in tables]),
+                pointers([sin for _, sin in tables]),
+                (c_int32 * len(tables))(*(cos.shape[1] for cos, _ in tables)),
+            )
+        step.cos, step.sin, step.rotary_half = self._angles
         if not call.tgi_program_run(self._handle, byref(step), self.program.result, out.data_ptr()):
             raise MemoryError("no memory for the buffers of a step")
         return out

@@ -6,9 +6,20 @@ the sampler through `ops.Vocabulary`.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from tgi.kernels.native.library import Pool
+
+
+class _Best:
+    """Memory for the best of each row: kept, since making a tensor takes longer than finding the best of a row."""
+
+    def __init__(self, rows: int) -> None:
+        self.ids = np.empty(rows, dtype=np.int64)
+        self.values = np.empty(rows, dtype=np.float32)
+        self.masses = np.empty(rows, dtype=np.float64)
+        self.pointers = self.ids.ctypes.data, self.values.ctypes.data, self.masses.ctypes.data
 
 
 class NativeVocabulary:
@@ -16,6 +27,7 @@ class NativeVocabulary:
 
     def __init__(self, pool: Pool) -> None:
         self.pool, self._call = pool, pool.library.call
+        self._best = _Best(0)
 
     def rank(self, logits: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
         return self._rank(logits, count, None)
@@ -23,6 +35,15 @@ class NativeVocabulary:
     def rank_and_mass(self, logits: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         masses = torch.empty(len(logits), dtype=torch.float64)
         return *self._rank(logits, count, masses.data_ptr()), masses
+
+    def best_and_mass(self, logits: torch.Tensor) -> tuple[list[int], list[float]]:
+        logits = logits.contiguous()
+        rows, size = logits.shape
+        if len(self._best.ids) < rows:
+            self._best = _Best(rows)
+        ids, values, masses = self._best.pointers
+        self._call.tgi_rank(self.pool.handle, logits.data_ptr(), rows, size, 1, ids, values, masses)
+        return self._best.ids[:rows].tolist(), self._best.masses[:rows].tolist()
 
     def _rank(self, logits: torch.Tensor, count: int, masses: int | None) -> tuple[torch.Tensor, torch.Tensor]:
         logits = logits.contiguous()

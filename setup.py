@@ -94,6 +94,7 @@ def extensions() -> list[Extension]:
     if os.environ.get("TGI_NO_NATIVE") or os.name != "posix":
         return []
     zig = take_zig()
+    only = os.environ.get("TGI_LEVELS")  # comma list of the levels to build
     sanitize = SANITIZE.split() if os.environ.get("TGI_SANITIZE") else []
     # Python's own flags may ask for another optimisation level or for symbols that double the size.
     for name in ("CFLAGS", "OPT"):
@@ -109,6 +110,7 @@ def extensions() -> list[Extension]:
             optional=True,
         )
         for level, flags in levels(zig).items()
+        if only is None or level in only.split(",")
     ]
 
 

@@ -1,6 +1,7 @@
 """Run the tests of the native kernels under the address and undefined-behaviour sanitizers.
 
 Works on a copy of the package in a temporary directory, so that the installed libraries stay as they are.
+Builds the levels that run here.
 Called by `make sanitize`; needs GCC with libasan. Arguments go to pytest.
 """
 
@@ -10,6 +11,9 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+from tgi.hardware import cpu_count
+from tgi.kernels.native.library import runnable
 
 ROOT = Path(__file__).resolve().parent.parent
 TESTS = ["linear", "attention", "program", "vocabulary"]
@@ -21,9 +25,12 @@ def main() -> int:
         work = Path(directory)
         ignored = shutil.ignore_patterns("*.so", "__pycache__")
         shutil.copytree(ROOT / "src" / "tgi", work / "src" / "tgi", ignore=ignored)
-        build = [sys.executable, "setup.py", "-q", "build_ext"]
+        levels = runnable()
+        print(f"Building {', '.join(levels)} with sanitizers, minutes for each ...", flush=True)
+        build = [sys.executable, "setup.py", "-q", "build_ext", f"-j{cpu_count()}"]
         build += ["--build-temp", str(work / "temp"), "--build-lib", str(work / "src")]
-        subprocess.run(build, cwd=ROOT, env={**os.environ, "TGI_SANITIZE": "1"}, check=True)
+        chosen = {"TGI_SANITIZE": "1", "TGI_LEVELS": ",".join(levels)}
+        subprocess.run(build, cwd=ROOT, env=os.environ | chosen, check=True)
         environment = {
             **os.environ,
             "LD_PRELOAD": f"{library('libasan.so')} {library('libubsan.so')}",

@@ -126,5 +126,5 @@ def test_what_cannot_start_says_why(tmp_path):
 
 
 def test_what_needs_the_native_kernels_says_what_to_do_without_them():
-    with pytest.raises(StartupError, match="--quantize int8 and --kv-cache-dtype int8: .*--disable-custom-kernels"):
+    with pytest.raises(StartupError, match=r"--quantize int8 and --kv-cache-dtype int8: .*--disable-custom-kernels"):
         LLM(device="cpu", quantize="int8", kv_cache_dtype="int8", disable_custom_kernels=True)

@@ -57,6 +57,11 @@ def levels(zig: bool) -> dict[str, str]:
         chosen |= ZIG_ARM_LEVELS if zig else ARM_LEVELS
     elif machine in ("x86_64", "amd64"):
         chosen |= X86_LEVELS
+    if wanted := os.environ.get("TGI_LEVELS"):  # these, and the portable one, which tells what runs here
+        names = {"portable", *wanted.split(",")}
+        if unknown := names - set(chosen):
+            raise SystemExit(f"TGI_LEVELS: {', '.join(sorted(unknown))} is none of {', '.join(chosen)}")
+        chosen = {level: flags for level, flags in chosen.items() if level in names}
     # Zig builds for this very processor unless told otherwise, and with symbols unless stripped.
     return {level: f"{'-mcpu=baseline' if zig else ''} {flags}" for level, flags in chosen.items()}
 
@@ -94,7 +99,6 @@ def extensions() -> list[Extension]:
     if os.environ.get("TGI_NO_NATIVE") or os.name != "posix":
         return []
     zig = take_zig()
-    only = os.environ.get("TGI_LEVELS")  # comma list of the levels to build
     sanitize = SANITIZE.split() if os.environ.get("TGI_SANITIZE") else []
     # Python's own flags may ask for another optimisation level or for symbols that double the size.
     for name in ("CFLAGS", "OPT"):
@@ -110,7 +114,6 @@ def extensions() -> list[Extension]:
             optional=True,
         )
         for level, flags in levels(zig).items()
-        if only is None or level in only.split(",")
     ]
 
 

@@ -26,6 +26,8 @@ def main() -> int:
         ignored = shutil.ignore_patterns("*.so", "__pycache__")
         shutil.copytree(ROOT / "src" / "tgi", work / "src" / "tgi", ignore=ignored)
         levels = runnable()
+        if not levels:
+            sys.exit("Nothing to test: the native kernels are not installed. `make install` builds them")
         print(f"Building {', '.join(levels)} with sanitizers, minutes for each ...", flush=True)
         build = [sys.executable, "setup.py", "-q", "build_ext", f"-j{cpu_count()}"]
         build += ["--build-temp", str(work / "temp"), "--build-lib", str(work / "src")]

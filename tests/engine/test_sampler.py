@@ -278,6 +278,19 @@ NEGATIVE_NAN = torch.tensor(0xFFC00000 - (1 << 32), dtype=torch.int32).view(torc
 """NaN with the sign bit, which is what 0 * inf gives on x86."""
 
 
+@pytest.mark.parametrize("temperature", [1.0, 17.2])
+def test_alternatives_are_in_order_where_the_chosen_token_ties_with_others(temperature):
+    """Its number, summed in another order, must not stand out of those of the list by its last bits."""
+    generator = torch.Generator().manual_seed(3)
+    logits = torch.where(torch.rand((40, 300), generator=generator) < 0.4, 30.0, -37.803337)
+    sampling = {"do_sample": True, "temperature": temperature, "top_n_tokens": 60}
+    sequences = [sequence([1, 2], seed=seed, **sampling) for seed in range(40)]
+    for token in Sampler(300, torch.device("cpu")).sample(logits, sequences):
+        values = [value for _, value in token.top]
+        assert values == sorted(values, reverse=True)
+        assert dict(token.top).get(token.id, token.logprob) == token.logprob
+
+
 def test_greedy_rows_are_the_same_in_a_batch_of_their_own():
     """Which is decided in another way than a batch where any row asks for more."""
     generator = torch.Generator().manual_seed(8)

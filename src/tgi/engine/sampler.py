@@ -70,10 +70,8 @@ class Sampler:
         a NaN, with +inf, or with nothing but -inf fails.
         """
         assert logits.shape == (len(sequences), self.vocab_size), (logits.shape, len(sequences))
-        states = [SamplerState.of(sequence, self.vocab_size) for sequence in sequences]
-        if all(map(_is_greedy, sequences, states)):
-            return self._greedy(logits.float())
-        return self._choose(logits.float(), sequences, states)
+        logits = logits.float()
+        return self._greedy(logits) if all(map(_is_greedy, sequences)) else self._choose(logits, sequences)
 
     def _greedy(self, logits: Tensor) -> list[Token | str]:
         """What "plain" does, in few operations: after a forward pass each finds its code out of the caches."""
@@ -84,7 +82,8 @@ class Sampler:
         ]
 
     @torch.inference_mode()
-    def _choose(self, logits: Tensor, sequences: list[Sequence], states: list[SamplerState]) -> list[Token | str]:
+    def _choose(self, logits: Tensor, sequences: list[Sequence]) -> list[Token | str]:
+        states = [SamplerState.of(sequence, self.vocab_size) for sequence in sequences]
         groups: dict[str, list[int]] = {"plain": [], "whole": [], "narrowed": []}
         for row, sequence in enumerate(sequences):
             groups[_kind(sequence.sampling)].append(row)
@@ -229,20 +228,17 @@ def _kind(sampling: Sampling) -> str:
     return "whole" if sampling.do_sample or sampling.temperature != 1.0 else "plain"
 
 
-def _is_greedy(sequence: Sequence, state: SamplerState) -> bool:
-    """Whether the best logit as it is gives the token, and nothing else is asked for."""
-    return state.greedy and not _is_banned(sequence)
-
-
-def _is_banned(sequence: Sequence) -> bool:
-    return sequence.num_generated < sequence.sampling.min_new_tokens
+def _is_greedy(sequence: Sequence) -> bool:
+    """Whether the best logit as it is gives the token, and no alternatives are wanted."""
+    sampling = sequence.sampling
+    return not sampling.top_n_tokens and _kind(sampling) == "plain" and not _is_processed(sequence)
 
 
 def _is_processed(sequence: Sequence) -> bool:
     """Whether any logit changes before temperature in this step."""
     sampling = sequence.sampling
-    changed = sampling.watermark or processors.has_penalty(sampling) or bool(sampling.logit_bias)
-    return changed or _is_banned(sequence)
+    banned = sequence.num_generated < sampling.min_new_tokens
+    return sampling.watermark or processors.has_penalty(sampling) or bool(sampling.logit_bias) or banned
 
 
 def _reports_own(sequence: Sequence) -> bool:
@@ -271,8 +267,16 @@ def _divisors(logits: Tensor, samplings: list[Sampling]) -> Tensor | None:
 
 
 def _agreeing(top: Alternatives, token: int, logprob: float) -> Alternatives:
-    """`top` with the chosen token's own number, which was summed in another order: the last bits may differ."""
-    return [(id, logprob if id == token else value) for id, value in top]
+    """`top` with the chosen token's own number, which was summed in another order: the last bits may differ.
+
+    The others keep to their side of it, else tokens of equal logits would be out of order.
+    """
+    rank = next((rank for rank, (id, _) in enumerate(top) if id == token), None)
+    if rank is None:
+        return top
+    above = [(id, max(value, logprob)) for id, value in top[:rank]]
+    below = [(id, min(value, logprob)) for id, value in top[rank + 1 :]]
+    return [*above, (token, logprob), *below]
 
 
 def _choose_candidate(logprobs: Tensor, ids: Tensor, samplings: list[Sampling], uniform: Tensor) -> _Choice:

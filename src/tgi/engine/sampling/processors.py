@@ -15,7 +15,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from tgi.engine.sampling.warpers import has_warper
 from tgi.engine.sequence import Sequence
 from tgi.messages import Sampling
 
@@ -70,8 +69,6 @@ class SamplerState:
     bias: npt.NDArray[np.float32]
     banned: npt.NDArray[np.int64]
     """End-of-sequence ids, as long as `min_new_tokens` is not reached."""
-    greedy: bool
-    """Whether, from `min_new_tokens` on, the best logit as it is gives the token, and no alternatives are wanted."""
 
     @classmethod
     def of(cls, sequence: Sequence, vocab_size: int) -> SamplerState:
@@ -84,16 +81,10 @@ class SamplerState:
                 bias_ids=np.fromiter(sampling.logit_bias.keys(), dtype=np.int64),
                 bias=np.fromiter(sampling.logit_bias.values(), dtype=np.float32),
                 banned=np.array([token for token in sampling.eos_token_ids if token < vocab_size], dtype=np.int64),
-                greedy=_is_greedy(sampling),
             )
         if state.counts is not None:
             state.counts.update(sequence)
         return state
-
-
-def _is_greedy(sampling: Sampling) -> bool:
-    changes = has_warper(sampling) or has_penalty(sampling) or sampling.watermark or bool(sampling.logit_bias)
-    return not (changes or sampling.do_sample or sampling.temperature != 1.0 or sampling.top_n_tokens)
 
 
 def apply_penalties(logits: Tensor, rows: Iterable[tuple[int, Sequence, SamplerState]]) -> None:

@@ -83,7 +83,10 @@ class NativeProgram:
     def __call__(
         self, token_ids: torch.Tensor, paging: Paging, cache: KVCache | None, tables: Tables = ()
     ) -> torch.Tensor:
-        """token_ids [tokens] int64 -> the result buffer [tokens, width] float32"""
+        """token_ids [tokens] int64 -> the result buffer [tokens, width] float32
+
+        tables: looked at only when they are another object than in the call before, so not to be changed in place.
+        """
         if self._handle is None or cache is not self._cache:
             self._bind(cache)
         call = self.pool.library.call

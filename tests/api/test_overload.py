@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 import httpx
@@ -102,6 +103,35 @@ async def test_permits_come_back_after_errors(stream: bool) -> None:
         await held.client.post(path, json=body)
         assert held.permits.taken == 0
     assert held.engine.open_requests == 0
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/generate_stream", {"inputs": "x"}),
+        ("/v1/chat/completions", {"messages": MESSAGES, "stream": True}),
+        ("/v1/completions", {"prompt": ["x", "y"], "stream": True}),
+        ("/v1/completions", {"prompt": "x", "stream": True, "max_tokens": -1}),
+    ],
+)
+async def test_whoever_reads_the_end_of_a_stream_finds_its_permits_free(path: str, body: dict[str, Any]) -> None:
+    """Nothing else runs between the last byte and the return of the permits."""
+    held = Held()
+    held.engine.hold_after = None
+    taken: list[int] = []
+    content = json.dumps(body).encode()
+    requests: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+    requests.put_nowait({"type": "http.request", "body": content})
+
+    async def send(message: dict[str, Any]) -> None:
+        if message["type"] == "http.response.body" and not message.get("more_body", False):
+            asyncio.get_running_loop().call_soon(lambda: taken.append(held.permits.taken))
+
+    scope: dict[str, Any] = {"type": "http", "method": "POST", "path": path, "query_string": b""}
+    scope |= {"http_version": "1.1", "scheme": "http", "headers": [(b"content-type", b"application/json")]}
+    await held.app(scope, requests.get, send)
+    await asyncio.sleep(0)
+    assert taken == [0]
 
 
 class Clock:

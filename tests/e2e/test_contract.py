@@ -75,9 +75,10 @@ async def changed(client: httpx.AsyncClient, before: str, series: str) -> str:
 async def test_every_series_after_a_named_request(small: Launched) -> None:
     async with client_of(small) as client:
 
-        async def after(series: str, body: dict[str, Any], path: str = "/generate") -> str:
+        async def after(series: str, body: dict[str, Any], path: str = "/generate", status: int = 200) -> str:
             before = (await client.get("/metrics")).text
-            await client.post(path, json=body)
+            answer = await client.post(path, json=body)
+            assert answer.status_code == status, answer.text
             return await asyncio.wait_for(changed(client, before, series), 20)
 
         text = await after("tgi_request_success", {"inputs": "Hello, ", "parameters": {"max_new_tokens": 4}})
@@ -98,12 +99,13 @@ async def test_every_series_after_a_named_request(small: Launched) -> None:
         prompt = {"inputs": "Once upon a time" * 8, "parameters": {"max_new_tokens": 1}}
         await after("tgi_prefix_cache_query_tokens", prompt)
         await after("tgi_prefix_cache_hit_tokens", prompt)
-        await after('tgi_request_failure{err="validation"}', {"inputs": ""})
+        await after('tgi_request_failure{err="validation"}', {"inputs": ""}, status=422)
         bad = {"messages": [{"role": "bad", "content": ""}]}
-        await after('tgi_request_failure{err="template"}', bad, path="/v1/chat/completions")
-        await after('tgi_request_failure{err="overloaded"}', {"prompt": ["a", "b", "c"]}, path="/v1/completions")
+        await after('tgi_request_failure{err="template"}', bad, path="/v1/chat/completions", status=422)
+        too_many = {"prompt": ["a", "b", "c"]}
+        await after('tgi_request_failure{err="overloaded"}', too_many, path="/v1/completions", status=429)
         nothing_left = {"prompt": "x", "min_tokens": 2, "stop_token_ids": list(range(VOCABULARY))}
-        text = await after('tgi_request_failure{err="generation"}', nothing_left, path="/v1/completions")
+        text = await after('tgi_request_failure{err="generation"}', nothing_left, path="/v1/completions", status=424)
         assert value(text, 'tgi_batch_inference_failure{method="prefill"}') >= 1
         async with client.stream("POST", "/generate_stream", json=LONG) as stream:
             await anext(aiter(stream.aiter_lines()))

@@ -133,7 +133,8 @@ class EventStream(Response):
         on_end: Callable[[bool], None],
     ) -> None:
         """`openai`: errors as OpenAI's object, with their own status while nothing has been sent, and
-        `[DONE]` at the end. `on_end` is called once, with whether the client left early."""
+        `[DONE]` at the end. `on_end` is called once, with whether the client left early: as soon as the
+        last byte is written, so that who reads it and comes back finds what this stream held free."""
         self.status_code = 200
         self.background = None
         self.body = b""
@@ -145,6 +146,7 @@ class EventStream(Response):
         self._openai = openai
         self._on_error = on_error
         self._on_end = on_end
+        self._ended = False
         self._started = False
         self._writing = False
         self._last_write = time.monotonic()
@@ -158,7 +160,7 @@ class EventStream(Response):
             left_early = not sending.done()
         finally:
             await _stop(sending, watching)
-            self._on_end(left_early)
+            self._end(left_early)
         if not left_early:
             sending.result()  # a mistake of ours while sending is not swallowed
 
@@ -173,9 +175,16 @@ class EventStream(Response):
             self._on_error(error)
             if self._openai and not self._started:
                 await error_response(error, openai=True)(scope, receive, send)
+                self._end(left_early=False)
                 return
             last = event(error_content(error, openai=self._openai)) + last
         await self._write(send, last, more=False)
+        self._end(left_early=False)
+
+    def _end(self, left_early: bool) -> None:
+        if not self._ended:
+            self._ended = True
+            self._on_end(left_early)
 
     def _answerable(self, problem: Exception) -> TgiError:
         if isinstance(problem, IncompleteGenerationError) and not self._openai:

@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
+from starlette.types import Message
 
 from tests.api.fake import FakeEngine, build_app
 from tgi.api.admission import Permits
@@ -120,10 +121,10 @@ async def test_whoever_reads_the_end_of_a_stream_finds_its_permits_free(path: st
     held.engine.hold_after = None
     taken: list[int] = []
     content = json.dumps(body).encode()
-    requests: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+    requests: asyncio.Queue[Message] = asyncio.Queue()
     requests.put_nowait({"type": "http.request", "body": content})
 
-    async def send(message: dict[str, Any]) -> None:
+    async def send(message: Message) -> None:
         if message["type"] == "http.response.body" and not message.get("more_body", False):
             asyncio.get_running_loop().call_soon(lambda: taken.append(held.permits.taken))
 

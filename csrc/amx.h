@@ -45,15 +45,20 @@ class AmxTiles {
   AmxTiles(const AmxTiles&) = delete;
 };
 
+// The codes of one record as bytes [k / 4][16][4].
+template <class Panel, int J = 0>
+static inline void amx_unpack(const uint8_t* record, uint8_t* to) {
+  if constexpr (4 * J < Panel::kStep) {
+    store_bytes(to + 64 * J, Panel::template codes<J>(record));
+    amx_unpack<Panel, J + 1>(record, to);
+  }
+}
+
 // The codes of one group as bytes [k / 4][16][4]: where they are, or unpacked into `buffer`.
 template <class Panel>
 static inline const uint8_t* amx_codes(const uint8_t* codes, int length, uint8_t* buffer) {
   if constexpr (Panel::kStep == 4) return codes;
-  for (int k = 0; k < length; k += 8) {
-    const Bytes nibbles = load_bytes(codes + 8 * k);
-    _mm512_storeu_si512(buffer + 16 * k, low_nibbles(nibbles));
-    _mm512_storeu_si512(buffer + 16 * k + 64, high_nibbles(nibbles));
-  }
+  for (int k = 0; k < length; k += Panel::kStep, codes += Panel::kBytes) amx_unpack<Panel>(codes, buffer + 16 * k);
   written(buffer);
   return buffer;
 }

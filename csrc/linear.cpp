@@ -59,10 +59,10 @@ void write(const Linear& linear, const Sums<R, C>& sums, int rows, int panel, fl
 // Calls body(type of the panels, whether they have zero points) for quantised weights.
 template <class Body>
 void with_codes(const Linear& linear, const Body& body) {
-  if (linear.format == TGI_INT8 && linear.zero_points) body(Int8Panel{}, std::true_type{});
-  else if (linear.format == TGI_INT8) body(Int8Panel{}, std::false_type{});
-  else if (linear.zero_points) body(Int4Panel{}, std::true_type{});
-  else body(Int4Panel{}, std::false_type{});
+  with_format(linear.format, [&](auto panel) {
+    if (linear.zero_points) body(panel, std::true_type{});
+    else body(panel, std::false_type{});
+  });
 }
 
 // Where C panels begin that lie `stride` bytes apart.
@@ -125,9 +125,10 @@ struct Unrounded {
         return multiply<Bf16Panel, Interleaved<R>>(sums, tile.values, w.begin, w.stride, linear.padded_in);
       case TGI_FLOAT16:
         return multiply<F16Panel, Interleaved<R>>(sums, tile.values, w.begin, w.stride, linear.padded_in);
-      case TGI_INT8:
-        return multiply_codes<Int8Panel>(sums, tile.values, w.begin, w.stride, linear.group, linear.padded_in);
-      default: return multiply_codes<Int4Panel>(sums, tile.values, w.begin, w.stride, linear.group, linear.padded_in);
+      default:
+        return with_format(linear.format, [&](auto panel) {
+          multiply_codes<decltype(panel)>(sums, tile.values, w.begin, w.stride, linear.group, linear.padded_in);
+        });
     }
   }
 };
@@ -230,7 +231,7 @@ struct TilePart {
 // Quantises groups [first, last) of rows `stride` floats apart.
 void pack_quantised(const Linear& linear, const float* x, size_t stride, const TilePart& part, int first, int last) {
   static thread_local std::vector<uint8_t> memory;
-  const int zero_point = linear.zero_points ? 1 : linear.format == TGI_INT8 ? Int8Panel::kZero : Int4Panel::kZero;
+  const int zero_point = linear.zero_points ? 1 : zero_of(linear.format);
   const int rows = part.end - part.begin, group = linear.group;
   const bool plain = row_by_row(linear, part.height) || part.height == 1;
   auto* codes = const_cast<uint8_t*>(part.tile.codes);
@@ -294,11 +295,10 @@ void run_amx_block(const Linear& linear, const Tile& tile, int height, int panel
     for (auto& row : sums)
       for (auto& tile : row)
         for (auto& sum : tile.at) sum[0] = zero();
-    const bool zeros = linear.zero_points;
-    const auto multiply = linear.format == TGI_INT8
-                              ? (zeros ? amx_multiply<Int8Panel, true, M, N> : amx_multiply<Int8Panel, false, M, N>)
-                              : (zeros ? amx_multiply<Int4Panel, true, M, N> : amx_multiply<Int4Panel, false, M, N>);
-    multiply(sums, tile.codes, linear.padded_in, tile.scales, tile.offsets, height, w, panel_stride, linear.group);
+    with_codes(linear, [&](auto type, auto zero_points) {
+      amx_multiply<decltype(type), decltype(zero_points)::value, M, N>(
+          sums, tile.codes, linear.padded_in, tile.scales, tile.offsets, height, w, panel_stride, linear.group);
+    });
   }
   for (int m = 0; m < M; m++)
     for (int n = 0; n < N; n++)

@@ -23,9 +23,11 @@ int panel_step(int format) {
   return format == TGI_BFLOAT16 ? Bf16Panel::kStep : 1;
 }
 
+bool has_codes(int format) { return format == TGI_INT8 || format == TGI_INT6 || format == TGI_INT4; }
+
 // A group of `length` columns of one panel.
 size_t group_bytes(const Linear& linear, int length) {
-  return linear.format == TGI_INT8 ? Int8Panel::group_bytes(length) : Int4Panel::group_bytes(length);
+  return with_format(linear.format, [&](auto panel) { return decltype(panel)::group_bytes(length); });
 }
 
 uint8_t* group_at(const Linear& linear, int row, int g) {
@@ -55,35 +57,46 @@ void set_header(const Linear& linear, int row, int g, float scale, int zero_poin
   memcpy(group_at(linear, row, g) + 4 * (row % kLanes), &word, 4);
 }
 
-// Four codes of one row from column k on, a multiple of 4.
-void set_word(const Linear& linear, uint8_t* group, int lane, int k, const uint8_t* four) {
-  uint8_t* codes = group + kHeaderBytes;
-  if (linear.format == TGI_INT8) {
-    memcpy(codes + k / 4 * 64 + 4 * lane, four, 4);
-    return;
+// Four fields of a word: bits [shift, shift + bits) of each byte.
+struct Field {
+  uint8_t* at;
+  int shift;
+  uint32_t mask;  // of one field at shift 0, in each byte
+
+  uint32_t get() const {
+    uint32_t word;
+    memcpy(&word, at, 4);
+    return word >> shift & mask;
   }
-  uint8_t* at = codes + k / 8 * 64 + 4 * lane;
-  uint32_t word, fresh;
-  memcpy(&word, at, 4);
-  memcpy(&fresh, four, 4);
-  word = k / 4 % 2 ? (word & 0x0f0f0f0fu) | fresh << 4 : (word & 0xf0f0f0f0u) | fresh;
-  memcpy(at, &word, 4);
+  void set(uint32_t fields) const {
+    uint32_t word;
+    memcpy(&word, at, 4);
+    word = (word & ~(mask << shift)) | (fields & mask) << shift;
+    memcpy(at, &word, 4);
+  }
+};
+
+// Where the lower bits of four codes of one row lie, from column k of a group on, a multiple of 4; and the upper two of six.
+Field lower_field(int format, uint8_t* group, int lane, int k) {
+  uint8_t* codes = group + kHeaderBytes + 4 * lane;
+  if (format == TGI_INT8) return {codes + k / 4 * 64, 0, 0xffffffffu};
+  if (format == TGI_INT6) codes += k / 16 * 192 + k % 16 / 8 * 64;
+  else codes += k / 8 * 64;
+  return {codes, k / 4 % 2 * 4, 0x0f0f0f0fu};
+}
+Field upper_field(uint8_t* group, int lane, int k) {
+  return {group + kHeaderBytes + 4 * lane + k / 16 * 192 + 128, k / 4 % 4 * 2, 0x03030303u};
 }
 
-void set_code(const Linear& linear, uint8_t* group, int lane, int k, int code) {
-  uint8_t* codes = group + kHeaderBytes;
-  if (linear.format == TGI_INT8) {
-    codes[k / 4 * 64 + 4 * lane + k % 4] = (uint8_t)code;
-    return;
-  }
-  uint8_t& byte = codes[k / 8 * 64 + 4 * lane + k % 4];
-  byte = k / 4 % 2 ? (uint8_t)((byte & 15) | code << 4) : (uint8_t)((byte & 240) | code);
+// Four codes of one row from column k on, a multiple of 4, a byte each.
+uint32_t get_word(int format, uint8_t* group, int lane, int k) {
+  const uint32_t lower = lower_field(format, group, lane, k).get();
+  return format == TGI_INT6 ? lower | upper_field(group, lane, k).get() << 4 : lower;
 }
 
-int get_code(const Linear& linear, const uint8_t* group, int lane, int k) {
-  const uint8_t* codes = group + kHeaderBytes;
-  if (linear.format == TGI_INT8) return codes[k / 4 * 64 + 4 * lane + k % 4];
-  return codes[k / 8 * 64 + 4 * lane + k % 4] >> (k / 4 % 2 ? 4 : 0) & 15;
+void set_word(int format, uint8_t* group, int lane, int k, uint32_t codes) {
+  lower_field(format, group, lane, k).set(codes);
+  if (format == TGI_INT6) upper_field(group, lane, k).set(codes >> 4);
 }
 
 // Squared error of rounding x to multiples of `scale`, and in *better the scale that fits those multiples best.
@@ -103,6 +116,19 @@ float rounding_error(const float* x, int count, float scale, float lowest, float
   return sum(error);
 }
 
+// Signed codes of a format, and the codes among which the peak's is searched.
+struct Search {
+  float lowest, highest;
+  float first, step;
+  int candidates;
+};
+
+Search search_of(int format) {
+  if (format == TGI_INT8) return {-127, 127, 122, 1, 6};
+  if (format == TGI_INT6) return {-32, 31, 28, 0.5f, 10};
+  return {-8, 7, 6.5f, 0.25f, 14};
+}
+
 // The scale with the least squared error among some: those that map the largest value to the end of the
 // range or clip it a little, and the least-squares refit of each.
 float best_scale(const float* x, int count, int format) {
@@ -114,14 +140,13 @@ float best_scale(const float* x, int count, int format) {
   const float high = largest(above), low = -largest(below);
   const float peak = high > -low ? high : -low;
   if (!(peak > 1e-30f)) return 0;
-  // With one more code below zero than above, the sign of a 4-bit scale is worth choosing: the peak gets -8.
-  const float sign = format == TGI_INT4 && high > -low ? -1.0f : 1.0f;
-  const float lowest = format == TGI_INT4 ? -8 : -127, highest = format == TGI_INT4 ? 7 : 127;
-  const float first = format == TGI_INT4 ? 6.5f : 122.0f, step = format == TGI_INT4 ? 0.25f : 1.0f;
-  const int candidates = format == TGI_INT4 ? 14 : 6;
+  const Search search = search_of(format);
+  // With one more code below zero than above, the sign of a scale of few codes is worth choosing: the peak gets the lowest.
+  const float lowest = search.lowest, highest = search.highest;
+  const float sign = -lowest > highest && high > -low ? -1.0f : 1.0f;
   float best = sign * peak / -lowest, refit, least = INFINITY;
-  for (int i = 0; i < candidates; i++) {
-    float scale = sign * peak / (first + step * (float)i);
+  for (int i = 0; i < search.candidates; i++) {
+    float scale = sign * peak / (search.first + search.step * (float)i);
     for (int pass = 0; pass < 2; pass++) {
       const float error = rounding_error(x, count, scale, lowest, highest, &refit);
       if (error < least) least = error, best = scale;
@@ -133,8 +158,8 @@ float best_scale(const float* x, int count, int format) {
 }
 
 void quantise_row(const Linear& linear, const float* x, int row) {
-  const int lane = row % kLanes, zero_point = linear.format == TGI_INT8 ? 128 : 8;
-  const float lowest = linear.format == TGI_INT4 ? -8 : -127, highest = linear.format == TGI_INT4 ? 7 : 127;
+  const int lane = row % kLanes, zero_point = zero_of(linear.format);
+  const Search search = search_of(linear.format);
   for (int g = 0; g < linear.groups; g++) {
     const float* values = x + g * linear.group;
     const int length = group_length(linear.group, linear.padded_in, g * linear.group);
@@ -146,9 +171,13 @@ void quantise_row(const Linear& linear, const float* x, int row) {
     const F inverse = set(scale != 0 ? 1.0f / scale : 0.0f);
     for (int k = 0; k < length; k += kLanes) {
       uint8_t codes[kLanes];
-      store_s8(codes, to_int(min(max(mul(load(values + k), inverse), set(lowest)), set(highest))));
+      store_s8(codes, to_int(min(max(mul(load(values + k), inverse), set(search.lowest)), set(search.highest))));
       for (uint8_t& code : codes) code = (uint8_t)(code + zero_point);
-      for (int i = 0; i < kLanes; i += 4) set_word(linear, group, lane, k + i, codes + i);
+      for (int i = 0; i < kLanes; i += 4) {
+        uint32_t four;
+        memcpy(&four, codes + i, 4);
+        set_word(linear.format, group, lane, k + i, four);
+      }
     }
   }
 }
@@ -219,14 +248,18 @@ void read_row(const Linear& linear, int row, float* out) {
     return;
   }
   for (int g = 0; g < linear.groups; g++) {
-    const uint8_t* group = group_at(linear, row, g);
+    uint8_t* group = group_at(linear, row, g);
     uint32_t word;
     memcpy(&word, group + 4 * (row % kLanes), 4);
     const uint32_t scale_bits = word & 0xffffff00u;
     float scale;
     memcpy(&scale, &scale_bits, 4);
-    for (int k = 0; k < linear.group && g * linear.group + k < linear.in; k++)
-      out[g * linear.group + k] = scale * (float)(get_code(linear, group, row % kLanes, k) - (int)(word & 255));
+    float* to = out + g * linear.group;
+    const int length = group_length(linear.group, linear.in, g * linear.group), zero_point = (int)(word & 255);
+    for (int k = 0; k < length; k += 4) {
+      const uint32_t four = get_word(linear.format, group, row % kLanes, k);
+      for (int i = 0; i < 4 && k + i < length; i++) to[k + i] = scale * (float)((int)(four >> 8 * i & 255) - zero_point);
+    }
   }
 }
 
@@ -236,7 +269,7 @@ using namespace tgi;
 
 tgi_linear* tgi_linear_create(tgi_arena* arena, int format, int in, int out, int group, int zero_points, int bias,
                               int activations) {
-  const bool quantised = format == TGI_INT8 || format == TGI_INT4;
+  const bool quantised = has_codes(format);
   const int unit = !quantised ? panel_step(format) : 16;
   Linear linear{};
   linear.format = format;
@@ -290,7 +323,7 @@ void tgi_linear_pack(tgi_pool* pool, tgi_linear* linear, const void* weights, in
 
 void tgi_linear_pack_codes(tgi_pool* pool, tgi_linear* linear, const uint8_t* codes, const float* scales,
                            const uint8_t* zeros, int first, int rows) {
-  const int symmetric = linear->format == TGI_INT8 ? 128 : 8;
+  const int symmetric = zero_of(linear->format);
   for_each_row(pool->pool, first, rows, [&] {
     return [&](int row) {
       const size_t from = row - first;
@@ -298,8 +331,13 @@ void tgi_linear_pack_codes(tgi_pool* pool, tgi_linear* linear, const uint8_t* co
         const size_t at = from * linear->groups + g;
         set_header(*linear, row, g, scales[at], zeros ? zeros[at] : symmetric);
         uint8_t* group = group_at(*linear, row, g);
-        for (int k = 0; k < linear->group && g * linear->group + k < linear->in; k++)
-          set_code(*linear, group, row % kLanes, k, codes[from * linear->in + g * linear->group + k]);
+        const uint8_t* of_group = codes + from * linear->in + g * linear->group;
+        const int length = group_length(linear->group, linear->in, g * linear->group);
+        for (int k = 0; k < length; k += 4) {
+          uint32_t four = 0;
+          memcpy(&four, of_group + k, std::min(4, length - k));
+          set_word(linear->format, group, row % kLanes, k, four);
+        }
       }
     };
   });

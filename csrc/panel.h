@@ -6,6 +6,7 @@
 #include <type_traits>
 
 #include "simd.h"
+#include "tgi.h"
 
 namespace tgi {
 
@@ -192,53 +193,87 @@ static inline void add_dots(I (&dots)[R][C], const Weights4 (&weights)[C], const
   }
 }
 
-// 8-bit codes, [k / 4][16][4] unsigned
+// Formats of codes, unsigned. A record holds kStep values of k of 16 columns in kBytes bytes; codes<J> are those of values
+// 4 J to 4 J + 3 as bytes [16][4].
+
+// 8 bits, [k / 4][16][4]
 struct Int8Panel {
   static constexpr int kZero = 128;  // zero point of symmetric weights
   static constexpr int kStep = 4;
+  static constexpr int kBytes = 64;
   static constexpr size_t group_bytes(int group) { return kHeaderBytes + size_t(group) * 16; }
-  template <int Height, int R, int C>
-  static inline void step(I (&dots)[R][C], const uint8_t* a, const uint8_t* w, size_t stride) {
-    Weights4 weights[C];
-#pragma GCC unroll 8
-    for (int c = 0; c < C; c++) weights[c] = split(load_bytes(w + c * stride));
-    add_dots(dots, weights, a);
-  }
-  // The same with activations [k][R] that are not rounded.
-  template <int R, int C>
-  static inline void step(F (&parts)[R][C], const F (&zeros)[C], const float* a, const uint8_t* w, size_t stride) {
-#pragma GCC unroll 8
-    for (int c = 0; c < C; c++) add_four(parts, zeros[c], c, a, load_bytes(w + c * stride));
-  }
+  template <int J>
+  static inline Bytes codes(const uint8_t* record) { return load_bytes(record); }
 };
 
-// 4-bit codes, [k / 8][16][4]: the lower nibbles are the first four values of k, the upper ones the next four
+// 4 bits, [k / 8][16][4]: the lower nibbles are the first four values of k, the upper ones the next four
 struct Int4Panel {
   static constexpr int kZero = 8;
   static constexpr int kStep = 8;
+  static constexpr int kBytes = 64;
   static constexpr size_t group_bytes(int group) { return kHeaderBytes + size_t(group) * 8; }
-  template <int Height, int R, int C>
-  static inline void step(I (&dots)[R][C], const uint8_t* a, const uint8_t* w, size_t stride) {
-    Weights4 low[C], high[C];
-#pragma GCC unroll 8
-    for (int c = 0; c < C; c++) {
-      const Bytes nibbles = load_bytes(w + c * stride);
-      low[c] = split(low_nibbles(nibbles));
-      high[c] = split(high_nibbles(nibbles));
-    }
-    add_dots(dots, low, a);
-    add_dots(dots, high, a + 4 * Height);
-  }
-  template <int R, int C>
-  static inline void step(F (&parts)[R][C], const F (&zeros)[C], const float* a, const uint8_t* w, size_t stride) {
-#pragma GCC unroll 8
-    for (int c = 0; c < C; c++) {
-      const Bytes nibbles = load_bytes(w + c * stride);
-      add_four(parts, zeros[c], c, a, low_nibbles(nibbles));
-      add_four(parts, zeros[c], c, a + 4 * R, high_nibbles(nibbles));
-    }
+  template <int J>
+  static inline Bytes codes(const uint8_t* record) {
+    const Bytes nibbles = load_bytes(record);
+    return J ? high_nibbles(nibbles) : low_nibbles(nibbles);
   }
 };
+
+// 6 bits, [k / 16]: the lower four bits like two records of 4-bit codes, then [16][4] bytes, each of which has the upper two
+// bits of value 4 J + i at bit 2 J of byte i
+struct Int6Panel {
+  static constexpr int kZero = 32;
+  static constexpr int kStep = 16;
+  static constexpr int kBytes = 192;
+  static constexpr size_t group_bytes(int group) { return kHeaderBytes + size_t(group) * 12; }
+  template <int J>
+  static inline Bytes codes(const uint8_t* record) {
+    return with_two_more<J>(Int4Panel::codes<J % 2>(record + J / 2 * 64), load_bytes(record + 128));
+  }
+};
+
+// Calls body(panel) with the panel of a format of codes.
+template <class Body>
+static inline auto with_format(int format, const Body& body) {
+  switch (format) {
+    case TGI_INT8: return body(Int8Panel{});
+    case TGI_INT6: return body(Int6Panel{});
+    default: return body(Int4Panel{});
+  }
+}
+
+// The zero point of symmetric weights.
+static inline int zero_of(int format) {
+  return with_format(format, [](auto panel) { return decltype(panel)::kZero; });
+}
+
+// dots += a record of R rows of activations, in a tile of Height, times C panels
+template <class Panel, int Height, int J = 0, int R, int C>
+static inline void add_record(I (&dots)[R][C], const uint8_t* a, const uint8_t* w, size_t stride) {
+  if constexpr (4 * J < Panel::kStep) {
+    Weights4 weights[C];
+#pragma GCC unroll 8
+    for (int c = 0; c < C; c++) weights[c] = split(Panel::template codes<J>(w + c * stride));
+    add_dots(dots, weights, a + 4 * Height * J);
+    add_record<Panel, Height, J + 1>(dots, a, w, stride);
+  }
+}
+
+// The same of one panel c with activations [k][R] that are not rounded.
+template <class Panel, int J = 0, int R, int C>
+static inline void add_record(F (&parts)[R][C], F zeros, int c, const float* a, const uint8_t* record) {
+  if constexpr (4 * J < Panel::kStep) {
+    add_four(parts, zeros, c, a + 4 * J * R, Panel::template codes<J>(record));
+    add_record<Panel, J + 1>(parts, zeros, c, a, record);
+  }
+}
+
+// Asks for what follows a record of some panels that lie `stride` bytes apart.
+template <class Panel, int C, class Fetch>
+static inline void fetch_record(const Fetch& fetch, const uint8_t* w, size_t stride) {
+  for (int line = 0; line < Panel::kBytes; line += 64)
+    for (int c = 0; c < C; c++) fetch(w + c * stride + line);
+}
 
 // One group of `length` values: sums += R rows, from `row` on, of a tile of Height rows times C panels. The dot product
 // is exact, then sum = fma(float(dot), activation scale * weight scale, sum).
@@ -254,9 +289,9 @@ static inline void add_group(F (&sums)[R][C], const uint8_t* a, const float* act
   }
   for (int c = 0; c < C; c++) fetch(w + c * stride);  // the header
   const uint8_t* codes = w + kHeaderBytes;
-  for (int k = 0; k < length; k += Panel::kStep, codes += 64, a += Panel::kStep * Height) {
-    for (int c = 0; c < C; c++) fetch(codes + c * stride);
-    Panel::template step<Height>(dots, a, codes, stride);
+  for (int k = 0; k < length; k += Panel::kStep, codes += Panel::kBytes, a += Panel::kStep * Height) {
+    fetch_record<Panel, C>(fetch, codes, stride);
+    add_record<Panel, Height>(dots, a, codes, stride);
   }
 #pragma GCC unroll 8
   for (int c = 0; c < C; c++) {
@@ -313,9 +348,10 @@ static inline void multiply_codes(Sums<R, C>& sums, const float* a, const uint8_
       fetch(w + c * stride);
     }
     const uint8_t* codes = w + kHeaderBytes;
-    for (int k = 0; k < length; k += Panel::kStep, codes += 64, a += Panel::kStep * R) {
-      for (int c = 0; c < C; c++) fetch(codes + c * stride);
-      Panel::template step<R, C>(parts, zeros, a, codes, stride);
+    for (int k = 0; k < length; k += Panel::kStep, codes += Panel::kBytes, a += Panel::kStep * R) {
+      fetch_record<Panel, C>(fetch, codes, stride);
+#pragma GCC unroll 8
+      for (int c = 0; c < C; c++) add_record<Panel>(parts, zeros[c], c, a, codes + c * stride);
     }
 #pragma GCC unroll 8
     for (int c = 0; c < C; c++) {

@@ -8,6 +8,7 @@
 //   even_bf16, odd_bf16    the lower and upper bfloat16 of each 32-bit lane
 //   load_f16               16 float16, widened
 //   byte_of<J>             byte J of each 32-bit lane as a float, unsigned
+//   with_two_more<J>       codes of six bits: nibbles, and above them bits 2 J and 2 J + 1 of the second operand's bytes
 //   look_up                for each of 64 bytes below 16 the byte of a table that it names
 //   zip_first, zip_second  within each 16 bytes the first or the second eight of a, each followed by its byte of b
 //   interleave_rows        kMaxRows rows of four words, `stride` bytes apart, to four times kMaxRows words

@@ -110,6 +110,13 @@ static inline Bytes low_nibbles(Bytes b) { return iand(b, 0x0f0f0f0f); }
 static inline Bytes high_nibbles(Bytes b) {
   return iand({_mm256_srli_epi16(b.lo, 4), _mm256_srli_epi16(b.hi, 4)}, 0x0f0f0f0f);
 }
+template <int J>
+static inline Bytes with_two_more(Bytes nibbles, Bytes twos) {
+  const auto moved = [](__m256i x) {
+    return J < 2 ? _mm256_slli_epi16(x, J < 2 ? 4 - 2 * J : 0) : _mm256_srli_epi16(x, J < 2 ? 0 : 2 * J - 4);
+  };
+  return ixor(nibbles, iand({moved(twos.lo), moved(twos.hi)}, 0x30303030));
+}
 
 using Table = __m256i;  // twice the same
 static inline Table load_table(const void* p) { return _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i*)p)); }

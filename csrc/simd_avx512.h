@@ -58,6 +58,12 @@ static inline F odd_bf16(Bytes b) { return _mm512_castsi512_ps(_mm512_and_si512(
 static inline F load_f16(const void* p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)p)); }
 static inline Bytes low_nibbles(Bytes b) { return _mm512_and_si512(b, _mm512_set1_epi8(15)); }
 static inline Bytes high_nibbles(Bytes b) { return _mm512_and_si512(_mm512_srli_epi16(b, 4), _mm512_set1_epi8(15)); }
+template <int J>
+static inline Bytes with_two_more(Bytes nibbles, Bytes twos) {
+  const Bytes moved =
+      J < 2 ? _mm512_slli_epi16(twos, J < 2 ? 4 - 2 * J : 0) : _mm512_srli_epi16(twos, J < 2 ? 0 : 2 * J - 4);
+  return _mm512_or_si512(nibbles, _mm512_and_si512(moved, _mm512_set1_epi8(0x30)));
+}
 
 using Table = __m512i;  // four times the same
 static inline Table load_table(const void* p) { return _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i*)p)); }

@@ -131,6 +131,13 @@ static inline F load_f16(const void* p) {
 static inline Bytes low_nibbles(Bytes x) { return iand(x, 0x0f0f0f0f); }
 static inline int32x4_t high_part(int32x4_t x) { return vreinterpretq_s32_u8(vshrq_n_u8(vreinterpretq_u8_s32(x), 4)); }
 static inline Bytes high_nibbles(Bytes x) { return {high_part(x.a), high_part(x.b), high_part(x.c), high_part(x.d)}; }
+template <int J>
+static inline Bytes with_two_more(Bytes nibbles, Bytes twos) {
+  const auto moved = [](int32x4_t x) {  // a negative count shifts to the right
+    return vreinterpretq_s32_u8(vshlq_u8(vreinterpretq_u8_s32(x), vdupq_n_s8(4 - 2 * J)));
+  };
+  return ixor(nibbles, iand({moved(twos.a), moved(twos.b), moved(twos.c), moved(twos.d)}, 0x30303030));
+}
 
 using Table = uint8x16_t;
 static inline Table load_table(const void* p) { return vld1q_u8((const uint8_t*)p); }

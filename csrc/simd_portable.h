@@ -77,6 +77,8 @@ static inline F load_f16(const void* p) {
 }
 static inline Bytes low_nibbles(Bytes b) { return b & 15; }
 static inline Bytes high_nibbles(Bytes b) { return b >> 4; }
+template <int J>
+static inline Bytes with_two_more(Bytes nibbles, Bytes twos) { return nibbles | (twos >> (2 * J) & 3) << 4; }
 
 using Table = const uint8_t*;
 static inline Table load_table(const void* p) { return static_cast<const uint8_t*>(p); }

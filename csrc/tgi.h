@@ -7,14 +7,14 @@
 #include <stdint.h>
 
 #define TGI_API extern "C" __attribute__((visibility("default")))
-#define TGI_ABI 6  // raised with every change of this file; the loader refuses another number
+#define TGI_ABI 7  // raised with every change of this file; the loader refuses another number
 
 typedef struct tgi_pool tgi_pool;
 typedef struct tgi_arena tgi_arena;
 typedef struct tgi_linear tgi_linear;
 
 // Element types: of weights, of the cache, of tensors given to packing.
-enum { TGI_FLOAT32, TGI_BFLOAT16, TGI_FLOAT16, TGI_INT8, TGI_INT4 };
+enum { TGI_FLOAT32, TGI_BFLOAT16, TGI_FLOAT16, TGI_INT8, TGI_INT4, TGI_INT6 };
 
 TGI_API int tgi_abi(void);
 // Name of the instruction-set level this library was compiled for: portable; avx2, avx2_vnni, avx512, avx512_bf16,
@@ -38,19 +38,19 @@ TGI_API size_t tgi_arena_used(const tgi_arena* arena);
 // ---- linear layers
 
 // A layer of `out` rows and `in` columns in `format`; lives in the arena, starts as zeros. group: columns
-// that share a scale in int8 and int4 (a multiple of 16, or 0 for one scale a row; the last ones may be fewer).
-// activations: what those two round activations to: TGI_INT8, or TGI_FLOAT32 for not at all. nullptr: out of memory.
+// that share a scale in formats of codes, int8, int6 and int4 (a multiple of 16, or 0 for one scale a row; the last ones may be fewer).
+// activations: what those round activations to: TGI_INT8, or TGI_FLOAT32 for not at all. nullptr: out of memory.
 TGI_API tgi_linear* tgi_linear_create(tgi_arena* arena, int format, int in, int out, int group, int zero_points,
                                       int bias, int activations);
 TGI_API size_t tgi_linear_bytes(const tgi_linear* linear);
 // To be called when all rows are packed: bfloat16 weights are kept in 12 bits where that loses nothing. 0: no memory.
 TGI_API int tgi_linear_finish(tgi_pool* pool, tgi_arena* arena, tgi_linear* linear);
-// Packs rows [first, first + rows) from a matrix of type float32, bfloat16 or float16; int8 and int4 layers
+// Packs rows [first, first + rows) from a matrix of type float32, bfloat16 or float16; layers of codes
 // search the scale with the least squared error for each row and group.
 TGI_API void tgi_linear_pack(tgi_pool* pool, tgi_linear* linear, const void* weights, int type, int64_t row_stride,
                              int64_t column_stride, int first, int rows);
 // The same from codes that a checkpoint brings: codes [rows][in], scales and zeros [rows][groups]; a weight is
-// scale * (code - zero). zeros: nullptr if the layer has no zero points (8-bit: 128, 4-bit: 8).
+// scale * (code - zero). zeros: nullptr if the layer has no zero points (8-bit: 128, 6-bit: 32, 4-bit: 8).
 TGI_API void tgi_linear_pack_codes(tgi_pool* pool, tgi_linear* linear, const uint8_t* codes, const float* scales,
                                    const uint8_t* zeros, int first, int rows);
 TGI_API void tgi_linear_set_bias(tgi_linear* linear, const float* bias, int first, int count);
@@ -92,7 +92,7 @@ typedef struct {
 } tgi_op;
 
 typedef struct {
-  int32_t type;  // of the cache: any but TGI_INT4
+  int32_t type;  // of the cache: any but TGI_INT4 and TGI_INT6
   int32_t heads, kv_heads, head_dim;
 } tgi_attention_shape;
 

@@ -1,7 +1,7 @@
 """Native linear layers against a float64 formula over the very weights and activations they multiply.
 
-Tolerances: float formats differ from float64 by rounding of float32 sums; the integer dot products of int8 and
-int4 are exact, so only the sum over groups rounds.
+Tolerances: float formats differ from float64 by rounding of float32 sums; the integer dot products of codes
+are exact, so only the sum over groups rounds.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from tgi.kernels.native.library import Arena, Library, Pool
 from tgi.kernels.native.linear import FORMATS, PackedLinear
 
 TOLERANCE = 3e-6
+CODES = {"int8": 8, "int6": 6, "int4": 4}
+"""Formats of integer codes, and their bits."""
 
 
 @pytest.fixture(params=libraries())
@@ -23,7 +25,7 @@ def library(request) -> Library:
 
 def stored_as(format: str) -> torch.dtype:
     """The dtype of weights that are packed into `format`."""
-    return torch.float32 if format in ("int8", "int4") else getattr(torch, format)
+    return torch.float32 if format in CODES else getattr(torch, format)
 
 
 def make(library: Library, format: str, weight: torch.Tensor, threads: int = 2, **options) -> PackedLinear:
@@ -46,7 +48,7 @@ def quantise_activations(x: torch.Tensor, group: int) -> torch.Tensor:
 
 def expected(layer: PackedLinear, x: torch.Tensor) -> torch.Tensor:
     weight = layer.rows(torch.arange(layer.out_features)).double()
-    if layer.format in ("int8", "int4") and layer.activations == "int8":
+    if layer.format in CODES and layer.activations == "int8":
         exact = quantise_activations(x, layer.group)
     elif layer.format == "bfloat16" and layer.pool.library.level in ROUNDING_LEVELS:
         exact = x.bfloat16().double()  # both factors are
@@ -62,8 +64,8 @@ def relative_error(found: torch.Tensor, wanted: torch.Tensor) -> float:
 SHAPES = [(64, 48), (576, 960), (100, 33), (1, 1), (129, 16), (320, 17)]
 
 
-KINDS = [(format, "int8") for format in FORMATS] + [("int8", "float32"), ("int4", "float32")]
-"""Formats of weights, and what int8 and int4 round activations to."""
+KINDS = [(format, "int8") for format in FORMATS] + [(format, "float32") for format in CODES]
+"""Formats of weights, and what those of codes round activations to."""
 
 
 @pytest.mark.parametrize(("format", "activations"), KINDS)
@@ -174,7 +176,7 @@ def test_a_row_has_the_same_bits_in_any_batch_and_with_any_threads(library, form
 
 
 @pytest.mark.parametrize("activations", ["int8", "float32"])
-@pytest.mark.parametrize("format", ["int8", "int4"])
+@pytest.mark.parametrize("format", CODES)
 @pytest.mark.parametrize("group", [32, 64, 128, 0])
 @pytest.mark.parametrize("width", [256, 176])
 def test_groups(library, format, group, activations, width):
@@ -186,15 +188,15 @@ def test_groups(library, format, group, activations, width):
         assert relative_error(layer(x), expected(layer, x)) < TOLERANCE
 
 
-@pytest.mark.parametrize(("format", "codes_end"), [("int8", 256), ("int4", 16)])
+@pytest.mark.parametrize(("format", "bits"), CODES.items())
 @pytest.mark.parametrize("group", [32, 96, 128])
 @pytest.mark.parametrize("activations", ["int8", "float32"])
-def test_codes_with_zero_points_of_a_checkpoint(library, format, codes_end, group, activations):
+def test_codes_with_zero_points_of_a_checkpoint(library, format, bits, group, activations):
     rows, width = 43, 256
     generator = torch.Generator().manual_seed(group)
-    codes = torch.randint(0, codes_end, (rows, width), generator=generator)
+    codes = torch.randint(0, 1 << bits, (rows, width), generator=generator)
     groups = -(-width // group)
-    zeros = torch.randint(0, codes_end, (rows, groups), generator=generator)
+    zeros = torch.randint(0, 1 << bits, (rows, groups), generator=generator)
     scales = torch.rand((rows, groups), generator=generator).half()  # as GPTQ and AWQ store them
     options = {"group": group, "zero_points": True, "activations": activations}
     layer = PackedLinear(Pool(library, 2), Arena(library), format, width, rows, **options)
@@ -208,7 +210,7 @@ def test_codes_with_zero_points_of_a_checkpoint(library, format, codes_end, grou
         assert relative_error(layer(x), expected(layer, x)) < TOLERANCE
 
 
-@pytest.mark.parametrize(("format", "levels"), [("int8", 127), ("int4", 8)])
+@pytest.mark.parametrize(("format", "levels"), [("int8", 127), ("int6", 32), ("int4", 8)])
 def test_the_searched_scale_is_at_least_as_good_as_the_plain_one(library, format, levels):
     generator = torch.Generator().manual_seed(3)
     weight = torch.randn((64, 256), generator=generator)
@@ -220,7 +222,7 @@ def test_the_searched_scale_is_at_least_as_good_as_the_plain_one(library, format
     assert (searched - weight).square().sum() < (plain - weight).square().sum()
 
 
-@pytest.mark.parametrize(("format", "tolerance"), [("int8", 0.012), ("int4", 0.1)])
+@pytest.mark.parametrize(("format", "tolerance"), [("int8", 0.012), ("int6", 0.026), ("int4", 0.1)])
 def test_rounded_layers_are_close_to_the_original(library, format, tolerance):
     """Root mean square over that of the result, for normally distributed weights and activations."""
     generator = torch.Generator().manual_seed(5)
@@ -251,7 +253,7 @@ def test_zeros_give_zeros(library):
         assert torch.equal(layer(torch.zeros((3, 64))), torch.zeros((3, 16)))
 
 
-@pytest.mark.parametrize(("format", "bits"), [("int8", 8), ("int4", 4)])
+@pytest.mark.parametrize(("format", "bits"), CODES.items())
 @pytest.mark.parametrize("width", [128, 576, 896, 100])
 def test_a_row_takes_its_codes_and_a_scale_for_each_128(library, format, bits, width):
     layer = make(library, format, torch.zeros((32, width)))

@@ -50,7 +50,7 @@ uint16_t upper_half(float x) {  // bfloat16, cut off
 // A layer with random weights: packed from numbers, or from codes where there are zero points.
 tgi_linear* make_layer(Random& random, tgi_pool* pool, tgi_arena* arena, int format, int in, int out, bool bias,
                         int activations = TGI_INT8) {
-  const bool quantised = format == TGI_INT8 || format == TGI_INT4;
+  const bool quantised = format >= TGI_INT8;
   const int groups[] = {32, 64, 128, 0};
   const int group = quantised ? groups[random.between(0, 3)] : 0;
   const bool zero_points = quantised && random.between(0, 1);
@@ -58,7 +58,7 @@ tgi_linear* make_layer(Random& random, tgi_pool* pool, tgi_arena* arena, int for
   if (zero_points) {
     const int count = group ? (in + group - 1) / group : 1;
     std::vector<uint8_t> codes(size_t(out) * in), zeros(size_t(out) * count);
-    const int most = format == TGI_INT8 ? 255 : 15;
+    const int most = format == TGI_INT8 ? 255 : format == TGI_INT6 ? 63 : 15;
     for (uint8_t& code : codes) code = (uint8_t)random.between(0, most);
     for (uint8_t& zero : zeros) zero = (uint8_t)random.between(0, most);
     const Floats scales = random.numbers(zeros.size(), 0.01f);
@@ -80,8 +80,8 @@ tgi_linear* make_layer(Random& random, tgi_pool* pool, tgi_arena* arena, int for
 }
 
 void linears(Random& random, tgi_pool* pool) {
-  const char* names[] = {"float32", "bfloat16", "float16", "int8", "int4"};
-  for (int format = TGI_FLOAT32; format <= TGI_INT4; format++) {
+  const char* names[] = {"float32", "bfloat16", "float16", "int8", "int4", "int6"};
+  for (int format = TGI_FLOAT32; format <= TGI_INT6; format++) {
     for (int round = 0; round < 10; round++) {
       tgi_arena* arena = tgi_arena_create();
       const int in = round % 3 ? 32 * random.between(1, 9) : random.between(1, 150), out = random.between(1, 90);

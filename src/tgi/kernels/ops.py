@@ -188,9 +188,9 @@ class Native(Protocol):
         bias: bool = False,
         activations: str = "int8",
     ) -> PackedLayer:
-        """An empty layer. format: float32, bfloat16, float16, int8 or int4.
+        """An empty layer. format: float32, bfloat16, float16, int8, int6 or int4.
 
-        activations: what the last two round activations to by row and group, int8, or float32 for not at all.
+        activations: what the last three round activations to by row and group, int8, or float32 for not at all.
         """
         ...
 

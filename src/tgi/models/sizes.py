@@ -47,11 +47,11 @@ def weight_bytes(spec: DecoderSpec, dtype_bytes: int, quantize: str | None = Non
     if quantize is None:
         tables = table if spec.tied_head else 2 * table
         return int((in_layers + tables) * wide) + (total - in_layers - tables) * dtype_bytes
-    bits = 4 if quantize == "int4" else 8
+    bits, head_bits = (4, 6) if quantize == "int4" else (8, 8)
     packed = sum(_packed_bytes(rows, columns, bits) for rows, columns in matrices) * spec.num_layers
     embedding = 0 if spec.tied_head else table
     rest = total - in_layers - table - embedding
-    return packed + _packed_bytes(spec.vocab_size, hidden, 8) + int(embedding * wide) + rest * dtype_bytes
+    return packed + _packed_bytes(spec.vocab_size, hidden, head_bits) + int(embedding * wide) + rest * dtype_bytes
 
 
 def _packed_bytes(rows: int, columns: int, bits: int) -> int:

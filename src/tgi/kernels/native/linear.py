@@ -10,7 +10,7 @@ import torch
 
 from tgi.kernels.native.library import Arena, Pool
 
-FORMATS = {"float32": 0, "bfloat16": 1, "float16": 2, "int8": 3, "int4": 4}
+FORMATS = {"float32": 0, "bfloat16": 1, "float16": 2, "int8": 3, "int4": 4, "int6": 5}
 TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 GROUP = 128
 """Weights of one row that share a scale; the last ones of a row may be fewer."""

@@ -37,8 +37,8 @@ TGI_API size_t tgi_arena_used(const tgi_arena* arena);
 
 // ---- linear layers
 
-// A layer of `out` rows and `in` columns in `format`; lives in the arena, starts as zeros. group: columns
-// that share a scale in formats of codes, int8, int6 and int4 (a multiple of 16, or 0 for one scale a row; the last ones may be fewer).
+// A layer of `out` rows and `in` columns in `format`; lives in the arena, starts as zeros. group: columns that share a scale
+// in formats of codes, int8, int6 and int4 (a multiple of 16, or 0 for one scale a row; the last ones may be fewer).
 // activations: what those round activations to: TGI_INT8, or TGI_FLOAT32 for not at all. nullptr: out of memory.
 TGI_API tgi_linear* tgi_linear_create(tgi_arena* arena, int format, int in, int out, int group, int zero_points,
                                       int bias, int activations);

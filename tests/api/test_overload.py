@@ -112,13 +112,15 @@ async def test_permits_come_back_after_errors(stream: bool) -> None:
         ("/generate_stream", {"inputs": "x"}),
         ("/v1/chat/completions", {"messages": MESSAGES, "stream": True}),
         ("/v1/completions", {"prompt": ["x", "y"], "stream": True}),
-        ("/v1/completions", {"prompt": "x", "stream": True, "max_tokens": -1}),
     ],
 )
-async def test_whoever_reads_the_end_of_a_stream_finds_its_permits_free(path: str, body: dict[str, Any]) -> None:
+@pytest.mark.parametrize("crash_after", [None, 0, 1], ids=["whole", "fails before a token", "fails after one"])
+async def test_whoever_reads_the_end_of_a_stream_finds_its_permits_free(
+    path: str, body: dict[str, Any], crash_after: int | None
+) -> None:
     """Nothing else runs between the last byte and the return of the permits."""
     held = Held()
-    held.engine.hold_after = None
+    held.engine.hold_after, held.engine.crash_after = None, crash_after
     taken: list[int] = []
     content = json.dumps(body).encode()
     requests: asyncio.Queue[Message] = asyncio.Queue()

@@ -61,20 +61,28 @@ async def client_of(server: Launched) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-async def until(grown: Callable[[], Awaitable[bool]]) -> None:
-    """For what only happens when one request meets another that still runs: a busy machine may take several tries."""
+def count(text: str, series: str) -> float:
+    return value(text, series) if f"{series} " in text else 0.0
+
+
+async def tried(client: httpx.AsyncClient, attempt: Callable[[], Awaitable[object]], series: str) -> str:
+    """The metrics after attempts at what needs a request that still runs, until the series has grown: on a busy machine
+    the first may come too late."""
+    old = count((await client.get("/metrics")).text, series)
     async with asyncio.timeout(60):
-        while not await grown():
-            pass
+        while True:
+            await attempt()
+            text = (await client.get("/metrics")).text
+            if count(text, series) > old:
+                return text
 
 
 async def changed(client: httpx.AsyncClient, before: str, series: str) -> str:
     """The metrics once a series is there and has grown; what an answer does not wait for comes a moment later."""
-    head = f"{series} "
-    old = value(before, series) if head in before else 0.0
+    old = count(before, series)
     while True:
         text = (await client.get("/metrics")).text
-        if head in text and value(text, series) > old:
+        if count(text, series) > old:
             return text
         await asyncio.sleep(0.01)
 
@@ -94,16 +102,14 @@ async def test_every_series_after_a_named_request(small: Launched) -> None:
             for method in ("prefill", "decode"):
                 assert value(text, f'{series}{{method="{method}"}}') >= 1
 
-        async def has_joined() -> bool:
+        async def join() -> None:
             async with client.stream("POST", "/generate_stream", json=LONG) as stream:
                 lines = aiter(stream.aiter_lines())
                 await anext(lines)
                 await after("tgi_request_success", {"inputs": "x", "parameters": {"max_new_tokens": 2}})
                 assert [line async for line in lines]
-            return 'tgi_batch_concat{reason="chunking"}' in (await client.get("/metrics")).text
 
-        await until(has_joined)
-        text = (await client.get("/metrics")).text
+        text = await tried(client, join, 'tgi_batch_concat{reason="chunking"}')
         assert value(text, 'tgi_batch_concat_duration_count{method="decode"}') >= 1
         too_much = {"prompt": "x", "n": 2, "max_tokens": 200, "ignore_eos": True}
         await after("tgi_preemptions", too_much, path="/v1/completions")
@@ -119,13 +125,11 @@ async def test_every_series_after_a_named_request(small: Launched) -> None:
         text = await after('tgi_request_failure{err="generation"}', nothing_left, path="/v1/completions", status=424)
         assert value(text, 'tgi_batch_inference_failure{method="prefill"}') >= 1
 
-        async def has_dropped() -> bool:
+        async def leave() -> None:
             async with client.stream("POST", "/generate_stream", json=LONG) as stream:
                 await anext(aiter(stream.aiter_lines()))
-            return 'tgi_request_failure{err="dropped"}' in (await client.get("/metrics")).text
 
-        await until(has_dropped)
-        text = (await client.get("/metrics")).text
+        text = await tried(client, leave, 'tgi_request_failure{err="dropped"}')
     assert names(text) == set(METRICS)
 
 

@@ -299,9 +299,8 @@ def test_a_real_server(tmp_path: Path) -> None:
                 assert row["prefill_tps"] > 0 and row["ttft_ms"]["p50"] > 0 and row["total_tps"] > 0
             # A client that got no processor meanwhile reads a whole answer at once: no time to divide by.
             assert all(row["decode_tps"] is None or row["decode_tps"] > 0 for row in written["levels"])
-        result = command("benchmark_main", "--url", server.url, "-b", "1,4", "-r", "2", "-s", "40", "-d", "64")
+        result = command("benchmark_main", "--url", server.url, "-b", "1,4", "-r", "2", "-s", "40", "-d", "400")
         assert result.returncode == 0, result.stdout + result.stderr
-        assert "tokens/secs" in result.stdout
-        assert not [line for line in result.stdout.splitlines() if "Prefill" in line and "NaN" in line]
+        assert "tokens/secs" in result.stdout and "NaN" not in result.stdout
         refused = command("main", "bench", "--url", server.url, "--api-key", "wrong")
         assert refused.returncode == 1 and "refuses the API key" in refused.stderr

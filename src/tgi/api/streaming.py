@@ -152,7 +152,7 @@ class EventStream(Response):
         self._last_write = time.monotonic()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        sending = asyncio.create_task(self._send_events(scope, receive, send))
+        sending = asyncio.create_task(self._send_all(scope, receive, send))
         watching = asyncio.create_task(self._watch(receive, send))
         left_early = True
         try:
@@ -163,6 +163,10 @@ class EventStream(Response):
             self._end(left_early)
         if not left_early:
             sending.result()  # a mistake of ours while sending is not swallowed
+
+    async def _send_all(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._send_events(scope, receive, send)
+        self._end(left_early=False)  # here, and not some turns of the event loop later
 
     async def _send_events(self, scope: Scope, receive: Receive, send: Send) -> None:
         last = DONE if self._openai else b""
@@ -175,11 +179,9 @@ class EventStream(Response):
             self._on_error(error)
             if self._openai and not self._started:
                 await error_response(error, openai=True)(scope, receive, send)
-                self._end(left_early=False)
                 return
             last = event(error_content(error, openai=self._openai)) + last
         await self._write(send, last, more=False)
-        self._end(left_early=False)
 
     def _end(self, left_early: bool) -> None:
         if not self._ended:

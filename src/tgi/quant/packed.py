@@ -20,12 +20,12 @@ TILE_ROWS = 16
 class Packed:
     """Layers in `format`: a serving dtype, int8 or int4.
 
-    A head in int4 costs more quality than the rest of a model together, so heads stop at int6; tables
+    Heads stop at int6: the errors of one reach every logit unmixed. Tables
     that are only looked up stay in the serving dtype, since a step reads few of their rows.
     """
 
     def __init__(self, format: str, activations: str = "int8") -> None:
-        """activations: what layers of int8 and int4 round them to, as in `ops.Native.pack`."""
+        """activations: what layers of int8, int6 and int4 round them to, as in `ops.Native.pack`."""
         self.format, self.activations = format, activations
         self.head_format = "int6" if format == "int4" else format
         self._buffer = torch.empty(0)

@@ -76,27 +76,31 @@ struct Field {
   }
 };
 
-// Where the lower bits of four codes of one row lie, from column k of a group on, a multiple of 4; and the upper two of six.
-Field lower_field(int format, uint8_t* group, int lane, int k) {
-  uint8_t* codes = group + kHeaderBytes + 4 * lane;
-  if (format == TGI_INT8) return {codes + k / 4 * 64, 0, 0xffffffffu};
-  if (format == TGI_INT6) codes += k / 16 * 192 + k % 16 / 8 * 64;
-  else codes += k / 8 * 64;
-  return {codes, k / 4 % 2 * 4, 0x0f0f0f0fu};
+// The part of the record of column k of a group that belongs to one row.
+uint8_t* record_at(int format, uint8_t* group, int lane, int k) {
+  return with_format(format, [&](auto panel) {
+    return group + kHeaderBytes + k / decltype(panel)::kStep * decltype(panel)::kBytes + 4 * lane;
+  });
 }
-Field upper_field(uint8_t* group, int lane, int k) {
-  return {group + kHeaderBytes + 4 * lane + k / 16 * 192 + 128, k / 4 % 4 * 2, 0x03030303u};
+
+// Where the lower bits of four codes lie, from column k on, a multiple of 4; and the upper two of six.
+Field lower_field(int format, uint8_t* record, int k) {
+  if (format == TGI_INT8) return {record, 0, 0xffffffffu};
+  return {format == TGI_INT6 ? record + k % 16 / 8 * 64 : record, k / 4 % 2 * 4, 0x0f0f0f0fu};
 }
+Field upper_field(uint8_t* record, int k) { return {record + Int6Panel::kUpper, k / 4 % 4 * 2, 0x03030303u}; }
 
 // Four codes of one row from column k on, a multiple of 4, a byte each.
 uint32_t get_word(int format, uint8_t* group, int lane, int k) {
-  const uint32_t lower = lower_field(format, group, lane, k).get();
-  return format == TGI_INT6 ? lower | upper_field(group, lane, k).get() << 4 : lower;
+  uint8_t* record = record_at(format, group, lane, k);
+  const uint32_t lower = lower_field(format, record, k).get();
+  return format == TGI_INT6 ? lower | upper_field(record, k).get() << 4 : lower;
 }
 
 void set_word(int format, uint8_t* group, int lane, int k, uint32_t codes) {
-  lower_field(format, group, lane, k).set(codes);
-  if (format == TGI_INT6) upper_field(group, lane, k).set(codes >> 4);
+  uint8_t* record = record_at(format, group, lane, k);
+  lower_field(format, record, k).set(codes);
+  if (format == TGI_INT6) upper_field(record, k).set(codes >> 4);
 }
 
 // Squared error of rounding x to multiples of `scale`, and in *better the scale that fits those multiples best.

@@ -193,25 +193,22 @@ static inline void add_dots(I (&dots)[R][C], const Weights4 (&weights)[C], const
   }
 }
 
-// Formats of codes, unsigned. A record holds kStep values of k of 16 columns in kBytes bytes; codes<J> are those of values
-// 4 J to 4 J + 3 as bytes [16][4].
+// Formats of codes, unsigned: a record holds Step values of k of 16 columns in RecordBytes bytes, and the zero point of
+// symmetric weights is Zero. codes<J> of a format are values 4 J to 4 J + 3 of a record as bytes [16][4].
+template <int Step, int RecordBytes, int Zero>
+struct CodePanel {
+  static constexpr int kStep = Step, kBytes = RecordBytes, kZero = Zero;
+  static constexpr size_t group_bytes(int group) { return kHeaderBytes + size_t(group / kStep) * kBytes; }
+};
 
 // 8 bits, [k / 4][16][4]
-struct Int8Panel {
-  static constexpr int kZero = 128;  // zero point of symmetric weights
-  static constexpr int kStep = 4;
-  static constexpr int kBytes = 64;
-  static constexpr size_t group_bytes(int group) { return kHeaderBytes + size_t(group) * 16; }
+struct Int8Panel : CodePanel<4, 64, 128> {
   template <int J>
   static inline Bytes codes(const uint8_t* record) { return load_bytes(record); }
 };
 
 // 4 bits, [k / 8][16][4]: the lower nibbles are the first four values of k, the upper ones the next four
-struct Int4Panel {
-  static constexpr int kZero = 8;
-  static constexpr int kStep = 8;
-  static constexpr int kBytes = 64;
-  static constexpr size_t group_bytes(int group) { return kHeaderBytes + size_t(group) * 8; }
+struct Int4Panel : CodePanel<8, 64, 8> {
   template <int J>
   static inline Bytes codes(const uint8_t* record) {
     const Bytes nibbles = load_bytes(record);
@@ -221,14 +218,11 @@ struct Int4Panel {
 
 // 6 bits, [k / 16]: the lower four bits like two records of 4-bit codes, then [16][4] bytes, each of which has the upper two
 // bits of value 4 J + i at bit 2 J of byte i
-struct Int6Panel {
-  static constexpr int kZero = 32;
-  static constexpr int kStep = 16;
-  static constexpr int kBytes = 192;
-  static constexpr size_t group_bytes(int group) { return kHeaderBytes + size_t(group) * 12; }
+struct Int6Panel : CodePanel<16, 192, 32> {
+  static constexpr int kUpper = 128;  // where those begin
   template <int J>
   static inline Bytes codes(const uint8_t* record) {
-    return with_two_more<J>(Int4Panel::codes<J % 2>(record + J / 2 * 64), load_bytes(record + 128));
+    return with_two_more<J>(Int4Panel::codes<J % 2>(record + J / 2 * 64), load_bytes(record + kUpper));
   }
 };
 

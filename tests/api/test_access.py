@@ -35,7 +35,19 @@ def test_an_unclassified_route_cannot_be_registered() -> None:
 
 
 @pytest.mark.parametrize(
-    "authorization", [None, "", KEY, "Bearer", "Bearer wrong", f"bearer {KEY}", "Bearer secret-kéy"]
+    "authorization",
+    [
+        None,
+        "",
+        KEY,
+        "Bearer",
+        "Bearer ",
+        "bearer wrong",
+        f"Basic {KEY}",
+        f"Bearer{KEY}",
+        f"{KEY} Bearer",
+        "Bearer secret-kéy",
+    ],
 )
 async def test_without_the_key(authorization: str | None) -> None:
     """Open routes answer, protected ones do not even read the body."""
@@ -63,6 +75,16 @@ async def test_with_the_key() -> None:
                 answer = await client.post(path.format(model="m", version="1"), json={})
                 assert answer.status_code == 422, path
         assert (await client.post("/generate", json={"inputs": "x"})).status_code == 200
+
+
+@pytest.mark.parametrize("scheme", ["bearer", "BEARER", "bEaReR", "Bearer ", "bearer   "])
+async def test_the_name_of_the_scheme_has_no_case(scheme: str) -> None:
+    """The key has: RFC 9110 compares the scheme without case, and allows several spaces behind it."""
+    app = build_app(FakeEngine(), api_key=KEY)
+    headers = {"authorization": f"{scheme} {KEY}".encode()}
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test", headers=headers) as client:
+        for path in ("/generate", "/v1/completions"):
+            assert (await client.post(path, json={"inputs": "x", "prompt": "x"})).status_code == 200
 
 
 async def test_a_wrong_key_takes_no_permit() -> None:

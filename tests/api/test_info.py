@@ -131,9 +131,43 @@ async def test_preflight(client: httpx.AsyncClient) -> None:
         answer = await client.options(path)
         assert (answer.status_code, answer.content) == (200, b"")
         assert answer.headers["access-control-allow-methods"] == "GET,POST"
-        assert answer.headers["access-control-allow-headers"] == "content-type"
+        assert answer.headers["access-control-allow-headers"] == "content-type,authorization"
         assert answer.headers["access-control-allow-origin"] == "*"
         assert answer.headers["vary"] == VARY
+
+
+@pytest.mark.parametrize(
+    ("wanted", "more"),
+    [
+        ("authorization", ""),
+        ("Authorization, Content-Type", ""),
+        ("content-type,x-stainless-lang,x-stainless-os", ",x-stainless-lang,x-stainless-os"),
+        ("traceparent , X-Request-Id", ",traceparent,x-request-id"),
+        ("", ""),
+        ("*", ",*"),
+        ("not a name, fine, <script>, a:b", ",fine"),
+    ],
+)
+async def test_a_page_may_send_what_its_browser_asks_for(wanted: str, more: str) -> None:
+    """By name: to browsers `*` does not cover `authorization`. What is no name of a header is not repeated."""
+    async with client_of(FakeEngine(), cors_allow_origin=("http://a.example",), api_key="key") as client:
+        answer = await client.options(
+            "/v1/chat/completions",
+            headers={
+                "origin": "http://a.example",
+                "access-control-request-method": "POST",
+                "access-control-request-headers": wanted,
+            },
+        )
+        assert answer.status_code == 200
+        assert answer.headers["access-control-allow-origin"] == "http://a.example"
+        assert answer.headers["access-control-allow-headers"] == f"content-type,authorization{more}"
+
+
+async def test_a_preflight_that_asks_for_everything_gets_a_short_answer(client: httpx.AsyncClient) -> None:
+    wanted = ",".join(f"x-{number}" for number in range(5000))
+    answer = await client.options("/generate", headers={"access-control-request-headers": wanted})
+    assert len(answer.headers["access-control-allow-headers"]) < 1000
 
 
 async def test_cors_with_a_list() -> None:

@@ -66,10 +66,16 @@ def check_key(request: Request) -> None:
     key = api_of(request).config.api_key
     if key is None:
         return
-    given = request.headers.get("authorization", "")
     # As the bytes that came: compare_digest refuses text beyond ASCII.
-    if not hmac.compare_digest(given.encode("latin-1"), f"Bearer {key}".encode()):
+    given = _bearer(request.headers.get("authorization", "").encode("latin-1"))
+    if given is None or not hmac.compare_digest(given, key.encode()):
         raise UnauthorizedError("Missing or wrong API key")
+
+
+def _bearer(authorization: bytes) -> bytes | None:
+    """The credentials of the scheme Bearer, whose name may be written in any case (RFC 9110, 11.1); None: another."""
+    scheme, _, credentials = authorization.partition(b" ")
+    return credentials.strip(b" ") if scheme.lower() == b"bearer" else None
 
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]

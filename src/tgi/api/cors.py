@@ -1,15 +1,21 @@
-"""Cross-origin headers, as TGI sends them.
+"""Cross-origin headers: TGI's, and leave to send the headers that a page wants to send.
 
-Owns every OPTIONS answer and the two headers on all others. TGI's layer is open by default and does
-not allow the `authorization` header. The outermost layer, put on by `app`.
+Owns every OPTIONS answer and the two headers on all others. TGI's layer is open by default, as here, but
+allows `content-type` alone, so that no page can send an API key. The outermost layer of the application.
 """
 
 from __future__ import annotations
 
+import re
+
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 VARY = (b"vary", b"origin, access-control-request-method, access-control-request-headers")
-PREFLIGHT = [(b"access-control-allow-methods", b"GET,POST"), (b"access-control-allow-headers", b"content-type")]
+METHODS = (b"access-control-allow-methods", b"GET,POST")
+ALWAYS_ALLOWED = (b"content-type", b"authorization")
+MOST_HEADERS = 64
+"""Requested headers that are allowed by name, at most: no page sends more, and the answer stays short."""
+_HEADER_NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]{1,128}")
 
 
 class Cors:
@@ -26,8 +32,8 @@ class Cors:
             return await self._app(scope, receive, send)
         headers = self._headers(scope)
         if scope["method"] == "OPTIONS":
-            length = [(b"content-length", b"0")]
-            await send({"type": "http.response.start", "status": 200, "headers": headers + PREFLIGHT + length})
+            headers += [METHODS, _allowed_headers(scope), (b"content-length", b"0")]
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
             await send({"type": "http.response.body", "body": b""})
             return None
 
@@ -43,3 +49,13 @@ class Cors:
             return [VARY, (b"access-control-allow-origin", b"*")]
         origin = next((value for name, value in scope["headers"] if name == b"origin"), None)
         return [VARY, (b"access-control-allow-origin", origin)] if origin in self._origins and origin else [VARY]
+
+
+def _allowed_headers(scope: Scope) -> tuple[bytes, bytes]:
+    """By name, since browsers do not take `*` for `authorization` nor for requests with credentials."""
+    names = dict.fromkeys(ALWAYS_ALLOWED)
+    for header, value in scope["headers"]:
+        if header == b"access-control-request-headers":
+            wanted = (name.strip().lower() for name in value.split(b","))
+            names |= dict.fromkeys(name for name in wanted if _HEADER_NAME.fullmatch(name))
+    return b"access-control-allow-headers", b",".join(list(names)[:MOST_HEADERS])

@@ -65,7 +65,8 @@ void pack_activations(const Linear& linear, const float* x, size_t stride, int r
 void multiply_panels(const Linear& linear, const Packed& packed, int rows, int begin, int end, float* y, size_t stride,
                      bool accumulate);
 
-// Row `row` of the weights as floats [in]: a layer tied to the embedding serves as its table.
-void read_row(const Linear& linear, int row, float* out);
+// Row `id` of the weights as floats [in]: a layer tied to the embedding serves as its table. Zeros where there is no such
+// row, so that no number of a caller's can reach beyond the table.
+void read_row(const Linear& linear, int64_t id, float* out);
 
 }  // namespace tgi

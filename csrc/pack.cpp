@@ -234,7 +234,12 @@ void for_each_row(Pool& pool, int first, int rows, const Body& make_body) {
 
 }  // namespace
 
-void read_row(const Linear& linear, int row, float* out) {
+void read_row(const Linear& linear, int64_t id, float* out) {
+  if (id < 0 || id >= linear.out) {
+    memset(out, 0, sizeof(float) * linear.in);
+    return;
+  }
+  const int row = (int)id;
   if (linear.narrow) {
     for (int k = 0; k < linear.in; k++) out[k] = bfloat16_to_float(narrow_at(linear, row, k));
     for (const uint32_t* next = exceptions_of(linear, row / kLanes); *next != kNoException; next++) {
@@ -354,7 +359,7 @@ void tgi_linear_set_bias(tgi_linear* linear, const float* bias, int first, int c
 void tgi_linear_rows(tgi_pool* pool, const tgi_linear* linear, const int64_t* rows, int count, float* out) {
   auto work = [&](const Member& member) {
     for (int64_t i = member.begin(count); i < member.end(count); i++)
-      read_row(*linear, (int)rows[i], out + i * linear->in);
+      read_row(*linear, rows[i], out + i * linear->in);
   };
   pool->pool.run(work);
 }

@@ -71,6 +71,16 @@ void Program::plan(const tgi_step& step, int begin, int rows, Slice& slice) {
     plan_attention(slice.step_rows, heads_, shape_, windows_[i], pool_.size(), slice.plans[i]);
 }
 
+bool Program::within_tables(const tgi_step& step) const {
+  for (const tgi_op& op : ops_) {
+    if (op.code != TGI_EMBED) continue;
+    const int64_t* ids = op.a ? step.positions : step.token_ids;
+    const int64_t rows = static_cast<const Linear*>(op.weight)->out;
+    if (std::any_of(ids, ids + step.rows, [&](int64_t id) { return id < 0 || id >= rows; })) return false;
+  }
+  return true;
+}
+
 void Program::run(const tgi_step& step, int result, float* out) {
   reserve(std::min(step.rows, kSliceRows));
   for (int begin = 0; begin < step.rows; begin += kSliceRows) {
@@ -164,8 +174,7 @@ void Program::run_rows(const tgi_op& op, const tgi_step& step, const Slice& slic
     const float* x = row(op.input, r);
     switch (op.code) {
       case TGI_EMBED: {
-        const int64_t id = op.a ? step.positions[at] : step.token_ids[at];
-        read_row(*static_cast<const Linear*>(op.weight), (int)id, y);
+        read_row(*static_cast<const Linear*>(op.weight), op.a ? step.positions[at] : step.token_ids[at], y);
         break;
       }
       case TGI_ADD: add_to(y, x, op.width); break;
@@ -224,6 +233,7 @@ size_t tgi_program_bytes(const tgi_program* program) { return program->program.b
 void tgi_program_profile(tgi_program* program, double* seconds) { program->program.profile(seconds); }
 
 int tgi_program_run(tgi_program* program, const tgi_step* step, int result, float* out) {
+  if (!program->program.within_tables(*step)) return -1;
   try {
     program->program.run(*step, result, out);
     return 1;

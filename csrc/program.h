@@ -20,6 +20,8 @@ class Program {
   Program(Pool& pool, const tgi_op* ops, int count, const int32_t* widths, int buffers,
           const tgi_attention_shape& shape);
 
+  // Whether every token id and position of the step has a row in the tables that are looked up.
+  bool within_tables(const tgi_step& step) const;
   void run(const tgi_step& step, int result, float* out);
   size_t bytes() const { return bytes_; }
   // Seconds that member 0 has spent in each code of operation, and last in barriers; counted from the first call on.

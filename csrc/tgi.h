@@ -123,7 +123,8 @@ TGI_API size_t tgi_value_bytes(const tgi_attention_shape* shape);
 TGI_API tgi_program* tgi_program_create(tgi_pool* pool, const tgi_op* ops, int count, const int32_t* widths,
                                         int buffers, const tgi_attention_shape* shape);
 TGI_API void tgi_program_destroy(tgi_program* program);
-// Runs all rows and copies buffer `result` to out [rows][width]. 0: no memory.
+// Runs all rows and copies buffer `result` to out [rows][width]. 0: no memory. -1: a token id or position
+// has no row in its table, nothing was run.
 TGI_API int tgi_program_run(tgi_program* program, const tgi_step* step, int result, float* out);
 // Bytes of scratch memory taken so far.
 TGI_API size_t tgi_program_bytes(const tgi_program* program);

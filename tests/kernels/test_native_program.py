@@ -133,3 +133,44 @@ def test_a_feed_forward_layer_over_slices_and_threads(library, rows):
     )
     assert torch.equal(results[0], results[1])
     assert torch.equal(results[0], results[2])
+
+
+FORMATS = ("float32", "float16", "bfloat16", "int8", "int6", "int4")
+
+
+@pytest.mark.parametrize("id", [-1, 8, 15, 16, 1 << 31, (1 << 32) + 1, -(1 << 40), 30_000_000, (1 << 63) - 1])
+def test_nothing_is_read_beyond_a_table(library, id):
+    """8 rows are padded to 16; 2**32 + 1 is row 1 where only 32 bits are looked at. The reference refuses alike."""
+    pool, arena = Pool(library, 2), Arena(library)
+    weight, ids = torch.randn((8, 32)), torch.tensor([1, 0, id, 2])
+    with pytest.raises(IndexError):
+        reference.embedding(ids, weight)
+    for format in FORMATS:
+        table = PackedLinear(pool, arena, format, 32, 8)
+        table.pack(weight)
+        table.finish()
+        with pytest.raises(IndexError, match="8 rows"):
+            table.rows(ids)
+        program = Program(heads=1, kv_heads=1, head_dim=8)
+        program.add(Code.EMBED, program.buffer(32), weight=table)
+        run = NativeProgram(pool, program)
+        paging = make_paging([[0]], [0], [4], 32)
+        with pytest.raises(IndexError, match="beyond its embedding table"):
+            run(ids, paging, None)
+        assert torch.equal(run(torch.tensor([7, 0, 7, 1]), paging, None), table.rows(torch.tensor([7, 0, 7, 1])))
+        # The kernel itself is bounded, whoever calls it.
+        out = torch.full((4, 32), torch.nan)
+        library.call.tgi_linear_rows(pool.handle, table.handle, ids.data_ptr(), 4, out.data_ptr())
+        assert not out[2].any() and torch.equal(out[[0, 1, 3]], table.rows(ids[[0, 1, 3]]))
+
+
+def test_positions_are_bounded_as_ids_are(library):
+    """Learned positions are a table too."""
+    pool, table = Pool(library, 1), PackedLinear(Pool(library, 1), Arena(library), "float32", 16, 4)
+    table.pack(torch.randn((4, 16)))
+    program = Program(heads=1, kv_heads=1, head_dim=8)
+    program.add(Code.EMBED, program.buffer(16), a=1, weight=table)
+    run = NativeProgram(pool, program)
+    assert len(run(torch.tensor([9, 9]), make_paging([[0]], [2], [2], 32), None)) == 2
+    with pytest.raises(IndexError, match="beyond its embedding table"):
+        run(torch.tensor([0, 0]), make_paging([[0]], [3], [2], 32), None)

@@ -84,8 +84,13 @@ class PackedLinear:
             raise MemoryError(f"no memory for a {self.format} layer of {self.out_features} x {self.in_features}")
 
     def rows(self, ids: torch.Tensor) -> torch.Tensor:
-        """The weights of rows `ids` [count] int64 as they are after rounding, [count, in] float32."""
+        """The weights of rows `ids` [count] int64 as they are after rounding, [count, in] float32.
+
+        Raises IndexError, as the reference does, for an id that has no row.
+        """
         ids = ids.contiguous()
+        if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < self.out_features:
+            raise IndexError(f"an id lies beyond the table's {self.out_features} rows")
         out = torch.empty((len(ids), self.in_features), dtype=torch.float32)
         self._call.tgi_linear_rows(self.pool.handle, self.handle, ids.data_ptr(), len(ids), out.data_ptr())
         return out

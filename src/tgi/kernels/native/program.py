@@ -85,6 +85,7 @@ class NativeProgram:
     ) -> torch.Tensor:
         """token_ids [tokens] int64 -> the result buffer [tokens, width] float32
 
+        Raises IndexError, as the reference does, for an id or position without a row in its table.
         tables: looked at only when they are another object than in the call before, so not to be changed in place.
         """
         if self._handle is None or cache is not self._cache:
@@ -102,8 +103,11 @@ class NativeProgram:
                 (c_int32 * len(tables))(*(cos.shape[1] for cos, _ in tables)),
             )
         step.cos, step.sin, step.rotary_half = self._angles
-        if not call.tgi_program_run(self._handle, byref(step), self.program.result, out.data_ptr()):
+        status = call.tgi_program_run(self._handle, byref(step), self.program.result, out.data_ptr())
+        if status == 0:
             raise MemoryError("no memory for the buffers of a step")
+        if status < 0:
+            raise IndexError("a token id or position of the step lies beyond its embedding table")
         return out
 
     def profile(self) -> dict[str, float]:

@@ -14,13 +14,16 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
 
 from tests.models.checkpoints import FAMILIES, Family, make_checkpoint, write_json, write_tensors
 from tgi.errors import ModelError
 from tgi.kernels.ops import select
+from tgi.models.families import read_spec
 from tgi.models.loader import LoadedModel, load_model
 from tgi.models.names import LLAMA_NAMES
 from tgi.models.safetensors import SafetensorsFile
+from tgi.models.sizes import parameter_count
 from tgi.models.weights import Weights, weight_files
 from tgi.quant.base import LinearShape
 from tgi.quant.unquantised import Unquantised
@@ -129,11 +132,52 @@ def test_groups_of_unequal_parts() -> None:
     assert held.weight[:, 0].tolist() == expected
 
 
-def test_tied_head_may_be_stored(tmp_path: Path) -> None:
+TIED: list[Family] = ["llama", "gpt2", "gpt_neox", "bloom", "gemma2"]
+
+
+@pytest.mark.parametrize("threads", [None, 1])
+@pytest.mark.parametrize("family", TIED)
+def test_a_stored_head_that_is_another_is_used(
+    family: Family, threads: int | None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """`tie_word_embeddings` stayed true when the head was trained by itself; transformers believes the weights."""
+    path = make_checkpoint(tmp_path, family, tie_word_embeddings=True)
+    spec = read_spec(path)
+    head = torch.randn(spec.vocab_size, spec.hidden_size)
+    change_tensors(path, lambda tensors: tensors.update({f"{spec.names.head}.weight": head}))
+    loaded = load_model(path, None, CPU, select(CPU, torch.float32, threads=threads))
+    assert len(caplog.records) == 1 and f"{spec.names.head}.weight" in caplog.text
+    assert not loaded.spec.tied_head and loaded.parameters == parameter_count(spec) + head.numel()
+    model = AutoModelForCausalLM.from_pretrained(path)
+    hidden = torch.randn(2, spec.hidden_size)
+    wanted = model.lm_head(hidden)
+    if spec.logit_soft_cap:
+        wanted = spec.logit_soft_cap * (wanted / spec.logit_soft_cap).tanh()
+    torch.testing.assert_close(loaded.model.logits(hidden), wanted, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("stored", ["float32", "bfloat16"])
+def test_a_tied_head_may_be_stored(stored: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The same numbers, or what they become in the serving dtype."""
+    path = make_checkpoint(tmp_path, "llama", tie_word_embeddings=True, dtype="bfloat16")
+    table = load_file(path / "model.safetensors")["model.embed_tokens.weight"]
+    change_tensors(path, lambda tensors: tensors.update({"lm_head.weight": table.to(getattr(torch, stored))}))
+    loaded = load(path)
+    assert loaded.spec.tied_head and loaded.model.head is loaded.model.table
+    assert not caplog.records
+
+
+def test_a_tied_table_may_be_stored_as_the_head_only(tmp_path: Path) -> None:
+    path, other = (make_checkpoint(tmp_path / name, "llama", tie_word_embeddings=True) for name in ("one", "two"))
+    change_tensors(other, lambda t: t.update({"lm_head.weight": t.pop("model.embed_tokens.weight")}))
+    assert all(map(torch.equal, state(load(path)), state(load(other))))
+
+
+def test_a_tied_head_of_another_shape_is_refused(tmp_path: Path) -> None:
     path = make_checkpoint(tmp_path, "llama", tie_word_embeddings=True)
-    change_tensors(path, lambda tensors: tensors.update({"lm_head.weight": torch.zeros(384, 64)}))
-    model = load(path).model
-    assert model.logits(torch.randn(2, 64)).any()
+    change_tensors(path, lambda tensors: tensors.update({"lm_head.weight": torch.zeros(383, 64)}))
+    with pytest.raises(ModelError, match=r"lm_head\.weight has shape \[383, 64\], the model needs \[384, 64\]"):
+        load(path)
 
 
 def test_ignored_tensors(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ Owns the order of things: config, family, serving dtype, format, weights, verdic
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -66,6 +66,8 @@ def load_model(
     spec = spec_from_config(config, rope)
     with Weights(path, spec.names, progress) as weights:
         serving = serving_dtype(dtype, spec.dtype, device) or on_device(weights.common_dtype(), device)
+        if spec.tied_head and not weights.tied(spec.names.embedding, spec.names.head, serving):
+            spec = replace(spec, tied_head=False)
         build = Build(ops, weights, _method(quantize, activations, serving, ops), serving, device)
         model = Decoder(spec, build) if ops.native is None else CompiledDecoder(spec, build)
         weights.finish(tied_head=spec.names.head if spec.tied_head else None)

@@ -8,6 +8,8 @@ through `quant.base.WeightSource`, by whatever builds layers.
 from __future__ import annotations
 
 import json
+import logging
+import math
 import re
 from collections import Counter
 from collections.abc import Callable
@@ -16,8 +18,10 @@ from pathlib import Path
 import torch
 
 from tgi.errors import ModelError
-from tgi.models.safetensors import Entry, SafetensorsFile
+from tgi.models.safetensors import PIECE_BYTES, Entry, SafetensorsFile
 from tgi.models.spec import Names
+
+logger = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
 """(bytes of the checkpoint read so far, bytes in total); called after every tensor."""
@@ -108,6 +112,43 @@ class Weights:
         self._read_bytes += into.numel() * entry.dtype.itemsize
         if self._progress:
             self._progress(min(self._read_bytes, self._total_bytes), self._total_bytes)
+
+    def tied(self, embedding: str, head: str, dtype: torch.dtype) -> bool:
+        """Whether the embedding and the head, modules that the config ties, are one weight in the checkpoint as well.
+
+        As in transformers: where only one of them is stored it serves as both, and a stored head whose numbers are
+        others in `dtype` is the head, whatever the config says; that is warned about.
+        """
+        table, other = f"{embedding}.weight", f"{head}.weight"
+        if not self.has(other):
+            return True
+        if not self.has(table):
+            self._where[table] = self._where.pop(other)
+            return True
+        if self._equal(table, other, dtype):
+            return True
+        logger.warning(
+            "config.json says that the head is the embedding (`tie_word_embeddings`), but the checkpoint holds %s with "
+            "other numbers: that is used. Set `tie_word_embeddings` to false to silence this",
+            other,
+        )
+        return False
+
+    def _equal(self, first: str, second: str, dtype: torch.dtype) -> bool:
+        """Whether two tensors hold the same numbers once they are cast to `dtype`; compared piece by piece."""
+        shape = self.shape(first)
+        if self.shape(second) != shape:
+            return False
+        step = max(1, PIECE_BYTES // (math.prod(shape[1:]) * dtype.itemsize or 1))
+        for begin in range(0, shape[0] if shape else 0, step):
+            part = (slice(begin, min(begin + step, shape[0])),)
+            pieces = [torch.empty((part[0].stop - begin, *shape[1:]), dtype=dtype) for _ in range(2)]
+            for piece, name in zip(pieces, (first, second), strict=True):
+                file, stored = self._where[name]
+                file.copy(stored, piece, part)
+            if not torch.equal(*pieces):
+                return False
+        return True
 
     def finish(self, *, tied_head: str | None) -> None:
         """Every tensor must have been read, but for those known to carry nothing. Raises ModelError.

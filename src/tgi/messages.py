@@ -172,7 +172,7 @@ class MemoryPlan(msgspec.Struct, frozen=True):
     binding_limit: str
     """The limit that binds, in words."""
     lowered: list[str] = []
-    """Limits that were lowered to fit, a sentence each."""
+    """Limits that were lowered to fit, or that go beyond what the model was made for, a sentence each."""
 
 
 class EngineInfo(msgspec.Struct, frozen=True, tag="ready"):

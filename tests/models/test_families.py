@@ -22,6 +22,7 @@ from transformers import (
     MistralConfig,
     Qwen2Config,
 )
+from transformers.activations import ACT2FN
 
 from tests.models.checkpoints import FAMILIES, Family, make_checkpoint, make_config
 from tgi.errors import ModelError
@@ -143,8 +144,17 @@ def test_unsupported_type() -> None:
 
 REFUSED: list[tuple[Family, dict[str, Any], str]] = [
     ("llama", {"hidden_act": "tanh"}, "`hidden_act` 'tanh' is not supported"),
-    ("llama", {"pretraining_tp": 2}, "`pretraining_tp`"),
     ("llama", {"sliding_window": 128}, "`sliding_window`"),
+    ("llama", {"sliding_window": 128, "use_sliding_window": True}, "`use_sliding_window`"),
+    ("llama", {"sliding_window": 128, "use_sliding_window": "no"}, "`use_sliding_window` must be true or false"),
+    ("llama", {"num_hidden_layers": 1 << 30}, "`num_hidden_layers` must be at most 10000, it is 1073741824"),
+    ("llama", {"num_hidden_layers": 10**400}, "`num_hidden_layers` must be a positive integer"),
+    ("gpt2", {"n_layer": 1 << 30}, "`n_layer` must be at most 10000"),
+    ("gpt2", {"n_layer": ..., "num_hidden_layers": 1 << 30}, "`num_hidden_layers` must be at most 10000"),
+    ("gpt2", {"hidden_size": 61}, "`n_embd` and `hidden_size` differ"),
+    ("gpt_neox", {"num_hidden_layers": 10_001}, "`num_hidden_layers` must be at most 10000"),
+    ("bloom", {"n_layer": 1 << 30}, "`n_layer` must be at most 10000"),
+    ("gemma2", {"sliding_window_pattern": 3}, "`sliding_window_pattern`"),
     ("llama", {"partial_rotary_factor": 0.5}, "`partial_rotary_factor`"),
     ("llama", {"attention_bias": "yes"}, "`attention_bias` must be true or false"),
     ("llama", {"attn_logit_softcapping": 50.0}, "`attn_logit_softcapping`"),
@@ -167,7 +177,6 @@ REFUSED: list[tuple[Family, dict[str, Any], str]] = [
     ("qwen2", {"attention_bias": False}, "`attention_bias`"),
     ("qwen2", {"use_sliding_window": True, "max_window_layers": -1}, "`max_window_layers`"),
     ("gpt2", {"scale_attn_by_inverse_layer_idx": True}, "`scale_attn_by_inverse_layer_idx`"),
-    ("gpt2", {"reorder_and_upcast_attn": True}, "`reorder_and_upcast_attn`"),
     ("gpt2", {"add_cross_attention": True}, "`add_cross_attention`"),
     ("gpt2", {"activation_function": "swish2"}, "`activation_function`"),
     ("gpt_neox", {"rotary_pct": 0.3}, "even head size"),
@@ -211,6 +220,95 @@ def test_neutral_values_are_fine(caplog: pytest.LogCaptureFixture) -> None:
             )
         )
     assert not caplog.records
+
+
+LOADABLE: dict[str, tuple[Family, dict[str, Any]]] = {
+    "slices of training": ("llama", {"pretraining_tp": 2}),
+    "slices of training, mistral": ("mistral", {"pretraining_tp": 4}),
+    "slices of training, bloom": ("bloom", {"pretraining_tp": 4}),
+    "another order of the same": ("gpt2", {"reorder_and_upcast_attn": True}),
+    "window switched off": ("llama", {"sliding_window": 128, "use_sliding_window": False, "max_window_layers": 2}),
+    "window as wide as the context": ("llama", {"sliding_window": 512, "use_sliding_window": None}),
+    "no window": ("llama", {"sliding_window": None, "use_sliding_window": True, "max_window_layers": None}),
+    "window of 0 that is not used": ("qwen2", {"sliding_window": 0}),
+    "no window to use": ("qwen2", {"sliding_window": None, "use_sliding_window": True}),
+    "yarn of its authors": ("llama", {"rope_scaling": {"type": "yarn", "factor": 16.0, "finetuned": True,
+                            "original_max_position_embeddings": 64}}),
+    "yarn with every knob": ("mistral", {"rope_scaling": {"type": "yarn", "factor": 8, "finetuned": False,
+                             "extrapolation_factor": 1, "attn_factor": 1.0, "beta_fast": 32, "beta_slow": 1,
+                             "original_max_position_embeddings": 64}}),
+    "dynamic that was trained": ("llama", {"rope_scaling": {"type": "dynamic", "factor": 2.0, "finetuned": True}}),
+    "both names of the type": ("qwen2", {"rope_parameters": None, "rope_scaling": {"rope_type": "linear",
+                               "type": "linear", "factor": 2}}),
+    "names of another framework": ("gpt2", {"n_embd": ..., "hidden_size": 60, "n_head": ..., "num_attention_heads": 5,
+                                   "n_layer": ..., "num_hidden_layers": 3, "n_positions": ...,
+                                   "max_position_embeddings": 512}),
+    "new names only": ("gpt_neox", {"rotary_pct": ..., "rotary_emb_base": ..., "rope_theta": 5000,
+                       "partial_rotary_factor": 0.5}),
+    "leftovers of gemma 1": ("gemma2", {"hidden_act": "gelu_10", "sliding_window_size": 4096,
+                             "sliding_window_pattern": 2, "cache_implementation": "hybrid"}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LOADABLE)
+def test_loadable_in_transformers(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Keys at values with which transformers computes the same as without, or what other keys say."""
+    family, overrides = LOADABLE[name]
+    with caplog.at_level(logging.WARNING):
+        spec = spec_from_config(make_config(family, **overrides))
+    assert not caplog.records
+    if "window" in name:
+        assert spec.windows == (None,) * spec.num_layers
+
+
+@pytest.mark.parametrize(
+    ("name", "here"),
+    [("swish", "silu"), ("gelu_python", "gelu"), ("gelu_fast", "gelu_new"), ("gelu_accurate", "gelu_new")],
+)
+def test_other_names_of_activations(name: str, here: str) -> None:
+    x = torch.linspace(-6, 6, 101)
+    functions = select(torch.device("cpu"), torch.float32).activations
+    torch.testing.assert_close(functions[here](x), ACT2FN[name](x), rtol=1e-6, atol=1e-6)
+    keys = {"gpt2": "activation_function", "gemma2": "hidden_activation"}
+    for family in FAMILIES:
+        if family != "bloom":  # which has no such key
+            config = make_config(family, **{keys.get(family, "hidden_act"): name})
+            assert spec_from_config(config).activation == here
+
+
+WRITTEN_BY_EVERY_VERSION_4 = {
+    "_name_or_path": "", "add_cross_attention": False, "bad_words_ids": None, "begin_suppress_tokens": None,
+    "chunk_size_feed_forward": 0, "cross_attention_hidden_size": None, "decoder_start_token_id": None,
+    "diversity_penalty": 0.0, "do_sample": False, "early_stopping": False, "encoder_no_repeat_ngram_size": 0,
+    "exponential_decay_length_penalty": None, "finetuning_task": None, "forced_bos_token_id": None,
+    "forced_eos_token_id": None, "id2label": {"0": "LABEL_0"}, "initializer_range": 0.02, "is_decoder": False,
+    "is_encoder_decoder": False, "label2id": {"LABEL_0": 0}, "length_penalty": 1.0, "max_length": 20,
+    "min_length": 0, "no_repeat_ngram_size": 0, "num_beam_groups": 1, "num_beams": 1, "num_return_sequences": 1,
+    "output_attentions": False, "output_hidden_states": False, "output_scores": False, "prefix": None,
+    "problem_type": None, "pruned_heads": {}, "remove_invalid_values": False, "repetition_penalty": 1.0,
+    "return_dict": True, "return_dict_in_generate": False, "sep_token_id": None, "suppress_tokens": None,
+    "task_specific_params": None, "temperature": 1.0, "tf_legacy_loss": False, "tie_encoder_decoder": False,
+    "tokenizer_class": None, "top_k": 50, "top_p": 1.0, "torchscript": False, "transformers_version": "4.30.2",
+    "typical_p": 1.0, "use_bfloat16": False, "_attn_implementation_autoset": True, "attention_dropout": 0.0,
+    "classifier_dropout": 0.1, "hidden_dropout": 0.0, "rope_scaling": None,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_configs_that_transformers_4_wrote(family: Family, caplog: pytest.LogCaptureFixture) -> None:
+    """With `use_diff=False` it wrote all its keys, null or not."""
+    with caplog.at_level(logging.WARNING):
+        spec = spec_from_config(make_config(family, **WRITTEN_BY_EVERY_VERSION_4))
+    assert not caplog.records
+    assert spec == spec_from_config(make_config(family))
+
+
+def test_key_heads_of_a_config_without_the_key() -> None:
+    config = {"hidden_size": 128, "num_attention_heads": 32, "num_key_value_heads": ...}
+    kinds: dict[Family, type] = {"mistral": MistralConfig, "qwen2": Qwen2Config, "gemma2": Gemma2Config}
+    for family, kind in kinds.items():
+        assert spec_from_config(make_config(family, **config)).num_kv_heads == kind().num_key_value_heads
+        assert spec_from_config(make_config(family, **{**config, "num_key_value_heads": None})).num_kv_heads == 32
 
 
 PUBLISHED: dict[str, tuple[dict[str, Any], int]] = {

@@ -54,6 +54,24 @@ VARIANTS: dict[str, tuple[Family, dict[str, Any]]] = {
             "rope_theta": ...,
         },
     ),
+    "llama-as-old-configs-say": (
+        "llama",
+        {"pretraining_tp": 2, "hidden_act": "swish", "sliding_window": 16, "use_sliding_window": False},
+    ),
+    "llama-yarn-of-its-authors": (
+        "llama",
+        {"rope_scaling": {"type": "yarn", "factor": 8.0, "original_max_position_embeddings": 64, "finetuned": True}},
+    ),
+    "qwen2-no-window-to-use": ("qwen2", {"use_sliding_window": True, "sliding_window": None}),
+    "gpt2-names-of-others": (
+        "gpt2",
+        {
+            "n_head": ...,
+            "num_attention_heads": 5,
+            "activation_function": "gelu_fast",
+            "reorder_and_upcast_attn": True,
+        },
+    ),
     "mistral-no-window": ("mistral", {"sliding_window": None}),
     "mistral-window-of-one-block": ("mistral", {"sliding_window": 32}),
     "qwen2-some-layers-windowed": ("qwen2", {"use_sliding_window": True, "sliding_window": 19}),

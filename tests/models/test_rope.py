@@ -95,6 +95,25 @@ def test_longest_sequence() -> None:
     assert spec_from_config(stretched).max_positions == 2048
 
 
+@pytest.mark.parametrize(
+    ("scaling", "goes_on"),
+    [("default", False), ("linear", True), ("llama3", False), ("yarn", False), ("dynamic", True)],
+)
+def test_which_positions_go_on(scaling: str, goes_on: bool) -> None:
+    parameters = {"rope_type": "dynamic", "factor": 2.0} if scaling == "dynamic" else SCALINGS[scaling]
+    for style in ("rope_parameters", "rope_scaling", "type"):
+        assert spec_from_config(config_of(parameters, style)).positions_go_on is goes_on
+    assert spec_from_config(config_of(None, "type"), RopeOverride("dynamic", 2.0)).positions_go_on
+    assert not spec_from_config(make_config("gpt2")).positions_go_on
+    assert spec_from_config(make_config("bloom")).positions_go_on
+
+
+@pytest.mark.parametrize("parameter", [{"attn_factor": 0.5}, {"extrapolation_factor": 0}, {"finetuned": "yes"}])
+def test_knobs_of_yarn_that_are_turned(parameter: dict[str, Any]) -> None:
+    with pytest.raises(ModelError, match=f"unsupported parameters: {next(iter(parameter))}"):
+        spec_from_config(config_of({**(SCALINGS["yarn"] or {}), **parameter}, "type"))
+
+
 def test_override_by_flags() -> None:
     plain = config_of(None, "rope_scaling")
     scaled = config_of({"rope_type": "linear", "factor": 2.0}, "rope_scaling")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -125,3 +127,19 @@ def test_an_exact_cache_size_is_kept():
 @pytest.mark.parametrize(("count", "text"), [(0, "0 B"), (1023, "1023 B"), (1536, "1.50 KiB"), (3 * GIB, "3.00 GiB")])
 def test_sizes_are_readable(count, text):
     assert size(count) == text
+
+
+def test_a_longer_context_may_be_asked_for_where_positions_go_on():
+    """Linear and dynamic rope scaling; what is not asked for stays within the model's own context."""
+    stretched = replace(COST, positions_go_on=True)
+    result = limits(Wanted(max_total_tokens=20_000), stretched)
+    assert (result.max_total_tokens, result.max_input_tokens) == (20_000, 19_999)
+    assert result.memory.lowered == [
+        "max_total_tokens 20000 is more than the model's context of 8192: its positions go on"
+    ]
+    assert limits(DEFAULTS, stretched).max_total_tokens == 8192
+    assert limits(Wanted(max_total_tokens=8000), stretched).memory.lowered == []
+    small = limits(Wanted(max_total_tokens=20_000, kv_cache_bytes=100 * MIB), stretched)
+    assert small.max_total_tokens == small.memory.cache_tokens < 8192
+    assert any("lowered from 20000" in sentence for sentence in small.memory.lowered)
+    assert limits(Wanted(max_total_tokens=20_000)).max_total_tokens == 8192

@@ -41,6 +41,8 @@ class ModelCost:
     """Peak that does not grow with the step, such as logits of the sampled rows."""
     max_positions: int
     """Context of the model in tokens."""
+    positions_go_on: bool = False
+    """A longer one may be asked for; see `DecoderSpec.positions_go_on`."""
 
 
 def model_cost(
@@ -67,6 +69,7 @@ def model_cost(
         activation_bytes_per_token=(activations(1024) - activations(0)) // 1024,
         activation_bytes_fixed=activations(0),
         max_positions=spec.max_positions,
+        positions_go_on=spec.positions_go_on,
     )
 
 
@@ -183,7 +186,7 @@ def _activation_room(cost: ModelCost, wanted: Wanted, room: int, block_size: int
     A step that is asked for may take all but the cache (asked for, or of one request of full length);
     a computed one gives way to a cache that is asked for, if that helps.
     """
-    longest = min(wanted.max_total_tokens or cost.max_positions, cost.max_positions)
+    longest = _context(cost, wanted, [])
     cache = wanted.kv_cache_bytes
     if cache is None:
         tokens = wanted.max_batch_total_tokens or longest
@@ -208,6 +211,9 @@ def _batch_size(wanted: Wanted, step_tokens: int, lowered: list[str]) -> int:
 def _context(cost: ModelCost, wanted: Wanted, lowered: list[str]) -> int:
     """Tokens of a request as far as the model goes, whatever the cache holds."""
     asked, context = wanted.max_total_tokens or cost.max_positions, cost.max_positions
+    if asked > context and cost.positions_go_on:
+        lowered.append(f"max_total_tokens {asked} is more than the model's context of {context}: its positions go on")
+        return asked
     if asked > context:
         lowered.append(f"max_total_tokens lowered from {asked} to {context}: the model's context ends there")
     return min(asked, context)

@@ -144,7 +144,9 @@ class LauncherConfig:
     max_input_tokens: int | None = flag(REQUESTS, "Longest prompt in tokens", shown_default="--max-total-tokens less 1")
     max_input_length: int | None = flag(REQUESTS, "Old name of --max-input-tokens")
     max_total_tokens: int | None = flag(
-        REQUESTS, "Longest prompt and answer together, in tokens", shown_default="the model's context, if memory allows"
+        REQUESTS,
+        "Longest prompt and answer together, in tokens; more than the context where positions are scaled",
+        shown_default="the model's context, if memory allows",
     )
     max_best_of: int = flag(REQUESTS, "Largest `best_of`", default=2)
     max_stop_sequences: int = flag(REQUESTS, "Most stop sequences", default=4)

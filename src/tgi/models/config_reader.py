@@ -18,20 +18,24 @@ logger = logging.getLogger(__name__)
 
 HARMLESS = frozenset(  # a string is easier to keep sorted than seventy literals
     """
-    _attn_implementation _attn_implementation_autoset _name_or_path architectures attention_dropout attn_pdrop auto_map
-    bad_words_ids begin_suppress_tokens bos_token_id cache_implementation chunk_size_feed_forward classifier_dropout
-    diversity_penalty do_sample early_stopping embd_pdrop encoder_no_repeat_ngram_size eos_token_id
-    exponential_decay_length_penalty finetuning_task forced_bos_token_id forced_eos_token_id gradient_checkpointing
-    hidden_dropout id2label initializer_range is_decoder is_llama_config label2id length_penalty license max_length
-    max_sequence_length min_length model_type n_ctx name_or_path no_repeat_ngram_size num_beam_groups num_beams
-    num_return_sequences output_attentions output_hidden_states output_scores pad_token_id prefix problem_type
-    remove_invalid_values repetition_penalty resid_dropout resid_pdrop return_dict return_dict_in_generate sep_token_id
-    suppress_tokens task_specific_params temperature tf_legacy_loss tokenizer_class top_k top_p torchscript
-    transformers.js_config transformers_version typical_p unk_token_id unsloth_fixed unsloth_version use_bfloat16
-    use_cache
+    _attn_implementation _attn_implementation_autoset _commit_hash _flash_attn_2_enabled _name_or_path architectures
+    attention_dropout attn_implementation attn_pdrop auto_map bad_words_ids begin_suppress_tokens bos_token_id
+    cache_implementation chunk_size_feed_forward classifier_dropout decoder_start_token_id diversity_penalty
+    do_sample early_stopping embd_pdrop encoder_no_repeat_ngram_size eos_token_id exponential_decay_length_penalty
+    finetuning_task forced_bos_token_id forced_eos_token_id gradient_checkpointing hidden_dropout id2label
+    initializer_range is_decoder is_llama_config label2id length_penalty license max_length max_sequence_length
+    min_length model_type n_ctx name_or_path no_repeat_ngram_size num_beam_groups num_beams num_return_sequences
+    output_attentions output_hidden_states output_scores pad_token_id prefix pretraining_tp problem_type
+    remove_invalid_values repetition_penalty resid_dropout resid_pdrop return_dict return_dict_in_generate
+    sep_token_id suppress_tokens task_specific_params temperature tf_legacy_loss tokenizer_class top_k top_p
+    torchscript transformers.js_config transformers_version typical_p unk_token_id unsloth_fixed unsloth_version
+    use_bfloat16 use_cache
     """.split()  # noqa: SIM905
 )
-"""Keys that do not change what the model computes: training, generation defaults, bookkeeping."""
+"""Keys that do not change what the model computes: training, generation defaults, bookkeeping.
+
+`pretraining_tp` is in how many slices transformers takes a matrix product, to repeat the rounding of training.
+"""
 
 NEUTRAL: dict[str, tuple[Any, ...]] = {
     "add_cross_attention": (False,),
@@ -52,7 +56,6 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "num_local_experts": (None, 0),
     "parallel_attn": (False,),
     "partial_rotary_factor": (None, 1, 1.0),
-    "pretraining_tp": (None, 1),
     "pruned_heads": (None, {}),
     "qk_layernorm": (False,),
     "query_pre_attn_scalar": (None,),
@@ -96,13 +99,15 @@ class ConfigReader:
         """Whether the key stands there, be it with null."""
         return key in self._config
 
-    def size(self, key: str, default: int | None = None) -> int:
-        """A positive integer; required if there is no default."""
+    def size(self, key: str, default: int | None = None, *, most: int = (1 << 31) - 1) -> int:
+        """A positive integer; required if there is no default. most: what larger ones are refused for."""
         value = self.get(key, default)
         if value is None:
             raise ModelError(f"config.json lacks `{key}`")
         if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < 1 << 31:
-            raise ModelError(f"config.json: `{key}` must be a positive integer, it is {value!r}")
+            raise ModelError(f"config.json: `{key}` must be a positive integer, it is {shown(value)}")
+        if value > most:
+            raise ModelError(f"config.json: `{key}` must be at most {most}, it is {value}")
         return value
 
     def number(self, key: str, default: float) -> float:
@@ -117,14 +122,14 @@ class ConfigReader:
     def flag(self, key: str, default: bool) -> bool:
         value = self.get(key, default)
         if not isinstance(value, bool):
-            raise ModelError(f"config.json: `{key}` must be true or false, it is {value!r}")
+            raise ModelError(f"config.json: `{key}` must be true or false, it is {shown(value)}")
         return value
 
     def choice(self, key: str, default: str, allowed: Iterable[str]) -> str:
         value = self.get(key, default)
         names = sorted(allowed)
         if value not in names:
-            raise ModelError(f"config.json: `{key}` {value!r} is not supported; supported are {', '.join(names)}")
+            raise ModelError(f"config.json: `{key}` {shown(value)} is not supported; supported are {', '.join(names)}")
         return value
 
     def only(self, key: str, *allowed: Any) -> None:
@@ -138,7 +143,8 @@ class ConfigReader:
         for key, allowed in NEUTRAL.items():
             if key in self._config and key not in self._seen:
                 self.only(key, *allowed)
-        unknown = sorted(set(self._config) - self._seen - HARMLESS)
+        given = {key for key, value in self._config.items() if value is not None}
+        unknown = sorted(given - self._seen - HARMLESS)
         if unknown:
             logger.warning("config.json has keys unknown to this server, which it does not use: %s", ", ".join(unknown))
 
@@ -147,5 +153,11 @@ def positive_number(value: Any, key: str) -> float:
     """`value` as a float if it is a positive, finite number; ModelError naming `key` otherwise."""
     good = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf")
     if not good:
-        raise ModelError(f"config.json: `{key}` must be a positive number, it is {value!r}")
+        raise ModelError(f"config.json: `{key}` must be a positive number, it is {shown(value)}")
     return float(value)
+
+
+def shown(value: Any) -> str:
+    """A value of a file for a message: as Python writes it, which escapes control characters, and cut."""
+    text = repr(value)
+    return text if len(text) <= 100 else f"{text[:97]}..."

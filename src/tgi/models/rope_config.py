@@ -33,6 +33,8 @@ _PARAMETERS: dict[str, frozenset[str]] = {
     ),
 }
 _ALWAYS = frozenset({"rope_type", "type", "rope_theta", "partial_rotary_factor"})
+_HARMLESS = {"finetuned": (True, False), "extrapolation_factor": (1,), "attn_factor": (1,)}
+"""Keys of the first yarn checkpoints, with the values at which they change nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +114,11 @@ def _check(kind: Any, parameters: dict[str, Any]) -> None:
     if not isinstance(kind, str) or kind not in _PARAMETERS:
         raise ModelError(f"config.json: rope type {kind!r} is not supported; supported are {', '.join(_PARAMETERS)}")
     known = _ALWAYS | _PARAMETERS[kind] | {"original_max_position_embeddings"}
-    unknown = sorted(key for key, value in parameters.items() if key not in known and value is not None)
+    unknown = sorted(
+        key
+        for key, value in parameters.items()
+        if key not in known and value is not None and value not in _HARMLESS.get(key, ())
+    )
     if unknown:
         raise ModelError(f"config.json: rope type {kind} has unsupported parameters: {', '.join(unknown)}")
 

@@ -14,6 +14,15 @@ from tgi.models.rope_config import RopeOverride, rope_spec
 from tgi.models.spec import DecoderSpec, Names
 
 ACTIVATIONS = ("gelu", "gelu_new", "gelu_pytorch_tanh", "quick_gelu", "relu", "silu")
+OTHER_NAMES = {
+    "gelu_accurate": "gelu_new",
+    "gelu_fast": "gelu_new",
+    "gelu_python": "gelu",
+    "gelu_python_tanh": "gelu_pytorch_tanh",
+    "swish": "silu",
+}
+"""Names that transformers has for the same functions."""
+MAX_LAYERS = 10_000
 DTYPES = ("bfloat16", "float16", "float32")
 
 
@@ -27,13 +36,20 @@ def llama_like(
     attention_out_bias: bool = False,
     feedforward_bias: bool = False,
     default_head_dim: int | None = None,
+    default_kv_heads: int | None = None,
     default_tied: bool = False,
+    activation_key: str = "hidden_act",
+    default_activation: str = "silu",
 ) -> DecoderSpec:
-    """The keys that Llama, Mistral, Qwen2 and Gemma 2 share."""
+    """The keys that Llama, Mistral, Qwen2 and Gemma 2 share.
+
+    default_kv_heads: of a config without the key, None for as many as heads, which null means everywhere.
+    """
     width, heads = reader.size("hidden_size"), reader.size("num_attention_heads")
     given = reader.get("head_dim", default_head_dim)
     head_dim = head_dim_of(width, heads) if given is None else reader.size("head_dim", default_head_dim)
-    kv_heads = reader.size("num_key_value_heads", heads)
+    absent = heads if default_kv_heads is None or reader.has("num_key_value_heads") else default_kv_heads
+    kv_heads = reader.size("num_key_value_heads", absent)
     if heads % kv_heads:
         raise ModelError(f"config.json: {heads} attention heads cannot share {kv_heads} key-value heads evenly")
     rope, max_positions = rope_spec(
@@ -43,7 +59,7 @@ def llama_like(
         model_type=reader.get("model_type"),
         vocab_size=reader.size("vocab_size"),
         hidden_size=width,
-        num_layers=reader.size("num_hidden_layers"),
+        num_layers=reader.size("num_hidden_layers", most=MAX_LAYERS),
         num_heads=heads,
         num_kv_heads=kv_heads,
         head_dim=head_dim,
@@ -51,7 +67,7 @@ def llama_like(
         max_positions=max_positions,
         norm="rms",
         norm_eps=reader.number("rms_norm_eps", 1e-6),
-        activation=reader.choice("hidden_act", "silu", ACTIVATIONS),
+        activation=activation_of(reader, activation_key, default_activation),
         gated=True,
         attention_scale=head_dim**-0.5,
         rope=rope,
@@ -119,11 +135,17 @@ def no_rope(override: RopeOverride | None, why: str) -> None:
         raise ModelError(f"{why}: rope scaling does not apply to it")
 
 
-def either(reader: ConfigReader, key: str, other: str) -> int:
+def activation_of(reader: ConfigReader, key: str, default: str) -> str:
+    """The activation function that the config names, under the name it has here."""
+    name = reader.choice(key, default, (*ACTIVATIONS, *OTHER_NAMES))
+    return OTHER_NAMES.get(name, name)
+
+
+def either(reader: ConfigReader, key: str, other: str, default: int | None = None, *, most: int = (1 << 31) - 1) -> int:
     """A size that configs give under one of two names."""
     if reader.get(other) is None:
-        return reader.size(key)
-    size = reader.size(other)
+        return reader.size(key, default, most=most)
+    size = reader.size(other, most=most)
     if reader.size(key, size) != size:
         raise ModelError(f"config.json: `{key}` and `{other}` differ")
     return size
@@ -131,7 +153,7 @@ def either(reader: ConfigReader, key: str, other: str) -> int:
 
 def layer_windows(reader: ConfigReader, window: int | None, first: Any, every: int = 1) -> tuple[int | None, ...]:
     """A window for every so-many layers from `first` on; `layer_types`, where present, decides."""
-    layers = reader.size("num_hidden_layers")
+    layers = reader.size("num_hidden_layers", most=MAX_LAYERS)
     types = reader.get("layer_types")
     if types is None:
         if not isinstance(first, int) or first < 0:

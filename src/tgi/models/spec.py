@@ -94,6 +94,11 @@ class DecoderSpec:
     names: Names = field(repr=False)
 
     @property
+    def positions_go_on(self) -> bool:
+        """Beyond `max_positions` too there are positions, so that a longer sequence may be asked for."""
+        return self.alibi or (self.rope is not None and self.rope.kind in ("linear", "dynamic"))
+
+    @property
     def learned_positions(self) -> bool:
         """Positions are an embedding table of `max_positions` rows."""
         return self.names.positions is not None

@@ -280,14 +280,60 @@ def test_which_files(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    ["{", "[]", "{}", '{"weight_map": {}}', '{"weight_map": {"x": "../up.safetensors"}}', '{"weight_map": {"x": 3}}',
-     '{"weight_map": {"x": "/etc/x.safetensors"}}', '{"weight_map": {"x": "absent.safetensors"}}'],
+    ["{", "[" * 100_000, "[]", "{}", '{"weight_map": {}}', '{"weight_map": {"x": "../up.safetensors"}}',
+     '{"weight_map": {"x": 3}}', '{"weight_map": {"x": "/etc/x.safetensors"}}',
+     '{"weight_map": {"x": "absent.safetensors"}}'],
 )  # fmt: skip
 def test_bad_index(content: str, tmp_path: Path) -> None:
-    path = make_checkpoint(tmp_path, "llama")
+    path = make_checkpoint(tmp_path, "llama", sharded=True)
     (path / "model.safetensors.index.json").write_text(content)
     with pytest.raises(ModelError, match=r"index\.json|absent"):
         load(path)
+
+
+def test_a_stale_index_beside_one_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """As transformers reads it; the shards of another training lie there, or are gone."""
+    path = make_checkpoint(tmp_path, "llama", seed=1, sharded=True)
+    make_checkpoint(tmp_path, "llama", seed=2)
+    model = AutoModelForCausalLM.from_pretrained(path)
+    assert torch.equal(load(path).model.table.weight, model.model.embed_tokens.weight)
+    warnings = [record.getMessage() for record in caplog.records if record.name.startswith("tgi")]
+    assert len(warnings) == 1
+    assert warnings[0].endswith(
+        "two versions of its weights: model.safetensors is used, and model-00001-of-00003.safetensors, "
+        "model-00002-of-00003.safetensors, model-00003-of-00003.safetensors and 1 more is not. "
+        "Remove what you do not mean"
+    )
+    for shard in path.glob("model-*"):
+        shard.unlink()
+    caplog.clear()
+    load(path)
+    assert "model.safetensors is used, and model.safetensors.index.json is not" in caplog.text
+
+
+@pytest.mark.parametrize("content", [b"{", b"\xff", b"[" * 100_000, b"[]", b""])
+def test_a_broken_index_beside_one_file(content: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = make_checkpoint(tmp_path, "llama")
+    (path / "model.safetensors.index.json").write_bytes(content)
+    load(path)
+    assert "model.safetensors is used, and model.safetensors.index.json is not" in caplog.text
+
+
+def test_an_index_that_agrees_is_not_mentioned(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = make_checkpoint(tmp_path, "llama")
+    write_json(path / "model.safetensors.index.json", {"weight_map": {"model.norm.weight": "model.safetensors"}})
+    load(path)
+    assert not caplog.records
+
+
+def test_shards_that_the_index_does_not_name(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = make_checkpoint(tmp_path, "llama", sharded=True)
+    for name in ("model-00001-of-00002.safetensors", "consolidated.safetensors", "pytorch_model.bin"):
+        (path / name).write_bytes(b"old")
+    load(path)
+    assert [record.getMessage().partition(" weights: ")[2] for record in caplog.records] == [
+        "model.safetensors.index.json is used, and model-00001-of-00002.safetensors is not. Remove what you do not mean"
+    ]
 
 
 def test_progress_reaches_the_end(tmp_path: Path) -> None:

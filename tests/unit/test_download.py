@@ -225,6 +225,15 @@ def test_models_that_cannot_be_served(hub: FakeHub, tmp_path: Path, names: list[
     assert says in refusal("org/name", settings(hub, tmp_path))
 
 
+def test_a_stale_index_is_not_even_fetched(hub: FakeHub, tmp_path: Path) -> None:
+    index = json.dumps({"weight_map": {"a": "model-00001-of-00001.safetensors"}}).encode()
+    files = {"model.safetensors.index.json": index, "model-00001-of-00001.safetensors": b"old"}
+    hub.repos["org/both"] = Repo(dict(FILES) | files)
+    for reach in (settings(hub, tmp_path), settings(hub, tmp_path, offline=True)):
+        found = {path.name for path in Path(download("org/both", None, reach).path).iterdir()}
+        assert {name for name in found if "safetensors" in name} == {"model.safetensors"}
+
+
 def test_shards_are_those_of_the_index(hub: FakeHub, tmp_path: Path) -> None:
     shards = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
     index = json.dumps({"weight_map": dict(zip("abc", [*shards, shards[0]], strict=True))}).encode()

@@ -69,6 +69,15 @@ def test_shards_get_an_index(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert lines == ["Convert: [1/2] -- Took: 0:00:00", "Convert: [2/2] -- Took: 0:00:00"]
 
 
+def test_one_file_goes_before_an_index(tmp_path: Path) -> None:
+    torch.save({"a": torch.ones(2)}, tmp_path / "pytorch_model.bin")
+    torch.save({"a": torch.zeros(2)}, tmp_path / "pytorch_model-00001-of-00001.bin")
+    index = {"weight_map": {"a": "pytorch_model-00001-of-00001.bin"}}
+    (tmp_path / "pytorch_model.bin.index.json").write_text(json.dumps(index))
+    convert_directory(tmp_path)
+    assert load_file(tmp_path / "model.safetensors")["a"].tolist() == [1, 1]
+
+
 def test_a_wrapped_state_dict(tmp_path: Path) -> None:
     torch.save({"state_dict": {"a": torch.ones(2)}, "epoch": 3}, tmp_path / "model.pt")
     convert_directory(tmp_path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -73,7 +74,25 @@ def test_an_index_from_strangers(tmp_path: Path, text: str) -> None:
     ],
 )
 def test_choice_of_weights(names: list[str], chosen: list[str]) -> None:
-    assert files.weight_files(names) == chosen
+    assert list(files.choose(names, Path).names) == chosen
+
+
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "tokenizer.model", "config.json"])
+def test_what_is_no_file_is_refused_before_anything_starts(name: str, tmp_path: Path) -> None:
+    directory = write(tmp_path, "config.json", "tokenizer.json", "model.safetensors")
+    (directory / name).write_text(POINTER)
+    config = LauncherConfig(model_id=str(directory))
+    with pytest.raises(DownloadError, match=f"{name} is a Git LFS pointer"):
+        model_files(config, OFFLINE)
+    for make in (os.mkfifo, lambda path: Path(path).symlink_to("/dev/zero")):
+        (directory / name).unlink()
+        make(directory / name)
+        wanted = "not a regular file" if name != "config.json" else "has no config"
+        with pytest.raises(DownloadError, match=wanted):
+            model_files(config, OFFLINE)
 
 
 def test_offline_interface_takes_the_flags_by_name(tmp_path: Path) -> None:

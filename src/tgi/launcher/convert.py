@@ -21,8 +21,9 @@ from typing import Any
 
 import torch
 
-from tgi.errors import DownloadError
+from tgi.errors import DownloadError, ModelError
 from tgi.launcher import files
+from tgi.untrusted import check_file, printable
 
 DTYPE_NAMES = {
     torch.float64: "F64",
@@ -58,9 +59,7 @@ def convert_directory(directory: Path) -> None:
     A tensor that the checkpoint shares between names is written under each of them, so that the
     result says all that the original said. Raises `DownloadError`.
     """
-    names = [path.name for path in directory.iterdir()]
-    index = files.index_file(names)
-    sources = files.weight_files(names, files.read_index(directory / index) if index else [])
+    sources = files.in_directory(directory).names
     weight_map: dict[str, str] = {}
     total = 0
     with _all_or_nothing(directory) as temporary:
@@ -69,7 +68,7 @@ def convert_directory(directory: Path) -> None:
             target = target_name(number, len(sources))
             tensors = load_tensors(directory / name)
             if twice := weight_map.keys() & tensors.keys():
-                raise DownloadError(f"{name} holds {min(twice)}, which another file holds too")
+                raise DownloadError(f"{printable(name)} holds {printable(min(twice))}, which another file holds too")
             weight_map |= dict.fromkeys(tensors, target)
             total += sum(tensor.nbytes for tensor in tensors.values())
             write_safetensors(temporary(target), tensors)
@@ -88,6 +87,10 @@ def target_name(number: int, count: int) -> str:
 def load_tensors(path: Path) -> dict[str, torch.Tensor]:
     """The named tensors of a checkpoint file, memory-mapped where its format allows."""
     try:
+        check_file(path)
+    except ModelError as error:
+        raise DownloadError(str(error)) from None
+    try:
         try:
             loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         except RuntimeError:  # the format before zip files cannot be mapped
@@ -97,9 +100,9 @@ def load_tensors(path: Path) -> dict[str, torch.Tensor]:
             f"{path.name} holds more than tensors, which could run code when it is read; it is refused. "
             "Use a version of the model with *.safetensors files"
         ) from None
-    except (RuntimeError, EOFError, ValueError) as error:
+    except Exception as error:  # a damaged file makes the reader fail in ways of its own
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise DownloadError(f"{path.name} cannot be read: {reason}") from None
+        raise DownloadError(f"{printable(path.name)} cannot be read: {printable(reason)}") from None
     return dict(_named_tensors(_unwrap(loaded), path.name))
 
 
@@ -159,9 +162,9 @@ def _named_tensors(loaded: Any, name: str) -> Iterator[tuple[str, torch.Tensor]]
         raise DownloadError(f"{name} is not a dictionary of tensors")
     for key, value in loaded.items():
         if not isinstance(key, str) or not isinstance(value, torch.Tensor) or value.is_sparse:
-            raise DownloadError(f"{name}: entry {key!r} is not a plain tensor")
+            raise DownloadError(f"{name}: entry {printable(repr(key))} is not a plain tensor")
         if value.dtype not in DTYPE_NAMES:
-            raise DownloadError(f"{name}: {key} has type {value.dtype}, which safetensors cannot hold")
+            raise DownloadError(f"{name}: {printable(key)} has type {value.dtype}, which safetensors cannot hold")
         yield key, value.detach()
 
 

@@ -101,14 +101,12 @@ class _Repository:
             raise DownloadError(f"{self._id} has no config.json: it is not a model in transformers format")
         # By its name the revision is noted in the cache, which is how it is found without the network.
         directory = self._get("config.json", self._revision).parent
-        index = files.index_file(names)
-        sharded = files.read_index(self._get(index, self._sha)) if index else []
-        weights = files.weight_files(names, sharded)
-        if not weights:
+        weights = files.choose(names, lambda index: self._get(index, self._sha))
+        if not weights.names:
             raise files.no_weights(self._id, names)
         for name in files.small_files(names, code=code):
             self._get(name, self._sha)
-        self._fetch_weights(weights)
+        self._fetch_weights(list(weights.names))
         return directory
 
     def _fetch_weights(self, weights: list[str]) -> None:
@@ -166,9 +164,7 @@ def _cached(model_id: str, revision: str | None, hub: Hub, why: str) -> ModelFil
             f"{why} and {wanted} is not in the cache: download it first with "
             f"`text-generation-server download-weights {model_id}`, or give a local directory"
         ) from None
-    names = [path.name for path in directory.iterdir()]
-    index = files.index_file(names)
-    if not files.weight_files(names, files.read_index(directory / index) if index else []):
+    if not files.in_directory(directory).names:
         raise DownloadError(f"{why} and the cache holds no weights of {wanted}: download it again")
     logger.info("Files are already present on the host. Skipping download.")
     return ModelFiles(str(directory), model_id, directory.name)

@@ -1,80 +1,69 @@
 """Which files of a model repository are needed: names in, names out.
 
-Pure but for `read_index`; used for the list of a hub repository and of a local directory alike.
+Used for the list of a hub repository and of a local directory alike. Which files hold the weights is
+`models.weight_files`' rule; here its errors are those of a download.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
-import json
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
-from tgi.errors import DownloadError
+from tgi.errors import DownloadError, ModelError
+from tgi.models import weight_files
+from tgi.models.weight_files import INDEX_SUFFIX, WeightFiles
+from tgi.untrusted import check_file
 
 SMALL_FILES = ("*.json", "*.jinja", "additional_chat_templates/*.jinja", "tokenizer.model", "*.txt", "*.model")
 """Configuration, tokenizer and templates; taken whole, they are small."""
 CODE_FILES = ("*.py",)
 """Only with --trust-remote-code."""
-WEIGHT_FORMATS = (".safetensors", ".bin", ".pt")
-"""In order of preference; all but the first are converted."""
-_NO_WEIGHTS = ("arguments", "args", "training", "optimizer", "scheduler", "rng_state")
-_INDEX = ".index.json"
 
 
 def small_files(names: Collection[str], *, code: bool = False) -> list[str]:
     """What is needed besides the weights."""
     patterns = SMALL_FILES + (CODE_FILES if code else ())
-    return sorted(name for name in names if _matches(name, patterns) and not name.endswith(_INDEX))
+    return sorted(name for name in names if _matches(name, patterns) and not name.endswith(INDEX_SUFFIX))
 
 
-def index_file(names: Collection[str]) -> str | None:
-    """The index of sharded weights in the preferred format, if there is one."""
-    for name in ("model.safetensors", "pytorch_model.bin"):
-        if name in names:
-            return None
-        if name + _INDEX in names:
-            return name + _INDEX
-    return None
+def choose(names: Collection[str], local: Callable[[str], Path]) -> WeightFiles:
+    """The weight files by the rule of `models.weight_files`; local: gives the path of an index by its name.
 
-
-def weight_files(names: Collection[str], sharded: Collection[str] = ()) -> list[str]:
-    """The weight files to use, in one format.
-
-    `sharded`: the files that an index names; they must all be there. Without an index the usual single
-    file is taken alone, since some repositories hold the same weights twice; else all files of the
-    format. Raises `DownloadError` when an index names missing files.
+    Raises `DownloadError` when an index is none, or names missing files.
     """
-    if sharded:
-        if missing := sorted(set(sharded) - set(names)):
-            raise DownloadError(
-                f"{len(missing)} of {len(sharded)} weight files are missing, such as {missing[0]}: "
-                "the model is incomplete, fetch it again"
-            )
-        return sorted(sharded)
-    for suffix in WEIGHT_FORMATS:
-        found = sorted(
-            name
-            for name in names
-            if name.endswith(suffix) and "/" not in name and not any(word in name for word in _NO_WEIGHTS)
-        )
-        usual = {".safetensors": "model.safetensors", ".bin": "pytorch_model.bin"}.get(suffix)
-        if usual in found:
-            return [usual]
-        if found:
-            return found
-    return []
+    with _as_download_error():
+        return weight_files.choose(names, lambda index: read_index(local(index)))
+
+
+def in_directory(directory: Path) -> WeightFiles:
+    """The same for a directory. Raises `DownloadError`."""
+    with _as_download_error():
+        return weight_files.in_directory(directory)
+
+
+def check(directory: Path) -> None:
+    """Refuse what lies where a file is to be read and is none, or only a pointer to one. Raises `DownloadError`."""
+    with _as_download_error():
+        chosen = weight_files.in_directory(directory)
+        names = [path.name for path in directory.iterdir() if not path.is_dir()]
+        for name in [*small_files(names), *chosen.names]:
+            check_file(directory / name)
 
 
 def read_index(path: Path) -> list[str]:
     """The weight files that an index names, each once. Raises `DownloadError`."""
+    with _as_download_error():
+        return sorted(set(weight_files.read_index(path).values()))
+
+
+@contextlib.contextmanager
+def _as_download_error() -> Iterator[None]:
     try:
-        names = set(json.loads(path.read_text())["weight_map"].values())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DownloadError(f"{path} is not an index of weight files: {error!r}") from None
-    if not names or not all(isinstance(name, str) and "/" not in name and "\\" not in name for name in names):
-        raise DownloadError(f"{path} names files outside its directory, or none")
-    return sorted(names)
+        yield
+    except ModelError as error:
+        raise DownloadError(str(error)) from None
 
 
 def no_weights(model_id: str, names: Collection[str]) -> DownloadError:

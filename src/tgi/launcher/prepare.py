@@ -91,6 +91,7 @@ def model_files(config: LauncherConfig, hub: Hub) -> ModelFiles:
     model = locate(name, config.revision, hub, code=config.trust_remote_code)
     if config.weights_cache_override:
         model = override_weights(model, Path(config.weights_cache_override))
+    files.check(Path(model.path))
     convert(model)
     ensure_fast_tokenizer(Path(model.path))
     logger.info("Successfully downloaded weights for %s", name)
@@ -132,9 +133,7 @@ def check_directory(name: str, path: Path) -> None:
 
 def weights_of(directory: Path) -> list[str]:
     """Weight files of a directory; empty when there are none. Raises `DownloadError` if some are missing."""
-    names = [path.name for path in directory.iterdir()]
-    index = files.index_file(names)
-    return files.weight_files(names, files.read_index(directory / index) if index else [])
+    return list(files.in_directory(directory).names)
 
 
 def convert(model: ModelFiles) -> None:
@@ -143,6 +142,8 @@ def convert(model: ModelFiles) -> None:
     if all(name.endswith(".safetensors") for name in weights_of(directory)):
         return
     logger.warning("%s has no safetensors weights: converting them, once", model.model_id)
+    if warning := files.in_directory(directory).warning(directory):
+        logger.warning(warning)
     command = [sys.executable, "-m", "tgi.launcher.convert", str(directory)]
     with (
         tempfile.TemporaryFile("w+") as errors,
@@ -164,14 +165,13 @@ def override_weights(model: ModelFiles, directory: Path) -> ModelFiles:
     """
     if not directory.is_dir():
         raise DownloadError(f"--weights-cache-override: there is no directory {directory}")
-    names = [path.name for path in directory.iterdir() if path.is_file()]
-    if not (weights := weights_of(directory)):
-        raise files.no_weights(str(directory), names)
+    weights = files.in_directory(directory)
+    if not weights.names:
+        raise files.no_weights(str(directory), [path.name for path in directory.iterdir() if path.is_file()])
     joined = Path(tempfile.mkdtemp(prefix="tgi-model-"))
     atexit.register(shutil.rmtree, joined, ignore_errors=True)
     sources = [Path(model.path) / name for name in files.small_files([p.name for p in Path(model.path).iterdir()])]
-    index = files.index_file(names)
-    sources += [directory / name for name in [*weights, *([index] if index else [])]]
+    sources += [directory / name for name in [*weights.names, *([weights.index] if weights.index else [])]]
     for source in sources:
         (joined / source.name).symlink_to(source.resolve())
     return ModelFiles(str(joined), model.model_id, model.sha, model.pipeline_tag)

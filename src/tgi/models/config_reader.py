@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from tgi.errors import ModelError
+from tgi.untrusted import printable, read_json
 
 logger = logging.getLogger(__name__)
 
@@ -71,14 +73,11 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
 def read_config(path: Path) -> dict[str, Any]:
     """config.json of a checkpoint directory as a plain dict. Raises ModelError."""
     file = path / "config.json"
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ModelError(f"{path} is not a checkpoint: it has no config.json") from None
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{file} cannot be read: {error}") from error
+    if not os.path.lexists(file):
+        raise ModelError(f"{path} is not a checkpoint: it has no config.json")
+    config = read_json(file)
     if not isinstance(config, dict):
-        raise ModelError(f"{file} is not a JSON object")
+        raise ModelError(f"{printable(file)} is not a JSON object")
     return config
 
 
@@ -146,7 +145,10 @@ class ConfigReader:
         given = {key for key, value in self._config.items() if value is not None}
         unknown = sorted(given - self._seen - HARMLESS)
         if unknown:
-            logger.warning("config.json has keys unknown to this server, which it does not use: %s", ", ".join(unknown))
+            logger.warning(
+                "config.json has keys unknown to this server, which it does not use: %s",
+                ", ".join(map(printable, unknown)),
+            )
 
 
 def positive_number(value: Any, key: str) -> float:
@@ -158,6 +160,5 @@ def positive_number(value: Any, key: str) -> float:
 
 
 def shown(value: Any) -> str:
-    """A value of a file for a message: as Python writes it, which escapes control characters, and cut."""
-    text = repr(value)
-    return text if len(text) <= 100 else f"{text[:97]}..."
+    """A value of a file for a message, as Python writes it."""
+    return printable(repr(value), 100)

@@ -21,6 +21,7 @@ from typing import Any, TypeGuard
 import torch
 
 from tgi.errors import ModelError
+from tgi.untrusted import check_file, printable
 
 PIECE_BYTES = 8 << 20
 """Copied between two calls that give pages back."""
@@ -61,14 +62,15 @@ class SafetensorsFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        check_file(path)
         try:
             with path.open("rb") as file:
                 size = os.fstat(file.fileno()).st_size
-                self.entries = _read_header(path.name, file.read(8), file, size)
+                self.entries = _read_header(printable(path.name), file.read(8), file, size)
                 # Private and writable only so that torch accepts the buffer; nothing is ever written.
                 self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
         except OSError as error:
-            raise ModelError(f"{path} cannot be read: {error}") from error
+            raise ModelError(f"{printable(path)} cannot be read: {error.strerror or error}") from error
 
     def copy(self, name: str, into: torch.Tensor, index: tuple[slice, ...] = ()) -> None:
         """Copy a tensor, or the part `index` of it, into `into` of the same shape, casting."""
@@ -121,29 +123,32 @@ def _read_header(name: str, prefix: bytes, file: Any, size: int) -> dict[str, En
     for tensor, fields in header.items():
         begin, end, entry = _read_entry(name, tensor, fields, 8 + length)
         if end > data:
-            raise ModelError(f"{name} is truncated: tensor {tensor} ends at byte {end} of {data}")
+            raise ModelError(f"{name} is truncated: tensor {printable(tensor)} ends at byte {end} of {data}")
         entries[tensor] = entry
         spans.append((begin, end, tensor))
     spans.sort()
     for (_, end, first), (begin, _, second) in itertools.pairwise(spans):
         if begin < end:
-            raise ModelError(f"{name} is corrupt: tensors {first} and {second} overlap")
+            raise ModelError(f"{name} is corrupt: tensors {printable(first)} and {printable(second)} overlap")
     return entries
 
 
 def _read_entry(name: str, tensor: str, fields: Any, start: int) -> tuple[int, int, Entry]:
     """(first byte, byte after the last, entry), checked but for the file's end and its neighbours."""
+    tensor = printable(tensor)
     where = f"{name} is corrupt: tensor {tensor}"
     if not isinstance(fields, dict):
         raise ModelError(f"{where} is not described by an object")
     shape, offsets = fields.get("shape"), fields.get("data_offsets")
     if not _counts(shape) or len(shape) > MAX_DIMS:
-        raise ModelError(f"{where} has shape {str(shape)[:80]}")
+        raise ModelError(f"{where} has shape {printable(shape, 80)}")
     if not _counts(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
-        raise ModelError(f"{where} has data offsets {str(offsets)[:80]}")
+        raise ModelError(f"{where} has data offsets {printable(offsets, 80)}")
     dtype = DTYPES.get(str(fields.get("dtype")))
     if dtype is None:
-        raise ModelError(f"{name}: tensor {tensor} has dtype {str(fields.get('dtype'))[:80]}, which is not supported")
+        raise ModelError(
+            f"{name}: tensor {tensor} has dtype {printable(fields.get('dtype'), 80)}, which is not supported"
+        )
     begin, end = offsets
     entry = Entry(dtype, tuple(shape), start + begin)
     if entry.bytes != end - begin:

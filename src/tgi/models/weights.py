@@ -1,13 +1,12 @@
 """The tensors of a checkpoint directory by name, and which of them the model took.
 
-Owns finding the files (one, several, or those of an index), tied and prefixed names, shape checks, and
-the verdict that nothing was left over. The format itself is `safetensors`'. Called by the loader and,
+Owns tied and prefixed names, shape checks, and the verdict that nothing was left over. Which files they are in is
+`weight_files'`, the format itself `safetensors'`. Called by the loader and,
 through `quant.base.WeightSource`, by whatever builds layers.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import re
@@ -20,43 +19,25 @@ import torch
 from tgi.errors import ModelError
 from tgi.models.safetensors import PIECE_BYTES, Entry, SafetensorsFile
 from tgi.models.spec import Names
+from tgi.models.weight_files import FORMATS, WeightFiles, in_directory, read_index, some
+from tgi.untrusted import printable
 
 logger = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
 """(bytes of the checkpoint read so far, bytes in total); called after every tensor."""
 
-INDEX = "model.safetensors.index.json"
-_NOT_WEIGHTS = re.compile("arguments|args|training")
-"""Files that trainers leave beside the weights, as TGI skips them."""
-
 
 def weight_files(path: Path) -> list[Path]:
-    """The files the weights are in: those of the index, model.safetensors, or every *.safetensors."""
-    index = path / INDEX
-    if index.exists():
-        return [path / name for name in sorted(set(_weight_map(index).values()))]
-    single = path / "model.safetensors"
-    files = [single] if single.exists() else sorted(path.glob("*.safetensors"))
-    files = [file for file in files if not _NOT_WEIGHTS.search(file.name)]
-    if not files:
-        raise ModelError(f"{path} has no *.safetensors files")
-    return files
+    """The safetensors files of a checkpoint directory; see `models.weight_files` for the rule. Raises ModelError."""
+    return [path / name for name in _chosen(path).names]
 
 
-def _weight_map(index: Path) -> dict[str, str]:
-    try:
-        content = json.loads(index.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{index} cannot be read: {error}") from error
-    weight_map = content.get("weight_map") if isinstance(content, dict) else None
-    if not isinstance(weight_map, dict) or not weight_map:
-        raise ModelError(f"{index} has no weight_map")
-    for name, file in weight_map.items():
-        # A name that leaves the directory would read whatever the process can.
-        if not isinstance(file, str) or file != Path(file).name or not file.endswith(".safetensors"):
-            raise ModelError(f"{index}: {name} is in {file!r}, which is not a file of this directory")
-    return weight_map
+def _chosen(path: Path) -> WeightFiles:
+    chosen = in_directory(path)
+    if not all(name.endswith(FORMATS[0]) for name in chosen.names) or not chosen.names:
+        raise ModelError(f"{printable(path)} has no *.safetensors files")
+    return chosen
 
 
 class Weights:
@@ -64,17 +45,20 @@ class Weights:
 
     def __init__(self, path: Path, names: Names, progress: Progress | None = None) -> None:
         self.path = path
-        self._files = [SafetensorsFile(file) for file in weight_files(path)]
+        chosen = _chosen(path)
+        if warning := chosen.warning(path):
+            logger.warning(warning)
+        self._files = [SafetensorsFile(path / name) for name in chosen.names]
         self._where: dict[str, tuple[SafetensorsFile, str]] = {}
         for file in self._files:
             for stored in file.entries:
                 name = stored if stored.startswith((names.prefix, names.head)) else names.prefix + stored
                 if name in self._where:
-                    raise ModelError(f"Tensor {stored} is stored twice: in {self._where[name][0].path.name} and "
-                                     f"{file.path.name}")  # fmt: skip
+                    first, second = (printable(f.path.name) for f in (self._where[name][0], file))
+                    raise ModelError(f"Tensor {printable(stored)} is stored twice: in {first} and {second}")
                 self._where[name] = (file, stored)
-        if (path / INDEX).exists():
-            self._check_index(names)
+        if chosen.index:
+            self._check_index(path / chosen.index)
         self._ignored = [re.compile(pattern) for pattern in names.ignored]
         self._taken: set[str] = set()
         self._progress = progress
@@ -159,8 +143,7 @@ class Weights:
         left = {name for name in left if not any(pattern.fullmatch(name) for pattern in self._ignored)}
         left.discard(f"{tied_head}.weight")
         if left:
-            shown = ", ".join(sorted(left)[:5]) + (f" and {len(left) - 5} more" if len(left) > 5 else "")
-            raise ModelError(f"The checkpoint has tensors that the model does not use: {shown}")
+            raise ModelError(f"The checkpoint has tensors that the model does not use: {some(left, 5)}")
         if self._progress:
             self._progress(self._total_bytes, self._total_bytes)
 
@@ -179,8 +162,10 @@ class Weights:
         file, stored = self._where[name]
         return file.entries[stored]
 
-    def _check_index(self, names: Names) -> None:
-        for stored, file in _weight_map(self.path / INDEX).items():
+    def _check_index(self, index: Path) -> None:
+        for stored, file in read_index(index).items():
             found = next((f for f in self._files if f.path.name == file and stored in f.entries), None)
             if found is None:
-                raise ModelError(f"{INDEX} says that tensor {stored} is in {file}, but it is not there")
+                raise ModelError(
+                    f"{index.name} says that tensor {printable(stored)} is in {printable(file)}, but it is not there"
+                )

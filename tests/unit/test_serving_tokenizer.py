@@ -6,12 +6,13 @@ import io
 import json
 
 import pytest
+from tokenizers import Regex, models, pre_tokenizers, processors
 from tokenizers import Tokenizer as FastTokenizer
-from tokenizers import models, pre_tokenizers, processors
 
 from tests import small_tokenizers as build
 from tgi.errors import ModelError
 from tgi.serving.tokenizer import Tokenizer, ensure_fast_tokenizer
+from tgi.serving.tokenizer_library import TokenizerError
 from tgi.serving.types import TokenSpan
 
 TEXT = "hello wörld 🎉!"
@@ -178,3 +179,73 @@ def test_ids_equal_transformers(tmp_path, make, config):
         assert ids == reference(text)["input_ids"]
         assert ours.encode(text, add_special_tokens=False) == reference(text, add_special_tokens=False)["input_ids"]
         assert ours.decode(ids, True) == reference.decode(ids, True, clean_up_tokenization_spaces=False)
+
+
+DAMAGED = {
+    "not UTF-8": ("tokenizer_config.json", b'{"eos_token": "\xff"}', "not valid JSON"),
+    "nested objects": ("tokenizer_config.json", b'{"a":' * 100_000, "nested too deeply"),
+    "nested arrays": ("special_tokens_map.json", b'{"a":' + b"[" * 100_000, "nested too deeply"),
+    "nested list of tokens": ("added_tokens.json", b'{"a":' * 50_000 + b"1" + b"}" * 50_000, "nested too deeply"),
+    "nested config.json": ("config.json", b'{"a":' * 100_000, "nested too deeply"),
+    "nested tokenizer": ("tokenizer.json", b'{"model":' * 100_000, "cannot be read"),
+    "a number of 5,000 digits": ("tokenizer_config.json", b'{"a": ' + b"1" * 5000 + b"}", "not valid JSON"),
+    "a role that is a number": ("tokenizer_config.json", b'{"eos_token": 5}', "`eos_token` must be a token, it is 5"),
+    "a role that is a list": ("special_tokens_map.json", b'{"pad_token": ["<pad>"]}', "`pad_token` must be a token"),
+    "a token without text": ("tokenizer_config.json", b'{"eos_token": {"text": "x"}}', "`eos_token` must be a token"),
+    "a flag that is text": (
+        "tokenizer_config.json", b'{"eos_token": {"content": "x", "lstrip": "no"}}', "`eos_token` must be a token"
+    ),
+    "half a surrogate pair": ("tokenizer_config.json", b'{"eos_token": "\\ud83d"}', "half of a surrogate pair"),
+    "half a pair in a list": (
+        "tokenizer_config.json", b'{"additional_special_tokens": ["a\\udc00"]}', "half of a surrogate pair"
+    ),
+    "half a pair in the map": ("special_tokens_map.json", b'{"pad_token": "\\ud83d"}', "half of a surrogate pair"),
+    "half a pair in added tokens": ("added_tokens.json", b'{"\\ud83d": 400}', "half of a surrogate pair"),
+    "half a pair in a decoder": (
+        "tokenizer_config.json", b'{"added_tokens_decoder": {"5": {"content": "\\ud83d"}}}', "half of a surrogate pair"
+    ),
+    "extra tokens that are a text": ("tokenizer_config.json", b'{"extra_special_tokens": "x"}', "must be a list"),
+    "extra tokens of numbers": ("tokenizer_config.json", b'{"additional_special_tokens": [5]}', "must be a token"),
+    "a decoder that is a list": ("tokenizer_config.json", b'{"added_tokens_decoder": [1]}', "must be an object"),
+    "a decoder without ids": ("tokenizer_config.json", b'{"added_tokens_decoder": {"x": {"content": "y"}}}', "map ids"),
+    "added ids that are text": ("added_tokens.json", b'{"<x>": "400"}', "must map texts to ids"),
+    "added ids that are true": ("added_tokens.json", b'{"<x>": true}', "must map texts to ids"),
+    "added ids below zero": ("added_tokens.json", b'{"<x>": -1}', "must map texts to ids"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "content", "message"), DAMAGED.values(), ids=DAMAGED.keys())
+def test_damaged_files_end_in_a_sentence(tmp_path, name, content, message):
+    build.write_checkpoint(tmp_path)
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ModelError, match=message) as caught:
+        Tokenizer.load(tmp_path)
+    assert len(str(caught.value)) < 600
+    assert "\n" not in str(caught.value)
+
+
+BACKTRACKING = [r"(a+)+$", r"(x+x+)+y", r"(?:[0-9]|\d)*:$", r"(\s+\s*)+\S{200}"]
+
+
+@pytest.mark.parametrize("pattern", BACKTRACKING)
+def test_a_pattern_that_backtracks_is_refused_at_the_start(tmp_path, pattern):
+    fast = build.byte_level()
+    fast.pre_tokenizer = pre_tokenizers.Split(Regex(pattern), "isolated")
+    with pytest.raises(ModelError, match="too many steps"):
+        Tokenizer.load(build.write_checkpoint(tmp_path, fast))
+
+
+def test_a_pattern_that_backtracks_later_is_an_ordinary_error():
+    fast = build.byte_level()
+    fast.pre_tokenizer = pre_tokenizers.Split(Regex(r"(ж+ж+)+я"), "isolated")
+    tokenizer = build.tokenizer(fast)
+    for call in (tokenizer.encode, tokenizer.spans):
+        with pytest.raises(TokenizerError, match="too many steps"):
+            call("ж" * 80)
+
+
+def test_a_missing_tokenizer_config_is_refused(tmp_path):
+    path = build.write_checkpoint(tmp_path / "model")
+    for given in (tmp_path / "absent.json", path):
+        with pytest.raises(ModelError, match=r"--tokenizer-config-path: there is no file"):
+            Tokenizer.load(path, given)

@@ -14,8 +14,8 @@ import jinja2
 from jinja2 import Template
 
 from tgi.errors import TemplateError, ValidationError
+from tgi.json_files import read_json
 from tgi.serving.template_sandbox import sandbox
-from tgi.serving.tokenizer import read_json
 
 MAX_RENDERED_CHARACTERS = 16_000_000
 RESERVED_ARGUMENTS = frozenset(

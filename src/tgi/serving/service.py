@@ -18,11 +18,12 @@ from typing import Any, TypeVar
 
 from tgi.config import ApiConfig
 from tgi.errors import TemplateError, ValidationError
+from tgi.json_files import read_json
 from tgi.messages import GenerateRequest
 from tgi.serving import generation
 from tgi.serving.bounded import run_bounded
 from tgi.serving.chat_template import ChatTemplate, continues
-from tgi.serving.tokenizer import Tokenizer, read_json
+from tgi.serving.tokenizer import Tokenizer
 from tgi.serving.types import Completion, Delta, Engine, Prepared, SamplingParams, Style, TokenSpan
 from tgi.serving.validation import Checker, Limits, resolve_sampling, resolve_seeds
 

@@ -76,7 +76,9 @@ class LLM:
         self._engine = ThreadEngine(engine)
         await self._engine.start()
         await self._engine.wait_ready()
-        return Service.load(api, self._engine)
+        service = await asyncio.to_thread(Service.load, api, self._engine)
+        service.compare_with_model()
+        return service
 
     @property
     def _open_service(self) -> Service:

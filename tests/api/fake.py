@@ -232,7 +232,7 @@ def build_app(engine: FakeEngine, **settings: Any) -> FastAPI:
     """The real application over a scripted engine."""
     config = replace(CONFIG, **settings)
     template = ChatTemplate({"default": TEMPLATE}, SPECIAL)
-    service = Service(config, engine, TOKENIZER, template, (EOS,))  # type: ignore[arg-type]
+    service = Service(config, engine, TOKENIZER, template, {EOS: ("tokenizer",)})  # type: ignore[arg-type]
     engine.metrics = Metrics.for_engine(engine.info)
     return create_app(service, config, metrics=engine.metrics)
 

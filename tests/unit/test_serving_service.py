@@ -9,6 +9,7 @@ import sys
 import time
 
 import pytest
+from tokenizers import Regex, pre_tokenizers
 
 from tests import small_tokenizers as build
 from tests.fake_engine import FakeEngine, engine_info
@@ -17,7 +18,7 @@ from tgi.errors import TemplateError, ValidationError
 from tgi.messages import StepStats
 from tgi.serving import service as service_module
 from tgi.serving.bounded import run_bounded
-from tgi.serving.service import Service, load_eos_token_ids
+from tgi.serving.service import Service
 from tgi.serving.types import OPENAI_STYLE, TGI_STYLE, SamplingParams
 
 USER = [{"role": "user", "content": "Hi"}]
@@ -140,25 +141,85 @@ def test_health(service, engine):
     assert not service.health().ok
 
 
+LAST = "<last>"
+"""Added at the end of the vocabulary, where the model's embedding may end."""
+
+
+async def prepare_with(path, engine, prompt, params=None, **config):
+    loaded = Service.load(ApiConfig("m", str(build.write_checkpoint(path, **config))), engine)
+    try:
+        return await loaded.prepare(prompt, params or SamplingParams(), TGI_STYLE)
+    finally:
+        loaded.close()
+
+
 @pytest.mark.parametrize(
-    ("generation_config", "config", "expected"),
+    ("prompt", "params"),
     [
-        ({"eos_token_id": 7}, {}, (7,)),
-        ({"eos_token_id": [7, 0]}, {}, (7, 0)),
-        ({}, {"eos_token_id": 9}, (1,)),
-        ({"eos_token_id": None}, {}, (1,)),
-        ({"eos_token_id": []}, {}, (1,)),
+        (f"a{LAST}b", None),
+        (LAST, None),
+        (f"{'a' * 40}{LAST}", SamplingParams(truncate=3)),
+        (["a", LAST], None),
+        ("a", SamplingParams(stop_token_ids=(329,))),
+        ("a", SamplingParams(logit_bias={329: 1.0})),
     ],
 )
-def test_end_of_sequence_ids(tmp_path, generation_config, config, expected):
-    (tmp_path / "generation_config.json").write_text(json.dumps(generation_config))
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    assert load_eos_token_ids(tmp_path, build.tokenizer()) == expected
+async def test_tokens_beyond_the_embedding_are_refused(tmp_path, engine, prompt, params):
+    engine.info = engine_info(vocab_size=329)
+    if isinstance(prompt, list):
+        prompt = [329 if part == LAST else 5 for part in prompt]
+    with pytest.raises(ValidationError, match=r"329\b.* is out of vocabulary: (the model's )?ids are >= 0 and < 329"):
+        await prepare_with(tmp_path, engine, prompt, params, extra_special_tokens=[LAST])
+    engine.info = engine_info(vocab_size=330)
+    prepared = await prepare_with(tmp_path, engine, prompt, params, extra_special_tokens=[LAST])
+    assert max(prepared.request.prompt_ids) <= 329
 
 
-def test_end_of_sequence_ids_of_the_model(tmp_path):
-    (tmp_path / "config.json").write_text('{"eos_token_id": [9]}')
-    assert load_eos_token_ids(tmp_path, build.tokenizer(eos_token=None)) == (9,)
+async def test_a_refused_token_is_named(tmp_path, engine):
+    engine.info = engine_info(vocab_size=329)
+    with pytest.raises(ValidationError, match="`inputs` holds the token '<last>' with id 329") as caught:
+        await prepare_with(tmp_path, engine, f"a{LAST}b", extra_special_tokens=[LAST])
+    assert caught.value.param == "inputs"
+
+
+async def test_a_token_put_before_each_text_is_checked_too(tmp_path, engine):
+    engine.info = engine_info(vocab_size=329)
+    path = build.write_checkpoint(tmp_path)
+    stored = json.loads((path / "tokenizer.json").read_text())
+    stored["post_processor"]["special_tokens"]["<s>"]["ids"] = [30_000_000]
+    (path / "tokenizer.json").write_text(json.dumps(stored))
+    loaded = Service.load(ApiConfig("m", str(path)), engine)
+    with pytest.raises(ValidationError, match="id 30000000"):
+        await loaded.prepare("a", SamplingParams(), TGI_STYLE)
+    assert (await loaded.prepare("a", SamplingParams(), TGI_STYLE, add_special_tokens=False)).input_length == 1
+    loaded.close()
+
+
+async def test_a_text_on_which_the_tokenizer_gives_up_is_refused(tmp_path, engine):
+    fast = build.byte_level()
+    fast.pre_tokenizer = pre_tokenizers.Split(Regex("(ж+ж+)+я"), "isolated")
+    loaded = Service.load(ApiConfig("m", str(build.write_checkpoint(tmp_path, fast))), engine)
+    for call in (loaded.prepare("ж" * 80, SamplingParams(), TGI_STYLE), loaded.tokenize("ж" * 80)):
+        with pytest.raises(ValidationError, match=r"tokenizer error .* needs too many steps"):
+            await call
+    loaded.close()
+
+
+async def test_end_tokens_beyond_the_model_are_left_out(tmp_path, engine, caplog):
+    engine.info = engine_info(vocab_size=329)
+    caplog.set_level("INFO")
+    path = build.write_checkpoint(tmp_path, extra_special_tokens=[LAST])
+    (path / "generation_config.json").write_text('{"eos_token_id": [329, 1]}')
+    loaded = Service.load(ApiConfig("m", str(path)), engine)
+    loaded.compare_with_model()
+    prepared = await loaded.prepare("a", SamplingParams(min_tokens=2), TGI_STYLE)
+    assert prepared.request.sampling.eos_token_ids == (1, 3)
+    assert "no embedding for 1 of the tokenizer's tokens, the first is '<last>' with id 329 of 329" in caplog.text
+    assert "The end token 329 of generation_config.json is not one of the model's 329" in caplog.text
+    assert (
+        "Answers end with '</s>' (1, generation_config.json, tokenizer), '<|im_end|>' (3, chat template)" in caplog.text
+    )
+    loaded.close()
 
 
 def test_serving_imports_neither_torch_nor_transformers():

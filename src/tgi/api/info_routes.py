@@ -21,6 +21,7 @@ from tgi.api.state import Api, api_of
 from tgi.errors import UnhealthyError
 from tgi.messages import MemoryPlan
 from tgi.metrics import CONTENT_TYPE
+from tgi.serving.service import Service
 
 router = APIRouter(route_class=ClassifiedRoute, tags=["Text Generation Inference"])
 encode = msgspec.json.Encoder().encode
@@ -38,8 +39,17 @@ class EngineState(msgspec.Struct):
     error_type: str | UnsetType = UNSET
 
 
+class EndToken(msgspec.Struct):
+    """A token that ends answers."""
+
+    id: int
+    text: str
+    sources: list[str]
+    """The files that name it, or "tokenizer" or "chat template"."""
+
+
 class Runtime(msgspec.Struct):
-    """What TGI's `/info` does not say: device, numbers format, cache and memory."""
+    """What TGI's `/info` does not say: device, numbers format, cache, memory, end tokens."""
 
     model_type: str
     dtype: str
@@ -56,6 +66,7 @@ class Runtime(msgspec.Struct):
     kernels: dict[str, str]
     memory: MemoryPlan
     ineffective_flags: dict[str, str]
+    end_tokens: list[EndToken]
 
 
 class Info(msgspec.Struct):
@@ -170,8 +181,14 @@ def model_info(api: Api) -> Info:
             kernels=engine.kernels,
             memory=engine.memory,
             ineffective_flags=config.ineffective_flags,
+            end_tokens=end_tokens(api.service),
         ),
     )
+
+
+def end_tokens(service: Service) -> list[EndToken]:
+    text_of, named = service.tokenizer.token_text, service.end_tokens
+    return [EndToken(id, text_of(id), list(named[id])) for id in service.eos_token_ids]
 
 
 @router.get("/v1/models")

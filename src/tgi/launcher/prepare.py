@@ -59,6 +59,9 @@ def prepare_parsed(
 ) -> tuple[ApiConfig, EngineConfig]:
     """Check, fetch, convert, resolve. Raises `StartupError`."""
     check(parsed.config, facts, variables)
+    given = parsed.config.tokenizer_config_path
+    if given and not Path(given).is_file():  # now, and not after a download
+        raise ArgumentError(f"--tokenizer-config-path: there is no file {given}")
     settings = environment_settings(variables)
     hub = hub_of(settings, parsed.config.huggingface_hub_cache, progress=not parsed.config.json_output)
     logger.info("Using attention paged - Prefix caching %s", str(settings.prefix_caching is not False).lower())

@@ -154,6 +154,7 @@ class Supervisor:
         try:
             service = await asyncio.to_thread(self._load_service)
             await self._client.wait_ready()
+            service.compare_with_model()
             return service
         except StartupError:
             self._engine_failed = service is not None

@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 Result = TypeVar("Result")
@@ -52,3 +53,9 @@ async def run_bounded(function: Callable[[], Result], seconds: float) -> Result:
     finally:
         if thread.is_alive() and (future.cancelled() or not future.done()):
             ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(_Expired))
+
+
+def run_bounded_here(function: Callable[[], Result], seconds: float) -> Result:
+    """The same for code outside of an event loop, which waits. Raises TimeoutError after `seconds`."""
+    with ThreadPoolExecutor(1) as thread:  # the caller's own may have a loop
+        return thread.submit(asyncio.run, run_bounded(function, seconds)).result()

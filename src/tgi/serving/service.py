@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,14 +19,16 @@ from typing import Any, TypeVar
 
 from tgi.config import ApiConfig
 from tgi.errors import TemplateError, ValidationError
-from tgi.json_files import read_json
 from tgi.messages import GenerateRequest
 from tgi.serving import generation
 from tgi.serving.bounded import run_bounded
 from tgi.serving.chat_template import ChatTemplate, continues
+from tgi.serving.end_tokens import find_end_tokens
 from tgi.serving.tokenizer import Tokenizer
 from tgi.serving.types import Completion, Delta, Engine, Prepared, SamplingParams, Style, TokenSpan
 from tgi.serving.validation import Checker, Limits, resolve_sampling, resolve_seeds
+
+logger = logging.getLogger(__name__)
 
 RENDER_SECONDS = 5.0
 """A template that takes longer is given up."""
@@ -54,13 +57,14 @@ class Service:
         engine: Engine,
         tokenizer: Tokenizer,
         chat_template: ChatTemplate,
-        eos_token_ids: Sequence[int] = (),
+        end_tokens: Mapping[int, Sequence[str]] | None = None,
     ) -> None:
         self.config = config
         self.engine = engine
         self.tokenizer = tokenizer
         self.chat_template = chat_template
-        self.eos_token_ids = tuple(eos_token_ids)
+        self.end_tokens = dict(end_tokens or {})
+        """Token id -> the files that name it as an end of answers."""
         self._numbers = itertools.count(1)
         self._threads = ThreadPoolExecutor(config.validation_workers, thread_name_prefix="tokenize")
 
@@ -70,11 +74,44 @@ class Service:
         path = Path(config.model_path)
         tokenizer = Tokenizer.load(path, config.tokenizer_config_path)
         template = ChatTemplate.load(path, tokenizer.named_tokens, config.tokenizer_config_path)
-        return cls(config, engine, tokenizer, template, load_eos_token_ids(path, tokenizer))
+        return cls(config, engine, tokenizer, template, find_end_tokens(path, tokenizer, template))
 
     def close(self) -> None:
         """Let go of the threads."""
         self._threads.shutdown(wait=False, cancel_futures=True)
+
+    @property
+    def eos_token_ids(self) -> tuple[int, ...]:
+        """The end tokens that the model can generate; the engine must be ready."""
+        size = self.engine.info.vocab_size
+        return tuple(id for id in self.end_tokens if id < size)
+
+    def compare_with_model(self) -> None:
+        """Say in the log where tokenizer and model do not fit together; the engine must be ready."""
+        size = self.engine.info.vocab_size
+        text_of = self.tokenizer.token_text
+        if beyond := sorted(id for id in self.tokenizer.added if id >= size):
+            logger.warning(
+                "The model has no embedding for %d of the tokenizer's tokens, the first is %r with id %d of %d: "
+                "prompts that hold them are refused. Resize the embedding to use them",
+                len(beyond), text_of(beyond[0]), beyond[0], size,
+            )  # fmt: skip
+        elif (count := self.tokenizer.vocab_size) > size:
+            logger.warning(
+                "The tokenizer has %d tokens and the model %d: prompts that hold the others are refused",
+                count, size,
+            )  # fmt: skip
+        for id, sources in self.end_tokens.items():
+            if id >= size:
+                logger.warning("The end token %d of %s is not one of the model's %d", id, " and ".join(sources), size)
+        ends = [f"{text_of(id)!r} ({id}, {', '.join(self.end_tokens[id])})" for id in self.eos_token_ids]
+        if ends:
+            logger.info("Answers end with %s", ", ".join(ends))
+        else:
+            logger.warning(
+                "No end token is known: answers run to their greatest length. Name one as eos_token_id in "
+                "generation_config.json"
+            )
 
     @property
     def limits(self) -> Limits:
@@ -104,9 +141,10 @@ class Service:
         if isinstance(prompt, str):
             if self.tokenizer.byte_exact:
                 check.check_length(prompt, self.tokenizer.longest_token)
-            encode = partial(self.tokenizer.encode, prompt, add_special_tokens, params.truncate)
             try:
-                ids = await self._in_thread(encode)
+                ids = await self._in_thread(partial(self._encode, check, prompt, add_special_tokens))
+            except ValidationError:
+                raise
             except Exception as error:  # a vocabulary without an unknown token, and text outside of it
                 check.fail("inputs", f"tokenizer error {error}")
         else:
@@ -126,6 +164,12 @@ class Service:
             cache_salt=cache_salt,
         )
         return Prepared(request, prompt, params, style, started, validated)
+
+    def _encode(self, check: Checker, prompt: str, add_special_tokens: bool) -> list[int]:
+        """The ids of a text, each of which the model has."""
+        ids = self.tokenizer.encode(prompt, add_special_tokens, check.params.truncate)
+        check.check_tokens(ids, self.tokenizer.token_text)
+        return ids
 
     def stream(self, prepared: Prepared) -> AsyncGenerator[list[Delta], None]:
         """The request's deltas as they come; see `generation.stream`. Close it to abort the request."""
@@ -183,16 +227,3 @@ class Service:
 
     async def _in_thread(self, function: Callable[[], Result]) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._threads, function)
-
-
-def load_eos_token_ids(model_path: Path, tokenizer: Tokenizer) -> tuple[int, ...]:
-    """generation_config's ids, else the tokenizer's, else config.json's."""
-    for value in (
-        read_json(model_path / "generation_config.json").get("eos_token_id"),
-        tokenizer.eos_token_id,
-        read_json(model_path / "config.json").get("eos_token_id"),
-    ):
-        ids = value if isinstance(value, list) else [value]
-        if found := tuple(id for id in ids if isinstance(id, int)):
-            return found
-    return ()

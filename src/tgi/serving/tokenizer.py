@@ -12,7 +12,7 @@ import logging
 import string
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate, chain
 from pathlib import Path
 from typing import Any
@@ -151,6 +151,10 @@ class Tokenizer:
     def is_special(self, id: int) -> bool:
         return id in self.special_ids
 
+    def token_text(self, id: int) -> str:
+        """A token as it stands in text, for messages."""
+        return self.token_bytes(id).decode(errors="replace")
+
     def token_bytes(self, id: int) -> bytes:
         """The bytes a token adds to a text; empty for an id without a token."""
         known = self._bytes.get(id)
@@ -228,8 +232,7 @@ def _any_encoding(fast: FastTokenizer) -> Encoding:
 
     Raises ModelError when nothing can be encoded.
     """
-    texts = chain(["a"], (fast.decode([id], skip_special_tokens=False) for id in fast.get_vocab(False).values()))
-    for text in texts:
+    for text in chain(["a"], _vocabulary_texts(fast)):
         try:
             encoding = guarded(fast.encode_batch_fast, [text], add_special_tokens=False)[0]
         except TokenizerError:  # text outside of a vocabulary without an unknown token
@@ -237,3 +240,8 @@ def _any_encoding(fast: FastTokenizer) -> Encoding:
         if encoding.ids:
             return encoding
     raise ModelError("tokenizer.json cannot encode a single token of its own vocabulary")
+
+
+def _vocabulary_texts(fast: FastTokenizer) -> Iterator[str]:
+    for id in fast.get_vocab(with_added_tokens=False).values():  # slow, so only when it is needed
+        yield fast.decode([id], skip_special_tokens=False)

@@ -8,7 +8,7 @@ shape of HTTP bodies (`api`). Called by `service.prepare`.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -91,6 +91,20 @@ class Checker:
         tokens = len(prompt) // longest_token
         if self.params.truncate is None and tokens > LONG_TEXT_FACTOR * self.limits.max_input_tokens:
             self._input_too_long(f"at least {tokens}")
+
+    def check_tokens(self, ids: Sequence[int], text_of: Callable[[int], str]) -> None:
+        """Refuse a text with a token that the model has no embedding for. Raises ValidationError.
+
+        `text_of`: token id -> the token.
+        """
+        size = self.limits.vocab_size
+        if max(ids, default=0) >= size:
+            id = next(id for id in ids if id >= size)
+            self.fail(
+                "inputs",
+                f"`inputs` holds the token {text_of(id)[:64]!r} with id {id}, which is out of vocabulary: "
+                f"the model's ids are >= 0 and < {size}",
+            )
 
     def max_new_tokens(self, input_length: int) -> int:
         """The length to generate, once the prompt is tokenised. Raises ValidationError (15, 16)."""

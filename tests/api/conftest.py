@@ -8,6 +8,14 @@ import httpx
 import pytest
 
 from tests.api.fake import FakeEngine, build_app
+from tgi.launcher import http_half_close
+
+
+@pytest.fixture(autouse=True)
+def leaving_shows_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that closes its connection could only have stopped sending: the server looks after this time."""
+    monkeypatch.setattr(http_half_close, "FIRST_PROBE_S", 0.05)
+    monkeypatch.setattr(http_half_close, "LOOK_EVERY_S", 0.01)
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from tokenizers import decoders, models, pre_tokenizers, processors
 from tgi.api.app import create_app
 from tgi.config import ApiConfig
 from tgi.errors import GenerationError
+from tgi.launcher.http_protocol import BoundedProtocol
 from tgi.messages import (
     EngineInfo,
     GenerateRequest,
@@ -252,7 +253,15 @@ class Server(uvicorn.Server):
 @asynccontextmanager
 async def serve(app: FastAPI) -> AsyncIterator[str]:
     """The application behind a real server on a free port of loopback; gives its address."""
-    config = uvicorn.Config(app, "127.0.0.1", 0, lifespan="off", log_level="error", timeout_graceful_shutdown=1)
+    config = uvicorn.Config(
+        app,
+        "127.0.0.1",
+        0,
+        http=BoundedProtocol,
+        lifespan="off",
+        log_level="error",
+        timeout_graceful_shutdown=1,
+    )
     server = Server(config)
     task = asyncio.create_task(server.serve())
     await server.ready.wait()

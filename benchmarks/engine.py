@@ -140,9 +140,8 @@ def main() -> None:
 
 
 def profile(worker: Worker) -> dict[str, float]:
-    """Seconds by kind of operation so far; empty where no native program runs."""
-    program = getattr(worker.runner.model, "program", None)
-    return program.profile() if program is not None else {}
+    """Seconds by kind of operation so far; empty where the backend does not tell."""
+    return worker.runner.step.profile()
 
 
 if __name__ == "__main__":

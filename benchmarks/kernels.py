@@ -21,7 +21,8 @@ from tgi import hardware
 from tgi.kernels.native import cache as native_cache
 from tgi.kernels.native.library import LEVELS, Arena, Library, NativeUnavailable, Pool, load
 from tgi.kernels.native.linear import FORMATS, PackedLinear
-from tgi.kernels.ops import CacheShape
+from tgi.kernels.program import CacheLayer
+from tgi.kernels.types import CacheShape
 
 READS_MIB = (1, 32, 128, 512)
 CHAINS = 12
@@ -100,16 +101,16 @@ def attention(pool: Pool, console: Console, contexts: list[int]) -> None:
         cells = []
         for context in contexts:
             blocks = -(-context // 32)
-            shape = CacheShape(1, kv_heads, dim, dtype)
-            cache = native_cache.allocate_cache(pool.library, shape, blocks * sequences, torch.device("cpu"))
+            shape = CacheShape((CacheLayer(kv_heads, dim),), dtype)
+            cache = native_cache.allocate_cache(pool.library, shape, blocks * sequences)
             tables = [list(range(number * blocks, (number + 1) * blocks)) for number in range(sequences)]
-            plan = (make_paging(tables, [context - 1] * sequences, [1] * sequences, 32), 0)
+            paging = make_paging(tables, [context - 1] * sequences, [1] * sequences, 32)
             for store in (*cache.keys, *cache.values):
                 store.zero_()
             queries = torch.randn((sequences, heads, dim))
             took = seconds(
-                lambda queries=queries, cache=cache, plan=plan: native_cache.attention(
-                    pool, queries, cache, 0, plan, 0.1
+                lambda queries=queries, cache=cache, paging=paging: native_cache.attention(
+                    pool, queries, cache, 0, paging, 0.1
                 )
             )
             cells.append(f"{native_cache.cache_bytes(pool.library, shape, blocks * sequences) / took / 1e9:.1f}")

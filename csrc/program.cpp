@@ -13,7 +13,12 @@ namespace {
 
 bool row_wise(const tgi_op& op) { return op.code != TGI_LINEAR && op.code != TGI_ATTENTION; }
 
-CacheShape cache_shape(const tgi_attention_shape& shape) { return {shape.type, shape.kv_heads, shape.head_dim}; }
+CacheShape cache_shape(const tgi_cache_heads& heads) { return {heads.type, heads.kv_heads, heads.head_dim}; }
+
+bool share_plan(const tgi_attention_op& one, const tgi_attention_op& other) {
+  return one.window == other.window && one.heads == other.heads && one.kv_heads == other.kv_heads &&
+         one.head_dim == other.head_dim;
+}
 
 // Floats from one row of a buffer to the next. An odd number of cache lines: rows that a tile writes together would else,
 // with the usual widths, meet in the same set of a cache.
@@ -25,14 +30,15 @@ StepRows rows_of(const tgi_step& step) {
 
 }  // namespace
 
-Program::Program(Pool& pool, const tgi_op* ops, int count, const int32_t* widths, int buffers,
-                 const tgi_attention_shape& shape)
-    : pool_(pool), ops_(ops, ops + count), widths_(widths, widths + buffers), heads_(shape.heads),
-      shape_(cache_shape(shape)), buffers_(buffers) {
+Program::Program(Pool& pool, const tgi_op* ops, int count, const int32_t* widths, int buffers, int cache_type)
+    : pool_(pool), ops_(ops, ops + count), widths_(widths, widths + buffers), cache_type_(cache_type),
+      buffers_(buffers) {
   for (int width : widths_) strides_.push_back(stride_for(width));
-  for (const tgi_op& op : ops_)
-    if (op.code == TGI_ATTENTION && std::find(windows_.begin(), windows_.end(), op.c) == windows_.end())
-      windows_.push_back(op.c);
+  for (const tgi_op& op : ops_) {
+    const auto shares = [&](const tgi_attention_op& other) { return share_plan(op.attention, other); };
+    if (op.code == TGI_ATTENTION && std::none_of(planned_.begin(), planned_.end(), shares))
+      planned_.push_back(op.attention);
+  }
 }
 
 void Program::reserve(int rows) {
@@ -40,7 +46,7 @@ void Program::reserve(int rows) {
   size_t packed = 0, floats = 0;
   for (const tgi_op& op : ops_)
     if (op.code == TGI_LINEAR)
-      packed = std::max(packed, packed_bytes(*static_cast<const Linear*>(op.weight), rows));
+      packed = std::max(packed, packed_bytes(*op.linear.weight, rows));
   for (int stride : strides_) floats += size_t(stride) * rows;
   memory_.reset(new Arena);
   bytes_ = 4 * floats + packed + 128;
@@ -66,16 +72,19 @@ void Program::plan(const tgi_step& step, int begin, int rows, Slice& slice) {
     slice.starts.push_back(std::min<int64_t>(starts[sequence + 1], end) - begin);
   slice.step_rows = {(int)slice.starts.size() - 1, slice.starts.data(), step.positions + begin,
                      step.block_tables + first * step.table_width, step.table_width};
-  slice.plans.resize(windows_.size());
-  for (size_t i = 0; i < windows_.size(); i++)
-    plan_attention(slice.step_rows, heads_, shape_, windows_[i], pool_.size(), slice.plans[i]);
+  slice.plans.resize(planned_.size());
+  for (size_t i = 0; i < planned_.size(); i++) {
+    const tgi_attention_op& op = planned_[i];
+    const CacheShape shape{cache_type_, op.kv_heads, op.head_dim};
+    plan_attention(slice.step_rows, op.heads, shape, op.window, pool_.size(), slice.plans[i]);
+  }
 }
 
 bool Program::within_tables(const tgi_step& step) const {
   for (const tgi_op& op : ops_) {
     if (op.code != TGI_EMBED) continue;
-    const int64_t* ids = op.a ? step.positions : step.token_ids;
-    const int64_t rows = static_cast<const Linear*>(op.weight)->out;
+    const int64_t* ids = op.embed.by_position ? step.positions : step.token_ids;
+    const int64_t rows = op.embed.table->out;
     if (std::any_of(ids, ids + step.rows, [&](int64_t id) { return id < 0 || id >= rows; })) return false;
   }
   return true;
@@ -102,8 +111,8 @@ void Program::walk(const tgi_step& step, const Slice& slice, const Member& membe
     if (op.code == TGI_ATTENTION || shared || (op.code == TGI_LINEAR && packs_columns(slice, member)))
       wait(member, op.code);
     shared = !row_wise(op);
-    if (op.code == TGI_LINEAR) run_linear(op, slice, member);
-    else if (op.code == TGI_ATTENTION) run_attention(op, step, slice, member);
+    if (op.code == TGI_LINEAR) run_linear(op.linear, slice, member);
+    else if (op.code == TGI_ATTENTION) run_attention(op.attention, step, slice, member);
     else run_rows(op, step, slice, begin, end);
     book(op.code, member);
   }
@@ -135,75 +144,95 @@ void Program::profile(double* seconds) {
   memcpy(seconds, seconds_, sizeof(seconds_));
 }
 
-void Program::run_linear(const tgi_op& op, const Slice& slice, const Member& member) {
-  const Linear& linear = *static_cast<const Linear*>(op.weight);
+void Program::run_linear(const tgi_linear_op& op, const Slice& slice, const Member& member) {
+  const Linear& linear = *op.weight;
   const Packed packed = packed_in(linear, slice.rows, packed_);
   const int units = pack_units(linear);
   const Share rows{(int)member.begin(slice.rows), (int)member.end(slice.rows), 0, units};
   const Share columns{0, slice.rows, (int)member.begin(units), (int)member.end(units)};
-  pack_activations(linear, buffers_[op.input], strides_[op.input], slice.rows,
-                   packs_columns(slice, member) ? columns : rows, packed);
+  pack_activations(linear, buffers_[op.x], strides_[op.x], slice.rows, packs_columns(slice, member) ? columns : rows,
+                   packed);
   wait(member, TGI_LINEAR);
   multiply_panels(linear, packed, slice.rows, (int)member.begin(linear.panels), (int)member.end(linear.panels),
-                  buffers_[op.output], strides_[op.output], op.a != 0);
+                  buffers_[op.out], strides_[op.out], op.add != 0);
 }
 
-void Program::run_attention(const tgi_op& op, const tgi_step& step, const Slice& slice, const Member& member) {
-  const auto plan = std::find_if(slice.plans.begin(), slice.plans.end(),
-                                 [&](const AttentionPlan& candidate) { return candidate.window == op.c; });
-  const AttentionCall call{shape_,
-                           heads_,
-                           op.x,
-                           op.y,
-                           static_cast<const float*>(op.weight),
-                           static_cast<const uint8_t*>(step.keys[op.a]),
-                           static_cast<const uint8_t*>(step.values[op.a]),
-                           buffers_[op.input] + op.b,
-                           size_t(strides_[op.input]),
-                           buffers_[op.output],
-                           size_t(strides_[op.output])};
-  attend(call, slice.step_rows, *plan, member);
+const AttentionPlan& Program::plan_for(const tgi_attention_op& op, const Slice& slice) const {
+  const auto shares = [&](const tgi_attention_op& other) { return share_plan(op, other); };
+  return slice.plans[std::find_if(planned_.begin(), planned_.end(), shares) - planned_.begin()];
+}
+
+void Program::run_attention(const tgi_attention_op& op, const tgi_step& step, const Slice& slice,
+                            const Member& member) {
+  const AttentionCall call{{cache_type_, op.kv_heads, op.head_dim},
+                           op.heads,
+                           op.scale,
+                           op.soft_cap,
+                           op.slopes,
+                           static_cast<const uint8_t*>(step.keys[op.layer]),
+                           static_cast<const uint8_t*>(step.values[op.layer]),
+                           buffers_[op.x] + op.queries,
+                           size_t(strides_[op.x]),
+                           buffers_[op.out],
+                           size_t(strides_[op.out])};
+  attend(call, slice.step_rows, plan_for(op, slice), member);
 }
 
 void Program::run_rows(const tgi_op& op, const tgi_step& step, const Slice& slice, int begin, int end) {
-  const auto* weight = static_cast<const float*>(op.weight);
-  const auto* bias = static_cast<const float*>(op.bias);
-  for (int r = begin; r < end; r++) {
-    const int64_t at = slice.begin + r;
-    float* y = row(op.output, r);
-    const float* x = row(op.input, r);
-    switch (op.code) {
-      case TGI_EMBED: {
-        read_row(*static_cast<const Linear*>(op.weight), op.a ? step.positions[at] : step.token_ids[at], y);
-        break;
-      }
-      case TGI_ADD: add_to(y, x, op.width); break;
-      case TGI_SCALE: scale_by(y, op.x, op.width); break;
-      case TGI_SOFT_CAP: soft_cap(y, op.x, op.width); break;
-      case TGI_RMS_NORM:
-        for (int head = 0; head < op.b; head++)
-          rms_norm(x + op.c + head * op.a, weight, op.x, op.a, y + op.c + head * op.a);
-        break;
-      case TGI_LAYER_NORM:
-        for (int head = 0; head < op.b; head++)
-          layer_norm(x + op.c + head * op.a, weight, bias, op.x, op.a, y + op.c + head * op.a);
-        break;
-      case TGI_ROTARY: {
-        const int half = step.rotary_half[op.d];
-        const int64_t angle = step.positions[at] * half;
-        rotate(y + op.c, op.b, op.a, step.cos[op.d] + angle, step.sin[op.d] + angle, half, op.y != 0);
-        break;
-      }
-      case TGI_ACTIVATION: activate(op.a, x, op.width, y); break;
-      case TGI_GATED: activate_gated(op.a, x, x + op.width, op.width, y); break;
-      case TGI_STORE_KV: {
-        const bool last = r + 1 == slice.rows || step.slots[at + 1] != step.slots[at] + 1;
-        store_position(shape_, static_cast<uint8_t*>(step.keys[op.a]), static_cast<uint8_t*>(step.values[op.a]),
-                       step.slots[at], x + op.b, x + op.c, last);
-        break;
-      }
+  for (int r = begin; r < end; r++) run_row(op, step, slice, r);
+}
+
+void Program::run_row(const tgi_op& any, const tgi_step& step, const Slice& slice, int r) {
+  const int64_t at = slice.begin + r;
+  switch (any.code) {
+    case TGI_EMBED: {
+      const tgi_embed_op& op = any.embed;
+      read_row(*op.table, op.by_position ? step.positions[at] : step.token_ids[at], row(op.out, r));
+      break;
     }
+    case TGI_ADD: add_to(row(any.add.out, r), row(any.add.x, r), widths_[any.add.out]); break;
+    case TGI_SCALE: scale_by(row(any.scale.out, r), any.scale.factor, widths_[any.scale.out]); break;
+    case TGI_SOFT_CAP: soft_cap(row(any.soft_cap.out, r), any.soft_cap.cap, widths_[any.soft_cap.out]); break;
+    case TGI_RMS_NORM: {
+      const tgi_rms_norm_op& op = any.rms_norm;
+      for (int head = 0, from = op.offset; head < op.heads; head++, from += op.width)
+        rms_norm(row(op.x, r) + from, op.weight, op.eps, op.width, row(op.out, r) + from);
+      break;
+    }
+    case TGI_LAYER_NORM: {
+      const tgi_layer_norm_op& op = any.layer_norm;
+      layer_norm(row(op.x, r), op.weight, op.bias, op.eps, widths_[op.x], row(op.out, r));
+      break;
+    }
+    case TGI_ROTARY: {
+      const tgi_rotary_op& op = any.rotary;
+      const int half = step.rotary_half[op.rope];
+      const int64_t angle = step.positions[at] * half;
+      rotate(row(op.x, r) + op.offset, op.heads, op.head_dim, step.cos[op.rope] + angle, step.sin[op.rope] + angle,
+             half, op.adjacent != 0);
+      break;
+    }
+    case TGI_ACTIVATE: {
+      const tgi_activate_op& op = any.activate;
+      activate(op.function, row(op.x, r), widths_[op.out], row(op.out, r));
+      break;
+    }
+    case TGI_GATE: {
+      const tgi_gate_op& op = any.gate;
+      const int width = widths_[op.out];
+      activate_gated(op.function, row(op.x, r), row(op.x, r) + width, width, row(op.out, r));
+      break;
+    }
+    case TGI_STORE_KV: store_row(any.store_kv, step, slice, r); break;
   }
+}
+
+void Program::store_row(const tgi_store_kv_op& op, const tgi_step& step, const Slice& slice, int r) {
+  const int64_t* slot = step.slots + slice.begin + r;
+  const bool last = r + 1 == slice.rows || slot[1] != slot[0] + 1;
+  const float* x = row(op.x, r);
+  store_position({cache_type_, op.kv_heads, op.head_dim}, static_cast<uint8_t*>(step.keys[op.layer]),
+                 static_cast<uint8_t*>(step.values[op.layer]), *slot, x + op.keys, x + op.values, last);
 }
 
 }  // namespace tgi
@@ -214,17 +243,23 @@ struct tgi_program {
   Program program;
 };
 
-size_t tgi_key_bytes(const tgi_attention_shape* shape) {
-  return cache_shape(*shape).key_record() * shape->kv_heads;
-}
+size_t tgi_key_bytes(const tgi_cache_heads* heads) { return cache_shape(*heads).key_record() * heads->kv_heads; }
 
-size_t tgi_value_bytes(const tgi_attention_shape* shape) {
-  return cache_shape(*shape).value_record() * shape->kv_heads;
+size_t tgi_value_bytes(const tgi_cache_heads* heads) { return cache_shape(*heads).value_record() * heads->kv_heads; }
+
+size_t tgi_op_bytes(int code) {
+  static constexpr size_t bytes[] = {
+      sizeof(tgi_embed_op),  sizeof(tgi_add_op),      sizeof(tgi_scale_op),    sizeof(tgi_soft_cap_op),
+      sizeof(tgi_rms_norm_op), sizeof(tgi_layer_norm_op), sizeof(tgi_linear_op), sizeof(tgi_rotary_op),
+      sizeof(tgi_activate_op), sizeof(tgi_gate_op),     sizeof(tgi_store_kv_op), sizeof(tgi_attention_op),
+      sizeof(tgi_op)};
+  static_assert(sizeof(bytes) / sizeof(bytes[0]) == TGI_CODES + 1, "one for each operation");
+  return code >= 0 && code <= TGI_CODES ? bytes[code] : 0;
 }
 
 tgi_program* tgi_program_create(tgi_pool* pool, const tgi_op* ops, int count, const int32_t* widths, int buffers,
-                                const tgi_attention_shape* shape) {
-  return new (std::nothrow) tgi_program{Program(pool->pool, ops, count, widths, buffers, *shape)};
+                                int cache_type) {
+  return new (std::nothrow) tgi_program{Program(pool->pool, ops, count, widths, buffers, cache_type)};
 }
 
 void tgi_program_destroy(tgi_program* program) { delete program; }
@@ -242,23 +277,23 @@ int tgi_program_run(tgi_program* program, const tgi_step* step, int result, floa
   }
 }
 
-void tgi_store_kv(const tgi_attention_shape* shape, void* key_cache, void* value_cache, const int64_t* slots, int rows,
+void tgi_store_kv(const tgi_cache_heads* heads, void* key_cache, void* value_cache, const int64_t* slots, int rows,
                   const float* keys, const float* values) {
-  const CacheShape cache = cache_shape(*shape);
-  const size_t width = size_t(shape->kv_heads) * shape->head_dim;
+  const CacheShape cache = cache_shape(*heads);
+  const size_t width = size_t(heads->kv_heads) * heads->head_dim;
   for (int r = 0; r < rows; r++)
     store_position(cache, static_cast<uint8_t*>(key_cache), static_cast<uint8_t*>(value_cache), slots[r],
                    keys + r * width, values + r * width, r + 1 == rows || slots[r + 1] != slots[r] + 1);
 }
 
-void tgi_attention(tgi_pool* pool, const tgi_attention_shape* shape, const void* key_cache, const void* value_cache,
-                   const tgi_step* step, const float* queries, float scale, float soft_cap, int window,
-                   const float* slopes, float* out) {
-  const size_t width = size_t(shape->heads) * shape->head_dim;
+void tgi_attention(tgi_pool* pool, int cache_type, const tgi_attention_op* op, const void* key_cache,
+                   const void* value_cache, const tgi_step* step, const float* queries, float* out) {
+  const size_t width = size_t(op->heads) * op->head_dim;
+  const CacheShape shape{cache_type, op->kv_heads, op->head_dim};
   const StepRows rows = rows_of(*step);
   AttentionPlan plan;
-  plan_attention(rows, shape->heads, cache_shape(*shape), window, pool->pool.size(), plan);
-  const AttentionCall call{cache_shape(*shape), shape->heads, scale, soft_cap, slopes,
+  plan_attention(rows, op->heads, shape, op->window, pool->pool.size(), plan);
+  const AttentionCall call{shape, op->heads, op->scale, op->soft_cap, op->slopes,
                            static_cast<const uint8_t*>(key_cache), static_cast<const uint8_t*>(value_cache),
                            queries, width, out, width};
   auto work = [&](const Member& member) { attend(call, rows, plan, member); };

@@ -17,8 +17,7 @@ constexpr int kSliceRows = 256;
 
 class Program {
  public:
-  Program(Pool& pool, const tgi_op* ops, int count, const int32_t* widths, int buffers,
-          const tgi_attention_shape& shape);
+  Program(Pool& pool, const tgi_op* ops, int count, const int32_t* widths, int buffers, int cache_type);
 
   // Whether every token id and position of the step has a row in the tables that are looked up.
   bool within_tables(const tgi_step& step) const;
@@ -32,7 +31,7 @@ class Program {
     int begin, rows;
     std::vector<int64_t> starts;  // of the sequences in it, counted from its first row
     int first_sequence;
-    std::vector<AttentionPlan> plans;  // one for each window
+    std::vector<AttentionPlan> plans;  // one for each entry of planned_
     StepRows step_rows;
   };
 
@@ -43,18 +42,21 @@ class Program {
   static bool packs_columns(const Slice& slice, const Member& member);
   void wait(const Member& member, int code);
   void walk(const tgi_step& step, const Slice& slice, const Member& member);
+  // Rows [begin, end) of an operation that works on each row by itself.
   void run_rows(const tgi_op& op, const tgi_step& step, const Slice& slice, int begin, int end);
-  void run_linear(const tgi_op& op, const Slice& slice, const Member& member);
-  void run_attention(const tgi_op& op, const tgi_step& step, const Slice& slice, const Member& member);
+  void run_row(const tgi_op& op, const tgi_step& step, const Slice& slice, int r);
+  void store_row(const tgi_store_kv_op& op, const tgi_step& step, const Slice& slice, int r);
+  void run_linear(const tgi_linear_op& op, const Slice& slice, const Member& member);
+  void run_attention(const tgi_attention_op& op, const tgi_step& step, const Slice& slice, const Member& member);
+  const AttentionPlan& plan_for(const tgi_attention_op& op, const Slice& slice) const;
   float* row(int buffer, int64_t row) { return buffers_[buffer] + row * strides_[buffer]; }
 
   Pool& pool_;
   std::vector<tgi_op> ops_;
   std::vector<int> widths_;   // of the buffers, in floats
   std::vector<int> strides_;  // from row to row of them
-  std::vector<int> windows_;
-  int heads_;
-  CacheShape shape_;
+  std::vector<tgi_attention_op> planned_;  // the first attention of each window and heads: those share a plan
+  int cache_type_;
   std::unique_ptr<Arena> memory_;
   std::vector<float*> buffers_;
   void* packed_ = nullptr;

@@ -7,7 +7,7 @@
 #include <stdint.h>
 
 #define TGI_API extern "C" __attribute__((visibility("default")))
-#define TGI_ABI 7  // raised with every change of this file; the loader refuses another number
+#define TGI_ABI 8  // raised with every change of this file; the loader refuses another number
 
 typedef struct tgi_pool tgi_pool;
 typedef struct tgi_arena tgi_arena;
@@ -64,37 +64,115 @@ TGI_API void tgi_linear_run(tgi_pool* pool, const tgi_linear* linear, const floa
 
 typedef struct tgi_program tgi_program;
 
-// Operations. `width` numbers of a row are meant where nothing else is said; buffers hold float32 rows.
+// Operations. A value is a buffer of float32 rows, one for each token of the step; `out` and `x` are numbers of buffers.
+// What each computes is said at the dataclass of its name in tgi/kernels/program.py, whose fields these are.
 enum {
-  TGI_EMBED,         // output = row of `weight` (a tgi_linear) for the row's token id (a = 0) or position (a = 1)
-  TGI_ADD,           // output += input
-  TGI_SCALE,         // output *= x
-  TGI_SOFT_CAP,      // output = x * tanh(output / x)
-  TGI_RMS_NORM,      // output = norm(input) * weight, epsilon x; b > 1: each of b heads of a numbers, from offset c
-  TGI_LAYER_NORM,    // the same with `bias`
-  TGI_LINEAR,        // output = input times `weight`, a = 1: output += it
-  TGI_ROTARY,        // output: b heads of a numbers from offset c turn by table d; y = 1: adjacent pairs
-  TGI_ACTIVATION,    // output = f(input), f by a: silu, gelu, tanh gelu, relu, quick gelu
-  TGI_GATED,         // output = f(input[0 .. width)) * input[width .. 2 width), f by a
-  TGI_STORE_KV,      // layer a: keys from offset b, values from offset c of input go to the row's slot
-  TGI_ATTENTION,     // layer a: queries from offset b of input attend, window c; scale x, soft cap y, slopes `weight`
+  TGI_EMBED,
+  TGI_ADD,
+  TGI_SCALE,
+  TGI_SOFT_CAP,
+  TGI_RMS_NORM,
+  TGI_LAYER_NORM,
+  TGI_LINEAR,
+  TGI_ROTARY,
+  TGI_ACTIVATE,
+  TGI_GATE,
+  TGI_STORE_KV,
+  TGI_ATTENTION,
   TGI_CODES
 };
 
 typedef struct {
-  int32_t code;
-  int32_t input, output;  // buffers
-  int32_t width;
-  int32_t a, b, c, d;
-  float x, y;
-  const void* weight;
-  const void* bias;
-} tgi_op;
+  int32_t code, out;
+  const tgi_linear* table;
+  int32_t by_position;
+} tgi_embed_op;
 
 typedef struct {
-  int32_t type;  // of the cache: any but TGI_INT4 and TGI_INT6
+  int32_t code, out, x;
+} tgi_add_op;
+
+typedef struct {
+  int32_t code, out;
+  float factor;
+} tgi_scale_op;
+
+typedef struct {
+  int32_t code, out;
+  float cap;
+} tgi_soft_cap_op;
+
+typedef struct {
+  int32_t code, out, x;
+  int32_t heads, width, offset;  // `heads` times `width` numbers from `offset` on
+  float eps;
+  const float* weight;  // [width]
+} tgi_rms_norm_op;
+
+typedef struct {
+  int32_t code, out, x;
+  float eps;
+  const float *weight, *bias;  // [width of x]; bias may be nullptr
+} tgi_layer_norm_op;
+
+typedef struct {
+  int32_t code, out, x, add;
+  const tgi_linear* weight;
+} tgi_linear_op;
+
+typedef struct {
+  int32_t code, x;
+  int32_t heads, head_dim, offset;
+  int32_t rope;  // number of its table of angles
+  int32_t adjacent;
+} tgi_rotary_op;
+
+typedef struct {
+  int32_t code, out, x;
+  int32_t function;  // silu, gelu, tanh gelu, relu, quick gelu
+} tgi_activate_op;
+
+typedef tgi_activate_op tgi_gate_op;
+
+typedef struct {
+  int32_t code, x, layer;
+  int32_t kv_heads, head_dim;
+  int32_t keys, values;  // offsets in x
+} tgi_store_kv_op;
+
+typedef struct {
+  int32_t code, out, x, layer;
   int32_t heads, kv_heads, head_dim;
-} tgi_attention_shape;
+  int32_t queries;  // offset in x
+  int32_t window;   // 0: all keys
+  float scale;
+  float soft_cap;       // 0: none
+  const float* slopes;  // ALiBi [heads]; nullptr: none
+} tgi_attention_op;
+
+typedef union {
+  int32_t code;
+  tgi_embed_op embed;
+  tgi_add_op add;
+  tgi_scale_op scale;
+  tgi_soft_cap_op soft_cap;
+  tgi_rms_norm_op rms_norm;
+  tgi_layer_norm_op layer_norm;
+  tgi_linear_op linear;
+  tgi_rotary_op rotary;
+  tgi_activate_op activate;
+  tgi_gate_op gate;
+  tgi_store_kv_op store_kv;
+  tgi_attention_op attention;
+} tgi_op;
+
+// Bytes of the structure of an operation, 0 for an unknown code; of tgi_op for TGI_CODES.
+TGI_API size_t tgi_op_bytes(int code);
+
+// The cache of one layer: element type (a float type or TGI_INT8) and heads.
+typedef struct {
+  int32_t type, kv_heads, head_dim;
+} tgi_cache_heads;
 
 // What a step is about. Rows of a sequence are contiguous and in order of position.
 typedef struct {
@@ -116,12 +194,13 @@ typedef struct {
 TGI_API void tgi_huge_pages(void* memory, size_t bytes);
 
 // Bytes that keys and values of one block (32 positions) of one layer take.
-TGI_API size_t tgi_key_bytes(const tgi_attention_shape* shape);
-TGI_API size_t tgi_value_bytes(const tgi_attention_shape* shape);
+TGI_API size_t tgi_key_bytes(const tgi_cache_heads* heads);
+TGI_API size_t tgi_value_bytes(const tgi_cache_heads* heads);
 
 // A program keeps a copy of the operations; weights belong to the caller. widths: numbers in a row of each buffer.
+// cache_type: of the elements of the cache it will run over.
 TGI_API tgi_program* tgi_program_create(tgi_pool* pool, const tgi_op* ops, int count, const int32_t* widths,
-                                        int buffers, const tgi_attention_shape* shape);
+                                        int buffers, int cache_type);
 TGI_API void tgi_program_destroy(tgi_program* program);
 // Runs all rows and copies buffer `result` to out [rows][width]. 0: no memory. -1: a token id or position
 // has no row in its table, nothing was run.
@@ -136,12 +215,11 @@ TGI_API void tgi_program_profile(tgi_program* program, double* seconds);
 // ---- single operations on the cache, for callers that are not a program
 
 // keys, values: [rows][kv_heads][head_dim]
-TGI_API void tgi_store_kv(const tgi_attention_shape* shape, void* key_cache, void* value_cache, const int64_t* slots,
+TGI_API void tgi_store_kv(const tgi_cache_heads* heads, void* key_cache, void* value_cache, const int64_t* slots,
                           int rows, const float* keys, const float* values);
-// queries, out: [rows][heads][head_dim]; of `step` the positions and tables are used. slopes may be nullptr.
-TGI_API void tgi_attention(tgi_pool* pool, const tgi_attention_shape* shape, const void* key_cache,
-                           const void* value_cache, const tgi_step* step, const float* queries, float scale,
-                           float soft_cap, int window, const float* slopes, float* out);
+// queries, out: [rows][op->heads][head_dim]; of `step` the positions and tables are used, of `op` neither buffers nor layer.
+TGI_API void tgi_attention(tgi_pool* pool, int cache_type, const tgi_attention_op* op, const void* key_cache,
+                           const void* value_cache, const tgi_step* step, const float* queries, float* out);
 
 // ---- sampling
 

@@ -117,7 +117,7 @@ def test_plan_of_a_local_model(tiny_model: Path, tmp_path: Path) -> None:
 
 def test_plan_knows_the_engines_block_size() -> None:
     pytest.importorskip("torch")
-    from tgi.kernels.ops import DEFAULT_BLOCK_SIZE
+    from tgi.kernels.types import DEFAULT_BLOCK_SIZE
     from tgi.launcher import plan
 
     assert plan.DEFAULT_BLOCK_SIZE == DEFAULT_BLOCK_SIZE

@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 
 from tgi.engine import sampler
-from tgi.engine.sampling.ranking import TorchVocabulary
 from tgi.kernels.native.library import NativeUnavailable, Pool, load
 from tgi.kernels.native.vocabulary import NativeVocabulary
+from tgi.kernels.reference.vocabulary import TorchVocabulary
 
 
 @pytest.fixture(scope="module", params=["torch", "native"])
 def vocabulary(request):
-    """Samplers of a module's tests work with each implementation of `kernels.ops.Vocabulary`."""
+    """Samplers of a module's tests work with each implementation of `kernels.types.Vocabulary`."""
     try:
         made = TorchVocabulary() if request.param == "torch" else NativeVocabulary(Pool(load(), 2))
     except NativeUnavailable as reason:

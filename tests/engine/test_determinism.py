@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import msgspec
 import pytest
@@ -59,14 +60,14 @@ def test_the_demo_model_is_deterministic(quantize: str | None) -> None:
 
 def forward_by_rows(worker: Worker) -> None:
     """Hidden states that depend on how many rows share the step."""
-    model = worker.runner.model
+    model: Any = worker.runner.step
     forward = model.forward
     model.forward = lambda ids, paging, cache: forward(ids, paging, cache) * (1 + 0.01 * len(ids))
 
 
 def forward_by_chunk(worker: Worker) -> None:
     """Rows of a prompt that depend on where its computation was resumed."""
-    model = worker.runner.model
+    model: Any = worker.runner.step
     forward = model.forward
 
     def wrong(ids, paging, cache):
@@ -104,7 +105,7 @@ def prompt_logprobs_by_batch(worker: Worker) -> None:
 def by_threads(worker: Worker) -> None:
     """Logits that depend on the number of threads."""
     if worker.config.threads == 3:
-        model = worker.runner.model
+        model: Any = worker.runner.step
         forward = model.forward
         model.forward = lambda *arguments: forward(*arguments) * 1.01
 

@@ -12,7 +12,7 @@ from tests.engine import sampling_reference as reference
 from tests.engine.sampling_reference import sequence
 from tgi.engine.sampler import Sampler
 from tgi.engine.sampling.philox import philox, uniforms
-from tgi.engine.sampling.ranking import pick, pick_among, ranked, row_sums
+from tgi.kernels.reference.vocabulary import pick, pick_among, ranked, row_sums
 from tgi.messages import Token
 
 pytestmark = pytest.mark.usefixtures("vocabulary")

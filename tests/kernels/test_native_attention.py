@@ -17,9 +17,9 @@ from tests.kernels.native_levels import ROUNDING_LEVELS, libraries, open_level
 from tests.models.driver import make_paging
 from tgi.kernels.native import cache as native
 from tgi.kernels.native.library import Library, Pool
-from tgi.kernels.ops import CacheShape, KVCache, Paging
+from tgi.kernels.program import CacheLayer
+from tgi.kernels.types import CacheShape, KVCache, Paging
 
-CPU = torch.device("cpu")
 DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.int8]
 TOLERANCE = 1e-5
 
@@ -42,8 +42,9 @@ class Scene:
     scale: float
 
     def run(self, window: int | None = None, **options) -> torch.Tensor:
-        plan = native.plan_attention(self.paging, window)
-        return native.attention(self.pool, self.queries, self.cache, 1, plan, self.scale, **options)
+        return native.attention(
+            self.pool, self.queries, self.cache, 1, self.paging, self.scale, window=window, **options
+        )
 
 
 def rounded(x: torch.Tensor, dtype: torch.dtype, header: bool = False) -> torch.Tensor:
@@ -67,7 +68,7 @@ def make_scene(
     order = list(range(sum(blocks) + 3))
     rng.shuffle(order)
     tables = [[order.pop() for _ in range(count)] for count in blocks]
-    cache = native.allocate_cache(library, CacheShape(2, kv_heads, dim, dtype), sum(blocks) + 3, CPU)
+    cache = native.allocate_cache(library, CacheShape((CacheLayer(kv_heads, dim),) * 2, dtype), sum(blocks) + 3)
     if dim % 16 == 0:  # else the padding between heads must stay as allocated
         for store in (*cache.keys, *cache.values):
             store.fill_(0xFF)
@@ -119,7 +120,7 @@ def naive(scene: Scene, window: int | None = None, soft_cap: float | None = None
     out = torch.empty((tokens, heads, dim), dtype=torch.float64)
     row = 0
     for sequence, (count, context) in enumerate(zip(scene.paging.query_lens, scene.paging.context_lens, strict=True)):
-        group = heads // scene.cache.shape.num_kv_heads
+        group = heads // scene.cache.shape.layers[1].kv_heads
         keys = scene.keys[sequence].repeat_interleave(group, 1)  # [context, heads, dim]
         values = scene.values[sequence].repeat_interleave(group, 1)
         for position in range(context - count, context):
@@ -220,10 +221,11 @@ def test_large_scores_do_not_overflow(library, dtype):
 
 def test_a_cache_has_the_size_that_was_announced(library):
     for dtype in DTYPES:
-        shape = CacheShape(3, 2, 20, dtype)
-        cache = native.allocate_cache(library, shape, 5, CPU)
+        shape = CacheShape((CacheLayer(2, 20),) * 3, dtype)
+        cache = native.allocate_cache(library, shape, 5)
         assert sum(part.nbytes for part in (*cache.keys, *cache.values)) == native.cache_bytes(library, shape, 5)
     full, small = (
-        native.cache_bytes(library, CacheShape(1, 3, 64, dtype), 1) for dtype in (torch.bfloat16, torch.int8)
+        native.cache_bytes(library, CacheShape((CacheLayer(3, 64),), dtype), 1)
+        for dtype in (torch.bfloat16, torch.int8)
     )
     assert math.isclose(small / full, (64 + 4) / 128)

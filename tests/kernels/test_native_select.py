@@ -9,38 +9,39 @@ import pytest
 import torch
 
 from tests.kernels.native_levels import open_level
-from tgi.kernels import cpu
 from tgi.kernels.native import library
+from tgi.kernels.native.backend import NativeBackend, make_backend
 from tgi.kernels.native.library import NativeUnavailable, load
-from tgi.kernels.ops import select
+from tgi.kernels.reference.backend import ReferenceBackend
+from tgi.kernels.select import select
 
 CPU = torch.device("cpu")
 
 
 def test_native_kernels_need_threads_a_block_of_32_and_a_type_they_compute():
     open_level("portable")
-    assert select(CPU, torch.bfloat16, threads=1).native is not None
-    for ops in (
+    assert isinstance(select(CPU, torch.bfloat16, threads=1), NativeBackend)
+    for backend in (
         select(CPU, torch.bfloat16),
         select(CPU, torch.bfloat16, 16, threads=1),
         select(CPU, torch.float64, threads=1),
     ):
-        assert ops.native is None
-        assert set(ops.kernels.values()) == {"reference"}
+        assert isinstance(backend, ReferenceBackend)
+        assert set(backend.kernels.values()) == {"reference"}
 
 
 def test_the_chosen_level_is_named():
     open_level("portable")
-    ops = select(CPU, torch.float32, threads=1)
-    assert set(ops.kernels.values()) == {f"native {load().level}"}
-    assert {"step", "linear", "attention", "rms_norm"} <= set(ops.kernels)
+    backend = select(CPU, torch.float32, threads=1)
+    assert set(backend.kernels.values()) == {f"native {load().level}"}
+    assert {"step", "linear", "attention", "rms_norm"} <= set(backend.kernels)
 
 
 def test_missing_libraries_leave_the_reference_and_a_warning(monkeypatch, tmp_path, caplog):
     monkeypatch.setattr(library, "__file__", str(tmp_path / "library.py"))
     with caplog.at_level(logging.WARNING):
-        ops = select(CPU, torch.bfloat16, threads=1)
-    assert ops.native is None
+        backend = select(CPU, torch.bfloat16, threads=1)
+    assert isinstance(backend, ReferenceBackend)
     assert "were not built" in caplog.text
 
 
@@ -62,4 +63,4 @@ def test_a_broken_library_is_refused(monkeypatch, tmp_path: Path):
     monkeypatch.setattr(library, "__file__", str(tmp_path / "library.py"))
     with pytest.raises(NativeUnavailable, match="cannot be loaded"):
         load()
-    assert cpu.make_ops(1) is None
+    assert make_backend(1) is None

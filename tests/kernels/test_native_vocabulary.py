@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from tests.kernels.native_levels import libraries, open_level
-from tgi.engine.sampling.ranking import TorchVocabulary, ranked
 from tgi.kernels.native.library import Pool
 from tgi.kernels.native.vocabulary import NativeVocabulary
+from tgi.kernels.reference.vocabulary import TorchVocabulary, ranked
 
 SHAPES = [(1, 1), (3, 15), (2, 64), (7, 1000), (16, 50257)]
 

@@ -10,8 +10,12 @@ import pytest
 import torch
 
 from tests.models.driver import make_paging
-from tgi.kernels import reference_attention
-from tgi.kernels.ops import CacheShape, KVCache, Ops, Paging, select
+from tgi.kernels.program import CacheLayer
+from tgi.kernels.reference import attention as reference_attention
+from tgi.kernels.reference.attention import attention, plan_attention
+from tgi.kernels.reference.ops import store_kv
+from tgi.kernels.select import select
+from tgi.kernels.types import Backend, CacheShape, KVCache, Paging
 
 CPU = torch.device("cpu")
 
@@ -20,7 +24,7 @@ CPU = torch.device("cpu")
 class Scene:
     """A random batch: queries, a filled cache, and the plain keys and values of each sequence."""
 
-    ops: Ops
+    backend: Backend
     paging: Paging
     cache: KVCache
     queries: torch.Tensor
@@ -29,28 +33,31 @@ class Scene:
     scale: float
 
     def run(self, window: int | None, **options) -> torch.Tensor:
-        plan = self.ops.plan_attention(self.paging, window)
-        return self.ops.attention(self.queries, self.cache, 1, plan, self.scale, **options)
+        return attention(self.queries, self.cache, 1, self.plan(window), self.scale, **options)
+
+    def plan(self, window: int | None) -> reference_attention.Plan:
+        return plan_attention(self.backend.block_size, self.paging, window)
 
 
 def make_scene(rng: random.Random, lens: list[tuple[int, int]], block_size: int, heads: int, kv_heads: int) -> Scene:
     """lens: (rows, context) of each sequence. Blocks that no sequence uses hold noise."""
-    ops = select(CPU, torch.float32, block_size)
+    backend = select(CPU, torch.float32, block_size)
     head_dim = rng.choice([8, 20, 64])
     blocks = [-(-context // block_size) for _, context in lens]
     order = list(range(sum(blocks) + 3))
     rng.shuffle(order)
     tables = [[order.pop() for _ in range(count)] for count in blocks]
-    cache = ops.allocate_cache(CacheShape(2, kv_heads, head_dim, torch.float32), sum(blocks) + 3, CPU)
+    cache = backend.allocate_cache(CacheShape((CacheLayer(kv_heads, head_dim),) * 2, torch.float32), sum(blocks) + 3)
     for store in (*cache.keys, *cache.values):
         store.normal_(0, 50)
     keys = [torch.randn(context, kv_heads, head_dim) for _, context in lens]
     values = [torch.randn(context, kv_heads, head_dim) for _, context in lens]
     everything = make_paging(tables, [0] * len(lens), [context for _, context in lens], block_size)
-    ops.store_kv(cache, 1, torch.cat(keys), torch.cat(values), everything.slots)
+    store_kv(cache.keys[1], torch.cat(keys), everything.slots)
+    store_kv(cache.values[1], torch.cat(values), everything.slots)
     paging = make_paging(tables, [context - rows for rows, context in lens], [rows for rows, _ in lens], block_size)
     queries = torch.randn(sum(rows for rows, _ in lens), heads, head_dim)
-    return Scene(ops, paging, cache, queries, keys, values, rng.uniform(0.1, 0.5))
+    return Scene(backend, paging, cache, queries, keys, values, rng.uniform(0.1, 0.5))
 
 
 def naive(
@@ -123,10 +130,11 @@ def test_against_naive_on_cuda(mix: str, rng: random.Random) -> None:
         expected = naive(scene, window, **options)
         paging = Paging(*(value.cuda() if isinstance(value, torch.Tensor) else value
                           for value in (getattr(scene.paging, name) for name in Paging.__slots__)))  # fmt: skip
-        cache = scene.ops.allocate_cache(scene.cache.shape, scene.cache.num_blocks, torch.device("cuda"))
+        backend = select(torch.device("cuda"), torch.float32, 32)
+        cache = backend.allocate_cache(scene.cache.shape, scene.cache.num_blocks)
         for target, source in zip((*cache.keys, *cache.values), (*scene.cache.keys, *scene.cache.values), strict=True):
             target.copy_(source)
-        moved = Scene(scene.ops, paging, cache, scene.queries.cuda(), scene.keys, scene.values, scene.scale)
+        moved = Scene(backend, paging, cache, scene.queries.cuda(), scene.keys, scene.values, scene.scale)
         torch.testing.assert_close(moved.run(window, **options).cpu(), expected, rtol=1e-3, atol=1e-4)
 
 
@@ -139,7 +147,7 @@ def test_split_into_pieces_and_groups(rng: random.Random, monkeypatch: pytest.Mo
     rng.shuffle(lens)
     scene = make_scene(rng, lens, 16, heads=6, kv_heads=2)
     for window in (None, 25):
-        plan = scene.ops.plan_attention(scene.paging, window)
+        plan = scene.plan(window)
         assert len(plan.decode) > (1 if window else 2)
         assert all(len(chunk.pieces) > 3 for chunk in plan.prefill)
         torch.testing.assert_close(scene.run(window), naive(scene, window), rtol=1e-4, atol=1e-5)
@@ -148,7 +156,7 @@ def test_split_into_pieces_and_groups(rng: random.Random, monkeypatch: pytest.Mo
 def test_window_skips_blocks_out_of_sight(rng: random.Random) -> None:
     """Neither gathers more than the window and the rows need, however long the context."""
     scene = make_scene(rng, [(1, 500), (1, 20), (10, 400)], 16, heads=4, kv_heads=2)
-    plan = scene.ops.plan_attention(scene.paging, 32)
+    plan = scene.plan(32)
     assert all(group.blocks.shape[1] <= 3 for group in plan.decode)
     assert all(len(chunk.blocks) <= 4 for chunk in plan.prefill)
     torch.testing.assert_close(scene.run(32), naive(scene, 32), rtol=1e-4, atol=1e-5)
@@ -186,12 +194,10 @@ def test_bfloat16(rng: random.Random) -> None:
     scene = make_scene(rng, [(1, 77), (40, 40), (1, 5), (7, 95)], 32, heads=6, kv_heads=2)
     expected = naive(scene, None)
     shape = scene.cache.shape
-    narrow = scene.ops.allocate_cache(
-        CacheShape(shape.num_layers, shape.num_kv_heads, shape.head_dim, torch.bfloat16), scene.cache.num_blocks, CPU
-    )
+    narrow = scene.backend.allocate_cache(CacheShape(shape.layers, torch.bfloat16), scene.cache.num_blocks)
     for target, source in zip((*narrow.keys, *narrow.values), (*scene.cache.keys, *scene.cache.values), strict=True):
         target.copy_(source)
-    plan = scene.ops.plan_attention(scene.paging, None)
-    got = scene.ops.attention(scene.queries.bfloat16(), narrow, 1, plan, scene.scale)
+    plan = scene.plan(None)
+    got = attention(scene.queries.bfloat16(), narrow, 1, plan, scene.scale)
     assert got.dtype == torch.bfloat16
     assert (got.float() - expected).abs().max() <= 0.02 * expected.abs().max()

@@ -6,16 +6,21 @@ import math
 import os
 import random
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 from transformers.activations import ACT2FN
 
-from tgi.kernels.ops import CacheShape, Ops, select
+from tgi.kernels.program import CacheLayer, Op
+from tgi.kernels.reference import ops as OPS
+from tgi.kernels.reference.step import _RUN
+from tgi.kernels.select import select
+from tgi.kernels.types import CacheShape
 
 CPU = torch.device("cpu")
-OPS = select(CPU, torch.float32)
+BACKEND = select(CPU, torch.float32)
 
 
 @pytest.fixture(autouse=True)
@@ -27,10 +32,9 @@ def seed() -> int:
 
 
 def test_every_operation_is_named() -> None:
-    assert OPS.kernels and set(OPS.kernels.values()) == {"reference"}
-    fields = {name.rstrip("s") for name in Ops.__dataclass_fields__}
-    assert set(OPS.kernels) <= fields
-    assert OPS.block_size == 32
+    assert BACKEND.kernels and set(BACKEND.kernels.values()) == {"reference"}
+    assert set(_RUN) == set(get_args(Op)), "the reference runs every operation"
+    assert BACKEND.block_size == 32
     assert select(CPU, torch.float32, 16).block_size == 16
 
 
@@ -100,7 +104,7 @@ def test_rotary_turns_pairs(rotary_dim: int) -> None:
                                OPS.rotary(view.contiguous(), angles.cos(), angles.sin()))  # fmt: skip
 
 
-@pytest.mark.parametrize("name", sorted(OPS.activations))
+@pytest.mark.parametrize("name", sorted(OPS.ACTIVATIONS))
 def test_activations(name: str) -> None:
     x = torch.randn(4, 10) * 3
     formulas = {
@@ -111,20 +115,20 @@ def test_activations(name: str) -> None:
         "relu": lambda v: max(v, 0.0),
     }
     formula = np.vectorize(formulas["gelu_new" if name == "gelu_pytorch_tanh" else name])
-    got = OPS.activations[name](x)
+    got = OPS.ACTIVATIONS[name](x)
     np.testing.assert_allclose(got.numpy(), formula(x.double().numpy()), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(got, ACT2FN[name](x), rtol=1e-4, atol=1e-5)
     gate, up = x[:, :5], x[:, 5:]
     expected = formula(gate.double().numpy()) * up.double().numpy()
-    np.testing.assert_allclose(OPS.gated_activations[name](x).numpy(), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(OPS.gated(OPS.ACTIVATIONS[name], x).numpy(), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_cache_bytes_are_what_is_allocated() -> None:
-    shape = CacheShape(num_layers=3, num_kv_heads=2, head_dim=8, dtype=torch.bfloat16)
-    cache = OPS.allocate_cache(shape, 5, CPU)
+    shape = CacheShape((CacheLayer(kv_heads=2, head_dim=8),) * 3, torch.bfloat16)
+    cache = BACKEND.allocate_cache(shape, 5)
     tensors = [*cache.keys, *cache.values]
-    assert sum(tensor.untyped_storage().nbytes() for tensor in tensors) == OPS.cache_bytes(shape, 5)
-    assert OPS.cache_bytes(shape, 5) == 2 * 3 * 5 * 32 * 2 * 8 * 2
+    assert sum(tensor.untyped_storage().nbytes() for tensor in tensors) == BACKEND.cache_bytes(shape, 5)
+    assert BACKEND.cache_bytes(shape, 5) == 2 * 3 * 5 * 32 * 2 * 8 * 2
     assert all(not tensor.any() for tensor in tensors)
 
 
@@ -135,19 +139,20 @@ def test_cache_memory_is_taken_at_once() -> None:
     def resident() -> int:
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
-    shape = CacheShape(num_layers=1, num_kv_heads=8, head_dim=128, dtype=torch.bfloat16)
-    size = OPS.cache_bytes(shape, 1024)
+    shape = CacheShape((CacheLayer(kv_heads=8, head_dim=128),), torch.bfloat16)
+    size = BACKEND.cache_bytes(shape, 1024)
     before = resident()
-    cache = OPS.allocate_cache(shape, 1024, CPU)
+    cache = BACKEND.allocate_cache(shape, 1024)
     assert resident() - before > 0.95 * size >= 0.95 * (128 << 20)
     assert cache.num_blocks == 1024
 
 
 def test_store_kv_touches_its_slots_only() -> None:
-    shape = CacheShape(num_layers=2, num_kv_heads=2, head_dim=4, dtype=torch.float32)
-    cache = OPS.allocate_cache(shape, 3, CPU)
+    shape = CacheShape((CacheLayer(kv_heads=2, head_dim=4),) * 2, torch.float32)
+    cache = BACKEND.allocate_cache(shape, 3)
     keys, values, slots = torch.randn(3, 2, 4), torch.randn(3, 2, 4), torch.tensor([95, 0, 33])
-    OPS.store_kv(cache, 1, keys, values, slots)
+    OPS.store_kv(cache.keys[1], keys, slots)
+    OPS.store_kv(cache.values[1], values, slots)
     for store, rows in ((cache.keys, keys), (cache.values, values)):
         assert not store[0].any()
         for row, (block, offset) in zip(rows, ((2, 31), (0, 0), (1, 1)), strict=True):

@@ -1,4 +1,4 @@
-"""Runs a `Decoder` without an engine: a cache, scattered block tables, and steps given by hand."""
+"""Runs a model without an engine: a cache, scattered block tables, and steps given by hand."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from itertools import accumulate
 
 import torch
 
-from tgi.kernels.ops import Ops, Paging
-from tgi.models.decoder import Decoder
+from tgi.kernels.types import Backend, Paging
+from tgi.models.loader import LoadedModel
 
 
 def make_paging(tables: list[list[int]], starts: list[int], lens: list[int], block_size: int) -> Paging:
@@ -44,9 +44,16 @@ class Row:
 class Driver:
     """A model with a cache whose blocks are handed out in random order."""
 
-    def __init__(self, model: Decoder, ops: Ops, num_blocks: int = 256, seed: int = 0) -> None:
-        self.model, self.block_size = model, ops.block_size
-        self.cache = ops.allocate_cache(model.cache_shape, num_blocks, model.device)
+    def __init__(
+        self,
+        model: LoadedModel,
+        backend: Backend,
+        num_blocks: int = 256,
+        seed: int = 0,
+        cache_dtype: torch.dtype | None = None,
+    ) -> None:
+        self.model, self.block_size = model.step, backend.block_size
+        self.cache = backend.allocate_cache(model.cache_shape(cache_dtype), num_blocks)
         self.free = list(range(num_blocks))
         random.Random(seed).shuffle(self.free)
 

@@ -26,11 +26,30 @@ from transformers.activations import ACT2FN
 
 from tests.models.checkpoints import FAMILIES, Family, make_checkpoint, make_config
 from tgi.errors import ModelError
-from tgi.kernels.ops import CacheShape, select
+from tgi.kernels.native import footprint as native_footprint
+from tgi.kernels.program import Program
+from tgi.kernels.reference import footprint, ops
+from tgi.kernels.select import select
+from tgi.kernels.types import CacheShape
+from tgi.memory.cost import activation_bytes, kv_bytes_per_token, weight_bytes
+from tgi.models.build.decoder import build
 from tgi.models.families import read_spec, spec_from_config
 from tgi.models.rope_config import RopeOverride
-from tgi.models.sizes import activation_bytes, kv_bytes_per_token, parameter_count, weight_bytes
-from tgi.quant.base import detect
+from tgi.models.spec import ModelSpec
+from tgi.quant.formats import detect
+from tgi.quant.formats.plain import Plain
+
+
+def program_of(family: Family) -> Program:
+    return build(spec_from_config(make_config(family)))
+
+
+def windows(spec: ModelSpec) -> tuple[int | None, ...]:
+    return tuple(layer.attention.window for layer in spec.layers)
+
+
+def kv_heads(config: dict[str, Any]) -> int:
+    return spec_from_config(config).layers[0].attention.kv_heads
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -38,19 +57,33 @@ def test_parameter_count_is_transformers(family: Family, tmp_path: Path) -> None
     for overrides in ({}, {"tie_word_embeddings": not make_config(family)["tie_word_embeddings"]}):
         make_checkpoint(tmp_path, family, **overrides)
         model = AutoModelForCausalLM.from_pretrained(tmp_path)
-        spec = read_spec(tmp_path)
-        assert parameter_count(spec) == sum(parameter.numel() for parameter in model.parameters())
-        assert weight_bytes(spec, 2) == 2 * parameter_count(spec)
+        program = build(read_spec(tmp_path))
+        assert program.parameters == sum(parameter.numel() for parameter in model.parameters())
+        assert weight_bytes(program, "bfloat16", footprint) == 2 * program.parameters
 
 
 def test_sizes() -> None:
-    spec = spec_from_config(make_config("mistral"))
-    assert kv_bytes_per_token(spec, 2) == 2 * 2 * (2 * 16) * 2
-    shape = CacheShape(spec.num_layers, spec.num_kv_heads, spec.head_dim, torch.bfloat16)
-    ops = select(torch.device("cpu"), torch.bfloat16)
-    assert ops.cache_bytes(shape, 10) == 10 * ops.block_size * kv_bytes_per_token(spec, 2)
-    small, large = (activation_bytes(spec, n, 2, logit_rows=4, context=100) for n in (10, 1000))
+    program = program_of("mistral")
+    assert kv_bytes_per_token(program, "bfloat16", footprint) == 2 * 2 * (2 * 16) * 2
+    small, large = (activation_bytes(program, n, 2, logit_rows=4, context=100) for n in (10, 1000))
     assert 0 < small < large
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16", "int8"])
+@pytest.mark.parametrize("threads", [None, 1])
+def test_each_backend_allocates_what_its_footprint_says(dtype: str, threads: int | None) -> None:
+    program, backend = program_of("mistral"), select(torch.device("cpu"), torch.bfloat16, threads=threads)
+    if dtype not in backend.cache_dtypes:
+        pytest.skip(f"no {dtype} cache in this backend")
+    shape = CacheShape(program.cache, getattr(torch, dtype))
+    per_token = kv_bytes_per_token(program, dtype, backend.footprint)
+    assert backend.cache_bytes(shape, 10) == 10 * backend.block_size * per_token
+
+
+def test_native_weights_take_fewer_bytes() -> None:
+    program = program_of("llama")
+    sizes = [weight_bytes(program, "bfloat16", native_footprint, quantize) for quantize in ("int4", "int8", None)]
+    assert sizes == sorted(sizes) and sizes[-1] < weight_bytes(program, "bfloat16", footprint)
 
 
 @pytest.mark.parametrize(
@@ -64,22 +97,22 @@ def test_configs_that_transformers_writes(kind: Any, tmp_path: Path, caplog: pyt
         spec = read_spec(tmp_path)
         spec_from_config(json.loads(config.to_json_string(use_diff=False)))
     assert not caplog.records
-    assert spec.num_layers == config.num_hidden_layers
+    assert len(spec.layers) == config.num_hidden_layers
     assert spec.vocab_size == config.vocab_size
     assert spec.max_positions == getattr(config, "max_position_embeddings", 2048)  # BLOOM has none
 
 
 def test_windows() -> None:
-    assert spec_from_config(make_config("mistral")).windows == (24, 24)
-    assert spec_from_config(make_config("mistral", sliding_window=None)).windows == (None, None)
-    assert spec_from_config(make_config("mistral", sliding_window=...)).windows == (4096, 4096)
-    assert spec_from_config(make_config("qwen2")).windows == (None, None, None)
-    assert spec_from_config(make_config("qwen2", use_sliding_window=True)).windows == (None, 32, 32)
+    assert windows(spec_from_config(make_config("mistral"))) == (24, 24)
+    assert windows(spec_from_config(make_config("mistral", sliding_window=None))) == (None, None)
+    assert windows(spec_from_config(make_config("mistral", sliding_window=...))) == (4096, 4096)
+    assert windows(spec_from_config(make_config("qwen2"))) == (None, None, None)
+    assert windows(spec_from_config(make_config("qwen2", use_sliding_window=True))) == (None, 32, 32)
     types = ["sliding_attention", "full_attention", "sliding_attention"]
     listed = make_config("qwen2", use_sliding_window=True, layer_types=types)
-    assert spec_from_config(listed).windows == (32, None, 32)
-    assert spec_from_config(make_config("gemma2", num_hidden_layers=5)).windows == (21, None, 21, None, 21)
-    assert spec_from_config(make_config("gemma2", sliding_window=...)).windows == (4096, None, 4096, None)
+    assert windows(spec_from_config(listed)) == (32, None, 32)
+    assert windows(spec_from_config(make_config("gemma2", num_hidden_layers=5))) == (21, None, 21, None, 21)
+    assert windows(spec_from_config(make_config("gemma2", sliding_window=...))) == (4096, None, 4096, None)
 
 
 def test_defaults() -> None:
@@ -94,27 +127,34 @@ def test_defaults() -> None:
             tie_word_embeddings=...,
         )
     )
-    assert (spec.num_kv_heads, spec.norm_eps, spec.activation, spec.tied_head) == (4, 1e-6, "silu", False)
-    assert spec.rope is not None and spec.rope.theta == 10_000.0
+    attention, feedforward = spec.layers[0].attention, spec.layers[0].feedforward
+    assert (attention.kv_heads, spec.norm_eps, feedforward.activation, spec.tied_head) == (4, 1e-6, "silu", False)
+    assert attention.rope is not None and attention.rope.theta == 10_000.0
     assert spec.dtype is None
     gpt2 = spec_from_config(make_config("gpt2", tie_word_embeddings=..., n_inner=...))
-    assert gpt2.tied_head and gpt2.intermediate_size == 240
-    assert spec_from_config(make_config("gpt2", scale_attn_weights=False)).attention_scale == 1.0
+    assert gpt2.tied_head and gpt2.layers[0].feedforward.inner == 240
+    assert spec_from_config(make_config("gpt2", scale_attn_weights=False)).layers[2].attention.scale == 1.0
     absent = dict.fromkeys(("rotary_pct", "rotary_emb_base", "use_parallel_residual", "hidden_act"), ...)
-    neox = spec_from_config(make_config("gpt_neox", **absent))
-    assert neox.rope is not None and (neox.rope.dim, neox.rope.theta) == (6, 10_000.0)
-    assert (neox.parallel, neox.activation, neox.qkv_bias) == (True, "gelu", True)
+    neox = spec_from_config(make_config("gpt_neox", **absent)).layers[0]
+    rope = neox.attention.rope
+    assert rope is not None and (rope.dim, rope.theta) == (6, 10_000.0)
+    assert (neox.parallel, neox.feedforward.activation, neox.attention.qkv_bias) == (True, "gelu", True)
     bloom = spec_from_config(make_config("bloom", tie_word_embeddings=..., seq_length=...))
-    assert (bloom.tied_head, bloom.max_positions, bloom.alibi, bloom.learned_positions) == (True, 2048, True, False)
+    assert (bloom.tied_head, bloom.max_positions, bloom.layers[0].attention.alibi) == (True, 2048, True)
+    assert bloom.names.positions is None
 
 
 def test_gemma2_defaults() -> None:
     keys = "attn_logit_softcapping final_logit_softcapping head_dim query_pre_attn_scalar hidden_activation"
     spec = spec_from_config(make_config("gemma2", **dict.fromkeys((*keys.split(), "tie_word_embeddings"), ...)))
-    assert (spec.attention_soft_cap, spec.logit_soft_cap, spec.head_dim, spec.tied_head) == (50.0, 30.0, 256, True)
-    assert (spec.attention_scale, spec.activation) == (256**-0.5, "gelu_pytorch_tanh")
+    layer = spec.layers[1]
+    found = (layer.attention.soft_cap, spec.logit_soft_cap, layer.attention.head_dim, spec.tied_head)
+    assert found == (50.0, 30.0, 256, True)
+    assert (layer.attention.scale, layer.feedforward.activation) == (256**-0.5, "gelu_pytorch_tanh")
     spec = spec_from_config(make_config("gemma2", attn_logit_softcapping=None, hidden_act="gelu"))
-    assert (spec.attention_soft_cap, spec.logit_soft_cap, spec.activation) == (None, 4.0, "gelu_pytorch_tanh")
+    layer = spec.layers[0]
+    found = (layer.attention.soft_cap, spec.logit_soft_cap, layer.feedforward.activation)
+    assert found == (None, 4.0, "gelu_pytorch_tanh")
 
 
 def test_both_spellings_may_stand_if_they_agree(caplog: pytest.LogCaptureFixture) -> None:
@@ -129,7 +169,7 @@ def test_both_spellings_may_stand_if_they_agree(caplog: pytest.LogCaptureFixture
 def test_rope_override_needs_rope(family: Family) -> None:
     with pytest.raises(ModelError, match="rope scaling does not apply"):
         spec_from_config(make_config(family), RopeOverride("linear", 2.0))
-    assert spec_from_config(make_config(family), RopeOverride()).rope is None
+    assert spec_from_config(make_config(family), RopeOverride()).layers[0].attention.rope is None
 
 
 def test_unsupported_type() -> None:
@@ -258,7 +298,7 @@ def test_loadable_in_transformers(name: str, caplog: pytest.LogCaptureFixture) -
         spec = spec_from_config(make_config(family, **overrides))
     assert not caplog.records
     if "window" in name:
-        assert spec.windows == (None,) * spec.num_layers
+        assert windows(spec) == (None,) * len(spec.layers)
 
 
 @pytest.mark.parametrize(
@@ -267,13 +307,12 @@ def test_loadable_in_transformers(name: str, caplog: pytest.LogCaptureFixture) -
 )
 def test_other_names_of_activations(name: str, here: str) -> None:
     x = torch.linspace(-6, 6, 101)
-    functions = select(torch.device("cpu"), torch.float32).activations
-    torch.testing.assert_close(functions[here](x), ACT2FN[name](x), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(ops.ACTIVATIONS[here](x), ACT2FN[name](x), rtol=1e-6, atol=1e-6)
     keys = {"gpt2": "activation_function", "gemma2": "hidden_activation"}
     for family in FAMILIES:
         if family != "bloom":  # which has no such key
             config = make_config(family, **{keys.get(family, "hidden_act"): name})
-            assert spec_from_config(config).activation == here
+            assert spec_from_config(config).layers[0].feedforward.activation == here
 
 
 WRITTEN_BY_EVERY_VERSION_4 = {
@@ -307,8 +346,8 @@ def test_key_heads_of_a_config_without_the_key() -> None:
     config = {"hidden_size": 128, "num_attention_heads": 32, "num_key_value_heads": ...}
     kinds: dict[Family, type] = {"mistral": MistralConfig, "qwen2": Qwen2Config, "gemma2": Gemma2Config}
     for family, kind in kinds.items():
-        assert spec_from_config(make_config(family, **config)).num_kv_heads == kind().num_key_value_heads
-        assert spec_from_config(make_config(family, **{**config, "num_key_value_heads": None})).num_kv_heads == 32
+        assert kv_heads(make_config(family, **config)) == kind().num_key_value_heads
+        assert kv_heads(make_config(family, **{**config, "num_key_value_heads": None})) == 32
 
 
 PUBLISHED: dict[str, tuple[dict[str, Any], int]] = {
@@ -390,7 +429,7 @@ def test_published_configs(name: str, caplog: pytest.LogCaptureFixture) -> None:
     """As they stand on the hub: no warning, and the published number of parameters."""
     config, parameters = PUBLISHED[name]
     with caplog.at_level(logging.WARNING):
-        assert parameter_count(spec_from_config(config)) == parameters
+        assert build(spec_from_config(config)).parameters == parameters
     assert not caplog.records
 
 
@@ -412,7 +451,7 @@ def test_broken_config_file(text: str, tmp_path: Path) -> None:
 
 
 def test_quantised_checkpoints_are_refused_in_one_line() -> None:
-    assert detect({}) is None
+    assert isinstance(detect({}), Plain)
     with pytest.raises(ModelError) as caught:
         detect({"quantization_config": {"quant_method": "gptq", "bits": 4}})
     message = str(caught.value)
@@ -422,14 +461,11 @@ def test_quantised_checkpoints_are_refused_in_one_line() -> None:
 
 
 def test_formats_are_asked_in_turn() -> None:
-    class Never:
-        name = "never"
+    class Never(Plain):
+        name, quantised = "never", True
 
         def matches(self, config: dict[str, Any]) -> bool:
             return False
-
-        def method(self, config: dict[str, Any]) -> Any:
-            raise AssertionError
 
     class Always(Never):
         name = "always"
@@ -437,15 +473,14 @@ def test_formats_are_asked_in_turn() -> None:
         def matches(self, config: dict[str, Any]) -> bool:
             return True
 
-    found = detect({"quantization_config": {"quant_method": "x"}}, (Never(), Always()))
-    assert found is not None and found.name == "always"
+    assert detect({"quantization_config": {"quant_method": "x"}}, (Never(), Always())).name == "always"
     with pytest.raises(ModelError, match="supported: never"):
-        detect({"quantization_config": {"quant_method": "x"}}, (Never(),))
+        detect({"quantization_config": {"quant_method": "x"}}, (Plain(), Never()))
 
 
 def test_planning_needs_no_torch() -> None:
     code = (
-        "import sys; import tgi.models.families, tgi.models.sizes, tgi.models.rope_config, tgi.quant.base; "
+        "import sys; import tgi.models.families, tgi.models.build.decoder, tgi.memory.cost, tgi.kernels.footprint; "
         "assert not {'torch', 'transformers'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60, env={"PYTHONPATH": "src"})

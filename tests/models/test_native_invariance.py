@@ -15,7 +15,8 @@ import torch
 
 from tests.models.checkpoints import context_key, make_checkpoint
 from tests.models.driver import Driver, Row
-from tgi.kernels.ops import CacheShape, select
+from tgi.kernels.native.backend import NativeBackend
+from tgi.kernels.select import select
 from tgi.models.loader import load_model
 
 VOCAB = 384
@@ -43,15 +44,11 @@ KINDS = {
 def open_model(
     path: Path, dtype: str, quantize: str | None, cache: str | None, threads: int, activations: str = "int8"
 ) -> Driver:
-    ops = select(CPU, getattr(torch, dtype), threads=threads)
-    if ops.native is None:
+    backend = select(CPU, getattr(torch, dtype), threads=threads)
+    if not isinstance(backend, NativeBackend):
         pytest.skip("the native kernels were not built")
-    driver = Driver(load_model(path, dtype, CPU, ops, quantize=quantize, activations=activations).model, ops)
-    if cache is not None:
-        shape = driver.model.cache_shape
-        shape = CacheShape(shape.num_layers, shape.num_kv_heads, shape.head_dim, getattr(torch, cache))
-        driver.cache = ops.allocate_cache(shape, 256, CPU)
-    return driver
+    loaded = load_model(path, dtype, backend, quantize=quantize, activations=activations)
+    return Driver(loaded, backend, cache_dtype=None if cache is None else getattr(torch, cache))
 
 
 def make(path: Path, family: str, overrides: dict) -> None:

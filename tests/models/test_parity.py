@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -16,15 +16,20 @@ import torch
 import transformers
 
 from tests.models.checkpoints import FAMILIES, Family, make_checkpoint
-from tests.models.driver import Driver, Row
-from tgi.kernels.ops import Ops, select
-from tgi.layers.embedding import Scaled
+from tests.models.driver import Driver, Row, make_paging
+from tgi.kernels.native.backend import NativeBackend
+from tgi.kernels.program import Scale
+from tgi.kernels.select import select
+from tgi.kernels.types import Backend, CacheShape
 from tgi.models.loader import load_model
+from tgi.models.names import GEMMA2_NAMES
+from tgi.models.weights import Weights
+from tgi.quant.reader import ModelWeights
 
 TOLERANCE = 1e-4
 VOCAB = 384
 CPU = torch.device("cpu")
-OPS = {"reference": select(CPU, torch.float32), "native": select(CPU, torch.float32, threads=2)}
+BACKENDS = {"reference": select(CPU, torch.float32), "native": select(CPU, torch.float32, threads=2)}
 
 VARIANTS: dict[str, tuple[Family, dict[str, Any]]] = {
     "llama-biases-tied": ("llama", {"attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True}),
@@ -130,7 +135,7 @@ class Case:
     """One checkpoint, loaded by both sides."""
 
     ours: Driver
-    ops: Ops
+    backend: Backend
     oracle: Any
     rng: random.Random
 
@@ -142,21 +147,22 @@ class Case:
             return self.oracle(torch.tensor([ids])).logits[0]
 
 
-def load_case(path: Any, family: Family, ops: Ops, **overrides: Any) -> Case:
+def load_case(path: Any, family: Family, backend: Backend, **overrides: Any) -> Case:
     seed = random.SystemRandom().randrange(1 << 32)
     print(f"{family}: seed {seed}")  # shown by pytest when a test fails
     make_checkpoint(path, family, seed=seed, vocab_size=VOCAB, sharded=seed % 2 == 1, **overrides)
     oracle = transformers.AutoModelForCausalLM.from_pretrained(
         path, attn_implementation="eager", dtype=torch.float32
     ).eval()
-    return Case(Driver(load_model(path, None, CPU, ops).model, ops, seed=seed), ops, oracle, random.Random(seed))
+    ours = Driver(load_model(path, None, backend), backend, seed=seed)
+    return Case(ours, backend, oracle, random.Random(seed))
 
 
-def ops_named(kind: str) -> Ops:
+def backend_named(kind: str) -> Backend:
     """Native ones must be there where they were built: a silent fallback would test nothing."""
-    if kind == "native" and OPS[kind].native is None:
+    if kind == "native" and not isinstance(BACKENDS[kind], NativeBackend):
         pytest.skip("the native kernels were not built")
-    return OPS[kind]
+    return BACKENDS[kind]
 
 
 def assert_close(got: torch.Tensor, expected: torch.Tensor, tolerance: float = TOLERANCE) -> None:
@@ -165,17 +171,17 @@ def assert_close(got: torch.Tensor, expected: torch.Tensor, tolerance: float = T
     assert error <= tolerance, f"max error over max |logit| is {error:.2e}"
 
 
-@pytest.fixture(scope="module", params=[(family, kind) for family in FAMILIES for kind in OPS], ids="-".join)
+@pytest.fixture(scope="module", params=[(family, kind) for family in FAMILIES for kind in BACKENDS], ids="-".join)
 def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Case]:
     family, kind = request.param
-    yield load_case(tmp_path_factory.mktemp(family), family, ops_named(kind))
+    yield load_case(tmp_path_factory.mktemp(family), family, backend_named(kind))
 
 
-@pytest.mark.parametrize("kind", OPS)
+@pytest.mark.parametrize("kind", BACKENDS)
 @pytest.mark.parametrize("name", VARIANTS)
 def test_variants(name: str, kind: str, tmp_path: Any) -> None:
     family, overrides = VARIANTS[name]
-    case = load_case(tmp_path, family, ops_named(kind), **overrides)
+    case = load_case(tmp_path, family, backend_named(kind), **overrides)
     ids = case.tokens(90)
     assert_close(case.ours.run(ids, chunk=70), case.expected(ids))
     other = case.tokens(40)
@@ -216,7 +222,7 @@ def test_decode_sixteen_of_mixed_lengths(case: Case) -> None:
 
 def test_prefix_hit(case: Case) -> None:
     """A second sequence whose first two blocks are those of the first, which goes on living."""
-    block = case.ops.block_size
+    block = case.backend.block_size
     shared, first, second = case.tokens(2 * block), case.tokens(30), case.tokens(45)
     owner = Row()
     case.ours.run(shared + first, row=owner)
@@ -257,15 +263,15 @@ def test_greedy_tokens(case: Case) -> None:
     assert torch.equal(torch.tensor(ids[len(prompt) :])[clear], best.indices[:, 0][clear])
 
 
-@pytest.mark.parametrize("kind", OPS)
+@pytest.mark.parametrize("kind", BACKENDS)
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize(("dtype", "tolerance"), [("bfloat16", 0.06), ("float16", 0.01)])
 def test_half_types_stay_near_float32(family: Family, kind: str, dtype: str, tolerance: float, tmp_path: Any) -> None:
     """8 or 11 bits of mantissa through three layers: 6 or 1 % of the largest logit, on the files' own weights."""
-    case = load_case(tmp_path, family, ops_named(kind), std=0.1)
-    ops = select(CPU, getattr(torch, dtype), threads=2 if kind == "native" else None)
-    assert (ops.native is not None) == (kind == "native")
-    narrow = Driver(load_model(tmp_path, dtype, CPU, ops).model, ops)
+    case = load_case(tmp_path, family, backend_named(kind), std=0.1)
+    backend = select(CPU, getattr(torch, dtype), threads=2 if kind == "native" else None)
+    assert isinstance(backend, NativeBackend) == (kind == "native")
+    narrow = Driver(load_model(tmp_path, dtype, backend), backend)
     ids = case.tokens(80)
     row = Row()
     got = torch.cat([narrow.run(ids[:70], row=row)] + [narrow.step([(row, [token])])[0] for token in ids[70:]])
@@ -273,12 +279,19 @@ def test_half_types_stay_near_float32(family: Family, kind: str, dtype: str, tol
     assert_close(got, case.expected(ids), tolerance=tolerance)
 
 
-@pytest.mark.parametrize("kind", OPS)
+@pytest.mark.parametrize("kind", BACKENDS)
 def test_embedding_scale_is_rounded_as_in_training(kind: str, tmp_path: Any) -> None:
     """Bit by bit in bfloat16, where the root of 76 is 8.6875."""
-    case = load_case(tmp_path, "gemma2", ops_named(kind), dtype="bfloat16")
-    ops = select(CPU, torch.bfloat16, threads=2 if kind == "native" else None)
-    embed = load_model(tmp_path, None, CPU, ops).model.embed
-    assert isinstance(embed, Scaled) and embed.factor == 8.6875
+    case = load_case(tmp_path, "gemma2", backend_named(kind), dtype="bfloat16")
+    backend = select(CPU, torch.bfloat16, threads=2 if kind == "native" else None)
+    program = load_model(tmp_path, None, backend).step.program
+    assert isinstance(program.ops[1], Scale)
+    embedding = replace(program, ops=program.ops[:2], result=program.ops[1].out)
     ids = torch.arange(VOCAB)
-    assert torch.equal(embed(ids, ids), case.oracle.bfloat16().get_input_embeddings()(ids))
+    paging = make_paging([list(range(-(-VOCAB // backend.block_size)))], [0], [VOCAB], backend.block_size)
+    cache = backend.allocate_cache(CacheShape(program.cache, torch.bfloat16), 1)
+    with Weights(tmp_path, GEMMA2_NAMES) as source, torch.inference_mode():
+        got = backend.load(embedding, ModelWeights(source, torch.bfloat16)).forward(ids, paging, cache)
+        assert torch.equal(got.bfloat16(), case.oracle.bfloat16().get_input_embeddings()(ids))
+        table = case.oracle.get_input_embeddings().weight
+        torch.testing.assert_close(got.float(), table.float() * 8.6875, rtol=2**-8, atol=0)

@@ -13,14 +13,12 @@ from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from tests.models.checkpoints import make_config
 from tgi.errors import ModelError
-from tgi.kernels.ops import select
-from tgi.layers.attention import alibi_slopes
-from tgi.layers.rotary import Rotary
+from tgi.kernels.reference.ops import alibi_slopes
+from tgi.kernels.reference.rope import Rope
 from tgi.models.families import spec_from_config
 from tgi.models.rope_config import RopeOverride
 
 CPU = torch.device("cpu")
-OPS = select(CPU, torch.float32)
 SCALINGS: dict[str, dict[str, Any] | None] = {
     "default": None,
     "linear": {"rope_type": "linear", "factor": 4.0},
@@ -36,11 +34,9 @@ POSITIONS = torch.tensor([0, 1, 2, 17, 100, 511, 2047, 4095])
 
 
 def ours(config: dict[str, Any], positions: torch.Tensor, override: RopeOverride | None = None) -> Any:
-    spec = spec_from_config(config, override)
-    assert spec.rope is not None
-    angles = Rotary(spec.rope, OPS, CPU).angles(positions)
-    assert angles is not None
-    return angles
+    rope = spec_from_config(config, override).layers[0].attention.rope
+    assert rope is not None
+    return Rope(rope, CPU).angles(positions)
 
 
 def theirs(config: dict[str, Any], positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

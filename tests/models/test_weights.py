@@ -18,21 +18,24 @@ from transformers import AutoModelForCausalLM
 
 from tests.models.checkpoints import FAMILIES, Family, make_checkpoint, write_json, write_tensors
 from tgi.errors import ModelError
-from tgi.kernels.ops import select
+from tgi.kernels.native.backend import NativeBackend
+from tgi.kernels.program import Program
+from tgi.kernels.reference.step import Matrix, ReferenceStep, load_matrix
+from tgi.kernels.select import select
+from tgi.kernels.weight import Weight
+from tgi.models.build.decoder import build
 from tgi.models.families import read_spec
 from tgi.models.loader import LoadedModel, load_model
 from tgi.models.names import LLAMA_NAMES
 from tgi.models.safetensors import SafetensorsFile
-from tgi.models.sizes import parameter_count
 from tgi.models.weights import Weights, weight_files
-from tgi.quant.base import LinearShape
-from tgi.quant.unquantised import Unquantised
+from tgi.quant.reader import ModelWeights
 
 CPU = torch.device("cpu")
 
 
 def load(path: Path, dtype: Any = None, **options: Any) -> LoadedModel:
-    return load_model(path, dtype, CPU, select(CPU, torch.float32), **options)
+    return load_model(path, dtype, select(CPU, torch.float32), **options)
 
 
 def change_tensors(path: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> None:
@@ -41,15 +44,21 @@ def change_tensors(path: Path, change: Callable[[dict[str, torch.Tensor]], None]
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path / "model.safetensors")
 
 
+def matrices(loaded: LoadedModel) -> dict[str, Matrix]:
+    """Every matrix of a model by its first stored name."""
+    assert isinstance(loaded.step, ReferenceStep)
+    return {weight.names[0]: matrix for weight, matrix in loaded.step._matrices.items()}
+
+
 def state(loaded: LoadedModel) -> list[torch.Tensor]:
-    """All weights of a model, in order of building."""
-    model = loaded.model
-    found = [model.table.weight, model.norm.scale]
-    for layer in model.layers:
-        for linear in (layer.attention.qkv, layer.attention.out, layer.feedforward.up, layer.feedforward.down):
-            found += [linear.weight] + ([] if linear.bias is None else [linear.bias])
-        found += [layer.attention_norm.scale, layer.feedforward_norm.scale]
-    return found
+    """All weights of a model, in order of the program."""
+    assert isinstance(loaded.step, ReferenceStep)
+    found = [tensor for one in matrices(loaded).values() for tensor in (one.weight, one.bias) if tensor is not None]
+    return found + list(loaded.step._vectors.values())
+
+
+def program_of(loaded: LoadedModel) -> Program:
+    return loaded.step.program
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -57,19 +66,21 @@ def test_shards_equal_one_file(family: Family, tmp_path: Path) -> None:
     one = load(make_checkpoint(tmp_path / "one", family, seed=3))
     three = load(make_checkpoint(tmp_path / "three", family, seed=3, sharded=True))
     assert all(map(torch.equal, state(one), state(three)))
-    assert one.parameters == three.parameters
-    assert one.weight_bytes == 4 * one.parameters
+    assert program_of(one).parameters == program_of(three).parameters
+    assert one.step.weight_bytes == 4 * program_of(one).parameters
+    assert sum(tensor.numel() for tensor in state(one)) == program_of(one).parameters
     assert one.dtype == torch.float32
 
 
 def test_fused_in_order(tmp_path: Path) -> None:
     path = make_checkpoint(tmp_path, "qwen2")
     tensors = load_file(path / "model.safetensors")
-    layer = load(path).model.layers[1]
     prefix = "model.layers.1.self_attn."
     expected = torch.cat([tensors[f"{prefix}{part}_proj.weight"] for part in "qkv"])
-    assert torch.equal(layer.attention.qkv.weight, expected)
-    assert torch.equal(layer.attention.qkv.bias, torch.cat([tensors[f"{prefix}{part}_proj.bias"] for part in "qkv"]))
+    held = matrices(load(path))[f"{prefix}q_proj"]
+    assert torch.equal(held.weight, expected)
+    assert held.bias is not None
+    assert torch.equal(held.bias, torch.cat([tensors[f"{prefix}{part}_proj.bias"] for part in "qkv"]))
 
 
 def test_names_without_prefix_and_with_buffers(tmp_path: Path) -> None:
@@ -104,7 +115,7 @@ def test_heads_stored_one_after_another(tmp_path: Path) -> None:
     """q, k, v of a head stand together in the file, all of q, all of k and all of v in the layer."""
     path = make_checkpoint(tmp_path, "gpt_neox")
     tensors = load_file(path / "model.safetensors")
-    layer = load(path).model.layers[2].attention.qkv
+    layer = matrices(load(path))["gpt_neox.layers.2.attention.query_key_value"]
     for kind, held in (("weight", layer.weight), ("bias", layer.bias)):
         stored = tensors[f"gpt_neox.layers.2.attention.query_key_value.{kind}"]
         for part in range(3):
@@ -126,8 +137,8 @@ def test_groups_of_unequal_parts() -> None:
         def read(self, name: str, into: torch.Tensor, index: tuple[slice, ...] = ()) -> None:
             into.copy_(torch.arange(24.0)[:, None].expand(24, 5)[index])
 
-    shape = LinearShape(("qkv",), 5, (12, 6, 6), bias=False, groups=3)  # rows of a group: 4 of q, 2 of k, 2 of v
-    held = Unquantised().create(shape, Source(), select(CPU, torch.float32), torch.float32, CPU)
+    weight = Weight(("qkv",), (12, 6, 6), 5, groups=3)  # rows of a group: 4 of q, 2 of k, 2 of v
+    held = load_matrix(weight, ModelWeights(Source(), torch.float32), CPU)
     expected = [*range(4), *range(8, 12), *range(16, 20), 4, 5, 12, 13, 20, 21, 6, 7, 14, 15, 22, 23]
     assert held.weight[:, 0].tolist() == expected
 
@@ -145,15 +156,15 @@ def test_a_stored_head_that_is_another_is_used(
     spec = read_spec(path)
     head = torch.randn(spec.vocab_size, spec.hidden_size)
     change_tensors(path, lambda tensors: tensors.update({f"{spec.names.head}.weight": head}))
-    loaded = load_model(path, None, CPU, select(CPU, torch.float32, threads=threads))
+    loaded = load_model(path, None, select(CPU, torch.float32, threads=threads))
     assert len(caplog.records) == 1 and f"{spec.names.head}.weight" in caplog.text
-    assert not loaded.spec.tied_head and loaded.parameters == parameter_count(spec) + head.numel()
+    assert not loaded.spec.tied_head and program_of(loaded).parameters == build(spec).parameters + head.numel()
     model = AutoModelForCausalLM.from_pretrained(path)
     hidden = torch.randn(2, spec.hidden_size)
     wanted = model.lm_head(hidden)
     if spec.logit_soft_cap:
         wanted = spec.logit_soft_cap * (wanted / spec.logit_soft_cap).tanh()
-    torch.testing.assert_close(loaded.model.logits(hidden), wanted, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(loaded.step.logits(hidden), wanted, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("stored", ["float32", "bfloat16"])
@@ -163,7 +174,7 @@ def test_a_tied_head_may_be_stored(stored: str, tmp_path: Path, caplog: pytest.L
     table = load_file(path / "model.safetensors")["model.embed_tokens.weight"]
     change_tensors(path, lambda tensors: tensors.update({"lm_head.weight": table.to(getattr(torch, stored))}))
     loaded = load(path)
-    assert loaded.spec.tied_head and loaded.model.head is loaded.model.table
+    assert loaded.spec.tied_head and len(program_of(loaded).weights()) == len(build(read_spec(path)).weights())
     assert not caplog.records
 
 
@@ -233,7 +244,7 @@ def test_too_large(name: str, threads: int | None, tmp_path: Path) -> None:
     path = make_checkpoint(tmp_path, "qwen2")
     change_tensors(path, lambda tensors: tensors.update({name: torch.cat((tensors[name], tensors[name]))}))
     with pytest.raises(ModelError, match=rf"{name} has shape \[\d+(, \d+)?\], the model needs"):
-        load_model(path, None, CPU, select(CPU, torch.float32, threads=threads))
+        load_model(path, None, select(CPU, torch.float32, threads=threads))
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
@@ -296,7 +307,7 @@ def test_a_stale_index_beside_one_file(tmp_path: Path, caplog: pytest.LogCapture
     path = make_checkpoint(tmp_path, "llama", seed=1, sharded=True)
     make_checkpoint(tmp_path, "llama", seed=2)
     model = AutoModelForCausalLM.from_pretrained(path)
-    assert torch.equal(load(path).model.table.weight, model.model.embed_tokens.weight)
+    assert torch.equal(matrices(load(path))["model.embed_tokens"].weight, model.model.embed_tokens.weight)
     warnings = [record.getMessage() for record in caplog.records if record.name.startswith("tgi")]
     assert len(warnings) == 1
     assert warnings[0].endswith(
@@ -341,7 +352,7 @@ def test_progress_reaches_the_end(tmp_path: Path) -> None:
     calls: list[tuple[int, int]] = []
     loaded = load(path, progress=lambda done, total: calls.append((done, total)))
     assert calls == sorted(calls) and len(calls) > 20
-    assert calls[-1] == (loaded.weight_bytes, loaded.weight_bytes)
+    assert calls[-1] == (loaded.step.weight_bytes, loaded.step.weight_bytes)
 
 
 def test_slices_for_ranks(tmp_path: Path) -> None:
@@ -381,7 +392,7 @@ def test_serving_dtype(
         loaded = load(path, given)
         assert loaded.dtype == expected
         assert all(tensor.dtype == expected for tensor in state(loaded))
-        assert loaded.weight_bytes == loaded.parameters * expected.itemsize
+        assert loaded.step.weight_bytes == program_of(loaded).parameters * expected.itemsize
     assert ("bfloat16" in caplog.text) == (stored == "float16" and given is None)
     with pytest.raises(ModelError, match="float64 is not supported"):
         load(path, "float64")
@@ -484,7 +495,8 @@ def test_random_damage(tmp_path: Path) -> None:
 PEAK = """
 import sys, torch
 from pathlib import Path
-from tgi.kernels.ops import select
+from tgi.kernels.native.backend import NativeBackend
+from tgi.kernels.select import select
 from tgi.models.loader import load_model
 
 def status(key):
@@ -494,13 +506,13 @@ def status(key):
 torch.set_num_threads(1)
 warm, path, dtype, kind = sys.argv[1:]
 cpu = torch.device("cpu")
-ops = select(cpu, torch.bfloat16, threads=1 if kind == "native" else None)
-assert (ops.native is not None) == (kind == "native")
-load_model(warm, dtype, cpu, ops)  # pay for what torch loads on first use
+backend = select(cpu, torch.bfloat16, threads=1 if kind == "native" else None)
+assert isinstance(backend, NativeBackend) == (kind == "native")
+load_model(warm, dtype, backend)  # pay for what torch loads on first use
 Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew
 before = status("VmRSS")
-loaded = load_model(path, dtype, cpu, ops)
-print(before, status("VmHWM"), status("VmRSS"), loaded.weight_bytes)
+loaded = load_model(path, dtype, backend)
+print(before, status("VmHWM"), status("VmRSS"), loaded.step.weight_bytes)
 """
 
 
@@ -513,7 +525,7 @@ def test_peak_memory(stored: str, kind: str, tmp_path: Path) -> None:
     Measured as VmHWM - VmRSS of a fresh process: private and shared pages, those of mapped files too.
     The embedding, a third of the model, is the worst single tensor.
     """
-    if kind == "native" and select(torch.device("cpu"), torch.bfloat16, threads=1).native is None:
+    if kind == "native" and not isinstance(select(CPU, torch.bfloat16, threads=1), NativeBackend):
         pytest.skip("the native kernels were not built")
     shape = {"hidden_size": 768, "intermediate_size": 2304, "num_hidden_layers": 3, "num_attention_heads": 12,
              "num_key_value_heads": 4, "vocab_size": 24_000, "tie_word_embeddings": True}  # fmt: skip

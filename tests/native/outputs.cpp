@@ -144,8 +144,8 @@ struct Sequences {
 void attentions(Random& random, tgi_pool* pool) {
   const int types[] = {TGI_FLOAT32, TGI_BFLOAT16, TGI_FLOAT16, TGI_INT8};
   for (int round = 0; round < 20; round++) {
-    tgi_attention_shape shape{types[round % 4], 0, random.between(1, 3), 2 * random.between(2, 40)};
-    shape.heads = shape.kv_heads * random.between(1, 5);
+    const tgi_cache_heads shape{types[round % 4], random.between(1, 3), 2 * random.between(2, 40)};
+    const int heads = shape.kv_heads * random.between(1, 5);
     const Sequences sequences(random, random.between(1, 5), round % 5 ? 90 : 600, false);
     std::vector<uint8_t> keys(tgi_key_bytes(&shape) * sequences.blocks);
     std::vector<uint8_t> values(tgi_value_bytes(&shape) * sequences.blocks);
@@ -157,44 +157,52 @@ void attentions(Random& random, tgi_pool* pool) {
       const Floats k = random.numbers(length * kv_width, 2.0f), v = random.numbers(length * kv_width, 2.0f);
       tgi_store_kv(&shape, keys.data(), values.data(), slots.data(), length, k.data(), v.data());
     }
-    const size_t width = size_t(shape.heads) * shape.head_dim;
-    const Floats queries = random.numbers(sequences.rows * width, 2.0f), slopes = random.numbers(shape.heads, 0.1f);
+    const size_t width = size_t(heads) * shape.head_dim;
+    const Floats queries = random.numbers(sequences.rows * width, 2.0f), slopes = random.numbers(heads, 0.1f);
     Floats out(sequences.rows * width);
     const float cap = random.between(0, 1) ? 3.0f : 0.0f;
     const int window = random.between(0, 1) ? random.between(1, 70) : 0;
     const bool sloped = random.between(0, 1);
-    tgi_attention(pool, &shape, keys.data(), values.data(), &sequences.step, queries.data(), 0.3f, cap, window,
-                  sloped ? slopes.data() : nullptr, out.data());
+    const tgi_attention_op op{TGI_ATTENTION, 0,      0,    0,   heads, shape.kv_heads,
+                              shape.head_dim, 0, window, 0.3f, cap, sloped ? slopes.data() : nullptr};
+    tgi_attention(pool, shape.type, &op, keys.data(), values.data(), &sequences.step, queries.data(), out.data());
     say("attention-" + std::to_string(round), out);
   }
 }
 
+template <class Op>
+tgi_op any(const Op& op) {
+  tgi_op result{};
+  memcpy(&result, &op, sizeof(op));
+  return result;
+}
+
 void programs(Random& random, tgi_pool* pool) {
   for (int round = 0; round < 6; round++) {
-    const tgi_attention_shape shape{TGI_BFLOAT16, 4, 2, 24};
-    const int width = 60, inner = 70, query = shape.heads * shape.head_dim, kv = shape.kv_heads * shape.head_dim;
+    const int heads = 4, kv_heads = 2, dim = 24;
+    const tgi_cache_heads shape{TGI_BFLOAT16, kv_heads, dim};
+    const int width = 60, inner = 70, query = heads * dim, kv = kv_heads * dim;
     tgi_arena* arena = tgi_arena_create();
     const int format = round % 2 ? TGI_INT8 : TGI_INT4;
     auto layer = [&](int in, int out) { return make_layer(random, pool, arena, format, in, out, true); };
     const Floats scale = random.numbers(width), bias = random.numbers(width), head_scale = random.numbers(24);
     const tgi_op ops[] = {
-        {TGI_EMBED, 0, 0, width, 0, 0, 0, 0, 0, 0, layer(width, 41), nullptr},
-        {TGI_SCALE, 0, 0, width, 0, 0, 0, 0, 1.5f, 0, nullptr, nullptr},
-        {TGI_LAYER_NORM, 0, 1, width, width, 1, 0, 0, 1e-5f, 0, scale.data(), bias.data()},
-        {TGI_LINEAR, 1, 2, query + 2 * kv, 0, 0, 0, 0, 0, 0, layer(width, query + 2 * kv), nullptr},
-        {TGI_RMS_NORM, 2, 2, query, shape.head_dim, shape.heads, 0, 0, 1e-6f, 0, head_scale.data(), nullptr},
-        {TGI_ROTARY, 2, 2, 0, shape.head_dim, shape.heads + shape.kv_heads, 0, 0, 0, round % 3 == 0 ? 1.0f : 0.0f,
-         nullptr, nullptr},
-        {TGI_STORE_KV, 2, 2, 0, 0, query, query + kv, 0, 0, 0, nullptr, nullptr},
-        {TGI_ATTENTION, 2, 3, query, 0, 0, 0, 0, 0.2f, 0, nullptr, nullptr},
-        {TGI_LINEAR, 3, 0, width, 1, 0, 0, 0, 0, 0, layer(query, width), nullptr},
-        {TGI_RMS_NORM, 0, 1, width, width, 1, 0, 0, 1e-6f, 0, scale.data(), nullptr},
-        {TGI_LINEAR, 1, 4, 2 * inner, 0, 0, 0, 0, 0, 0, layer(width, 2 * inner), nullptr},
-        {TGI_GATED, 4, 5, inner, round % 5, 0, 0, 0, 0, 0, nullptr, nullptr},
-        {TGI_ACTIVATION, 5, 5, inner, (round + 1) % 5, 0, 0, 0, 0, 0, nullptr, nullptr},
-        {TGI_LINEAR, 5, 1, width, 0, 0, 0, 0, 0, 0, layer(inner, width), nullptr},
-        {TGI_ADD, 1, 0, width, 0, 0, 0, 0, 0, 0, nullptr, nullptr},
-        {TGI_SOFT_CAP, 0, 0, width, 0, 0, 0, 0, 5.0f, 0, nullptr, nullptr},
+        any(tgi_embed_op{TGI_EMBED, 0, layer(width, 41), 0}),
+        any(tgi_scale_op{TGI_SCALE, 0, 1.5f}),
+        any(tgi_layer_norm_op{TGI_LAYER_NORM, 1, 0, 1e-5f, scale.data(), bias.data()}),
+        any(tgi_linear_op{TGI_LINEAR, 2, 1, 0, layer(width, query + 2 * kv)}),
+        any(tgi_rms_norm_op{TGI_RMS_NORM, 2, 2, heads, dim, 0, 1e-6f, head_scale.data()}),
+        any(tgi_rotary_op{TGI_ROTARY, 2, heads + kv_heads, dim, 0, 0, round % 3 == 0}),
+        any(tgi_store_kv_op{TGI_STORE_KV, 2, 0, kv_heads, dim, query, query + kv}),
+        any(tgi_attention_op{TGI_ATTENTION, 3, 2, 0, heads, kv_heads, dim, 0, 0, 0.2f, 0, nullptr}),
+        any(tgi_linear_op{TGI_LINEAR, 0, 3, 1, layer(query, width)}),
+        any(tgi_rms_norm_op{TGI_RMS_NORM, 1, 0, 1, width, 0, 1e-6f, scale.data()}),
+        any(tgi_linear_op{TGI_LINEAR, 4, 1, 0, layer(width, 2 * inner)}),
+        any(tgi_gate_op{TGI_GATE, 5, 4, round % 5}),
+        any(tgi_activate_op{TGI_ACTIVATE, 5, 5, (round + 1) % 5}),
+        any(tgi_linear_op{TGI_LINEAR, 1, 5, 0, layer(inner, width)}),
+        any(tgi_add_op{TGI_ADD, 0, 1}),
+        any(tgi_soft_cap_op{TGI_SOFT_CAP, 0, 5.0f}),
     };
     const int32_t widths[] = {width, width, query + 2 * kv, query, 2 * inner, inner};
     Sequences sequences(random, random.between(1, 6), 100, true);
@@ -206,9 +214,9 @@ void programs(Random& random, tgi_pool* pool) {
     const float *cos_pointer = cosines.data(), *sin_pointer = sines.data();
     sequences.step.keys = &key_pointer, sequences.step.values = &value_pointer;
     sequences.step.cos = &cos_pointer, sequences.step.sin = &sin_pointer, sequences.step.rotary_half = &half;
-    tgi_program* program = tgi_program_create(pool, ops, sizeof(ops) / sizeof(ops[0]), widths, 6, &shape);
+    tgi_program* program = tgi_program_create(pool, ops, sizeof(ops) / sizeof(ops[0]), widths, 6, shape.type);
     Floats out(size_t(sequences.rows) * width);
-    if (!program || !tgi_program_run(program, &sequences.step, 0, out.data())) abort();
+    if (!program || tgi_program_run(program, &sequences.step, 0, out.data()) != 1) abort();
     say("program-" + std::to_string(round), out);
     tgi_program_destroy(program);
     tgi_arena_destroy(arena);

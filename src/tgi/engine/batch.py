@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from tgi.engine.plan import Plan
-from tgi.kernels.ops import Paging
+from tgi.kernels.types import Paging
 
 
 @dataclass(slots=True)

@@ -1,7 +1,7 @@
 """The blocks of the paged KV cache: who holds them, and which hold a known prefix.
 
 Owns reference counts, the free list and the index of cached prefixes. Knows nothing of tensors (the
-layout is `kernels.Ops`'s) and nothing of policy (`scheduler` decides who gets blocks).
+layout is the backend's) and nothing of policy (`scheduler` decides who gets blocks).
 
 A block is in exactly one of three places:
 

@@ -13,9 +13,8 @@ from dataclasses import dataclass
 
 from tgi.config import EngineConfig
 from tgi.errors import StartupError
+from tgi.memory.cost import ModelCost
 from tgi.messages import MemoryPlan, MemoryRow
-from tgi.models import sizes
-from tgi.models.spec import DecoderSpec
 
 CPU_CACHE_SHARE = 0.5
 """Share of what is left on a CPU that the cache may take: other programs live there too."""
@@ -27,50 +26,6 @@ DEFAULT_BATCH_SIZE = 128
 RUNTIME_BYTES = {"cpu": 450 << 20, "cuda": 800 << 20}
 """Interpreter, libraries and device context of the engine before any weight."""
 MIN_STEP_TOKENS = 16
-
-
-@dataclass(frozen=True)
-class ModelCost:
-    """What a model costs, from its spec or from the loaded weights. All in bytes."""
-
-    weight_bytes: int
-    kv_bytes_per_token: int
-    activation_bytes_per_token: int
-    """Peak of intermediate results for each token of a step."""
-    activation_bytes_fixed: int
-    """Peak that does not grow with the step, such as logits of the sampled rows."""
-    max_positions: int
-    """Context of the model in tokens."""
-    positions_go_on: bool = False
-    """A longer one may be asked for; see `DecoderSpec.positions_go_on`."""
-
-
-def model_cost(
-    spec: DecoderSpec, dtype: str, *, cache_dtype: str | None = None, quantize: str | None = None, native: bool = False
-) -> ModelCost:
-    """The cost of a decoder in a serving dtype, with a cache in another one, with weights in int8 or int4.
-
-    native: whether the native CPU kernels pack the weights.
-    """
-    width = sizes.DTYPE_BYTES[dtype]
-
-    def activations(tokens: int) -> int:
-        return sizes.activation_bytes(
-            spec, tokens, width, logit_rows=DEFAULT_BATCH_SIZE, context=min(spec.max_positions, 8192)
-        )
-
-    return ModelCost(
-        weight_bytes=sizes.weight_bytes(spec, width, quantize, narrow=native and dtype == "bfloat16"),
-        kv_bytes_per_token=(
-            sizes.int8_kv_bytes_per_token(spec)
-            if cache_dtype == "int8"
-            else sizes.kv_bytes_per_token(spec, sizes.DTYPE_BYTES[cache_dtype or dtype])
-        ),
-        activation_bytes_per_token=(activations(1024) - activations(0)) // 1024,
-        activation_bytes_fixed=activations(0),
-        max_positions=spec.max_positions,
-        positions_go_on=spec.positions_go_on,
-    )
 
 
 def wanted_of(config: EngineConfig) -> Wanted:

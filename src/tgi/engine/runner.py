@@ -1,6 +1,6 @@
 """Executes one plan on this rank's device: tensors, forward pass, logits, tokens.
 
-Owns nothing but references to model, cache and sampler. Called by `worker` once a step.
+Owns nothing but references to the compiled step, cache and sampler.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import torch
 from tgi.engine import batch as batches
 from tgi.engine.plan import Chunk, Plan, Sampled
 from tgi.engine.sampler import Sampler, prompt_logprobs
+from tgi.kernels.types import CompiledStep, KVCache
 from tgi.messages import PromptLogprobs, Token
 
 LOGPROB_ROWS = 128
@@ -25,8 +26,10 @@ class Runner:
     caches, each takes 10 to 20 us.
     """
 
-    def __init__(self, model, cache, sampler: Sampler, block_size: int, device: torch.device) -> None:
-        self.model = model
+    def __init__(
+        self, step: CompiledStep, cache: KVCache, sampler: Sampler, block_size: int, device: torch.device
+    ) -> None:
+        self.step = step
         self.cache = cache
         self.sampler = sampler
         self.block_size = block_size
@@ -40,7 +43,7 @@ class Runner:
         """Run every chunk; tokens for those that reach the end of what is known."""
         began = time.perf_counter()
         batch = batches.build(plan, self.block_size, self.device)
-        hidden = self.model.forward(batch.token_ids, batch.paging, self.cache)  # [tokens, dim]
+        hidden = self.step.forward(batch.token_ids, batch.paging, self.cache)  # [tokens, dim]
         sampling = [number for number, chunk in enumerate(plan.chunks) if chunk.samples]
         logits = None
         if sampling:
@@ -69,7 +72,7 @@ class Runner:
             if len(self._out) < count and self.device.type == "cpu":
                 self._out = torch.empty((count, self.sampler.vocab_size))
             self._num_rows, self._rows = count, self._out[:count]
-        return self.model.logits(hidden, self._rows)
+        return self.step.logits(hidden, self._rows)
 
     def _sample(self, logits: torch.Tensor, plan: Plan, sampling: list[int], sampled: Sampled) -> None:
         results = self.sampler.sample(logits, [plan.chunks[number].sequence for number in sampling])

@@ -28,11 +28,11 @@ from tgi.engine.sampling import processors
 from tgi.engine.sampling.logprobs import Alternatives, alternatives, prompt_logprobs, ranked_logprobs
 from tgi.engine.sampling.philox import uniforms
 from tgi.engine.sampling.processors import SamplerState
-from tgi.engine.sampling.ranking import TorchVocabulary, pick_among, row_sums
 from tgi.engine.sampling.warpers import CANDIDATES, Candidates, has_warper, kept_tokens, narrow, needs_whole_row
 from tgi.engine.sampling.watermark import Watermark
 from tgi.engine.sequence import Sequence
-from tgi.kernels.ops import Vocabulary
+from tgi.kernels.reference.vocabulary import TorchVocabulary, pick_among, row_sums
+from tgi.kernels.types import Vocabulary
 from tgi.messages import Sampling, Token
 
 __all__ = ["Sampler", "prompt_logprobs"]

@@ -22,13 +22,15 @@ from tgi.engine.runner import Runner
 from tgi.engine.sampler import Sampler
 from tgi.engine.sequence import Sequence
 from tgi.errors import StartupError
-from tgi.kernels import ops as kernels
-from tgi.kernels.ops import CacheShape, KVCache, Ops
+from tgi.kernels.program import Program
+from tgi.kernels.select import select
+from tgi.kernels.types import Backend, KVCache
+from tgi.memory.cost import ModelCost, model_cost
 from tgi.messages import EngineInfo, Sampling
+from tgi.models.build.decoder import build
 from tgi.models.families import read_spec
 from tgi.models.loader import LoadedModel, load_model, serving_dtype
 from tgi.models.rope_config import RopeOverride
-from tgi.models.spec import DecoderSpec
 
 logger = logging.getLogger("tgi.engine")
 
@@ -49,66 +51,70 @@ class Worker:
         rope = RopeOverride(config.rope_scaling, config.rope_factor)
         spec = read_spec(Path(config.model_path), rope)
         dtype = serving_dtype(config.dtype, spec.dtype, self.device) or torch.float32
-        ops = kernels.select(self.device, dtype, config.block_size, threads=threads if config.native_kernels else None)
+        backend = select(self.device, dtype, config.block_size, threads=threads if config.native_kernels else None)
         logger.info("Using prefix caching = %s", config.prefix_caching)
         logger.info("Using Attention = paged")
         logger.info("Using prefill chunking = True")
-        logger.info("Kernels: %s", kernel_names(ops))
-        if ops.native is None and (config.quantize or config.kv_cache_dtype):
-            raise StartupError(_needs_native(config, self.device))
-        cost = self._cost(spec, dtype, ops)
+        logger.info("Kernels: %s", kernel_names(backend))
+        self._check_dtypes(backend)
+        cost = self._cost(build(spec), dtype, backend)
         available = config.memory_bytes or self._available_bytes()
-        limits = self._limits(cost, available, ops)  # before loading: what cannot fit is said in a second
+        limits = self._limits(cost, available, backend)  # before loading: what cannot fit is said in a second
 
         began = time.monotonic()
         loaded = load_model(
             config.model_path,
             dtype,
-            self.device,
-            ops,
+            backend,
             rope=rope,
             quantize=config.quantize,
             activations=config.activations,
             progress=LoadProgress(),
         )
         load_s = time.monotonic() - began
-        logger.info("Loaded %s of weights in %.1f s", budget.size(loaded.weight_bytes), load_s)
-        if loaded.weight_bytes > cost.weight_bytes * NOTICEABLY:
+        weight_bytes = loaded.step.weight_bytes
+        logger.info("Loaded %s of weights in %.1f s", budget.size(weight_bytes), load_s)
+        if weight_bytes > cost.weight_bytes * NOTICEABLY:
             logger.info("That is more than the %s expected: limits are computed anew", budget.size(cost.weight_bytes))
-            limits = self._limits(replace(cost, weight_bytes=loaded.weight_bytes), available, ops)
+            limits = self._limits(replace(cost, weight_bytes=weight_bytes), available, backend)
         enter_phase("allocate")
-        cache = self._allocate(ops, spec, loaded.dtype, limits)  # cleared by all threads
-        if ops.native is not None:
-            # After each small operation torch's own team would spin on the cores of the native one.
-            torch.set_num_threads(1)
-        vocabulary = ops.native.vocabulary if ops.native is not None else None
-        sampler = Sampler(spec.vocab_size, self.device, config.watermark_gamma, config.watermark_delta, vocabulary)
-        self.runner = Runner(loaded.model, cache, sampler, ops.block_size, self.device)
+        cache = self._allocate(backend, loaded, limits)
+        backend.settle()
+        vocab_size = loaded.step.program.vocab_size
+        sampler = Sampler(vocab_size, self.device, config.watermark_gamma, config.watermark_delta, backend.vocabulary)
+        self.runner = Runner(loaded.step, cache, sampler, backend.block_size, self.device)
         enter_phase("warmup")
         began = time.monotonic()
         self._warm_up(limits)
-        self.info = self._describe(loaded, ops, limits, load_s, time.monotonic() - began)
+        self.info = self._describe(loaded, backend, limits, load_s, time.monotonic() - began)
 
     def execute(self, plan: Plan) -> Sampled:
         """Run one step; see `runner`."""
         return self.runner.execute(plan)
 
-    def _cost(self, spec: DecoderSpec, dtype: torch.dtype, ops: Ops) -> budget.ModelCost:
-        return budget.model_cost(
-            spec,
+    def _check_dtypes(self, backend: Backend) -> None:
+        """Raise `StartupError` for a cache dtype that the backend does not have."""
+        wanted = self.config.kv_cache_dtype
+        if wanted is not None and wanted not in backend.cache_dtypes:
+            raise StartupError(_needs_native(self.config, self.device))
+
+    def _cost(self, program: Program, dtype: torch.dtype, backend: Backend) -> ModelCost:
+        return model_cost(
+            program,
             str(dtype).removeprefix("torch."),
+            backend.footprint,
+            logit_rows=budget.DEFAULT_BATCH_SIZE,
             cache_dtype=self.config.kv_cache_dtype,
             quantize=self.config.quantize,
-            native=ops.native is not None,
         )
 
-    def _limits(self, cost: budget.ModelCost, available: int, ops: Ops) -> budget.Limits:
+    def _limits(self, cost: ModelCost, available: int, backend: Backend) -> budget.Limits:
         limits = budget.compute(
             cost,
             budget.wanted_of(self.config),
             available_bytes=available,
             device=str(self.device),
-            block_size=ops.block_size,
+            block_size=backend.block_size,
         )
         for sentence in limits.memory.lowered:
             logger.warning(sentence)
@@ -120,16 +126,15 @@ class Worker:
             return free
         return hardware.available_memory_bytes()
 
-    def _allocate(self, ops: Ops, spec: DecoderSpec, dtype: torch.dtype, limits: budget.Limits) -> KVCache:
-        if self.config.kv_cache_dtype is not None:
-            dtype = getattr(torch, self.config.kv_cache_dtype)
-        shape = CacheShape(spec.num_layers, spec.num_kv_heads, spec.head_dim, dtype)
+    def _allocate(self, backend: Backend, loaded: LoadedModel, limits: budget.Limits) -> KVCache:
+        wanted = self.config.kv_cache_dtype
+        shape = loaded.cache_shape(None if wanted is None else getattr(torch, wanted))
         try:
-            return ops.allocate_cache(shape, limits.num_blocks, self.device)
+            return backend.allocate_cache(shape, limits.num_blocks)
         except RuntimeError as error:  # torch's out-of-memory errors are RuntimeErrors
             raise StartupError(
                 f"the KV cache of {limits.memory.cache_tokens} tokens "
-                f"({budget.size(ops.cache_bytes(shape, limits.num_blocks))}) could not be allocated. "
+                f"({budget.size(backend.cache_bytes(shape, limits.num_blocks))}) could not be allocated. "
                 f"Lower --max-batch-total-tokens"
             ) from error
 
@@ -147,25 +152,25 @@ class Worker:
             ) from error
 
     def _describe(
-        self, loaded: LoadedModel, ops: Ops, limits: budget.Limits, load_s: float, warmup_s: float
+        self, loaded: LoadedModel, backend: Backend, limits: budget.Limits, load_s: float, warmup_s: float
     ) -> EngineInfo:
         return EngineInfo(
             model_type=loaded.spec.model_type,
             dtype=str(loaded.dtype).removeprefix("torch."),
             device=str(self.device),
             quantize=self.config.quantize,
-            vocab_size=loaded.spec.vocab_size,
-            parameters=loaded.parameters,
-            weight_bytes=loaded.weight_bytes,
-            block_size=ops.block_size,
+            vocab_size=loaded.step.program.vocab_size,
+            parameters=loaded.step.program.parameters,
+            weight_bytes=loaded.step.weight_bytes,
+            block_size=backend.block_size,
             num_blocks=limits.num_blocks,
             max_input_tokens=limits.max_input_tokens,
             max_total_tokens=limits.max_total_tokens,
             max_batch_prefill_tokens=limits.max_batch_prefill_tokens,
-            max_batch_total_tokens=limits.num_blocks * ops.block_size,
+            max_batch_total_tokens=limits.num_blocks * backend.block_size,
             max_batch_size=limits.max_batch_size,
             prefix_caching=self.config.prefix_caching,
-            kernels=dict(ops.kernels),
+            kernels=dict(backend.kernels),
             memory=limits.memory,
             load_s=load_s,
             warmup_s=warmup_s,
@@ -183,10 +188,10 @@ def _needs_native(config: EngineConfig, device: torch.device) -> str:
     return f"{flags}: native kernels only, and none run here (`tgi doctor` says why). Leave it out"
 
 
-def kernel_names(ops: Ops) -> str:
+def kernel_names(backend: Backend) -> str:
     """Each implementation with the operations it serves, for the log."""
     chosen: dict[str, list[str]] = {}
-    for operation, implementation in ops.kernels.items():
+    for operation, implementation in backend.kernels.items():
         chosen.setdefault(implementation, []).append(operation)
     return "; ".join(f"{implementation} ({', '.join(operations)})" for implementation, operations in chosen.items())
 

@@ -1,1 +1,1 @@
-"""The arithmetic behind the Ops seam."""
+"""Programs, and the backends that run them."""

@@ -1,100 +1,219 @@
-"""A decoder as data: a flat list of operations on numbered buffers, with no Python between layers.
+"""A model as a program: a list of named operations on named values, with references to weights.
 
-Owns the vocabulary of the list, nothing that executes it: `native.program` runs it in one call. Made by
-`models.compiled` from a `Decoder`. A buffer holds one row of float32 for each token of the step.
+Pure data. `models.build` writes a program from a `ModelSpec`, passes rewrite it, a backend loads and runs it; the
+memory plan, parameter counts and `tgi plan` read it. A value holds one row of numbers for each token of a step. Imports
+no torch.
+
+To add an axis: a field in one operation here, its line in `reference.step`, its field in csrc/tgi.h and
+`native.structs`, its kernel, and the builder.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from enum import IntEnum
-from typing import Any
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from typing import Literal, TypeAlias
 
+from tgi.kernels.rope_spec import RopeSpec
+from tgi.kernels.weight import Vector, Weight
 
-class Code(IntEnum):
-    """Operations, numbered as in csrc/tgi.h, where each is described."""
-
-    EMBED = 0
-    ADD = 1
-    SCALE = 2
-    SOFT_CAP = 3
-    RMS_NORM = 4
-    LAYER_NORM = 5
-    LINEAR = 6
-    ROTARY = 7
-    ACTIVATION = 8
-    GATED = 9
-    STORE_KV = 10
-    ATTENTION = 11
-
-
-ACTIVATIONS = {"silu": 0, "gelu": 1, "gelu_new": 2, "gelu_pytorch_tanh": 2, "relu": 3, "quick_gelu": 4}
-"""Activation names of Hugging Face configs, numbered as in csrc/rows.h."""
+Activation: TypeAlias = Literal["silu", "gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "quick_gelu"]
+"""Names of activation functions as Hugging Face configs have them."""
 
 
 @dataclass(frozen=True, slots=True)
-class Operation:
-    """One entry of the list; what a, b, c, d, x and y mean depends on the code."""
+class Embed:
+    """out = the row of `table` for the token's id, or for its position in the sequence."""
 
-    code: Code
-    output: int = 0
-    input: int = 0
-    width: int = 0
-    a: int = 0
-    b: int = 0
-    c: int = 0
-    d: int = 0
-    x: float = 0.0
-    y: float = 0.0
-    weight: Any = None  # a packed layer, or a float32 tensor
-    bias: Any = None  # a float32 tensor
+    out: str
+    table: Weight
+    by_position: bool = False
 
 
-@dataclass(slots=True)
-class Program:
-    """The list, the widths of its buffers, and which buffer holds the result."""
+@dataclass(frozen=True, slots=True)
+class Add:
+    """out += x"""
 
+    out: str
+    x: str
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """out *= factor, which is first rounded to the serving dtype as training code does."""
+
+    out: str
+    factor: float
+
+
+@dataclass(frozen=True, slots=True)
+class SoftCap:
+    """out = cap * tanh(out / cap) (Bello et al. 2016)"""
+
+    out: str
+    cap: float
+
+
+@dataclass(frozen=True, slots=True)
+class RmsNorm:
+    """out = x / sqrt(mean(x^2) + eps) * weight (Zhang and Sennrich 2019).
+
+    With `heads` each of them, `weight.size` numbers from `offset` on, is normalised by itself, and x must be out.
+    """
+
+    out: str
+    x: str
+    weight: Vector
+    eps: float
+    heads: int = 1
+    offset: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LayerNorm:
+    """out = (x - mean(x)) / sqrt(variance(x) + eps) * weight + bias (Ba et al. 2016)."""
+
+    out: str
+    x: str
+    weight: Vector
+    bias: Vector | None
+    eps: float
+
+
+@dataclass(frozen=True, slots=True)
+class Linear:
+    """out = weight x + bias; with `add`: out += that."""
+
+    out: str
+    x: str
+    weight: Weight
+    add: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Rotary:
+    """Rotate each of `heads` heads of `head_dim` numbers from `offset` on in x, in place (Su et al. 2021).
+
+    rope: index into `Program.ropes`. adjacent: pairs are (x[2i], x[2i + 1]), else (x[i], x[i + half]).
+    """
+
+    x: str
+    heads: int
+    head_dim: int
+    offset: int = 0
+    rope: int = 0
+    adjacent: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Activate:
+    """out = function(x)"""
+
+    out: str
+    x: str
+    function: Activation
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """out = function(first half of x) * second half of x"""
+
+    out: str
+    x: str
+    function: Activation
+
+
+@dataclass(frozen=True, slots=True)
+class StoreKV:
+    """Write keys and values of `kv_heads` heads, from these offsets of x, to the row's slot of cache layer `layer`."""
+
+    x: str
+    layer: int
+    kv_heads: int
+    head_dim: int
+    keys: int
+    values: int
+
+
+@dataclass(frozen=True, slots=True)
+class Attention:
+    """out = causal attention of the queries at offset `queries` of x over cache layer `layer`.
+
+    The rows' own keys and values are already stored. With a window w the row at position p sees keys p - w + 1 .. p.
+    Scores are scale * q.k, then soft_cap * tanh(score / soft_cap), then, with `alibi`, plus slope * (key position - p);
+    softmax in float32.
+    """
+
+    out: str
+    x: str
+    layer: int
     heads: int
     kv_heads: int
     head_dim: int
-    widths: list[int] = field(default_factory=list)
-    operations: list[Operation] = field(default_factory=list)
-    result: int = 0
-
-    def buffer(self, width: int) -> int:
-        """The number of a new buffer."""
-        self.widths.append(width)
-        return len(self.widths) - 1
-
-    def add(self, code: Code, output: int, input: int = 0, **parameters: Any) -> None:
-        self.operations.append(Operation(code, output, input, **parameters))
-
-    def linear(self, output: int, input: int, layer: Any, *, add: bool = False) -> None:
-        """output = layer(input), or added to it."""
-        self.add(Code.LINEAR, output, input, weight=layer, a=int(add))
-
-    def rms_norm(
-        self,
-        output: int,
-        input: int,
-        scale: Any,
-        eps: float,
-        *,
-        heads: int = 1,
-        width: int | None = None,
-        offset: int = 0,
-    ) -> None:
-        """Norm of a row, or of each of `heads` heads of `width` numbers from `offset` on."""
-        self.add(Code.RMS_NORM, output, input, a=width or self.widths[input], b=heads, c=offset, x=eps, weight=scale)
-
-    def layer_norm(self, output: int, input: int, scale: Any, bias: Any, eps: float) -> None:
-        width = self.widths[input]
-        self.add(Code.LAYER_NORM, output, input, a=width, b=1, x=eps, weight=scale, bias=bias)
-
-    def rotary(self, buffer: int, heads: int, *, offset: int = 0, table: int = 0, adjacent: bool = False) -> None:
-        self.add(Code.ROTARY, buffer, buffer, a=self.head_dim, b=heads, c=offset, d=table, y=float(adjacent))
+    scale: float
+    window: int | None = None
+    soft_cap: float | None = None
+    alibi: bool = False
+    queries: int = 0
 
 
-Tables = Sequence[tuple[Any, Any]]
-"""For each rotary table: cos and sin [positions, rotary_dim / 2] float32"""
+Op: TypeAlias = (
+    Embed | Add | Scale | SoftCap | RmsNorm | LayerNorm | Linear | Rotary | Activate | Gate | StoreKV | Attention
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Logits:
+    """The head: weight x, then soft_cap * tanh(logit / soft_cap), in float32."""
+
+    weight: Weight
+    soft_cap: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CacheLayer:
+    """What one attention layer keeps for each token."""
+
+    kv_heads: int
+    head_dim: int
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """The step of a model: token ids in, `result` out, of whose sampling rows `logits` are taken."""
+
+    values: Mapping[str, int]
+    """Name of a value -> numbers in its row."""
+    ops: tuple[Op, ...]
+    result: str
+    logits: Logits
+    ropes: tuple[RopeSpec, ...]
+    cache: tuple[CacheLayer, ...]
+    max_positions: int
+    """Longest sequence the model can run."""
+    positions_go_on: bool = False
+    """Beyond it too there are positions, so that a longer one may be asked for."""
+
+    @property
+    def vocab_size(self) -> int:
+        return self.logits.weight.rows
+
+    def weights(self) -> list[Weight]:
+        """Every matrix once, in the order in which a step reads them."""
+        found = [item for op in (*self.ops, self.logits) for item in _parameters(op) if isinstance(item, Weight)]
+        return list(dict.fromkeys(found))
+
+    def vectors(self) -> list[Vector]:
+        """Every vector once: scales and biases of norms."""
+        found = [item for op in self.ops for item in _parameters(op) if isinstance(item, Vector)]
+        return list(dict.fromkeys(found))
+
+    @property
+    def parameters(self) -> int:
+        """Numbers in all weights, biases and vectors; a tied head counts once."""
+        matrices = sum(weight.rows * (weight.columns + weight.bias) for weight in self.weights())
+        return matrices + sum(vector.size for vector in self.vectors())
+
+
+def _parameters(op: Op | Logits) -> Iterator[object]:
+    return (getattr(op, field.name) for field in fields(op))

@@ -13,10 +13,12 @@ from typing import Any
 
 import msgspec
 
+from tgi.kernels.native import footprint
+from tgi.kernels.program import Program
 from tgi.launcher.doctor_native import Read
-from tgi.models import sizes
+from tgi.memory.cost import weight_bytes
+from tgi.models.build.decoder import build
 from tgi.models.families import spec_from_config
-from tgi.models.spec import DecoderSpec
 
 MANY = 16
 _TIED = {"tie_word_embeddings": True, "max_position_embeddings": 8192}
@@ -73,14 +75,14 @@ def estimates(reads: Sequence[Read], layer_gops: Mapping[str, float]) -> list[Es
     """For each shape and kind of weights; layer_gops: 10^9 operations a second by kind of weights."""
     results = []
     for name, config in SHAPES.items():
-        spec = spec_from_config(dict(config))
+        program = build(spec_from_config(dict(config)))
         for weights, quantize in WEIGHTS.items():
-            size = sizes.weight_bytes(spec, 2, quantize, narrow=True)
+            size = weight_bytes(program, "bfloat16", footprint, quantize)
             rate = layer_gops.get(weights)
             one = bandwidth(reads, size)
             read = one * 1e9 / size if one else None
-            computed = rate * 1e9 / (2 * sizes.parameter_count(spec)) if rate else None
-            prefill = rate * 1e9 / (2 * _without_head(spec)) if rate else None
+            computed = rate * 1e9 / (2 * program.parameters) if rate else None
+            prefill = rate * 1e9 / (2 * _without_head(program)) if rate else None
             bounds = [bound for bound in (read and MANY * read, computed) if bound]
             many = min(bounds) if read else None
             results.append(Estimate(name, weights, size, _figures(read), _figures(many), _figures(prefill)))
@@ -101,9 +103,9 @@ def bandwidth(reads: Sequence[Read], size: int) -> float | None:
     return low_rate + share * (high_rate - low_rate)
 
 
-def _without_head(spec: DecoderSpec) -> int:
+def _without_head(program: Program) -> int:
     """Weights that every token of a prompt meets; only the last one meets the head."""
-    return sizes.parameter_count(spec) - spec.vocab_size * spec.hidden_size
+    return program.parameters - program.logits.weight.rows * program.logits.weight.columns
 
 
 def _figures(value: float | None) -> float | None:

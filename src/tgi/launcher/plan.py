@@ -15,13 +15,16 @@ from rich.text import Text
 from tgi.config import EngineConfig
 from tgi.engine import budget
 from tgi.hardware import Hardware
+from tgi.kernels.footprint import footprint
+from tgi.memory.cost import model_cost
 from tgi.messages import MemoryPlan
+from tgi.models.build.decoder import build
 from tgi.models.families import read_spec
 from tgi.models.rope_config import RopeOverride
 
 WIDTH = 100
 DEFAULT_BLOCK_SIZE = 32
-"""As `kernels.ops` has it, which cannot be imported without torch; a test compares them."""
+"""As `kernels.types` has it, which cannot be imported without torch; a test compares them."""
 
 
 def compute(engine: EngineConfig, hardware: Hardware) -> budget.Limits:
@@ -33,12 +36,13 @@ def compute(engine: EngineConfig, hardware: Hardware) -> budget.Limits:
     rope = RopeOverride(engine.rope_scaling, engine.rope_factor)
     spec = read_spec(Path(engine.model_path), rope)
     return budget.compute(
-        budget.model_cost(
-            spec,
+        model_cost(
+            build(spec),
             serving_dtype(engine.dtype, spec.dtype, device),
+            footprint(device, native_kernels=engine.native_kernels),
+            logit_rows=budget.DEFAULT_BATCH_SIZE,
             cache_dtype=engine.kv_cache_dtype,
             quantize=engine.quantize,
-            native=device == "cpu" and engine.native_kernels,
         ),
         budget.wanted_of(engine),
         available_bytes=engine.memory_bytes or hardware.available_memory,

@@ -11,12 +11,13 @@ import logging
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tgi.errors import ModelError
 from tgi.untrusted import printable, read_json
 
 logger = logging.getLogger(__name__)
+Name = TypeVar("Name", bound=str)
 
 HARMLESS = frozenset(  # a string is easier to keep sorted than seventy literals
     """
@@ -124,7 +125,7 @@ class ConfigReader:
             raise ModelError(f"config.json: `{key}` must be true or false, it is {shown(value)}")
         return value
 
-    def choice(self, key: str, default: str, allowed: Iterable[str]) -> str:
+    def choice(self, key: str, default: Name, allowed: Iterable[Name]) -> Name:
         value = self.get(key, default)
         names = sorted(allowed)
         if value not in names:

@@ -1,4 +1,4 @@
-"""The model families: for each a function from config.json to a `DecoderSpec`.
+"""The model families: for each a function from config.json to a `ModelSpec`.
 
 Owns what distinguishes families; tensor names are in `names`, the arithmetic is `decoder`'s. A config key
 that changes the maths is consumed here or refused by name. Called by the loader, and without torch by the
@@ -26,10 +26,10 @@ from tgi.models.shared_keys import (
     llama_like,
     no_rope,
 )
-from tgi.models.spec import DecoderSpec
+from tgi.models.spec import ModelSpec
 
 
-def llama(reader: ConfigReader, override: RopeOverride | None) -> DecoderSpec:
+def llama(reader: ConfigReader, override: RopeOverride | None) -> ModelSpec:
     _no_window(reader)
     attention_bias = reader.flag("attention_bias", False)
     return llama_like(
@@ -53,7 +53,7 @@ def _no_window(reader: ConfigReader) -> None:
         reader.only("sliding_window")
 
 
-def mistral(reader: ConfigReader, override: RopeOverride | None) -> DecoderSpec:
+def mistral(reader: ConfigReader, override: RopeOverride | None) -> ModelSpec:
     reader.only("attention_bias", False)
     reader.only("mlp_bias", False)
     # transformers gives a config without the key a window of 4096; null means none.
@@ -65,7 +65,7 @@ def mistral(reader: ConfigReader, override: RopeOverride | None) -> DecoderSpec:
     )
 
 
-def qwen2(reader: ConfigReader, override: RopeOverride | None) -> DecoderSpec:
+def qwen2(reader: ConfigReader, override: RopeOverride | None) -> ModelSpec:
     reader.only("attention_bias", True)
     reader.only("mlp_bias", False)
     first = reader.get("max_window_layers", 28)
@@ -83,7 +83,7 @@ def qwen2(reader: ConfigReader, override: RopeOverride | None) -> DecoderSpec:
     )
 
 
-def gpt2(reader: ConfigReader, override: RopeOverride | None) -> DecoderSpec:
+def gpt2(reader: ConfigReader, override: RopeOverride | None) -> ModelSpec:
     reader.only("scale_attn_by_inverse_layer_idx", False)
     reader.get("reorder_and_upcast_attn")  # the same in another order and in float32, as scores are here anyway
     no_rope(override, "gpt2 has learned positions")
@@ -103,10 +103,10 @@ def gpt2(reader: ConfigReader, override: RopeOverride | None) -> DecoderSpec:
         tied_head=reader.flag("tie_word_embeddings", True),
         names=GPT2_NAMES,
     )
-    return spec if reader.flag("scale_attn_weights", True) else replace(spec, attention_scale=1.0)
+    return spec if reader.flag("scale_attn_weights", True) else spec.with_layers(attention={"scale": 1.0})
 
 
-def gpt_neox(reader: ConfigReader, override: RopeOverride | None) -> DecoderSpec:
+def gpt_neox(reader: ConfigReader, override: RopeOverride | None) -> ModelSpec:
     width, heads = reader.size("hidden_size"), reader.size("num_attention_heads")
     head_dim = head_dim_of(width, heads)
     theta = _either_number(reader, "rotary_emb_base", "rope_theta", 10_000.0)
@@ -127,7 +127,8 @@ def gpt_neox(reader: ConfigReader, override: RopeOverride | None) -> DecoderSpec
         names=GPT_NEOX_NAMES,
     )
     parallel = reader.flag("use_parallel_residual", True)
-    return replace(spec, rope=rope, parallel=parallel, qkv_bias=attention_bias, attention_out_bias=attention_bias)
+    attention = {"rope": rope, "qkv_bias": attention_bias, "out_bias": attention_bias}
+    return spec.with_layers(attention=attention, parallel=parallel)
 
 
 def _either_number(reader: ConfigReader, key: str, other: str, default: float) -> float:
@@ -139,7 +140,7 @@ def _either_number(reader: ConfigReader, key: str, other: str, default: float) -
     return number
 
 
-def bloom(reader: ConfigReader, override: RopeOverride | None) -> DecoderSpec:
+def bloom(reader: ConfigReader, override: RopeOverride | None) -> ModelSpec:
     reader.only("apply_residual_connection_post_layernorm", False)
     reader.only("slow_but_exact", False)  # transformers then leaves biases out
     no_rope(override, "bloom has ALiBi")
@@ -161,10 +162,10 @@ def bloom(reader: ConfigReader, override: RopeOverride | None) -> DecoderSpec:
         tied_head=reader.flag("tie_word_embeddings", True),
         names=BLOOM_NAMES,
     )
-    return replace(spec, alibi=True)
+    return spec.with_layers(attention={"alibi": True})
 
 
-def gemma2(reader: ConfigReader, override: RopeOverride | None) -> DecoderSpec:
+def gemma2(reader: ConfigReader, override: RopeOverride | None) -> ModelSpec:
     reader.only("use_bidirectional_attention", False)
     attention_bias = reader.flag("attention_bias", False)
     reader.get("hidden_act")  # a leftover of Gemma 1 that no version reads
@@ -183,18 +184,18 @@ def gemma2(reader: ConfigReader, override: RopeOverride | None) -> DecoderSpec:
         attention_out_bias=attention_bias,
         windows=layer_windows(reader, reader.size("sliding_window", 4096), 0, every=2),
     )
+    scale = reader.number("query_pre_attn_scalar", 256.0) ** -0.5
+    soft_cap = reader.optional_number("attn_logit_softcapping", 50.0)
     return replace(
-        spec,
-        attention_scale=reader.number("query_pre_attn_scalar", 256.0) ** -0.5,
+        spec.with_layers(attention={"scale": scale, "soft_cap": soft_cap}),
         embedding_scale=spec.hidden_size**0.5,
         norm_offset=1.0,
-        attention_soft_cap=reader.optional_number("attn_logit_softcapping", 50.0),
         logit_soft_cap=reader.optional_number("final_logit_softcapping", 30.0),
         names=GEMMA2_NAMES,
     )
 
 
-Family = Callable[[ConfigReader, RopeOverride | None], DecoderSpec]
+Family = Callable[[ConfigReader, RopeOverride | None], ModelSpec]
 FAMILIES: dict[str, Family] = {
     "bloom": bloom,
     "gemma2": gemma2,
@@ -207,7 +208,7 @@ FAMILIES: dict[str, Family] = {
 """`model_type` of config.json -> family."""
 
 
-def spec_from_config(config: dict[str, Any], override: RopeOverride | None = None) -> DecoderSpec:
+def spec_from_config(config: dict[str, Any], override: RopeOverride | None = None) -> ModelSpec:
     """The spec of a checkpoint's config.json. Raises ModelError naming what is not supported."""
     reader = ConfigReader(config)
     model_type = reader.get("model_type")
@@ -226,6 +227,6 @@ def spec_from_config(config: dict[str, Any], override: RopeOverride | None = Non
     return spec
 
 
-def read_spec(path: Path, override: RopeOverride | None = None) -> DecoderSpec:
+def read_spec(path: Path, override: RopeOverride | None = None) -> ModelSpec:
     """The spec of a checkpoint directory; reads config.json only."""
     return spec_from_config(read_config(path), override)

@@ -1,7 +1,6 @@
-"""From a checkpoint directory to a model in place.
+"""From a checkpoint directory to a compiled step.
 
-Owns the order of things: config, family, serving dtype, format, weights, verdict. Called by
-`engine.worker`; downloading and conversion are the launcher's.
+Owns the order of things: config, family, program, serving dtype, weights, verdict.
 """
 
 from __future__ import annotations
@@ -13,20 +12,16 @@ from pathlib import Path
 import torch
 
 from tgi.errors import ModelError
-from tgi.kernels.ops import Ops
-from tgi.layers.linear import Build
-from tgi.models.compiled import CompiledDecoder
+from tgi.kernels.types import Backend, CacheShape, CompiledStep
+from tgi.models.build.decoder import build
 from tgi.models.config_reader import read_config
-from tgi.models.decoder import Decoder
 from tgi.models.families import spec_from_config
 from tgi.models.rope_config import RopeOverride
 from tgi.models.shared_keys import DTYPES
-from tgi.models.sizes import parameter_count
-from tgi.models.spec import DecoderSpec
+from tgi.models.spec import ModelSpec
 from tgi.models.weights import Progress, Weights
-from tgi.quant.base import LinearMethod, detect
-from tgi.quant.packed import Packed
-from tgi.quant.unquantised import Unquantised
+from tgi.quant.formats import detect
+from tgi.quant.reader import ModelWeights
 
 logger = logging.getLogger(__name__)
 
@@ -35,26 +30,30 @@ logger = logging.getLogger(__name__)
 class LoadedModel:
     """A model ready to run, and what there is to say of it."""
 
-    model: Decoder
-    spec: DecoderSpec
-    weight_bytes: int
-    """Memory the weights take on the device."""
-    parameters: int
-    dtype: torch.dtype
+    step: CompiledStep
+    spec: ModelSpec
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The serving dtype."""
+        return self.step.dtype
+
+    def cache_shape(self, dtype: torch.dtype | None = None) -> CacheShape:
+        """What the model keeps in the cache, in its serving dtype or in `dtype`."""
+        return CacheShape(self.step.program.cache, dtype or self.dtype)
 
 
 def load_model(
     path: str | Path,
     dtype: torch.dtype | str | None,
-    device: torch.device,
-    ops: Ops,
+    backend: Backend,
     *,
     rope: RopeOverride | None = None,
     quantize: str | None = None,
     activations: str = "int8",
     progress: Progress | None = None,
 ) -> LoadedModel:
-    """Load the checkpoint in directory `path` onto `device`.
+    """Load the checkpoint in directory `path` into `backend`.
 
     dtype: None takes the checkpoint's own. quantize: int8 or int4 rounds plain weights while they are read;
     activations: see `EngineConfig.activations`.
@@ -62,26 +61,15 @@ def load_model(
     """
     path = Path(path)
     config = read_config(path)
-    detect(config)
+    stored = detect(config)
     spec = spec_from_config(config, rope)
-    with Weights(path, spec.names, progress) as weights:
-        serving = serving_dtype(dtype, spec.dtype, device) or on_device(weights.common_dtype(), device)
-        if spec.tied_head and not weights.tied(spec.names.embedding, spec.names.head, serving):
+    with Weights(path, spec.names, progress) as source:
+        serving = serving_dtype(dtype, spec.dtype, backend.device) or on_device(source.common_dtype(), backend.device)
+        if spec.tied_head and not source.tied(spec.names.embedding, spec.names.head, serving):
             spec = replace(spec, tied_head=False)
-        build = Build(ops, weights, _method(quantize, activations, serving, ops), serving, device)
-        model = Decoder(spec, build) if ops.native is None else CompiledDecoder(spec, build)
-        weights.finish(tied_head=spec.names.head if spec.tied_head else None)
-    parameters = parameter_count(spec)
-    weight_bytes = parameters * serving.itemsize if ops.native is None else ops.native.weight_bytes
-    return LoadedModel(model, spec, weight_bytes, parameters, serving)
-
-
-def _method(quantize: str | None, activations: str, serving: torch.dtype, ops: Ops) -> LinearMethod:
-    if ops.native is not None:
-        return Packed(quantize or str(serving).removeprefix("torch."), activations)
-    if quantize is not None:
-        raise ModelError(f"--quantize {quantize} needs the native CPU kernels, which are not in use here")
-    return Unquantised()
+        step = backend.load(build(spec), ModelWeights(source, serving, quantize, activations, stored))
+        source.finish(tied_head=spec.names.head if spec.tied_head else None)
+    return LoadedModel(step, spec)
 
 
 def serving_dtype(wanted: torch.dtype | str | None, checkpoint: str | None, device: torch.device) -> torch.dtype | None:

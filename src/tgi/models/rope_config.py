@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tgi.errors import ModelError
-from tgi.layers.rope_spec import RopeSpec
+from tgi.kernels.rope_spec import RopeSpec
 from tgi.models.config_reader import ConfigReader, positive_number
 
 _PARAMETERS: dict[str, frozenset[str]] = {

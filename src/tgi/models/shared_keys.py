@@ -5,16 +5,18 @@ Called by `families`. Imports no torch.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from tgi.errors import ModelError
+from tgi.kernels.program import Activation
 from tgi.models.config_reader import ConfigReader
 from tgi.models.names import LLAMA_NAMES
 from tgi.models.rope_config import RopeOverride, rope_spec
-from tgi.models.spec import DecoderSpec, Names
+from tgi.models.spec import AttentionSpec, FeedForwardSpec, LayerSpec, ModelSpec, Names
 
-ACTIVATIONS = ("gelu", "gelu_new", "gelu_pytorch_tanh", "quick_gelu", "relu", "silu")
-OTHER_NAMES = {
+ACTIVATIONS: tuple[Activation, ...] = ("gelu", "gelu_new", "gelu_pytorch_tanh", "quick_gelu", "relu", "silu")
+OTHER_NAMES: dict[str, Activation] = {
     "gelu_accurate": "gelu_new",
     "gelu_fast": "gelu_new",
     "gelu_python": "gelu",
@@ -39,8 +41,8 @@ def llama_like(
     default_kv_heads: int | None = None,
     default_tied: bool = False,
     activation_key: str = "hidden_act",
-    default_activation: str = "silu",
-) -> DecoderSpec:
+    default_activation: Activation = "silu",
+) -> ModelSpec:
     """The keys that Llama, Mistral, Qwen2 and Gemma 2 share.
 
     default_kv_heads: of a config without the key, None for as many as heads, which null means everywhere.
@@ -55,26 +57,31 @@ def llama_like(
     rope, max_positions = rope_spec(
         reader, head_dim, reader.size("max_position_embeddings", default_positions), override
     )
-    return DecoderSpec(
+    feedforward = FeedForwardSpec(
+        inner=reader.size("intermediate_size"),
+        activation=activation_of(reader, activation_key, default_activation),
+        gated=True,
+        bias=feedforward_bias,
+    )
+    attention = AttentionSpec(
+        heads=heads,
+        kv_heads=kv_heads,
+        head_dim=head_dim,
+        scale=head_dim**-0.5,
+        rope=rope,
+        qkv_bias=qkv_bias,
+        out_bias=attention_out_bias,
+    )
+    return ModelSpec(
         model_type=reader.get("model_type"),
         vocab_size=reader.size("vocab_size"),
         hidden_size=width,
-        num_layers=reader.size("num_hidden_layers", most=MAX_LAYERS),
-        num_heads=heads,
-        num_kv_heads=kv_heads,
-        head_dim=head_dim,
-        intermediate_size=reader.size("intermediate_size"),
+        layers=tuple(
+            LayerSpec(attention=replace(attention, window=window), feedforward=feedforward) for window in windows
+        ),
         max_positions=max_positions,
         norm="rms",
         norm_eps=reader.number("rms_norm_eps", 1e-6),
-        activation=activation_of(reader, activation_key, default_activation),
-        gated=True,
-        attention_scale=head_dim**-0.5,
-        rope=rope,
-        windows=windows,
-        qkv_bias=qkv_bias,
-        attention_out_bias=attention_out_bias,
-        feedforward_bias=feedforward_bias,
         tied_head=reader.flag("tie_word_embeddings", default_tied),
         dtype=dtype(reader),
         names=LLAMA_NAMES,
@@ -90,32 +97,24 @@ def gpt_like(
     inner: int,
     max_positions: int,
     eps: float,
-    activation: str,
+    activation: Activation,
     tied_head: bool,
     names: Names,
-) -> DecoderSpec:
+) -> ModelSpec:
     """What GPT-2 and its followers share: layer norms, biases everywhere, no gate, keys for every head."""
     head_dim = head_dim_of(width, heads)
-    return DecoderSpec(
+    attention = AttentionSpec(
+        heads=heads, kv_heads=heads, head_dim=head_dim, scale=head_dim**-0.5, qkv_bias=True, out_bias=True
+    )
+    feedforward = FeedForwardSpec(inner=inner, activation=activation, gated=False, bias=True)
+    return ModelSpec(
         model_type=reader.get("model_type"),
         vocab_size=reader.size("vocab_size"),
         hidden_size=width,
-        num_layers=layers,
-        num_heads=heads,
-        num_kv_heads=heads,
-        head_dim=head_dim,
-        intermediate_size=inner,
+        layers=(LayerSpec(attention=attention, feedforward=feedforward),) * layers,
         max_positions=max_positions,
         norm="layer",
         norm_eps=eps,
-        activation=activation,
-        gated=False,
-        attention_scale=head_dim**-0.5,
-        rope=None,
-        windows=(None,) * layers,
-        qkv_bias=True,
-        attention_out_bias=True,
-        feedforward_bias=True,
         tied_head=tied_head,
         dtype=dtype(reader),
         names=names,
@@ -135,10 +134,10 @@ def no_rope(override: RopeOverride | None, why: str) -> None:
         raise ModelError(f"{why}: rope scaling does not apply to it")
 
 
-def activation_of(reader: ConfigReader, key: str, default: str) -> str:
+def activation_of(reader: ConfigReader, key: str, default: Activation) -> Activation:
     """The activation function that the config names, under the name it has here."""
-    name = reader.choice(key, default, (*ACTIVATIONS, *OTHER_NAMES))
-    return OTHER_NAMES.get(name, name)
+    names = dict[str, Activation]((name, name) for name in ACTIVATIONS) | OTHER_NAMES
+    return names[reader.choice(key, default, names)]
 
 
 def either(reader: ConfigReader, key: str, other: str, default: int | None = None, *, most: int = (1 << 31) - 1) -> int:

@@ -1,16 +1,16 @@
-"""`DecoderSpec`: a decoder-only model as data.
+"""`ModelSpec`: a decoder-only model as data, layer by layer.
 
-Owns the vocabulary in which families describe models; `families` fills it from config.json, `decoder`
-builds from it, `sizes` and the memory plan compute with it. Imports no torch, so that a plan can be
-made without it. Every field is an axis that some family needs and a parity test covers.
+The vocabulary in which families describe models: `families` fills it from config.json, `build` makes a program of it.
+Imports no torch. Every field is an axis that some family needs and a parity test covers.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
-from tgi.layers.rope_spec import RopeSpec
+from tgi.kernels.program import Activation
+from tgi.kernels.rope_spec import RopeSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,49 +46,72 @@ class Names:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DecoderSpec:
-    """A decoder: embedding, `num_layers` pre-norm blocks of attention and feed-forward, norm, head.
+class AttentionSpec:
+    """Multi-head attention with `kv_heads` groups of heads that share keys and values."""
 
-    Axes with a default are those that most families do not use.
-    """
+    heads: int
+    kv_heads: int
+    head_dim: int
+    scale: float
+    window: int | None = None
+    """How many keys up to its own a row sees; None: all."""
+    soft_cap: float | None = None
+    """Scores become cap * tanh(score / cap)."""
+    rope: RopeSpec | None = None
+    """None: positions are learned embeddings, added once, or ALiBi, or none."""
+    alibi: bool = False
+    """Scores fall with the distance of the key, by a slope of each head (Press et al. 2021)."""
+    qkv_bias: bool = False
+    out_bias: bool = False
+
+    @property
+    def query_size(self) -> int:
+        return self.heads * self.head_dim
+
+    @property
+    def kv_size(self) -> int:
+        return self.kv_heads * self.head_dim
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeedForwardSpec:
+    inner: int
+    activation: Activation
+    gated: bool
+    """activation(gate(x)) is multiplied with up(x)."""
+    bias: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerSpec:
+    """x + attention(norm(x)), then x + feedforward(norm(x)); with post norms each sum's second term is normalised."""
+
+    attention: AttentionSpec
+    feedforward: FeedForwardSpec
+    parallel: bool = False
+    """Attention and feed-forward read the same residual: x + attention(norm(x)) + feedforward(norm'(x))."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSpec:
+    """A decoder: embedding, layers, norm, head. Axes with a default are those that most families do not use."""
 
     model_type: str
     vocab_size: int
     hidden_size: int
-    num_layers: int
-    num_heads: int
-    num_kv_heads: int
-    head_dim: int
-    intermediate_size: int
+    layers: tuple[LayerSpec, ...]
     max_positions: int
     """Longest sequence the model can run."""
     norm: Literal["rms", "layer"]
     norm_eps: float
-    activation: str
-    gated: bool
-    """The feed-forward layer multiplies activation(gate(x)) with up(x)."""
-    attention_scale: float
-    rope: RopeSpec | None
-    """None: positions are learned embeddings, added once, or ALiBi."""
-    alibi: bool = False
-    """Scores fall with the distance of the key, by a slope of each head (Press et al. 2021)."""
-    windows: tuple[int | None, ...]
-    """For each layer, how many keys up to its own a row sees; None: all."""
-    qkv_bias: bool
-    attention_out_bias: bool
-    feedforward_bias: bool
-    tied_head: bool
-    """The head's weight is the embedding table."""
-    embedding_scale: float = 1.0
-    """Multiplies the token embeddings, rounded to the serving dtype first."""
     norm_offset: float = 0.0
     """Added to the stored scale of every norm: 1 where checkpoints store the distance from 1."""
-    parallel: bool = False
-    """Attention and feed-forward read the same residual: x + attention(norm(x)) + feedforward(norm'(x))."""
-    attention_soft_cap: float | None = None
-    """Scores become cap * tanh(score / cap)."""
+    embedding_scale: float = 1.0
+    """Multiplies the token embeddings, rounded to the serving dtype first."""
+    tied_head: bool
+    """The head's weight is the embedding table."""
     logit_soft_cap: float | None = None
-    """The same for the logits."""
+    """Logits become cap * tanh(logit / cap)."""
     dtype: str | None
     """Of the checkpoint, as its config says: float32, bfloat16, float16; None: look at the tensors."""
     names: Names = field(repr=False)
@@ -96,27 +119,23 @@ class DecoderSpec:
     @property
     def positions_go_on(self) -> bool:
         """Beyond `max_positions` too there are positions, so that a longer sequence may be asked for."""
-        return self.alibi or (self.rope is not None and self.rope.kind in ("linear", "dynamic"))
+        attentions = (layer.attention for layer in self.layers)
+        return all(a.alibi or (a.rope is not None and a.rope.kind in ("linear", "dynamic")) for a in attentions)
 
-    @property
-    def learned_positions(self) -> bool:
-        """Positions are an embedding table of `max_positions` rows."""
-        return self.names.positions is not None
+    def with_layers(
+        self,
+        *,
+        attention: dict[str, Any] | None = None,
+        feedforward: dict[str, Any] | None = None,
+        parallel: bool | None = None,
+    ) -> ModelSpec:
+        """The same model with other values of these fields in every layer."""
 
-    @property
-    def embedding_norm(self) -> bool:
-        """The embeddings are normalised before the first layer."""
-        return self.names.embedding_norm is not None
+        def change(layer: LayerSpec) -> LayerSpec:
+            return LayerSpec(
+                attention=replace(layer.attention, **attention or {}),
+                feedforward=replace(layer.feedforward, **feedforward or {}),
+                parallel=layer.parallel if parallel is None else parallel,
+            )
 
-    @property
-    def post_norms(self) -> bool:
-        """What attention and feed-forward give is normalised before it is added to the residual."""
-        return self.names.attention_post_norm is not None
-
-    @property
-    def query_size(self) -> int:
-        return self.num_heads * self.head_dim
-
-    @property
-    def kv_size(self) -> int:
-        return self.num_kv_heads * self.head_dim
+        return replace(self, layers=tuple(map(change, self.layers)))

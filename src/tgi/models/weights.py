@@ -1,8 +1,7 @@
 """The tensors of a checkpoint directory by name, and which of them the model took.
 
 Owns tied and prefixed names, shape checks, and the verdict that nothing was left over. Which files they are in is
-`weight_files'`, the format itself `safetensors'`. Called by the loader and,
-through `quant.base.WeightSource`, by whatever builds layers.
+`weight_files'`, the format itself `safetensors'`. A `kernels.weight.WeightSource`, which the stored formats read.
 """
 
 from __future__ import annotations

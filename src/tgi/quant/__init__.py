@@ -1,1 +1,1 @@
-"""Linear layers by weight format; one file a format."""
+"""Quantisation: how weights become codes. Stored formats and rounding on the fly give `kernels.coded.CodedWeight`."""

@@ -12,7 +12,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from tgi.kernels.ops import Vocabulary
+from tgi.kernels.types import Vocabulary
 
 Alternatives: TypeAlias = list[tuple[int, float]]
 """(token id, log-probability), best first."""

@@ -2,7 +2,7 @@
 
 Owns the choice of the instruction-set level and the ctypes signatures of csrc/tgi.h; what the calls mean
 stands there. A plain C interface costs about a microsecond a call, frees the GIL and is tied to no version
-of torch. Called by `kernels.cpu` and by benchmarks. Imports no torch.
+of torch. Imports no torch.
 """
 
 from __future__ import annotations
@@ -13,12 +13,11 @@ import weakref
 from dataclasses import dataclass
 from pathlib import Path
 
-ABI = 7
+ABI = 8
 LEVELS = ("portable", "avx2", "avx2_vnni", "avx512", "avx512_bf16", "avx512_amx", "neon", "neon_dotprod", "neon_i8mm")
 """Of each kind of processor from the least to the most demanding."""
 
 _POINTER, _INT, _LONG, _SIZE = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64, ctypes.c_size_t
-_FLOAT = ctypes.c_float
 _SIGNATURES: dict[str, tuple[type | None, tuple[type, ...]]] = {
     "tgi_abi": (_INT, ()),
     "tgi_level": (ctypes.c_char_p, ()),
@@ -39,16 +38,14 @@ _SIGNATURES: dict[str, tuple[type | None, tuple[type, ...]]] = {
     "tgi_huge_pages": (None, (_POINTER, _SIZE)),
     "tgi_key_bytes": (_SIZE, (_POINTER,)),
     "tgi_value_bytes": (_SIZE, (_POINTER,)),
-    "tgi_program_create": (_POINTER, (_POINTER, _POINTER, _INT, _POINTER, _INT, _POINTER)),
+    "tgi_op_bytes": (_SIZE, (_INT,)),
+    "tgi_program_create": (_POINTER, (_POINTER, _POINTER, _INT, _POINTER, _INT, _INT)),
     "tgi_program_destroy": (None, (_POINTER,)),
     "tgi_program_run": (_INT, (_POINTER, _POINTER, _INT, _POINTER)),
     "tgi_program_profile": (None, (_POINTER, _POINTER)),
     "tgi_program_bytes": (_SIZE, (_POINTER,)),
     "tgi_store_kv": (None, (_POINTER, _POINTER, _POINTER, _POINTER, _INT, _POINTER, _POINTER)),
-    "tgi_attention": (
-        None,
-        (_POINTER, _POINTER, _POINTER, _POINTER, _POINTER, _POINTER, _FLOAT, _FLOAT, _INT, _POINTER, _POINTER),
-    ),
+    "tgi_attention": (None, (_POINTER, _INT, _POINTER, _POINTER, _POINTER, _POINTER, _POINTER, _POINTER)),
     "tgi_rank": (None, (_POINTER, _POINTER, _INT, _LONG, _INT, _POINTER, _POINTER, _POINTER)),
     "tgi_log_mass": (None, (_POINTER, _POINTER, _INT, _LONG, _POINTER, _POINTER, _POINTER)),
     "tgi_pick": (None, (_POINTER, _POINTER, _INT, _LONG, _POINTER, _POINTER, _POINTER, _POINTER)),

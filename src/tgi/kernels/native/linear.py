@@ -1,19 +1,18 @@
 """`PackedLinear`: the weights of one linear layer in native memory.
 
 Owns the calls that pack and multiply. Filled row by row while a checkpoint is read, so that no second copy of a
-matrix exists. Called by `quant` and `kernels.cpu`.
+matrix exists.
 """
 
 from __future__ import annotations
 
 import torch
 
+from tgi.kernels.formats import GROUP
 from tgi.kernels.native.library import Arena, Pool
 
 FORMATS = {"float32": 0, "bfloat16": 1, "float16": 2, "int8": 3, "int4": 4, "int6": 5}
 TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
-GROUP = 128
-"""Weights of one row that share a scale; the last ones of a row may be fewer."""
 
 
 class PackedLinear:
@@ -32,7 +31,7 @@ class PackedLinear:
         bias: bool = False,
         activations: str = "int8",
     ) -> None:
-        """format: one of FORMATS. group: 0 for one scale a row. activations: as in `ops.Native.pack`."""
+        """format: one of FORMATS. group: 0 for one scale a row. activations: int8, or float32: leave them unrounded."""
         self.pool, self.arena, self.format, self.activations = pool, arena, format, activations
         self.in_features, self.out_features, self.has_bias = in_features, out_features, bias
         self.group = group

@@ -1,7 +1,7 @@
 """`NativeVocabulary`: ranking and picking over the vocabulary in the native library.
 
 A few passes over a row in place of torch's chains of operations; rows are spread over the pool. Called by
-the sampler through `ops.Vocabulary`.
+the sampler through `kernels.types.Vocabulary`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class _Best:
 
 
 class NativeVocabulary:
-    """`ops.Vocabulary`."""
+    """`kernels.types.Vocabulary`."""
 
     def __init__(self, pool: Pool) -> None:
         self.pool, self._call = pool, pool.library.call

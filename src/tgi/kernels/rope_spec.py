@@ -1,4 +1,4 @@
-"""`RopeSpec`: a rotary position embedding as data. Imports no torch; filled by `models`, computed by `rotary`."""
+"""`RopeSpec`: a rotary position embedding as data. Imports no torch."""
 
 from __future__ import annotations
 

@@ -1,72 +1,51 @@
-"""Rotary position embedding: inverse frequencies of each rope type, and the angles of a step.
+"""The angles of rotary position embeddings: inverse frequencies of each rope type, cos and sin of positions.
 
-Owns the formulas (Su et al. 2021; linear: Chen et al. 2023; dynamic NTK; yarn: Peng et al. 2023; llama3:
-Llama 3.1), computed in float32 as transformers does. Angles are made once a step and shared by all
-layers. Called by `models.decoder`.
+Formulas: Su et al. 2021; linear: Chen et al. 2023; dynamic NTK; yarn: Peng et al. 2023; llama3: Llama 3.1, computed in
+float32 as transformers does. Angles are made once a step and shared by all layers.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import TypeAlias
 
 import torch
 
-from tgi.kernels.ops import Ops
-from tgi.layers.rope_spec import RopeSpec
+from tgi.kernels.rope_spec import RopeSpec
 
-Angles = tuple[torch.Tensor, torch.Tensor] | None
-"""cos and sin [tokens, rotary_dim / 2] float32; None for models that do not rotate"""
+Angles: TypeAlias = tuple[torch.Tensor, torch.Tensor]
+"""cos and sin [tokens, rotary_dim / 2] float32"""
 
 
-class Rotary:
-    """Makes the angles of a step from the rows' positions, and turns queries and keys by them.
+class Rope:
+    """Makes the angles of a step from the positions of its rows.
 
     dynamic: the base depends on the length of the sequence. Taking it from each row's own position makes
     a row independent of its batch, of chunking and of cache hits; it equals transformers' token by token
     decoding, and everything up to the original context.
     """
 
-    def __init__(self, rope: RopeSpec, ops: Ops, device: torch.device) -> None:
-        self.rope = rope
-        self.frequencies = inverse_frequencies(rope).to(device)
-        self._rotary = ops.rotary
+    def __init__(self, spec: RopeSpec, device: torch.device) -> None:
+        self.spec = spec
+        self.frequencies = inverse_frequencies(spec).to(device)
         self._turns: Callable[[torch.Tensor], torch.Tensor] = (
-            self._dynamic_turns if rope.kind == "dynamic" else self._fixed_turns
+            self._dynamic_turns if spec.kind == "dynamic" else self._fixed_turns
         )
 
     def angles(self, positions: torch.Tensor) -> Angles:
         """positions [tokens] int64 -> cos, sin [tokens, dim / 2] float32"""
         turns = self._turns(positions.float()[:, None])
-        return turns.cos() * self.rope.attention_factor, turns.sin() * self.rope.attention_factor
-
-    def __call__(self, x: torch.Tensor, angles: Angles) -> torch.Tensor:
-        """x [tokens, heads, head_dim], turned by each row's angles"""
-        assert angles is not None
-        return self._rotary(x, *angles)
+        return turns.cos() * self.spec.attention_factor, turns.sin() * self.spec.attention_factor
 
     def _fixed_turns(self, positions: torch.Tensor) -> torch.Tensor:
         return positions * self.frequencies
 
     def _dynamic_turns(self, positions: torch.Tensor) -> torch.Tensor:
-        rope = self.rope
+        rope = self.spec
         stretch = ((positions + 1) / rope.original_max_positions).clamp(min=1.0)
         base = rope.theta * (rope.factor * stretch - (rope.factor - 1)) ** (rope.dim / (rope.dim - 2))
         return positions / base ** _exponents(rope.dim).to(positions.device)
-
-
-class NoRotary:
-    """For models whose positions are added to the embedding."""
-
-    def angles(self, positions: torch.Tensor) -> Angles:
-        return None
-
-    def __call__(self, x: torch.Tensor, angles: Angles) -> torch.Tensor:
-        return x
-
-
-def make_rotary(rope: RopeSpec | None, ops: Ops, device: torch.device) -> Rotary | NoRotary:
-    return NoRotary() if rope is None else Rotary(rope, ops, device)
 
 
 def inverse_frequencies(rope: RopeSpec) -> torch.Tensor:

@@ -1,8 +1,7 @@
 """Finding the best and picking at random in wide rows, without a sort.
 
 A row of a vocabulary is cut into blocks, so that one vectorised pass over it leaves little to do.
-Every result depends on its own row alone, bit for bit, and ties go to the lower token id. Called by
-`engine.sampler` and its parts.
+Every result depends on its own row alone, bit for bit, and ties go to the lower token id.
 """
 
 from __future__ import annotations
@@ -90,7 +89,7 @@ def pick_among(weights: Tensor, uniform: Tensor) -> Tensor:
 
 
 class TorchVocabulary:
-    """`kernels.ops.Vocabulary` in torch, on any device: the reference of other implementations."""
+    """`kernels.types.Vocabulary` in torch, on any device: the reference of other implementations."""
 
     def rank(self, logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
         return ranked(logits, count)

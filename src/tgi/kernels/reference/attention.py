@@ -3,7 +3,7 @@
 Sequences with one row (decode) are computed together: their blocks are gathered into a padded batch
 and attended with a mask. Sequences with several rows (prefill chunks) are computed one by one, in
 pieces of rows, each over exactly the keys it can see. Both bounds below keep scratch memory constant
-however long the contexts are. Called through `reference`.
+however long the contexts are.
 
 A row of the batch never depends on another sequence: prefill gathers exactly its own keys, and decode
 recomputes without the padding when a non-finite number shows up, since 0 * NaN is NaN.
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from tgi.kernels.ops import KVCache, Paging
+from tgi.kernels.types import KVCache, Paging
 
 DECODE_KEYS = 65_536
 """Keys gathered at once for a batch of decode rows, padding included."""
@@ -129,9 +129,12 @@ def attention(
     soft_cap: float | None = None,
     alibi_slopes: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """See `ops.Attention`."""
+    """queries [tokens, heads, head_dim] over one cache layer -> [tokens, heads * head_dim]; see `program.Attention`.
+
+    A row's result depends on its own sequence only, whatever blocks of others contain.
+    """
     tokens, heads, head_dim = queries.shape
-    kv_heads = cache.shape.num_kv_heads
+    kv_heads = cache.shape.layers[layer].kv_heads
     grouped = queries.view(tokens, kv_heads, heads // kv_heads, head_dim)
     slopes = None if alibi_slopes is None else alibi_slopes.float().view(kv_heads, heads // kv_heads)
     keys, values = cache.keys[layer], cache.values[layer]

@@ -1,0 +1,1 @@
+"""Programs in torch operations, on every device: the definition of correct."""

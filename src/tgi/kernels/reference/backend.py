@@ -1,0 +1,57 @@
+"""`ReferenceBackend`: programs in torch operations, over a cache [blocks, block_size, kv_heads, head_dim]."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from tgi.kernels.footprint import Footprint
+from tgi.kernels.program import Program
+from tgi.kernels.reference import footprint
+from tgi.kernels.reference.step import ReferenceStep
+from tgi.kernels.reference.vocabulary import TorchVocabulary
+from tgi.kernels.types import DEFAULT_BLOCK_SIZE, CacheShape, KVCache, Vocabulary, WeightReader
+
+OPERATIONS = (
+    "embedding linear add scale soft_cap rms_norm layer_norm rotary activation gated_activation store_kv attention"
+)
+
+
+class ReferenceBackend:
+    """See `Backend`."""
+
+    def __init__(self, device: torch.device, block_size: int | None = None) -> None:
+        self.device = device
+        self.block_size = block_size or DEFAULT_BLOCK_SIZE
+        self.vocabulary: Vocabulary = TorchVocabulary()
+        self.kernels: Mapping[str, str] = dict.fromkeys(OPERATIONS.split(), "reference")
+        self.footprint: Footprint = footprint
+        self.cache_dtypes = frozenset({"float32", "bfloat16", "float16"})
+
+    def load(self, program: Program, weights: WeightReader) -> ReferenceStep:
+        return ReferenceStep(program, weights, self.block_size, self.device)
+
+    def allocate_cache(self, shape: CacheShape, num_blocks: int) -> KVCache:
+        """Zeros, so that no NaN lurks in blocks not yet used, written here so that memory is taken at the start.
+
+        Pages that a CPU maps only when they are first used would let resident memory grow for hours, and a
+        cache that does not fit would end the process under load and not while it starts.
+        """
+
+        def stores() -> list[torch.Tensor]:  # `zeros` may leave pages unmapped
+            return [
+                torch.empty(
+                    (num_blocks, self.block_size, layer.kv_heads, layer.head_dim), dtype=shape.dtype, device=self.device
+                ).zero_()
+                for layer in shape.layers
+            ]
+
+        return KVCache(shape, num_blocks, self.block_size, stores(), stores())
+
+    def cache_bytes(self, shape: CacheShape, num_blocks: int) -> int:
+        numbers = sum(layer.kv_heads * layer.head_dim for layer in shape.layers)
+        return 2 * num_blocks * self.block_size * numbers * shape.dtype.itemsize
+
+    def settle(self) -> None:
+        """Steps use all of torch's threads."""

@@ -1,0 +1,108 @@
+"""The arithmetic of the reference backend in torch, but for attention and the angles of rotation.
+
+Tests compare every other implementation with these functions. Shapes: rows are [tokens, numbers].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TypeAlias
+
+import torch
+import torch.nn.functional as F
+
+ActivationFunction: TypeAlias = Callable[[torch.Tensor], torch.Tensor]
+
+
+def embedding(ids: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
+    return F.embedding(ids, table)
+
+
+def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    return F.linear(x, weight, bias)
+
+
+def add(residual: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    return residual + x
+
+
+def scale(x: torch.Tensor, factor: float) -> torch.Tensor:
+    return x.mul_(factor)
+
+
+def soft_cap(x: torch.Tensor, cap: float) -> torch.Tensor:
+    """Bello et al. 2016; in place, since logits are the largest tensor of a step."""
+    return x.div_(cap).tanh_().mul_(cap)
+
+
+def rms_norm(x: torch.Tensor, scale: torch.Tensor, eps: float) -> torch.Tensor:
+    """Zhang and Sennrich 2019."""
+    if scale.dtype != x.dtype:
+        return F.rms_norm(x.float(), (x.shape[-1],), scale.float(), eps).to(x.dtype)
+    return F.rms_norm(x, (x.shape[-1],), scale, eps)
+
+
+def layer_norm(x: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor | None, eps: float) -> torch.Tensor:
+    return F.layer_norm(x, (x.shape[-1],), scale, bias, eps)
+
+
+def rotary(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, *, adjacent: bool = False) -> torch.Tensor:
+    """Su et al. 2021, in float32, rounded once.
+
+    x [tokens, heads, head_dim]; cos, sin [tokens, half] float32. Rotates the pairs (x[i], x[i + half]) of each head as
+    Hugging Face checkpoints have them, or (x[2i], x[2i + 1]); the rest of a head passes through.
+    """
+    half = cos.shape[-1]
+    axis, sizes = (-1, (half, 2)) if adjacent else (-2, (2, half))
+    pairs = x[..., : 2 * half].float().unflatten(-1, sizes)  # [tokens, heads, 2, half] or [tokens, heads, half, 2]
+    signed = torch.stack((-sin, sin), dim=axis)[:, None]
+    turned = torch.addcmul(pairs * cos[:, None].unsqueeze(axis), pairs.flip(axis), signed).flatten(-2).to(x.dtype)
+    return turned if 2 * half == x.shape[-1] else torch.cat((turned, x[..., 2 * half :]), dim=-1)
+
+
+def quick_gelu(x: torch.Tensor) -> torch.Tensor:
+    return x * torch.sigmoid(1.702 * x)
+
+
+def gated(activation: ActivationFunction, gate_up: torch.Tensor) -> torch.Tensor:
+    gate, up = gate_up.chunk(2, dim=-1)
+    return activation(gate) * up
+
+
+_TANH_GELU = partial(F.gelu, approximate="tanh")
+ACTIVATIONS: dict[str, ActivationFunction] = {
+    "silu": F.silu,
+    "gelu": F.gelu,
+    "gelu_new": _TANH_GELU,
+    "gelu_pytorch_tanh": _TANH_GELU,
+    "relu": F.relu,
+    "quick_gelu": quick_gelu,
+}
+
+
+def store_kv(store: torch.Tensor, rows: torch.Tensor, slots: torch.Tensor) -> None:
+    """Write rows [tokens, kv_heads, head_dim] to slots [tokens] of store [blocks, block_size, kv_heads, head_dim]."""
+    store.view(-1, *store.shape[2:]).index_copy_(0, slots, rows.to(store.dtype))
+
+
+def round_activations(x: torch.Tensor, group: int) -> torch.Tensor:
+    """x [tokens, columns] in int8 by row and group of columns: round(x / scale) * scale, scale = max |x| / 127."""
+    columns = x.shape[-1]
+    grouped = F.pad(x.float(), (0, -columns % group)).unflatten(-1, (-1, group))
+    peak = grouped.abs().amax(-1, keepdim=True)
+    inverse = torch.where(peak > 0, 127.0 / peak, 0.0)
+    codes = (grouped * inverse).round().clamp(-127, 127)
+    return (codes * (peak / 127.0)).flatten(-2)[..., :columns]
+
+
+def alibi_slopes(heads: int) -> torch.Tensor:
+    """Slope of each head, [heads] float32 (Press et al. 2021).
+
+    For n heads, n a power of two: 2^(-8/n), 2^(-16/n), ... For other counts those of the next smaller power
+    of two, then every second one of the next larger, as the authors' code has it.
+    """
+    power = 1 << (heads.bit_length() - 1)
+    exponents = [8 * (head + 1) / power for head in range(power)]
+    exponents += [4 * (2 * head + 1) / power for head in range(heads - power)]
+    return torch.tensor([2.0**-exponent for exponent in exponents])

@@ -1,0 +1,182 @@
+"""`ReferenceStep`: walks a program in torch.
+
+One line for each operation; what it does is said at the operation in `kernels.program`. Every result is rounded to the
+serving dtype, logits are float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from tgi.kernels.coded import CodedWeight
+from tgi.kernels.program import (
+    Activate,
+    Add,
+    Attention,
+    Embed,
+    Gate,
+    LayerNorm,
+    Linear,
+    Program,
+    RmsNorm,
+    Rotary,
+    Scale,
+    SoftCap,
+    StoreKV,
+)
+from tgi.kernels.reference import ops
+from tgi.kernels.reference.attention import Plan, attention, plan_attention
+from tgi.kernels.reference.rope import Angles, Rope
+from tgi.kernels.types import KVCache, Paging, WeightReader
+from tgi.kernels.weight import Weight
+
+
+@dataclass(slots=True)
+class Matrix:
+    """A matrix in place: dequantised where a format keeps it as codes."""
+
+    weight: torch.Tensor  # [rows, columns]
+    bias: torch.Tensor | None  # [rows]
+    group: int | None  # columns by which activations are rounded to int8; None: they are not
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """x [tokens, columns] -> [tokens, rows] of the same dtype"""
+        if self.group is not None:
+            x = ops.round_activations(x, self.group).to(x.dtype)
+        return ops.linear(x, self.weight, self.bias)
+
+
+@dataclass(slots=True)
+class State:
+    """What the operations of one step read and write."""
+
+    token_ids: torch.Tensor
+    paging: Paging
+    cache: KVCache
+    angles: list[Angles]  # of each rope
+    plans: dict[int | None, Plan]  # of each window
+    values: dict[str, torch.Tensor] = field(default_factory=dict)
+
+
+class ReferenceStep:
+    """See `CompiledStep`."""
+
+    def __init__(self, program: Program, weights: WeightReader, block_size: int, device: torch.device) -> None:
+        self.program, self.device, self.dtype = program, device, weights.dtype
+        self._block_size = block_size
+        self._matrices = {weight: load_matrix(weight, weights, device) for weight in program.weights()}
+        self._vectors = {vector: weights.vector(vector).to(device) for vector in program.vectors()}
+        self._ropes = [Rope(spec, device) for spec in program.ropes]
+        attentions = [op for op in program.ops if isinstance(op, Attention)]
+        self._windows = tuple(dict.fromkeys(op.window for op in attentions))
+        self._slopes = {op.heads: ops.alibi_slopes(op.heads).to(device) for op in attentions if op.alibi}
+
+    @property
+    def weight_bytes(self) -> int:
+        tensors = [tensor for matrix in self._matrices.values() for tensor in (matrix.weight, matrix.bias)]
+        return sum(tensor.nbytes for tensor in (*tensors, *self._vectors.values()) if tensor is not None)
+
+    def forward(self, token_ids: torch.Tensor, paging: Paging, cache: KVCache) -> torch.Tensor:
+        """See `CompiledStep.forward`; the result has the serving dtype."""
+        angles = [rope.angles(paging.positions) for rope in self._ropes]
+        plans = {window: plan_attention(self._block_size, paging, window) for window in self._windows}
+        state = State(token_ids, paging, cache, angles, plans)
+        for op in self.program.ops:
+            _RUN[type(op)](self, state, op)
+        return state.values[self.program.result]
+
+    def logits(self, hidden: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
+        logits = self._matrices[self.program.logits.weight](hidden).float()
+        cap = self.program.logits.soft_cap
+        return logits if cap is None else ops.soft_cap(logits, cap)
+
+    def profile(self) -> dict[str, float]:
+        return {}
+
+    def _embed(self, state: State, op: Embed) -> None:
+        ids = state.paging.positions if op.by_position else state.token_ids
+        state.values[op.out] = ops.embedding(ids, self._matrices[op.table].weight)
+
+    def _add(self, state: State, op: Add) -> None:
+        state.values[op.out] = ops.add(state.values[op.out], state.values[op.x])
+
+    def _scale(self, state: State, op: Scale) -> None:
+        factor = torch.tensor(op.factor, dtype=self.dtype).item()
+        state.values[op.out] = ops.scale(state.values[op.out], factor)
+
+    def _soft_cap(self, state: State, op: SoftCap) -> None:
+        state.values[op.out] = ops.soft_cap(state.values[op.out], op.cap)
+
+    def _rms_norm(self, state: State, op: RmsNorm) -> None:
+        x, weight = state.values[op.x], self._vectors[op.weight]
+        if op.weight.size == x.shape[-1]:
+            state.values[op.out] = ops.rms_norm(x, weight, op.eps)
+            return
+        heads = x[:, op.offset : op.offset + op.heads * op.weight.size].unflatten(-1, (op.heads, -1))
+        heads.copy_(ops.rms_norm(heads, weight, op.eps))
+
+    def _layer_norm(self, state: State, op: LayerNorm) -> None:
+        bias = None if op.bias is None else self._vectors[op.bias]
+        state.values[op.out] = ops.layer_norm(state.values[op.x], self._vectors[op.weight], bias, op.eps)
+
+    def _linear(self, state: State, op: Linear) -> None:
+        y = self._matrices[op.weight](state.values[op.x])
+        state.values[op.out] = ops.add(state.values[op.out], y) if op.add else y
+
+    def _rotary(self, state: State, op: Rotary) -> None:
+        heads = self._heads(state.values[op.x], op.offset, op.heads, op.head_dim)
+        heads.copy_(ops.rotary(heads, *state.angles[op.rope], adjacent=op.adjacent))
+
+    def _activate(self, state: State, op: Activate) -> None:
+        state.values[op.out] = ops.ACTIVATIONS[op.function](state.values[op.x])
+
+    def _gate(self, state: State, op: Gate) -> None:
+        state.values[op.out] = ops.gated(ops.ACTIVATIONS[op.function], state.values[op.x])
+
+    def _store_kv(self, state: State, op: StoreKV) -> None:
+        for store, offset in ((state.cache.keys, op.keys), (state.cache.values, op.values)):
+            rows = self._heads(state.values[op.x], offset, op.kv_heads, op.head_dim)
+            ops.store_kv(store[op.layer], rows, state.paging.slots)
+
+    def _attention(self, state: State, op: Attention) -> None:
+        queries = self._heads(state.values[op.x], op.queries, op.heads, op.head_dim)
+        slopes = self._slopes[op.heads] if op.alibi else None
+        plan = state.plans[op.window]
+        state.values[op.out] = attention(queries, state.cache, op.layer, plan, op.scale, op.soft_cap, slopes)
+
+    @staticmethod
+    def _heads(x: torch.Tensor, offset: int, heads: int, head_dim: int) -> torch.Tensor:
+        """A view [tokens, heads, head_dim] of a part of x."""
+        return x[:, offset : offset + heads * head_dim].unflatten(-1, (heads, head_dim))
+
+
+_RUN: dict[type, Callable[[ReferenceStep, State, Any], None]] = {
+    Embed: ReferenceStep._embed,
+    Add: ReferenceStep._add,
+    Scale: ReferenceStep._scale,
+    SoftCap: ReferenceStep._soft_cap,
+    RmsNorm: ReferenceStep._rms_norm,
+    LayerNorm: ReferenceStep._layer_norm,
+    Linear: ReferenceStep._linear,
+    Rotary: ReferenceStep._rotary,
+    Activate: ReferenceStep._activate,
+    Gate: ReferenceStep._gate,
+    StoreKV: ReferenceStep._store_kv,
+    Attention: ReferenceStep._attention,
+}
+
+
+def load_matrix(weight: Weight, weights: WeightReader, device: torch.device) -> Matrix:
+    """Read a matrix piece by piece, dequantised to the serving dtype."""
+    matrix = torch.empty((weight.rows, weight.columns), dtype=weights.dtype, device=device)
+    for first, piece in weights.pieces(weight):
+        values = piece.dequantise() if isinstance(piece, CodedWeight) else piece
+        matrix[first : first + len(values)].copy_(values)
+    bias = weights.bias(weight)
+    format = weights.format_of(weight)
+    group = format.group if format is not None and weights.activations == "int8" else None
+    return Matrix(matrix, None if bias is None else bias.to(device), group)

@@ -1,0 +1,129 @@
+"""References to the weights of a model: which stored tensors make up a matrix or a vector of its program.
+
+Pure data: names in the checkpoint, shapes, how parts are stacked, how a shard cuts them. Imports no torch when run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRows:
+    """Rows `stored` ... `stored + count - 1` of tensor `name` are rows `first` ... of the matrix."""
+
+    name: str
+    stored: int
+    first: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Weight:
+    """A matrix [rows, columns] of the model, possibly made of several stored ones.
+
+    Its parts are stacked by rows: q, k, v or gate, up. `names` has one entry for each of `parts`, or a single one where
+    the checkpoint stores them already stacked.
+    """
+
+    names: tuple[str, ...]
+    """Names of modules: their tensors are `name`.weight and, with `bias`, `name`.bias."""
+    parts: tuple[int, ...]
+    """Rows of each part."""
+    columns: int
+    bias: bool = False
+    transposed: bool = False
+    """Stored as [columns, rows]."""
+    groups: int = 1
+    """The single stored tensor alternates between the parts this many times: q, k, v of the first head, then of the
+    second ... The matrix always has all of q, then all of k, then all of v."""
+    role: Literal["layer", "head", "table"] = "layer"
+    """head: gives the logits (and is the embedding as well where the two are tied); table: only looked up. Formats may
+    treat both with more care."""
+    split: Literal["rows", "columns"] | None = None
+    """How several ranks share it: each part by rows, or by columns, whose partial sums are added. None: not at all."""
+
+    @property
+    def rows(self) -> int:
+        return sum(self.parts)
+
+    def stored_shapes(self) -> Iterator[tuple[str, tuple[int, ...]]]:
+        """Each tensor of the checkpoint that this matrix is made of, and its shape there."""
+        rows = (self.rows,) if len(self.names) == 1 else self.parts
+        for name, count in zip(self.names, rows, strict=True):
+            yield f"{name}.weight", (self.columns, count) if self.transposed else (count, self.columns)
+            if self.bias:
+                yield f"{name}.bias", (count,)
+
+    def stored_rows(self) -> Iterator[StoredRows]:
+        """Where the rows stand in the checkpoint, in their order."""
+        single, first = len(self.names) == 1, 0
+        for index, rows in enumerate((self.rows,) if single and self.groups == 1 else self.parts):
+            count, name = rows // self.groups, self.names[0 if single else index]
+            offset = first // self.groups if single else 0
+            for group in range(self.groups):
+                yield StoredRows(name, group * self.rows // self.groups + offset, first + group * count, count)
+            first += rows
+
+    def shard_rows(self, rank: int, ranks: int) -> Iterator[StoredRows]:
+        """The rows of one of several ranks, numbered within its share: of each part an equal piece.
+
+        With groups, whole groups: a head's q, k and v stay together. `parts` or `groups` must divide evenly.
+        """
+        first = 0
+        for stored in _by_part(self, rank, ranks):
+            yield StoredRows(stored.name, stored.stored, first, stored.count)
+            first += stored.count
+
+
+def _by_part(weight: Weight, rank: int, ranks: int) -> Iterator[StoredRows]:
+    if weight.groups > 1:
+        mine = range(rank * weight.groups // ranks, (rank + 1) * weight.groups // ranks)
+        for number, stored in enumerate(weight.stored_rows()):
+            if number % weight.groups in mine:
+                yield stored
+        return
+    begin = 0
+    pieces = list(weight.stored_rows())
+    for rows in weight.parts:
+        count = rows // ranks
+        low = begin + rank * count
+        for stored in pieces:  # a single stored tensor covers all parts
+            if stored.first <= low < stored.first + stored.count:
+                yield StoredRows(stored.name, stored.stored + low - stored.first, low, count)
+        begin += rows
+
+
+@dataclass(frozen=True, slots=True)
+class Vector:
+    """A vector [size] of the model: the scale or bias of a norm, stored as tensor `name`."""
+
+    name: str
+    size: int
+    add: float = 0.0
+    """Added to what is stored: 1 where checkpoints store the distance from 1. The sum is kept in float32, since in
+    bfloat16 it would lose most of the stored bits."""
+
+
+class WeightSource(Protocol):
+    """Where stored tensors come from, whatever the file format: `models.weights` or a stand-in of a test."""
+
+    def has(self, name: str) -> bool:
+        """Whether the checkpoint has this tensor."""
+        ...
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Its shape. Raises ModelError if it is missing."""
+        ...
+
+    def read(self, name: str, into: torch.Tensor, index: tuple[slice, ...] = ()) -> None:
+        """Copy tensor `name`, or the part `index` of it, into `into`, casting to its dtype.
+
+        Raises ModelError naming the tensor if it is missing or has another shape.
+        """
+        ...

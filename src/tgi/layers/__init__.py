@@ -1,1 +1,0 @@
-"""The modules a decoder is built of."""

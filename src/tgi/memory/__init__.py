@@ -1,0 +1,1 @@
+"""What a model takes, and the limits that fit a machine. Imports no torch."""

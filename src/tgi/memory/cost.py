@@ -1,0 +1,114 @@
+"""What a program takes: weights, cache, scratch memory of a step. Plain arithmetic, before and without weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tgi.kernels.footprint import Footprint
+from tgi.kernels.formats import CODE_FORMATS
+from tgi.kernels.program import Activate, Attention, Gate, Op, Program
+from tgi.quant.scheme import format_of
+
+DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "int8": 1}
+LONGEST_GATHERED = 8192
+"""Context whose keys and values a step is expected to gather."""
+
+
+@dataclass(frozen=True)
+class ModelCost:
+    """What a model costs, from its program or from the loaded weights. All in bytes."""
+
+    weight_bytes: int
+    kv_bytes_per_token: int
+    activation_bytes_per_token: int
+    """Peak of intermediate results for each token of a step."""
+    activation_bytes_fixed: int
+    """Peak that does not grow with the step, such as logits of the sampled rows."""
+    max_positions: int
+    """Context of the model in tokens."""
+    positions_go_on: bool = False
+    """A longer one may be asked for; see `Program.positions_go_on`."""
+
+
+def model_cost(
+    program: Program,
+    dtype: str,
+    footprint: Footprint,
+    *,
+    logit_rows: int,
+    cache_dtype: str | None = None,
+    quantize: str | None = None,
+) -> ModelCost:
+    """The cost of a model in a serving dtype, with its cache in another one, with weights rounded on the fly.
+
+    logit_rows: rows of a step whose logits are computed.
+    """
+    context = min(program.max_positions, LONGEST_GATHERED)
+
+    def activations(tokens: int) -> int:
+        return activation_bytes(program, tokens, DTYPE_BYTES[dtype], logit_rows=logit_rows, context=context)
+
+    return ModelCost(
+        weight_bytes=weight_bytes(program, dtype, footprint, quantize),
+        kv_bytes_per_token=kv_bytes_per_token(program, cache_dtype or dtype, footprint),
+        activation_bytes_per_token=(activations(1024) - activations(0)) // 1024,
+        activation_bytes_fixed=activations(0),
+        max_positions=program.max_positions,
+        positions_go_on=program.positions_go_on,
+    )
+
+
+def weight_bytes(program: Program, dtype: str, footprint: Footprint, quantize: str | None = None) -> int:
+    """Of all weights as the backend keeps them; biases and vectors in the serving dtype."""
+    width = DTYPE_BYTES[dtype]
+    matrices = 0.0
+    for weight in program.weights():
+        name = format_of(weight, quantize)
+        matrices += footprint.matrix_bytes(weight, dtype, width, None if name is None else CODE_FORMATS[name])
+    numbers = sum(weight.rows * weight.columns for weight in program.weights())
+    return int(matrices) + (program.parameters - numbers) * width
+
+
+def kv_bytes_per_token(program: Program, cache_dtype: str, footprint: Footprint) -> int:
+    """Keys and values of one token in all layers."""
+    width = DTYPE_BYTES[cache_dtype]
+    return sum(footprint.cache_bytes(layer, cache_dtype, width) for layer in program.cache)
+
+
+def activation_bytes(program: Program, tokens: int, dtype_bytes: int, *, logit_rows: int, context: int) -> int:
+    """An upper estimate of the scratch memory of one step of the reference operations.
+
+    tokens: rows of the step. logit_rows: rows whose logits are computed. context: the longest context.
+    The widest moment of a layer is attention (qkv, queries and keys rotated in float32, output) or
+    feed-forward (gate and up, activation, product), beside the residual and its norm. Freed memory stays
+    with the allocator, in pieces of other sizes: as much again, measured with glibc. To it come gathered
+    keys and values and the mask of one piece of rows (bounds of `kernels.reference.attention`), and the
+    logits, which exist in the serving dtype and in float32, and twice more while a sampler works. With soft
+    caps and ALiBi the scores are written out: of one key head in a prefill, of all heads in decode, four
+    times over (scores, capped or biased, masked, softmax), and keys and values once more in float32.
+    """
+    attentions = [op for op in program.ops if isinstance(op, Attention)]
+    hidden = program.values[program.result]
+    widest = max(_scratch(program, op, dtype_bytes) for op in program.ops)
+    rows = 2 * tokens * (2 * hidden * dtype_bytes + widest)
+    keys = max(context, min(65_536, logit_rows * context))
+    kv_size = max(op.kv_heads * op.head_dim for op in attentions)
+    gathered = 2 * keys * kv_size * dtype_bytes
+    piece = 1 << 21
+    mask = piece * 5
+    written_out = [op for op in attentions if op.alibi or op.soft_cap is not None]
+    if written_out:
+        gathered += 2 * keys * kv_size * 4
+        mask += 4 * 4 * max(max(piece * op.heads // op.kv_heads, keys * op.heads) for op in written_out)
+    logits = logit_rows * program.vocab_size * (dtype_bytes + 3 * 4)
+    return rows + gathered + mask + logits
+
+
+def _scratch(program: Program, op: Op, dtype_bytes: int) -> int:
+    """Bytes for each row of the values that an operation holds, without the residual."""
+    if isinstance(op, Attention):
+        queries, keys = op.heads * op.head_dim, op.kv_heads * op.head_dim
+        return 2 * (queries + keys) * dtype_bytes + 4 * 4 * (queries + keys)
+    if isinstance(op, Gate | Activate):
+        return (4 if isinstance(op, Gate) else 2) * program.values[op.out] * dtype_bytes
+    return 0

@@ -1,0 +1,1 @@
+"""Passes: programs rewritten, from data to data."""

@@ -1,0 +1,24 @@
+"""Fusion: a product that is only added to the residual goes there directly. Imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+
+from tgi.kernels.program import Add, Linear, Op, Program
+
+
+def fuse_sums(program: Program) -> Program:
+    """`Linear(t, x, w)` directly followed by `Add(y, t)` becomes `Linear(y, x, w, add=True)`; unused values go.
+
+    The builder writes each product's value for this one use, so nobody reads it afterwards.
+    """
+    ops: list[Op] = []
+    for op in program.ops:
+        last = ops[-1] if ops else None
+        if isinstance(op, Add) and isinstance(last, Linear) and not last.add and last.out == op.x:
+            ops[-1] = replace(last, out=op.out, add=True)
+        else:
+            ops.append(op)
+    used = {getattr(op, field.name) for op in ops for field in fields(op) if field.name in ("out", "x")}
+    values = {name: width for name, width in program.values.items() if name in used}
+    return replace(program, ops=tuple(ops), values=values)

@@ -1,0 +1,63 @@
+"""`ModelWeights`: the weights of one checkpoint as backends take them.
+
+Owns the choice of what each matrix is kept as: what its stored format gives, or codes that it is rounded to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+
+from tgi.kernels.coded import CodedWeight
+from tgi.kernels.formats import CODE_FORMATS, CodeFormat
+from tgi.kernels.weight import Vector, Weight, WeightSource
+from tgi.quant.formats.base import StoredFormat
+from tgi.quant.formats.plain import Plain
+from tgi.quant.rounding import round_to_codes
+from tgi.quant.scheme import format_of
+
+
+class ModelWeights:
+    """See `kernels.types.WeightReader`.
+
+    stored: the format of the checkpoint. quantize: int8 or int4 rounds plain weights while they are read; None: floats
+    of `dtype`.
+    """
+
+    def __init__(
+        self,
+        source: WeightSource,
+        dtype: torch.dtype,
+        quantize: str | None = None,
+        activations: str = "int8",
+        stored: StoredFormat | None = None,
+    ) -> None:
+        self.source, self.dtype, self.quantize, self.activations = source, dtype, quantize, activations
+        self.stored = stored or Plain()
+
+    def format_of(self, weight: Weight) -> CodeFormat | None:
+        name = format_of(weight, self.quantize)
+        return None if name is None else CODE_FORMATS[name]
+
+    def pieces(self, weight: Weight, *, rounded: bool = True) -> Iterator[tuple[int, torch.Tensor | CodedWeight]]:
+        format = self.format_of(weight)
+        for first, piece in self.stored.pieces(weight, self.source, self.dtype):
+            if format is not None and rounded and isinstance(piece, torch.Tensor):
+                yield first, round_to_codes(piece, format)
+            else:
+                yield first, piece
+
+    def bias(self, weight: Weight) -> torch.Tensor | None:
+        if not weight.bias:
+            return None
+        bias = torch.empty(weight.rows, dtype=self.dtype)
+        for stored in weight.stored_rows():
+            part = slice(stored.stored, stored.stored + stored.count)
+            self.source.read(f"{stored.name}.bias", bias[stored.first : stored.first + stored.count], (part,))
+        return bias
+
+    def vector(self, vector: Vector) -> torch.Tensor:
+        values = torch.empty(vector.size, dtype=torch.float32 if vector.add else self.dtype)
+        self.source.read(vector.name, values)
+        return values + vector.add if vector.add else values

@@ -63,6 +63,8 @@ class Script:
     delay_s: float = 0.0
     """Before each token."""
     logprob: float = -0.5
+    own: float | None = None
+    """The model's own log-probability where it is another."""
     chunk: int = 1
     """Tokens of one event."""
     hang_after: int | None = None
@@ -200,7 +202,7 @@ async def _play(request: GenerateRequest, index: int, script: Script, emit: Call
         await asyncio.sleep(script.delay_s)
         if script.hang_after is not None and start >= script.hang_after:
             await asyncio.Event().wait()
-        tokens = [Token(id, script.logprob, list(top)) for id in ids[start : start + script.chunk]]
+        tokens = [Token(id, script.logprob, list(top), script.own) for id in ids[start : start + script.chunk]]
         finish = None
         if start + script.chunk >= len(ids) and script.error is None:
             finish = "length" if len(ids) == sampling.max_new_tokens else script.finish

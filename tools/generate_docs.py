@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from tgi.config import INEFFECTIVE_VARIABLES
+from tgi.launcher.cli import FRIENDLY
 from tgi.launcher.flags import WITHOUT_EFFECT
 from tgi.launcher.help import markdown
 
@@ -21,8 +22,8 @@ FLAGS = f"""\
 <!-- Written by `make docs` from src/tgi/launcher/flags.py; do not edit. -->
 
 Flags of `text-generation-launcher` and `tgi serve`. Each can also be given as an environment variable; the command line
-wins, and an empty variable counts as not set. Switches take `true` or `false` in the environment. `tgi serve` differs
-in two defaults: it listens on 127.0.0.1:8080.
+wins, and an empty variable counts as not set. Switches take `true` or `false` in the environment. Where `tgi serve` has
+another default, the table says so.
 
 Names, meaning and defaults are TGI's; variables that begin with `TGI_` belong to flags of our own. What is under
 "{WITHOUT_EFFECT}" changes nothing: giving it is answered with a line in the log, and `/info` lists it.
@@ -56,7 +57,7 @@ def ineffective() -> str:
 
 def pages() -> dict[Path, str]:
     """Each generated page with its text."""
-    return {DOCS / "flags.md": FLAGS.format(table=markdown(), ineffective=ineffective())}
+    return {DOCS / "flags.md": FLAGS.format(table=markdown(FRIENDLY), ineffective=ineffective())}
 
 
 def main() -> int:

@@ -83,6 +83,10 @@ class ApiConfig:
     max_stop_sequences: int = 4
     max_top_n_tokens: int = 5
     max_client_batch_size: int = 4
+    default_max_new_tokens: int | None = None
+    """Tokens a request may generate that does not say how many; None: up to the end of the context."""
+    raw_logprobs: bool = False
+    """TGI's routes report the model's own log-probabilities too, not those after penalties and warpers."""
     validation_workers: int = 2
     disable_grammar_support: bool = False
     health_stall_s: float = 60.0

@@ -56,6 +56,8 @@ class Sampling(msgspec.Struct, frozen=True, omit_defaults=True):
     """How many alternatives to report for each generated token."""
     raw_logprobs: bool = False
     """Report log-softmax of the model's own logits (OpenAI) and not after processors (TGI)."""
+    own_logprobs: bool = False
+    """Beside processed log-probabilities give the chosen token's own (`Token.own`), to rank samples by."""
     prompt_logprobs: int = -1
     """-1: off; n >= 0: log-probability of every prompt token given its prefix, with n alternatives."""
 
@@ -91,6 +93,8 @@ class Token(msgspec.Struct, frozen=True, array_like=True):
     logprob: float
     top: list[tuple[int, float]] = []
     """The most likely alternatives, best first, at most `top_n_tokens`."""
+    own: float | None = None
+    """Log-probability in the model's own distribution, where asked for (`own_logprobs`) and not `logprob` itself."""
 
 
 class PromptLogprobs(msgspec.Struct, frozen=True, array_like=True):

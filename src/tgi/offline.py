@@ -25,7 +25,7 @@ from tgi.messages import EngineFailed, FromEngine, ToEngine
 from tgi.serving import generation
 from tgi.serving.engine_client import EngineClient
 from tgi.serving.service import Service
-from tgi.serving.types import TGI_STYLE, Completion, SamplingParams
+from tgi.serving.types import TGI_STYLE, TGI_STYLE_RAW, Completion, SamplingParams, Style
 
 Result = TypeVar("Result")
 Message = dict[str, Any]
@@ -66,6 +66,7 @@ class LLM:
         self._loop_thread.start()
         self._engine: ThreadEngine | None = None
         self._service: Service | None = None
+        self._style: Style = TGI_STYLE_RAW if api.raw_logprobs else TGI_STYLE
         try:
             self._service = self._run(self._open(api, engine))
         except BaseException:
@@ -144,7 +145,7 @@ class LLM:
 
         async def run() -> None:
             try:
-                prepared = await self._open_service.prepare(prompt, settings, TGI_STYLE, stream=True)
+                prepared = await self._open_service.prepare(prompt, settings, self._style, stream=True)
                 async with aclosing(self._open_service.stream(prepared)) as batches:
                     async for batch in batches:
                         for delta in batch:
@@ -166,7 +167,7 @@ class LLM:
         self, prompts: list[Any], settings: list[SamplingParams], progress: bool | None, *, add_special_tokens: bool
     ) -> list[Output]:
         prepared = [
-            await self._open_service.prepare(prompt, params, TGI_STYLE, add_special_tokens=add_special_tokens)
+            await self._open_service.prepare(prompt, params, self._style, add_special_tokens=add_special_tokens)
             for prompt, params in zip(prompts, settings, strict=True)
         ]
         with PromptBar(len(prompts), progress) as advance:

@@ -30,8 +30,7 @@ WHOLE = [
     ({"stop": list("abcde")}, "`stop` supports up to 4 stop sequences. Given: 5"),
     ({"seed": 1, "best_of": 2, **SAMPLED}, "`seed` must not be set when `best_of` > 1"),
     ({"top_n_tokens": 6}, "`top_n_tokens` must be >= 0 and <= 5. Given: 6"),
-    ({"truncate": 0}, "`truncate` must be strictly positive and less than 255. Given: 0"),
-    ({"truncate": 256}, "`truncate` must be strictly positive and less than 255. Given: 256"),
+    ({"truncate": 0}, "`truncate` must be strictly positive. Given: 0"),
     (
         {"max_new_tokens": 300},
         "`inputs` tokens + `max_new_tokens` must be <= 256. Given: 2 `inputs` tokens and 300 `max_new_tokens`",
@@ -101,6 +100,39 @@ async def test_length_of_inputs(client: httpx.AsyncClient, length: int, message:
 async def test_truncate_accepts_its_limit(client: httpx.AsyncClient) -> None:
     answer = await client.post("/generate", json={"inputs": "x" * 500, "parameters": {"truncate": 255}})
     assert answer.status_code == 200
+
+
+@pytest.mark.parametrize("truncate", [255, 256, 2048, 2**32, 2**64 - 1])
+async def test_truncate_beyond_the_limit_is_the_limit(
+    client: httpx.AsyncClient, engine: FakeEngine, truncate: int
+) -> None:
+    """Clients send one number to whatever is served; on every route, for text and for token ids."""
+    text, parameters = "x" * 300, {"truncate": truncate}
+    bodies = [
+        ("/", {"inputs": text, "parameters": parameters}),
+        ("/generate", {"inputs": text, "parameters": parameters}),
+        ("/generate_stream", {"inputs": text, "parameters": parameters}),
+        ("/invocations", {"inputs": text, "parameters": parameters}),
+        ("/v1/completions", {"prompt": text, **parameters}),
+        ("/v1/completions", {"prompt": [88] * 300, **parameters}),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": text}], **parameters}),
+    ]
+    for route, body in bodies:
+        answer = await client.post(route, json=body)
+        assert answer.status_code == 200 and "error" not in answer.text, (route, answer.text)
+        assert len(engine.requests[-1].prompt_ids) == 255, route
+    short = await client.post("/generate", json={"inputs": "x", "parameters": parameters})
+    assert short.headers["x-prompt-tokens"] == "2"
+
+
+@pytest.mark.parametrize("truncate", [-1, -2048])
+async def test_truncate_is_no_negative_number(client: httpx.AsyncClient, truncate: int) -> None:
+    for route, body in (
+        ("/generate", {"inputs": "x", "parameters": {"truncate": truncate}}),
+        ("/v1/completions", {"prompt": "x", "truncate": truncate}),
+    ):
+        answer = await client.post(route, json=body)
+        assert answer.status_code == 422 and "truncate" in answer.text
 
 
 @pytest.mark.parametrize(

@@ -94,6 +94,23 @@ def test_mixed_batch_equals_transformers(vocab_size, spread):
         check(result, row, one)
 
 
+@pytest.mark.parametrize("vocab_size", [256, 5003])
+def test_own_log_probabilities_come_beside_the_processed(vocab_size):
+    """`own` is the model's log-softmax, and nothing else of the answer changes; None where it is `logprob`."""
+    generator = torch.Generator().manual_seed(vocab_size)
+    parameters = [one for one in PARAMETERS if not one.get("raw_logprobs")]
+    logits = torch.randn(len(parameters), vocab_size, generator=generator) * 3
+    sampler = Sampler(vocab_size, torch.device("cpu"))
+    plain = sequences_of(vocab_size, len(parameters), generator.manual_seed(1), parameters)
+    asked = [{**one, "own_logprobs": True} for one in parameters]
+    sequences = sequences_of(vocab_size, len(parameters), generator.manual_seed(1), asked)
+    for one, other, row in zip(sampler.sample(logits, sequences), sampler.sample(logits, plain), logits, strict=True):
+        assert isinstance(one, Token) and isinstance(other, Token)
+        assert (one.id, one.logprob, one.top, other.own) == (other.id, other.logprob, other.top, None)
+        own = one.logprob if one.own is None else one.own
+        assert own == pytest.approx(row.double().log_softmax(-1)[one.id].item(), abs=2e-5)
+
+
 def test_peaked_distributions_equal_transformers():
     # What language models give: few likely tokens, a long tail; some ids impossible.
     generator = torch.Generator().manual_seed(5)

@@ -9,6 +9,7 @@ import pytest
 from tgi.config import ApiConfig, EngineConfig, Environment, environment_settings
 from tgi.errors import ArgumentError
 from tgi.hardware import Hardware
+from tgi.launcher.cli import FRIENDLY
 from tgi.launcher.parse import parse
 from tgi.launcher.resolve import ModelFiles, check, resolve
 
@@ -201,3 +202,19 @@ def test_variables_without_a_flag() -> None:
     assert settings.prefix_caching is False
     assert set(settings.ineffective) == {"ATTENTION"}
     assert environment_settings({}) == Environment()
+
+
+def test_defaults_that_tgi_serve_has_of_its_own() -> None:
+    """TGI's in the launcher; what is given wins in both."""
+    for defaults, words, expected in (
+        ({}, "", (None, False)),
+        (FRIENDLY, "", (1024, True)),
+        (FRIENDLY, "--default-max-new-tokens 0 --raw-logprobs=false", (None, False)),
+        (FRIENDLY, "--default-max-new-tokens 5", (5, True)),
+        ({}, "--default-max-new-tokens 5 --raw-logprobs", (5, True)),
+    ):
+        api, _ = resolve(parse(words.split(), {}, defaults), Environment(), CPU, MODEL)
+        assert (api.default_max_new_tokens, api.raw_logprobs) == expected
+    environment = {"TGI_DEFAULT_MAX_NEW_TOKENS": "7", "TGI_RAW_LOGPROBS": "true"}
+    api, _ = resolve(parse([], environment), Environment(), CPU, MODEL)
+    assert (api.default_max_new_tokens, api.raw_logprobs) == (7, True)

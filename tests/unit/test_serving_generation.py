@@ -175,6 +175,20 @@ async def test_infinite_logprobs_become_none_and_rank_last():
     assert [completion.index for completion in generation.rank(completions)] == [1, 0]
 
 
+async def test_rank_is_by_the_models_own_distribution():
+    """What a warper leaves over says little of a text: where both are known, the model's own decides."""
+
+    def play(request: GenerateRequest, index: int) -> Script:
+        return Script(
+            [*ids_of("ab"), EOS], "eos_token", logprob=[-0.1, -0.2, -0.3][index], own=[-5.0, -2.0, None][index]
+        )
+
+    completions = await generation.complete(prepare(n=3, do_sample=True), FakeEngine(play), TOKENIZER)
+    assert [completion.index for completion in generation.rank(completions)] == [2, 1, 0]
+    assert [completion.tokens[0].logprob for completion in completions] == [-0.1, -0.2, -0.3]
+    assert [completion.mean_logprob for completion in completions] == pytest.approx([-5.0, -2.0, -0.3])
+
+
 async def test_top_tokens():
     _, (final,) = await run(saying("a"), prepare(top_n_tokens=2))
     assert [(token.id, token.text, token.logprob) for token in final.tokens[0].top] == [

@@ -10,7 +10,7 @@ import pytest
 from tests.fake_engine import engine_info
 from tgi.config import ApiConfig
 from tgi.errors import ValidationError
-from tgi.serving.types import OPENAI_STYLE, TGI_STYLE, SamplingParams, Style
+from tgi.serving.types import OPENAI_STYLE, TGI_STYLE, TGI_STYLE_RAW, SamplingParams, Style
 from tgi.serving.validation import Checker, Limits, resolve_sampling, resolve_seeds
 
 LIMITS = Limits.of(ApiConfig("m", "m"), engine_info(max_input_tokens=100, max_total_tokens=2000, vocab_size=50))
@@ -82,8 +82,9 @@ MESSAGES = [
     ({"prompt": [[]]}, "`inputs` token id [] is out of vocabulary: ids are >= 0 and < 50"),
     ({"prompt": [99] * 101}, "`inputs` must have less than 100 tokens. Given: 101"),
     ({"prompt": "a\ud800"}, "`inputs` is not valid Unicode: it holds half of a surrogate pair"),
-    ({"truncate": 0}, "`truncate` must be strictly positive and less than 100. Given: 0"),
-    ({"truncate": 101}, "`truncate` must be strictly positive and less than 100. Given: 101"),
+    ({"truncate": 0}, "`truncate` must be strictly positive. Given: 0"),
+    ({"truncate": -1}, "`truncate` must be strictly positive. Given: -1"),
+    ({"truncate": 0, "prompt": [1, 2]}, "`truncate` must be strictly positive. Given: 0"),
     (
         {"input_length": 977, "max_new_tokens": 5000},
         "`inputs` tokens + `max_new_tokens` must be <= 2000. Given: 977 `inputs` tokens and 1024 `max_new_tokens`",
@@ -129,6 +130,8 @@ def test_the_first_broken_rule_speaks():
         {"decoder_input_details": True, "stream": True, "style": OPENAI_STYLE},
         {"top_n_tokens": 0},
         {"truncate": 100},
+        {"truncate": 101},
+        {"truncate": 2**64 - 1, "prompt": [1, 2]},
         {"input_length": 100},
         {"frequency_penalty": -2.0, "presence_penalty": 2.0},
         {"seed": 2**64 - 1},
@@ -226,3 +229,48 @@ def test_seeds():
     first, second = (resolve_seeds(SamplingParams(best_of=2, do_sample=True)) for _ in range(2))
     assert len({*first, *second}) == 4
     assert all(0 <= seed < 2**64 for seed in first)
+
+
+@pytest.mark.parametrize(("asked", "kept"), [(None, None), (1, 1), (100, 100), (101, 100), (2**64 - 1, 100)])
+def test_truncate_is_at_most_the_longest_prompt(asked: int | None, kept: int | None) -> None:
+    assert Checker(SamplingParams(truncate=asked), TGI_STYLE, LIMITS).truncate == kept
+
+
+@pytest.mark.parametrize(
+    ("fields", "input_length", "length"),
+    [
+        ({}, 10, 50),
+        ({}, 60, 50),
+        ({}, 99, 50),
+        ({"max_new_tokens": 500}, 10, 500),
+        ({"max_new_tokens": 3}, 10, 3),
+        ({"min_tokens": 70}, 10, 70),
+        ({"min_tokens": 20}, 10, 50),
+        ({"min_tokens": 9999}, 10, 1990),
+    ],
+)
+def test_default_of_max_new_tokens(fields: dict[str, int], input_length: int, length: int) -> None:
+    """What a request says wins; the default bends to `min_tokens` and to the end of the context."""
+    limits = dataclasses.replace(LIMITS, default_max_new_tokens=50)
+    assert Checker(SamplingParams(**fields), TGI_STYLE, limits).max_new_tokens(input_length) == length
+
+
+def test_default_of_max_new_tokens_never_refuses() -> None:
+    limits = dataclasses.replace(LIMITS, default_max_new_tokens=1024, max_total_tokens=120)
+    assert Checker(SamplingParams(), TGI_STYLE, limits).max_new_tokens(100) == 20
+
+
+@pytest.mark.parametrize(
+    ("style", "fields", "raw", "own"),
+    [
+        (TGI_STYLE, {"best_of": 2}, False, True),
+        (TGI_STYLE, {"best_of": 1}, False, False),
+        (TGI_STYLE, {}, False, False),
+        (TGI_STYLE_RAW, {"best_of": 2}, True, False),
+        (OPENAI_STYLE, {"best_of": 2}, True, False),
+    ],
+)
+def test_samples_are_ranked_by_the_models_own(style: Style, fields: dict[str, Any], raw: bool, own: bool) -> None:
+    sampling = resolve(style=style, do_sample=True, **fields)
+    assert (sampling.raw_logprobs, sampling.own_logprobs) == (raw, own)
+    assert resolve(style=TGI_STYLE_RAW, decoder_input_details=True, top_n_tokens=3).prompt_logprobs == 0

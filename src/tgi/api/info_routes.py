@@ -67,6 +67,10 @@ class Runtime(msgspec.Struct):
     memory: MemoryPlan
     ineffective_flags: dict[str, str]
     end_tokens: list[EndToken]
+    default_max_new_tokens: int | None
+    """Of a request that does not say how many; null: up to the end of the context."""
+    raw_logprobs: bool
+    """Whether TGI's routes report the model's own log-probabilities, not those after penalties and warpers."""
 
 
 class Info(msgspec.Struct):
@@ -182,6 +186,8 @@ def model_info(api: Api) -> Info:
             memory=engine.memory,
             ineffective_flags=config.ineffective_flags,
             end_tokens=end_tokens(api.service),
+            default_max_new_tokens=config.default_max_new_tokens,
+            raw_logprobs=config.raw_logprobs,
         ),
     )
 

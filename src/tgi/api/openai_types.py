@@ -62,7 +62,11 @@ class OpenAIRequest(RequestModel):
     frequency_penalty: F32 | None = Field(None, description="-2 to 2, for each time a token was generated.")
     presence_penalty: F32 | None = Field(None, description="-2 to 2, once a token was generated.")
     logit_bias: LogitBias | None = Field(None, description="Token id -> number added to its logit, -100 to 100.")
-    max_tokens: U32 | None = Field(None, description="Default: up to the end of the context.", examples=[32])
+    max_tokens: U32 | None = Field(
+        None,
+        description="Default: the server's, which `/info` tells; none there: up to the end of the context.",
+        examples=[32],
+    )
     n: U32 | None = Field(None, description="Samples to return.", examples=[2])
     seed: OpenAISeed | None = Field(None, examples=[42])
     stop: StringOrList | None = Field(None, description="Stop before one of these; a string or several.")
@@ -75,7 +79,9 @@ class OpenAIRequest(RequestModel):
     typical_p: F32 | None = None
     repetition_penalty: F32 | None = None
     watermark: bool = False
-    truncate: U64 | None = Field(None, description="Keep the last so many tokens of the prompt.")
+    truncate: U64 | None = Field(
+        None, description="Keep the last so many tokens of the prompt, at most as many as a prompt may have."
+    )
     adapter_id: str | None = None
     ignore_eos: bool = False
     min_tokens: U32 | None = Field(None, description="No end before so many tokens.")

@@ -33,7 +33,7 @@ from tgi.errors import (
     OverloadedError,
     ValidationError,
 )
-from tgi.serving.types import TGI_STYLE, SamplingParams
+from tgi.serving.types import SamplingParams
 
 router = APIRouter(route_class=ClassifiedRoute, tags=["Text Generation Inference"])
 encode = msgspec.json.Encoder().encode
@@ -129,7 +129,7 @@ def _vertex_params(instance: GenerateVertexInstance) -> SamplingParams:
 async def generate_text(call: Call, prompt: str, params: SamplingParams, *, add_special_tokens: bool = True) -> str:
     """One text; whatever prevents it is TGI's `Incomplete generation`."""
     try:
-        prepared = await call.prepare(prompt, params, TGI_STYLE, add_special_tokens=add_special_tokens)
+        prepared = await call.prepare(prompt, params, call.api.tgi_style, add_special_tokens=add_special_tokens)
         (completion,) = await call.complete(prepared)
     except (ValidationError, GenerationError, IncompleteGenerationError, OverloadedError) as error:
         call.failed(error)

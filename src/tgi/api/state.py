@@ -14,6 +14,7 @@ from tgi.api.admission import Permits
 from tgi.config import ApiConfig
 from tgi.metrics import Metrics
 from tgi.serving.service import Service
+from tgi.serving.types import TGI_STYLE, TGI_STYLE_RAW, Style
 from tgi.tracing import Tracer
 
 
@@ -30,6 +31,11 @@ class Api:
     @property
     def served_model_id(self) -> str:
         return self.config.served_model_id or self.config.model_id
+
+    @property
+    def tgi_style(self) -> Style:
+        """How TGI's own routes treat text and log-probabilities."""
+        return TGI_STYLE_RAW if self.config.raw_logprobs else TGI_STYLE
 
     @property
     def returns_full_text(self) -> bool:

@@ -33,7 +33,7 @@ from tgi.api.tgi_types import (
     Token,
 )
 from tgi.serving.generation import rank
-from tgi.serving.types import TGI_STYLE, Completion, Delta, Prepared, SamplingParams, TextToken
+from tgi.serving.types import Completion, Delta, Prepared, SamplingParams, TextToken
 
 router = APIRouter(route_class=ClassifiedRoute, tags=["Text Generation Inference"])
 encode = msgspec.json.Encoder().encode
@@ -100,7 +100,7 @@ async def whole_answer(call: Call, inputs: str, params: SamplingParams, *, array
 
 
 async def _generate(call: Call, inputs: str, params: SamplingParams) -> tuple[Prepared, list[Completion]]:
-    prepared = await call.prepare(inputs, params, TGI_STYLE)
+    prepared = await call.prepare(inputs, params, call.api.tgi_style)
     return prepared, rank(await call.complete(prepared))
 
 
@@ -111,7 +111,7 @@ def stream_answer(call: Call, inputs: str, params: SamplingParams) -> Response:
 
 
 async def _events(call: Call, inputs: str, params: SamplingParams) -> AsyncGenerator[bytes, None]:
-    prepared = await call.prepare(inputs, params, TGI_STYLE, stream=True)
+    prepared = await call.prepare(inputs, params, call.api.tgi_style, stream=True)
     async with aclosing(call.api.service.stream(prepared)) as batches:
         async for deltas in batches:
             for delta in deltas:

@@ -34,10 +34,16 @@ class GenerateParameters(RequestModel):
     top_p: F32 | None = Field(None, description="Keep the most likely tokens that sum to p.", examples=[0.95])
     typical_p: F32 | None = Field(None, description="Typical decoding mass.", examples=[0.95])
     do_sample: bool = Field(False, description="Sample; true when `parameters` is left out altogether.")
-    max_new_tokens: U32 | None = Field(None, description="Default: up to the end of the context.", examples=[20])
+    max_new_tokens: U32 | None = Field(
+        None,
+        description="Default: the server's, which `/info` tells; none there: up to the end of the context.",
+        examples=[20],
+    )
     return_full_text: bool | None = Field(None, description="Put the prompt before the generated text.")
     stop: Items[str] = Field([], description="Stop when one of these is generated.", examples=[["photographer"]])
-    truncate: U64 | None = Field(None, description="Keep the last so many tokens of the prompt.")
+    truncate: U64 | None = Field(
+        None, description="Keep the last so many tokens of the prompt, at most as many as a prompt may have."
+    )
     watermark: bool = Field(False, description="Watermark the text (A Watermark for Large Language Models).")
     details: bool = Field(False, description="Return finish reason, tokens and log-probabilities.")
     decoder_input_details: bool = Field(

@@ -128,7 +128,8 @@ class Sampler:
         """The choice for `rows` of the model's `logits` as results."""
         ids, logprobs, tops = choice.ids.tolist(), choice.logprobs.tolist(), choice.tops
         failed = [math.isnan(logprob) for logprob in logprobs]
-        own = [index for index, sequence in enumerate(sequences) if _reports_own(sequence)]
+        owns: list[float | None] = [None] * len(ids)
+        own = [index for index, sequence in enumerate(sequences) if _needs_own(sequence)]
         if own:
             values = logits[[rows[index] for index in own]]
             counts = _top_counts([sequences[index].sampling for index in own], values)
@@ -136,10 +137,13 @@ class Sampler:
             chosen = values.gather(-1, choice.ids[own].unsqueeze(-1)).double() - best - mass
             lists = alternatives(ranks, ids_by_rank, counts)
             for index, logprob, top in zip(own, chosen.squeeze(-1).tolist(), lists, strict=True):
-                logprobs[index], tops[index] = logprob, top
+                if sequences[index].sampling.raw_logprobs:
+                    logprobs[index], tops[index] = logprob, top
+                else:
+                    owns[index] = logprob
         return [
-            self._reason(logits[row]) if bad else Token(token, logprob, _agreeing(top, token, logprob))
-            for row, bad, token, logprob, top in zip(rows, failed, ids, logprobs, tops, strict=True)
+            self._reason(logits[row]) if bad else Token(token, logprob, _agreeing(top, token, logprob), own)
+            for row, bad, token, logprob, top, own in zip(rows, failed, ids, logprobs, tops, owns, strict=True)
         ]
 
     def _choose_plain(self, logits: Tensor, samplings: list[Sampling]) -> _Choice:
@@ -241,10 +245,10 @@ def _is_processed(sequence: Sequence) -> bool:
     return sampling.watermark or processors.has_penalty(sampling) or bool(sampling.logit_bias) or banned
 
 
-def _reports_own(sequence: Sequence) -> bool:
+def _needs_own(sequence: Sequence) -> bool:
     """The model's own log-probabilities are wanted and differ from those after processors and warpers."""
     sampling = sequence.sampling
-    if not sampling.raw_logprobs:
+    if not (sampling.raw_logprobs or sampling.own_logprobs):
         return False
     return sampling.temperature != 1.0 or has_warper(sampling) or _is_processed(sequence)
 

@@ -25,7 +25,7 @@ from tgi.launcher.parse import Parsed, UsageError, options, parse, unknown
 
 logger = logging.getLogger(__name__)
 
-FRIENDLY = {"hostname": "127.0.0.1", "port": 8080}
+FRIENDLY = {"hostname": "127.0.0.1", "port": 8080, "default_max_new_tokens": 1024, "raw_logprobs": True}
 """Defaults of `tgi serve`, where they differ from TGI's."""
 
 TGI_NAMES = {
@@ -246,6 +246,11 @@ def _serve(parsed: Parsed, variables: Mapping[str, str], as_json: bool) -> int:
         raise
     for flag, why in api.ineffective_flags.items():
         logger.warning("%s has no effect: %s", flag, why)
+    if api.default_max_new_tokens is not None:
+        logger.info(
+            "A request that does not say how many tokens it wants gets at most %d; --default-max-new-tokens sets this",
+            api.default_max_new_tokens,
+        )
     if api.api_key is None and api.hostname not in ("127.0.0.1", "::1"):
         logger.warning("Listening on %s without --api-key: whoever reaches this port can use the server", api.hostname)
     return supervisor.serve(api, engine, variables)

@@ -152,6 +152,19 @@ class LauncherConfig:
     max_stop_sequences: int = flag(REQUESTS, "Most stop sequences", default=4)
     max_top_n_tokens: int = flag(REQUESTS, "Largest `top_n_tokens`", default=5)
     max_client_batch_size: int = flag(REQUESTS, "Most prompts in one /v1/completions request", default=4)
+    default_max_new_tokens: int | None = flag(
+        REQUESTS,
+        "Tokens a request may generate that does not say how many; 0: up to the end of the context",
+        env="TGI_DEFAULT_MAX_NEW_TOKENS",
+        shown_default="up to the end of the context",
+    )
+    raw_logprobs: bool = flag(
+        REQUESTS,
+        "Report the model's own log-probabilities on TGI's routes too, not those after penalties and warpers; "
+        "--raw-logprobs=false is TGI's way",
+        default=False,
+        env="TGI_RAW_LOGPROBS",
+    )
     disable_grammar_support: bool = flag(REQUESTS, "Refuse requests with a grammar", default=False)
     watermark_gamma: float | None = flag(
         REQUESTS, "Share of the vocabulary that a watermark favours", shown_default="0.5"

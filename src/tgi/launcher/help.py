@@ -52,13 +52,15 @@ def render(
 
 def default_text(option: Option, default: Any) -> str | None:
     """How help and documentation name a default; None for a switch or where there is nothing to say."""
-    if option.type is bool or default is None or default == ():
+    if option.type is bool:
+        return "on" if default else option.flag.shown_default
+    if default is None or default == ():
         return option.flag.shown_default
     return str(default)
 
 
-def markdown() -> str:
-    """The table of flags in docs/flags.md."""
+def markdown(friendly: Mapping[str, Any]) -> str:
+    """The table of flags in docs/flags.md. `friendly`: the defaults that `tgi serve` has of its own."""
     lines = []
     for group in GROUPS:
         lines += [
@@ -78,6 +80,8 @@ def markdown() -> str:
             else:
                 kind = "switch" if option.type is bool else _TYPES[option.type]
             default = default_text(option, option.default) or ("off" if option.type is bool else "-")
+            if option.name in friendly:
+                default += f"; `tgi serve`: {default_text(option, friendly[option.name])}"
             lines.append(f"| {names} | {env} | {kind} | {default} | {_meaning(option)} |")
     return "\n".join(lines).strip() + "\n"
 

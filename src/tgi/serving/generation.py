@@ -55,13 +55,8 @@ async def complete(prepared: Prepared, engine: Engine, tokenizer: Tokenizer) -> 
 
 
 def rank(completions: Iterable[Completion]) -> list[Completion]:
-    """Best first, by mean token log-probability (TGI's best_of); ties keep their order."""
-    return sorted(completions, key=_mean_logprob, reverse=True)
-
-
-def _mean_logprob(completion: Completion) -> float:
-    logprobs = [-math.inf if token.logprob is None else token.logprob for token in completion.tokens]
-    return sum(logprobs) / len(logprobs) if logprobs else -math.inf
+    """Best first, by the model's own mean token log-probability (`best_of`); ties keep their order."""
+    return sorted(completions, key=lambda completion: completion.mean_logprob, reverse=True)
 
 
 class Sample:
@@ -76,6 +71,7 @@ class Sample:
         self._stop = StopStrings(prepared.params.stop, prepared.style.stop_in_text, tokenizer.special_texts)
         self._tokens: list[TextToken] = []
         self._text: list[str] = []
+        self._own_logprobs = 0.0
         self._cached_tokens = 0
         self._scheduled = 0.0
         self._first_token = 0.0
@@ -117,6 +113,8 @@ class Sample:
             top=[alternative(self._prepared, id, logprob, self._tokenizer) for id, logprob in token.top],
         )
         self._tokens.append(shown)
+        own = finite(token.logprob if token.own is None else token.own)
+        self._own_logprobs += -math.inf if own is None else own
         # OpenAI leaves out whatever stopped the text, be it a string or a token.
         hidden = ending == "eos_token" and not style.stop_in_text
         text = self._watch_special(text) if shown.special else self._watch("" if hidden else text)
@@ -156,6 +154,7 @@ class Sample:
             input_length=prepared.input_length,
             cached_tokens=self._cached_tokens,
             stop_sequence=self._stop.matched,
+            mean_logprob=self._own_logprobs / len(self._tokens),
             timings=Timings(
                 total=now - prepared.started,
                 validation=prepared.validated - prepared.started,

@@ -148,7 +148,7 @@ class Service:
             except Exception as error:  # a vocabulary without an unknown token, and text outside of it
                 check.fail("inputs", f"tokenizer error {error}")
         else:
-            ids = list(prompt[-params.truncate :] if params.truncate else prompt)
+            ids = list(prompt[-check.truncate :] if check.truncate else prompt)
             prompt = await self._in_thread(partial(self.tokenizer.decode, list(prompt)))
         if not ids:
             check.fail("inputs", "`inputs` cannot be empty")
@@ -167,7 +167,7 @@ class Service:
 
     def _encode(self, check: Checker, prompt: str, add_special_tokens: bool) -> list[int]:
         """The ids of a text, each of which the model has."""
-        ids = self.tokenizer.encode(prompt, add_special_tokens, check.params.truncate)
+        ids = self.tokenizer.encode(prompt, add_special_tokens, check.truncate)
         check.check_tokens(ids, self.tokenizer.token_text)
         return ids
 

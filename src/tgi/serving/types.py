@@ -6,8 +6,9 @@ engine's, fully resolved, in `tgi.messages`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol, TypeAlias
 
 from tgi.messages import EngineInfo, GenerateRequest, StepStats, TokenEvent
@@ -35,14 +36,14 @@ class SamplingParams:
     typical_p: float | None = None
     do_sample: bool = False
     max_new_tokens: int | None = None
-    """None: up to the end of the context."""
+    """None: the server's default (`--default-max-new-tokens`), else up to the end of the context."""
     min_tokens: int | None = None
     """No end of sequence, and no stop string, before so many tokens."""
     return_full_text: bool | None = None
     stop: list[str] = field(default_factory=list)
     stop_token_ids: list[int] = field(default_factory=list)
     truncate: int | None = None
-    """Keep only the last N tokens of the prompt."""
+    """Keep only the last N tokens of the prompt; above the input limit it is taken as the limit."""
     watermark: bool = False
     details: bool = False
     decoder_input_details: bool = False
@@ -65,14 +66,19 @@ class Style:
     False (OpenAI): the text ends before it, and text that may begin a stop string is held back."""
     raw_logprobs: bool
     """True (OpenAI): the model's own log-softmax; False (TGI): after penalties and warpers."""
+    prompt_alternatives: bool = False
+    """True (OpenAI): tokens of the prompt have their `top_n_tokens` alternatives too."""
     param_names: dict[str, str] = field(default_factory=dict)
     """Our parameter name -> the name in the user's request, for error objects (max_new_tokens -> max_tokens)."""
 
 
 TGI_STYLE = Style(stop_in_text=True, raw_logprobs=False)
+TGI_STYLE_RAW = replace(TGI_STYLE, raw_logprobs=True)
+"""TGI's routes under `--raw-logprobs`."""
 OPENAI_STYLE = Style(
     stop_in_text=False,
     raw_logprobs=True,
+    prompt_alternatives=True,
     param_names={"max_new_tokens": "max_tokens", "top_n_tokens": "top_logprobs", "inputs": "prompt"},
 )
 
@@ -158,6 +164,8 @@ class Completion:
     cached_tokens: int
     timings: Timings
     stop_sequence: str | None = None
+    mean_logprob: float = -math.inf
+    """Of the generated tokens in the model's own distribution, whatever `tokens` report; ranks samples."""
 
     @property
     def generated_tokens(self) -> int:

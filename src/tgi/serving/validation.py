@@ -41,6 +41,8 @@ class Limits:
     max_samples: int
     max_stop_sequences: int
     max_top_n_tokens: int
+    default_max_new_tokens: int | None = None
+    """Tokens a request may generate that does not say how many; None: up to the end of the context."""
 
     @classmethod
     def of(cls, config: ApiConfig, info: EngineInfo) -> Limits:
@@ -52,6 +54,7 @@ class Limits:
             max_samples=config.max_concurrent_requests,
             max_stop_sequences=config.max_stop_sequences,
             max_top_n_tokens=config.max_top_n_tokens,
+            default_max_new_tokens=config.default_max_new_tokens,
         )
 
 
@@ -82,9 +85,15 @@ class Checker:
             if self.params.truncate is None:
                 self.max_new_tokens(len(prompt))  # before looking at a million ids
             self._check_vocabulary("inputs", prompt)
-        truncate, maximum = self.params.truncate, self.limits.max_input_tokens
-        if truncate is not None and not 0 < truncate <= maximum:
-            self.fail("truncate", f"`truncate` must be strictly positive and less than {maximum}. Given: {truncate}")
+        truncate = self.params.truncate
+        if truncate is not None and truncate <= 0:
+            self.fail("truncate", f"`truncate` must be strictly positive. Given: {truncate}")
+
+    @property
+    def truncate(self) -> int | None:
+        """How many tokens of the prompt to keep: what was asked for, but no more than a prompt may have."""
+        asked = self.params.truncate
+        return None if asked is None else min(asked, self.limits.max_input_tokens)
 
     def check_length(self, prompt: str, longest_token: int) -> None:
         """Refuse a text that cannot fit whatever its tokens, so that it is never tokenised."""
@@ -109,7 +118,7 @@ class Checker:
     def max_new_tokens(self, input_length: int) -> int:
         """The length to generate, once the prompt is tokenised. Raises ValidationError (15, 16)."""
         total, given = self.limits.max_total_tokens, self.params.max_new_tokens
-        target = max(0, total - input_length) if given is None else given
+        target = self._default_max_new_tokens(input_length) if given is None else given
         step = min(target, STEP_TOKENS)
         if input_length + max(step, 0) > total:
             self._total_too_long(input_length, step)
@@ -118,6 +127,11 @@ class Checker:
         if input_length == total:
             self._total_too_long(input_length, 1)
         return min(target, total - input_length)
+
+    def _default_max_new_tokens(self, input_length: int) -> int:
+        """Up to the end of the context, or to the server's default; `min_tokens` beyond that default wins."""
+        room, default = max(0, self.limits.max_total_tokens - input_length), self.limits.default_max_new_tokens
+        return room if default is None else min(room, max(default, self.params.min_tokens or 0))
 
     def check_grammar(self) -> None:
         """TGI's last check. Raises ValidationError."""
@@ -251,7 +265,7 @@ def resolve_sampling(
     penalty = 1.0 if params.repetition_penalty is None else params.repetition_penalty
     prompt_logprobs = -1
     if params.decoder_input_details:
-        prompt_logprobs = top_n_tokens if style.raw_logprobs else 0
+        prompt_logprobs = top_n_tokens if style.prompt_alternatives else 0
     return Sampling(
         max_new_tokens=max_new_tokens,
         min_new_tokens=min(params.min_tokens or 0, max_new_tokens),
@@ -268,6 +282,7 @@ def resolve_sampling(
         eos_token_ids=tuple(sorted({*ends, *params.stop_token_ids})),
         top_n_tokens=top_n_tokens,
         raw_logprobs=style.raw_logprobs,
+        own_logprobs=not style.raw_logprobs and (params.best_of or 1) > 1,
         prompt_logprobs=prompt_logprobs,
     )
 

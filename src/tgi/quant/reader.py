@@ -12,7 +12,7 @@ import torch
 from tgi.kernels.coded import CodedWeight
 from tgi.kernels.formats import CODE_FORMATS, CodeFormat
 from tgi.kernels.weight import Vector, Weight, WeightSource
-from tgi.quant.formats.base import StoredFormat
+from tgi.quant.formats.base import Buffer, StoredFormat
 from tgi.quant.formats.plain import Plain
 from tgi.quant.rounding import round_to_codes
 from tgi.quant.scheme import format_of
@@ -35,6 +35,7 @@ class ModelWeights:
     ) -> None:
         self.source, self.dtype, self.quantize, self.activations = source, dtype, quantize, activations
         self.stored = stored or Plain()
+        self._buffer = Buffer(dtype)
 
     def format_of(self, weight: Weight) -> CodeFormat | None:
         name = format_of(weight, self.quantize)
@@ -42,7 +43,7 @@ class ModelWeights:
 
     def pieces(self, weight: Weight, *, rounded: bool = True) -> Iterator[tuple[int, torch.Tensor | CodedWeight]]:
         format = self.format_of(weight)
-        for first, piece in self.stored.pieces(weight, self.source, self.dtype):
+        for first, piece in self.stored.pieces(weight, self.source, self._buffer):
             if format is not None and rounded and isinstance(piece, torch.Tensor):
                 yield first, round_to_codes(piece, format)
             else:

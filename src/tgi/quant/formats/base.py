@@ -28,6 +28,26 @@ class Shard:
 
 WHOLE = Shard()
 
+PIECE_BYTES = 4 << 20
+"""Bytes of a matrix read per piece: at no moment do two copies of a matrix exist."""
+
+
+class Buffer:
+    """Room for a piece, always the same: the C library keeps much of what is freed between allocations."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        self.dtype = dtype
+        self._memory: torch.Tensor | None = None
+
+    def view(self, rows: int, columns: int) -> torch.Tensor:
+        """A matrix [rows, columns] of `dtype`; what was there before is gone."""
+        import torch  # here: plans import this module, and need no torch
+
+        if self._memory is None or len(self._memory) < rows * columns:
+            size = max(PIECE_BYTES // self.dtype.itemsize, rows * columns)
+            self._memory = torch.empty(size, dtype=self.dtype)
+        return self._memory[: rows * columns].view(rows, columns)
+
 
 class StoredFormat(Protocol):
     """One way of keeping matrices in a checkpoint."""
@@ -41,12 +61,12 @@ class StoredFormat(Protocol):
         ...
 
     def pieces(
-        self, weight: Weight, source: WeightSource, dtype: torch.dtype, shard: Shard = WHOLE
+        self, weight: Weight, source: WeightSource, buffer: Buffer, shard: Shard = WHOLE
     ) -> Iterator[tuple[int, torch.Tensor | CodedWeight]]:
         """The matrix, or a rank's share of it, from the first row to the last: (first row, rows) of each piece.
 
-        Floats have `dtype` and may have any strides; they are valid until the next piece. Nothing outside the share is
-        read. Raises ModelError for tensors that are missing or of another shape.
+        Floats lie in `buffer`, of its dtype, until the next piece. Nothing outside the share is read.
+        Raises ModelError for tensors that are missing or of another shape.
         """
         ...
 

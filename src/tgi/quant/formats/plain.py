@@ -6,13 +6,11 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from tgi.kernels.weight import StoredRows, Weight, WeightSource
-from tgi.quant.formats.base import WHOLE, Shard, check_shape
+from tgi.quant.formats.base import PIECE_BYTES, WHOLE, Buffer, Shard, check_shape
 
 if TYPE_CHECKING:
     import torch
 
-PIECE_BYTES = 4 << 20
-"""Bytes of a matrix read per piece: at no moment do two copies of a matrix exist."""
 PIECE_ROWS = 16
 """Pieces are multiples of this many rows, and at least one of them."""
 
@@ -27,7 +25,7 @@ class Plain:
         return not (config.get("quantization_config") or config.get("compression_config"))
 
     def pieces(
-        self, weight: Weight, source: WeightSource, dtype: torch.dtype, shard: Shard = WHOLE
+        self, weight: Weight, source: WeightSource, buffer: Buffer, shard: Shard = WHOLE
     ) -> Iterator[tuple[int, torch.Tensor]]:
         for name, shape in weight.stored_shapes():
             check_shape(source, name, shape)
@@ -35,29 +33,12 @@ class Plain:
         if weight.split == "columns":
             columns = slice(*(place * weight.columns // shard.ranks for place in (shard.rank, shard.rank + 1)))
         split = weight.split == "rows" and shard.ranks > 1
-        buffer = _Buffer(dtype)
         for stored in weight.shard_rows(shard.rank, shard.ranks) if split else weight.stored_rows():
             yield from _read(weight, source, stored, columns, buffer)
 
 
-class _Buffer:
-    """Room for a piece, always the same: the C library keeps much of what is freed between allocations."""
-
-    def __init__(self, dtype: torch.dtype) -> None:
-        self.dtype = dtype
-        self._memory: torch.Tensor | None = None
-
-    def view(self, rows: int, columns: int) -> torch.Tensor:
-        import torch  # here: plans import this module, and need no torch
-
-        if self._memory is None or len(self._memory) < rows * columns:
-            size = max(PIECE_BYTES // self.dtype.itemsize, rows * columns)
-            self._memory = torch.empty(size, dtype=self.dtype)
-        return self._memory[: rows * columns].view(rows, columns)
-
-
 def _read(
-    weight: Weight, source: WeightSource, stored: StoredRows, columns: slice, buffer: _Buffer
+    weight: Weight, source: WeightSource, stored: StoredRows, columns: slice, buffer: Buffer
 ) -> Iterator[tuple[int, torch.Tensor]]:
     width = columns.stop - columns.start
     step = max(1, PIECE_BYTES // (width * buffer.dtype.itemsize) // PIECE_ROWS) * PIECE_ROWS

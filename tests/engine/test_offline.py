@@ -126,5 +126,14 @@ def test_what_cannot_start_says_why(tmp_path):
 
 
 def test_what_needs_the_native_kernels_says_what_to_do_without_them():
-    with pytest.raises(StartupError, match=r"--quantize int8 and --kv-cache-dtype int8: .*--disable-custom-kernels"):
+    with pytest.raises(StartupError, match=r"--kv-cache-dtype int8: .*--disable-custom-kernels"):
         LLM(device="cpu", quantize="int8", kv_cache_dtype="int8", disable_custom_kernels=True)
+
+
+def test_weights_are_rounded_without_native_kernels_too(caplog):
+    with LLM(device="cpu", quantize="int4", disable_custom_kernels=True, kv_cache_memory="4MiB") as llm:
+        rounded = llm.generate("Hello, ", max_new_tokens=3)
+    assert "--quantize int4 rounds the weights" in caplog.text and "no memory is saved" in caplog.text
+    with LLM(device="cpu", disable_custom_kernels=True, kv_cache_memory="4MiB") as llm:
+        plain = llm.generate("Hello, ", max_new_tokens=3)
+    assert rounded.samples[0].tokens[0].logprob != plain.samples[0].tokens[0].logprob

@@ -56,7 +56,13 @@ class Worker:
         logger.info("Using Attention = paged")
         logger.info("Using prefill chunking = True")
         logger.info("Kernels: %s", kernel_names(backend))
-        self._check_dtypes(backend)
+        self._check_cache_dtype(backend)
+        if config.quantize and not backend.packs_codes:
+            logger.warning(
+                "--quantize %s rounds the weights, but these kernels keep them in %s: no memory is saved",
+                config.quantize,
+                str(dtype).removeprefix("torch."),
+            )
         cost = self._cost(build(spec), dtype, backend)
         available = config.memory_bytes or self._available_bytes()
         limits = self._limits(cost, available, backend)  # before loading: what cannot fit is said in a second
@@ -92,11 +98,11 @@ class Worker:
         """Run one step; see `runner`."""
         return self.runner.execute(plan)
 
-    def _check_dtypes(self, backend: Backend) -> None:
+    def _check_cache_dtype(self, backend: Backend) -> None:
         """Raise `StartupError` for a cache dtype that the backend does not have."""
         wanted = self.config.kv_cache_dtype
         if wanted is not None and wanted not in backend.cache_dtypes:
-            raise StartupError(_needs_native(self.config, self.device))
+            raise StartupError(_no_such_cache(self.config, self.device))
 
     def _cost(self, program: Program, dtype: torch.dtype, backend: Backend) -> ModelCost:
         return model_cost(
@@ -178,14 +184,13 @@ class Worker:
         )
 
 
-def _needs_native(config: EngineConfig, device: torch.device) -> str:
-    wanted = {"--quantize": config.quantize, "--kv-cache-dtype": config.kv_cache_dtype}
-    flags = " and ".join(f"{flag} {value}" for flag, value in wanted.items() if value)
+def _no_such_cache(config: EngineConfig, device: torch.device) -> str:
+    flag = f"--kv-cache-dtype {config.kv_cache_dtype}"
     if device.type != "cpu":
-        return f"{flags}: only on a CPU yet, and this is {device}. Add --device cpu, or leave it out"
+        return f"{flag}: only on a CPU yet, and this is {device}. Add --device cpu, or leave it out"
     if not config.native_kernels:
-        return f"{flags}: native kernels only. Leave out --disable-custom-kernels"
-    return f"{flags}: native kernels only, and none run here (`tgi doctor` says why). Leave it out"
+        return f"{flag}: native kernels only. Leave out --disable-custom-kernels"
+    return f"{flag}: native kernels only, and none run here (`tgi doctor` says why). Leave it out"
 
 
 def kernel_names(backend: Backend) -> str:

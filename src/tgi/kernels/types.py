@@ -167,6 +167,8 @@ class Backend(Protocol):
     footprint: Footprint
     cache_dtypes: frozenset[str]
     """Names of the dtypes that the cache may have."""
+    packs_codes: bool
+    """Weights in codes stay codes in memory; else they are dequantised."""
 
     def load(self, program: Program, weights: WeightReader) -> CompiledStep:
         """Read the weights and bind the program to the device.

@@ -33,6 +33,7 @@ class NativeBackend:
         names = (*OPERATIONS.split(), "step", "vocabulary")
         self.kernels: Mapping[str, str] = dict.fromkeys(names, f"native {library.level}")
         self.footprint: Footprint = footprint
+        self.packs_codes = True
         self.cache_dtypes = frozenset(str(dtype).removeprefix("torch.") for dtype in cache.TYPES)
 
     def load(self, program: Program, weights: WeightReader) -> NativeStep:

@@ -27,6 +27,7 @@ class ReferenceBackend:
         self.vocabulary: Vocabulary = TorchVocabulary()
         self.kernels: Mapping[str, str] = dict.fromkeys(OPERATIONS.split(), "reference")
         self.footprint: Footprint = footprint
+        self.packs_codes = False
         self.cache_dtypes = frozenset({"float32", "bfloat16", "float16"})
 
     def load(self, program: Program, weights: WeightReader) -> ReferenceStep:

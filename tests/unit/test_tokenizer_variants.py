@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tokenizers import AddedToken, decoders, models, normalizers, trainers
+from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, trainers
 from tokenizers import Tokenizer as FastTokenizer
 
 from tests import small_tokenizers as build
@@ -19,6 +19,7 @@ TEXTS = (
     " the fox</s> <s>x",
     "<|user|>hello <|end|>\n<|assistant|>the<image>x<pad>",
     "<tool_call> it<tool_call>  <|end|> <|extra|>é 🎉<mask>",
+    "the quickFox's 1234 foxes' DON'T/\r\n",
     "ab <|user|>ab<|end|>  ab\n<|end_of_x|><|endoftext|>",
     "",
 )
@@ -204,6 +205,11 @@ CLASSES: dict[str, tuple[str, dict[str, Any]]] = {
     "Gemma": ("gemma2", {"tokenizer_class": "GemmaTokenizer"}),
     "Gemma without a word": ("gemma2", {"pad_token": "<pad>"}),
     "Gemma, fast": ("gemma2", {"tokenizer_class": "PreTrainedTokenizerFast"}),
+    "Code Llama": ("llama", {"tokenizer_class": "CodeLlamaTokenizer"}),
+    "Code Llama with more": (
+        "llama", {"tokenizer_class": "CodeLlamaTokenizerFast", "additional_special_tokens": NAMES}
+    ),
+    "Code Llama without a space": ("llama", {"tokenizer_class": "CodeLlamaTokenizer", "add_prefix_space": False}),
     "Bloom": ("bloom", {"tokenizer_class": "BloomTokenizerFast", "pad_token": "<pad>"}),
     "fast": ("llama", {"tokenizer_class": "PreTrainedTokenizerFast"}),
     "backend": ("llama", {"tokenizer_class": "TokenizersBackend"}),
@@ -223,3 +229,25 @@ def test_classes(tmp_path, make, model_type, config):
 @pytest.mark.parametrize("make", [build.sentencepiece, build.word_piece, lambda: byte_fallback(prepend=False)])
 def test_llama_of_other_vocabularies(tmp_path, make, config):
     assert_equal(write(tmp_path, make(), tokenizer_class="LlamaTokenizer", **config))
+
+
+@pytest.mark.parametrize(
+    ("words", "version"), [("ByteLevel", "4.50.0"), ("Metaspace", None), ("Sequence", "4.57.1"), ("Sequence", "5.1")]
+)
+def test_mistrals_pattern_is_mended(tmp_path, words, version):
+    fast = build.byte_level()
+    state = json.loads(fast.to_str())
+    vocabulary = state["model"]["vocab"]
+    vocabulary |= {f"filler{number}": len(vocabulary) + 1000 + number for number in range(100_001)}
+    fast = FastTokenizer.from_str(json.dumps(state))
+    each = {
+        "ByteLevel": pre_tokenizers.ByteLevel(add_prefix_space=False),
+        "Metaspace": pre_tokenizers.Metaspace(),
+        "Sequence": pre_tokenizers.Sequence(
+            [pre_tokenizers.Split(Regex(r"\p{L}+|."), "isolated"), pre_tokenizers.ByteLevel(False, use_regex=False)]
+        ),
+    }
+    fast.pre_tokenizer = each[words]
+    write(tmp_path, fast, "mistral", fix_mistral_regex=True)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "mistral", "transformers_version": version}))
+    assert_equal(tmp_path)

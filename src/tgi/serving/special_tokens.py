@@ -67,16 +67,16 @@ def merge(files: TokenFiles, stored: Mapping[int, AddedToken], defaults: Mapping
     _move_own_roles(settings, specific)
     listed = settings.pop("added_tokens_decoder", None)
     if listed is not None:
-        added = _decoder_tokens(listed)
+        pairs = _decoder_tokens(listed)
     else:
         for key, value in files.special_map.items():
             settings[key] = _mapped(key, value, settings.get(_EXTRA))
         _move_own_roles(settings, specific)
-        added = _legacy_tokens(files.added, settings) | dict(stored)
+        pairs = [*_legacy_tokens(files.added, settings), *stored.items()]
     if _ADDITIONAL in settings and _EXTRA not in settings:
         settings[_EXTRA] = settings.pop(_ADDITIONAL)
     own = {key: value for key, value in settings.items() if _is_own_role(key) and _is_token(value)} | specific
-    by_text = {token.content: token for token in added.values()}
+    by_text = {token.content: token for _, token in pairs}
     named = {}
     for role in (*ROLES, *{**dict.fromkeys(filter(_is_own_role, defaults)), **own}):
         stated = settings if role in ROLES else own
@@ -85,7 +85,7 @@ def merge(files: TokenFiles, stored: Mapping[int, AddedToken], defaults: Mapping
     extra = settings.get(_EXTRA) or []
     if not isinstance(extra, list):
         raise ModelError(f"the tokenizer's `{_EXTRA}` must be a list or an object of tokens, it is {_shown(extra)}")
-    return SpecialTokens(settings, named, tuple(t for value in extra if (t := _token(value, _EXTRA))), added)
+    return SpecialTokens(settings, named, tuple(t for value in extra if (t := _token(value, _EXTRA))), dict(pairs))
 
 
 def register(fast: FastTokenizer, tokens: SpecialTokens) -> None:
@@ -154,33 +154,34 @@ def _mapped(key: str, value: Any, extra: Any) -> Any:
     return value
 
 
-def _decoder_tokens(listed: Any) -> dict[int, AddedToken]:
+def _decoder_tokens(listed: Any) -> list[tuple[int, AddedToken]]:
     """`added_tokens_decoder`: id -> token, as tokenizer_config.json holds it."""
     if not isinstance(listed, dict):
         raise ModelError(f"the tokenizer's `added_tokens_decoder` must be an object, it is {_shown(listed)}")
-    tokens = {}
+    pairs = []
     for id, value in listed.items():
         token = _token(value, "added_tokens_decoder")
         if not isinstance(token, AddedToken) or not (id.isdecimal() and len(id) < 20):
             raise ModelError(
                 f"the tokenizer's `added_tokens_decoder` must map ids to tokens, {id!r} is not such a pair"
             )
-        tokens[int(id)] = token
-    return tokens
+        pairs.append((int(id), token))
+    return pairs
 
 
-def _legacy_tokens(listed: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[int, AddedToken]:
+def _legacy_tokens(listed: Mapping[str, Any], settings: Mapping[str, Any]) -> list[tuple[int, AddedToken]]:
     """added_tokens.json: text -> id, special where the text has a role."""
     # Of tokens that are still objects here transformers does not notice that they are the same.
     roles = {str(value) for role in ROLES if isinstance(value := settings.get(role), str | AddedToken)}
     roles |= {str(value) for value in _iterable(settings.get(_EXTRA)) if isinstance(value, str | AddedToken)}
-    tokens = {}
+    pairs = []
     for text, id in listed.items():
         if not isinstance(id, int) or isinstance(id, bool) or id < 0:
             raise ModelError(f"added_tokens.json must map texts to ids; of {text[:64]!r} it is {_shown(id)}")
         special = text in roles
-        tokens[id] = _added({"content": text, "normalized": not special, "special": special}, "added_tokens.json")
-    return tokens
+        token = _added({"content": text, "normalized": not special, "special": special}, "added_tokens.json")
+        pairs.append((id, token))
+    return pairs
 
 
 def _iterable(value: Any) -> Iterable[Any]:

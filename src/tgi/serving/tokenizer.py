@@ -194,6 +194,7 @@ def assemble(fast: FastTokenizer, files: TokenFiles) -> tuple[FastTokenizer, Spe
     register(fast, tokens)
     if name is not None:
         tokenizer_class.finish(fast, name, tokens)
+    tokenizer_class.mend_mistral(fast, files)
     return fast, tokens
 
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-from tokenizers import AddedToken, Regex, decoders, normalizers, pre_tokenizers
+from tokenizers import AddedToken, Regex, decoders, normalizers, pre_tokenizers, processors
 from tokenizers import Tokenizer as FastTokenizer
 from tokenizers.models import BPE
 
@@ -34,7 +34,7 @@ DISTRUSTED_TYPES = ("qwen2",)
 OTHER_CLASSES = frozenset(
     {
         "AlbertTokenizer", "BarthezTokenizer", "BertTokenizer", "BigBirdTokenizer", "CamembertTokenizer",
-        "CodeGenTokenizer", "CodeLlamaTokenizer", "CohereTokenizer", "DebertaTokenizer", "DebertaV2Tokenizer",
+        "CodeGenTokenizer", "CohereTokenizer", "DebertaTokenizer", "DebertaV2Tokenizer",
         "EsmcTokenizer", "MBart50Tokenizer", "MBartTokenizer", "NllbTokenizer", "ReformerTokenizer", "RemBertTokenizer",
         "RobertaTokenizer", "SeamlessM4TTokenizer", "T5Tokenizer", "WhisperTokenizer", "XGLMTokenizer",
         "XLMRobertaTokenizer", "XLNetTokenizer",
@@ -43,6 +43,13 @@ OTHER_CLASSES = frozenset(
 """Classes that transformers builds anew and this server does not: they belong to models it does not serve."""
 QWEN_WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+MISTRAL_TYPES = (None, "mistral", "mistral3", "voxtral", "ministral", "pixtral")
+MISTRAL_VOCABULARY = 100_000
+MISTRAL_WORDS = (
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+"
+    r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*"
+    r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 _SPACE = "\u2581"
 
@@ -59,8 +66,8 @@ class Rebuild:
     byte_fallback: bool = False
     names_unk: bool = False
     """Whether the vocabulary's unknown token is the one with that role; else there is none."""
-    surrounds: bool = True
-    """Whether the special tokens that tokenizer.json puts around a text are kept."""
+    around: Literal["kept", "nothing", "bos_token"] = "kept"
+    """The special tokens around a text: tokenizer.json's, or the class's own."""
     marks_special: bool = False
     """Whether tokens with a role become special although tokenizer.json says that they are not."""
 
@@ -104,7 +111,7 @@ def rebuild(fast: FastTokenizer, name: str, tokens: SpecialTokens) -> FastTokeni
     fresh = FastTokenizer(model)
     parts = plan.parts(tokens.settings)
     fresh.normalizer, fresh.pre_tokenizer, fresh.decoder = parts
-    if plan.surrounds:
+    if plan.around == "kept":
         fresh.post_processor = fast.post_processor
     if before != _state(fresh):
         logger.warning(
@@ -117,8 +124,30 @@ def rebuild(fast: FastTokenizer, name: str, tokens: SpecialTokens) -> FastTokeni
 
 def finish(fast: FastTokenizer, name: str, tokens: SpecialTokens) -> None:
     """What the class does once the special tokens are there."""
-    if REBUILDS[name].marks_special:
+    plan, bos = REBUILDS[name], tokens.named.get("bos_token")
+    if plan.marks_special:
         fast.add_tokens([AddedToken(str(token), special=True) for token in (*tokens.named.values(), *tokens.extra)])
+    if plan.around == "bos_token" and bos is not None:
+        pair = (str(bos), fast.token_to_id(str(bos)))
+        fast.post_processor = processors.TemplateProcessing(single=[pair[0], "$A"], special_tokens=[pair])
+
+
+def mend_mistral(fast: FastTokenizer, files: TokenFiles) -> None:
+    """Carry out `fix_mistral_regex`: another way of splitting than the wrong one that a checkpoint was saved with."""
+    words, model = fast.pre_tokenizer, files.model_config
+    version = str(model.get("transformers_version") or "4").partition(".")[0]
+    concerned = model.get("model_type") in MISTRAL_TYPES and version.isdecimal() and int(version) < 5
+    wanted = files.config.get("fix_mistral_regex") is True and concerned
+    if words is None or not wanted or fast.get_vocab_size() <= MISTRAL_VOCABULARY:
+        return
+    split = pre_tokenizers.Split(Regex(MISTRAL_WORDS), behavior="isolated")
+    if isinstance(words, pre_tokenizers.Sequence):
+        words[0] = split
+        fast.pre_tokenizer = words
+        return
+    if isinstance(words, pre_tokenizers.Metaspace):
+        words = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    fast.pre_tokenizer = pre_tokenizers.Sequence([split, words])
 
 
 def _state(fast: FastTokenizer) -> list[Any]:
@@ -142,6 +171,14 @@ def _llama(settings: Mapping[str, Any]) -> tuple[Any, Any, Any]:
     steps: list[Any] = [decoders.Replace(_SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
     if prefix:
         steps.append(decoders.Strip(content=" ", left=1))
+    words = pre_tokenizers.Metaspace(replacement=_SPACE, prepend_scheme=scheme, split=False)
+    return None, words, decoders.Sequence(steps)
+
+
+def _code_llama(settings: Mapping[str, Any]) -> tuple[Any, Any, Any]:
+    prefix = settings.get("add_prefix_space")
+    scheme = "never" if prefix is not None and not prefix else "first"
+    steps = [decoders.Replace(_SPACE, " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", left=1)]
     words = pre_tokenizers.Metaspace(replacement=_SPACE, prepend_scheme=scheme, split=False)
     return None, words, decoders.Sequence(steps)
 
@@ -172,6 +209,23 @@ REBUILDS: dict[str, Rebuild] = {
     "LlamaTokenizer": Rebuild(
         _llama, {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}, fuse_unk=True, byte_fallback=True
     ),
+    "CodeLlamaTokenizer": Rebuild(
+        _code_llama,
+        {
+            "unk_token": "<unk>",
+            "bos_token": "<s>",
+            "eos_token": "</s>",
+            "prefix_token": f"{_SPACE}<PRE>",
+            "middle_token": f"{_SPACE}<MID>",
+            "suffix_token": f"{_SPACE}<SUF>",
+            "eot_token": f"{_SPACE}<EOT>",
+            "fill_token": "<FILL_ME>",
+        },
+        fuse_unk=True,
+        byte_fallback=True,
+        names_unk=True,
+        around="bos_token",
+    ),
     "GemmaTokenizer": Rebuild(
         _gemma,
         {
@@ -189,7 +243,7 @@ REBUILDS: dict[str, Rebuild] = {
     "GPTNeoXTokenizer": Rebuild(
         _gpt_neox,
         {"unk_token": _END, "bos_token": _END, "eos_token": _END, "pad_token": "<|padding|>"},
-        surrounds=False,
+        around="nothing",
     ),
     "Qwen2Tokenizer": Rebuild(
         _qwen2, {"unk_token": _END, "bos_token": None, "eos_token": _END, "pad_token": _END}, marks_special=True

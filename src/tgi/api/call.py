@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncGenerator, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import Response
 
+from tgi.api.answer import Answer
 from tgi.api.body import Model, parse, read_json
 from tgi.api.state import Api, api_of
 from tgi.api.streaming import ClientGone, EventStream, until_gone
@@ -33,9 +34,10 @@ Result = TypeVar("Result")
 
 
 class Call:
-    """Use as `async with`: permits go back at the end, unless a stream took the call over."""
+    """Use as `async with`: permits go back at the end, unless an answer took the call over."""
 
-    def __init__(self, request: Request, *, openai: bool = False) -> None:
+    def __init__(self, request: Request, *, openai: bool = False, counted: bool = True) -> None:
+        """`counted`: whether the call is one of those that TGI counts in its metrics."""
         self.request = request
         self.api: Api = api_of(request)
         self.openai = openai
@@ -45,12 +47,14 @@ class Call:
         self.characters = 0
         """Characters of the prompts, template applied."""
         self._permits = 0
-        self._streaming = False
+        self._answering = False
+        """An answer that is still written has taken the call over, and closes it."""
+        self._counted = counted
         self._problem: str | None = None
         self._name: str = request.scope["endpoint"].__name__
         self._span = self.api.tracer.start(self._name, request.headers)
         request.scope["tgi.openai"] = openai
-        self.api.metrics.count("tgi_request_count")
+        self._count("tgi_request_count")
 
     async def __aenter__(self) -> Call:
         return self
@@ -60,24 +64,28 @@ class Call:
             self.failed(error)
         if error is not None:
             self._close(left_early=not isinstance(error, Exception) or isinstance(error, ClientGone))
-        elif not self._streaming:
+        elif not self._answering:
             self._close(left_early=False)
 
     def _close(self, left_early: bool) -> None:
         if left_early:
             self._problem = "the client left"
-            self.api.metrics.count("tgi_request_failure", err="dropped")
+            self._count("tgi_request_failure", err="dropped")
         if self._permits:
             self.api.permits.give_back(self._permits)
             self._permits = 0
         self._span.end(self._problem)
+
+    def _count(self, name: str, **labels: str) -> None:
+        if self._counted:
+            self.api.metrics.count(name, 1, **labels)
 
     def failed(self, error: TgiError) -> None:
         """Count, trace and log an error that is answered, by status or by event; log lines as TGI writes them."""
         self._problem = error.text
         self._span.set({"error_type": error.error_type})
         if error.metric is not None:
-            self.api.metrics.count("tgi_request_failure", err=error.metric)
+            self._count("tgi_request_failure", err=error.metric)
             if not isinstance(error, OverloadedError):  # a flood of refusals must not become one of log lines
                 logger.error(error.text, extra={"span": (self._name, {})})
 
@@ -184,9 +192,14 @@ class Call:
         headers["x-generated-tokens"] = str(sum(one.generated_tokens for one in completions))
         return headers
 
+    def answer(self, content: bytes | AsyncGenerator[bytes, None], headers: Mapping[str, str]) -> Response:
+        """Hand the call over to an answer of JSON, which closes it when its reader has it."""
+        self._answering = True
+        return Answer(content, headers, self._close)
+
     def stream(self, events: AsyncGenerator[bytes, None]) -> Response:
         """Hand the call over to an event stream, which closes it."""
-        self._streaming = True
+        self._answering = True
         return EventStream(
             events, self.headers(), openai=self.openai, on_error=self.failed, on_end=lambda left: self._close(left)
         )

@@ -16,7 +16,7 @@ import msgspec
 from fastapi import APIRouter, Request, Response
 
 from tgi.api.access import ClassifiedRoute
-from tgi.api.call import Call, ignored_header
+from tgi.api.call import Call
 from tgi.api.chat_types import (
     ChatChoice,
     ChatChunkChoice,
@@ -34,7 +34,8 @@ from tgi.api.openai_types import FINGERPRINT, FINISH_REASONS, Usage, known, usag
 from tgi.api.openapi import documented
 from tgi.api.state import Api
 from tgi.api.streaming import event
-from tgi.api.tgi_types import SimpleToken
+from tgi.api.token_answer import token_answer
+from tgi.serving.spans import TokenSpans
 from tgi.serving.types import OPENAI_STYLE, Completion, Delta, Prepared, SamplingParams, TextToken
 
 router = APIRouter(route_class=ClassifiedRoute, tags=["Text Generation Inference"])
@@ -56,11 +57,14 @@ async def chat_tokenize(request: Request) -> Response:
     """The prompt that a conversation becomes, and its tokens."""
     async with Call(request) as call:
         body = await call.read(ChatRequest)
-        prompt = await chat_prompt(call.api, body, call.ignored)
-        spans = await call.api.service.tokenize(prompt, add_special_tokens=False)
-        tokens = [SimpleToken(one.id, one.text, one.start, one.stop) for one in spans]
-        answer = ChatTokenizeResponse(tokens, prompt)
-        return Response(encode(answer), headers=ignored_header(call.ignored), media_type="application/json")
+        prompt, spans = await call.wait(_tokenize(call, body))
+        after = b'],"templated_text":' + encode(prompt) + b"}"
+        return await token_answer(call, spans, b'{"tokenize_response":[', after)
+
+
+async def _tokenize(call: Call, body: ChatRequest) -> tuple[str, TokenSpans]:
+    prompt = await chat_prompt(call.api, body, call.ignored)
+    return prompt, await call.api.service.tokenize(prompt, add_special_tokens=False)
 
 
 async def chat_prompt(api: Api, body: ChatRequest, ignored: list[str]) -> str:
@@ -87,7 +91,7 @@ async def chat_answer(call: Call, body: ChatRequest) -> Response:
         return call.stream(_events(call, answer))
     completions = await call.wait(call.complete(prepared))
     headers = call.timing_headers(prepared.input_length, completions)
-    return Response(encode(answer.whole(completions)), headers=headers, media_type="application/json")
+    return call.answer(encode(answer.whole(completions)), headers)
 
 
 async def _prepare(call: Call, body: ChatRequest, params: SamplingParams) -> Prepared:

@@ -57,7 +57,7 @@ async def completion_answer(call: Call, body: CompletionRequest) -> Response:
         return call.stream(_events(call, answer))
     groups = await call.wait(_complete(call, prepared, body.samples))
     headers = call.timing_headers(answer.prompt_tokens, [one for group in groups for one in group], compute_time=False)
-    return Response(encode(answer.whole(groups)), headers=headers, media_type="application/json")
+    return call.answer(encode(answer.whole(groups)), headers)
 
 
 async def _prepare(call: Call, body: CompletionRequest, params: SamplingParams) -> list[Prepared]:

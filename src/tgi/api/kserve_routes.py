@@ -131,7 +131,7 @@ async def infer(request: Request) -> Response:
         params = SamplingParams(do_sample=True) if body.parameters is None else body.parameters.sampling()
         texts = await call.wait(together(generate_text(call, prompt, params) for prompt in prompts))
         outputs = [_output(asked.name, text) for asked, text in zip(body.outputs, texts, strict=True)]
-        return _json(InferenceOutput(body.id, outputs))
+        return call.answer(encode(InferenceOutput(body.id, outputs)), {})
 
 
 def _text(one: Input) -> str:

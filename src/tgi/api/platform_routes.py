@@ -106,7 +106,7 @@ async def vertex(request: Request) -> Response:
             raise WordedError(422, "Input validation error", "Input validation error")
         call.take(len(body.instances) - 1)
         texts = await call.wait(together(_predict(call, instance) for instance in body.instances))
-        return Response(encode(VertexResponse(texts)), media_type="application/json")
+        return call.answer(encode(VertexResponse(texts)), {})
 
 
 async def _predict(call: Call, instance: GenerateVertexInstance | ChatRequest) -> str:

@@ -15,10 +15,8 @@ from fastapi import APIRouter, Request, Response
 from msgspec import UNSET
 
 from tgi.api.access import ClassifiedRoute
-from tgi.api.body import parse, read_json
-from tgi.api.call import Call, ignored_header
+from tgi.api.call import Call
 from tgi.api.openapi import documented
-from tgi.api.state import api_of
 from tgi.api.streaming import event
 from tgi.api.tgi_types import (
     BestOfSequence,
@@ -32,6 +30,7 @@ from tgi.api.tgi_types import (
     StreamResponse,
     Token,
 )
+from tgi.api.token_answer import token_answer
 from tgi.serving.generation import rank
 from tgi.serving.types import Completion, Delta, Prepared, SamplingParams, TextToken
 
@@ -79,12 +78,9 @@ async def generate_stream(request: Request) -> Response:
 @documented("tokenize", GenerateRequest, list[SimpleToken])
 async def tokenize(request: Request) -> Response:
     """Token ids of `inputs` with byte offsets."""
-    api = api_of(request)
-    ignored: list[str] = []
-    body = parse(GenerateRequest, await read_json(request, api.config.payload_limit), ignored)
-    spans = await api.service.tokenize(body.inputs)
-    tokens = [SimpleToken(one.id, one.text, one.start, one.stop) for one in spans]
-    return Response(encode(tokens), headers=ignored_header(ignored), media_type="application/json")
+    async with Call(request, counted=False) as call:
+        body = await call.read(GenerateRequest)
+        return await token_answer(call, await call.wait(call.api.service.tokenize(body.inputs)))
 
 
 async def whole_answer(call: Call, inputs: str, params: SamplingParams, *, array: bool) -> Response:
@@ -94,9 +90,7 @@ async def whole_answer(call: Call, inputs: str, params: SamplingParams, *, array
     prepared, completions = await call.wait(_generate(call, inputs, params))
     answer = generate_response(prepared, completions)
     body = encode([answer] if array else answer)
-    return Response(
-        body, headers=call.timing_headers(prepared.input_length, completions[:1]), media_type="application/json"
-    )
+    return call.answer(body, call.timing_headers(prepared.input_length, completions[:1]))
 
 
 async def _generate(call: Call, inputs: str, params: SamplingParams) -> tuple[Prepared, list[Completion]]:

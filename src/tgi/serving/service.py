@@ -6,12 +6,10 @@ or metrics (`api`), nor the engine process (`launcher`). Called by `api` and `of
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,8 +22,10 @@ from tgi.serving import generation
 from tgi.serving.bounded import run_bounded
 from tgi.serving.chat_template import ChatTemplate, continues
 from tgi.serving.end_tokens import find_end_tokens
+from tgi.serving.spans import TokenSpans
 from tgi.serving.tokenizer import Tokenizer
-from tgi.serving.types import Completion, Delta, Engine, Prepared, SamplingParams, Style, TokenSpan
+from tgi.serving.tokenizer_threads import TokenizerThreads
+from tgi.serving.types import Completion, Delta, Engine, Prepared, SamplingParams, Style
 from tgi.serving.validation import Checker, Limits, resolve_sampling, resolve_seeds
 
 logger = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ class Service:
         self.end_tokens = dict(end_tokens or {})
         """Token id -> the files that name it as an end of answers."""
         self._numbers = itertools.count(1)
-        self._threads = ThreadPoolExecutor(config.validation_workers, thread_name_prefix="tokenize")
+        self._threads = TokenizerThreads(config.validation_workers)
 
     @classmethod
     def load(cls, config: ApiConfig, engine: Engine) -> Service:
@@ -78,7 +78,7 @@ class Service:
 
     def close(self) -> None:
         """Let go of the threads."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._threads.close()
 
     @property
     def eos_token_ids(self) -> tuple[int, ...]:
@@ -142,14 +142,14 @@ class Service:
             if self.tokenizer.byte_exact:
                 check.check_length(prompt, self.tokenizer.longest_token)
             try:
-                ids = await self._in_thread(partial(self._encode, check, prompt, add_special_tokens))
+                ids = await self._threads.run(len(prompt), partial(self._encode, check, prompt, add_special_tokens))
             except ValidationError:
                 raise
             except Exception as error:  # a vocabulary without an unknown token, and text outside of it
                 check.fail("inputs", f"tokenizer error {error}")
         else:
             ids = list(prompt[-check.truncate :] if check.truncate else prompt)
-            prompt = await self._in_thread(partial(self.tokenizer.decode, list(prompt)))
+            prompt = await self._threads.run(len(prompt), partial(self.tokenizer.decode, list(prompt)))
         if not ids:
             check.fail("inputs", "`inputs` cannot be empty")
         max_new_tokens = check.max_new_tokens(len(ids))
@@ -210,10 +210,10 @@ class Service:
         except TimeoutError:
             raise TemplateError(f"the template did not finish in {RENDER_SECONDS:.0f} s") from None
 
-    async def tokenize(self, text: str, add_special_tokens: bool = True) -> list[TokenSpan]:
+    async def tokenize(self, text: str, add_special_tokens: bool = True) -> TokenSpans:
         """The tokens of a text with byte offsets. Raises ValidationError."""
         try:
-            return await self._in_thread(partial(self.tokenizer.spans, text, add_special_tokens))
+            return await self._threads.run(len(text), partial(self.tokenizer.spans, text, add_special_tokens))
         except Exception as error:
             raise ValidationError(f"tokenizer error {error}", param="inputs") from error
 
@@ -224,6 +224,3 @@ class Service:
         stalled = engine.open_requests > 0 and age > self.config.health_stall_s
         ok = engine.alive and not stalled
         return Health(ok, age, stats.step, stats.running, stats.waiting, engine.open_requests)
-
-    async def _in_thread(self, function: Callable[[], Result]) -> Result:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, function)

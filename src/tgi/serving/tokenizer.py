@@ -13,7 +13,7 @@ import string
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import accumulate, chain
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,9 @@ from tgi.errors import ModelError
 from tgi.json_files import read_json
 from tgi.serving import tokenizer_class
 from tgi.serving.piece_bytes import flatten, piece_decoder, strips_first_space
+from tgi.serving.spans import TokenSpans
 from tgi.serving.special_tokens import SpecialTokens, TokenFiles, merge, register
 from tgi.serving.tokenizer_library import TokenizerError, guarded
-from tgi.serving.types import TokenSpan
 
 logger = logging.getLogger(__name__)
 
@@ -135,14 +135,9 @@ class Tokenizer:
             ids = ids[-(truncate - added) :]
         return before + ids + after
 
-    def spans(self, text: str, add_special_tokens: bool = True) -> list[TokenSpan]:
-        """Tokens with their byte offsets in `text`; a token without source text has "" and 0, 0."""
-        encoding = guarded(self.fast.encode_batch, [text], add_special_tokens=add_special_tokens)[0]
-        byte_at = [0, *accumulate(len(character.encode()) for character in text)]
-        return [
-            TokenSpan(id, text[start:stop], byte_at[start], byte_at[stop]) if stop > start else TokenSpan(id, "", 0, 0)
-            for id, (start, stop) in zip(encoding.ids, encoding.offsets, strict=True)
-        ]
+    def spans(self, text: str, add_special_tokens: bool = True) -> TokenSpans:
+        """Tokens with their byte offsets in `text`."""
+        return TokenSpans(text, guarded(self.fast.encode_batch, [text], add_special_tokens=add_special_tokens)[0])
 
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = False) -> str:
         """Text of complete token ids, never "cleaned up"."""

@@ -230,7 +230,7 @@ async def test_fields_without_effect_are_named(client: httpx.AsyncClient) -> Non
     fields = {"user": "u", "parallel_tool_calls": False, "stream_options": {"include_usage": True}, "tool_prompt": "x"}
     answer = await client.post(ROUTE, json={"messages": [{**MESSAGES[0], "refusal": "x"}], **fields})
     assert answer.headers["x-tgi-ignored"] == (
-        "messages[].refusal, parallel_tool_calls, stream_options, tool_prompt, user"
+        "messages.0.refusal, parallel_tool_calls, stream_options, tool_prompt, user"
     )
 
 

@@ -50,6 +50,8 @@ async def test_vertex(path: str) -> None:
         answer = await client.post(path, json={"instances": instances})
     assert answer.json() == {"predictions": ["Hel", "Hello", "Hello world"]}
     assert not [name for name in answer.headers if name.startswith("x-compute")]
+    names = [f"instances.0.parameters.{name}" for name in ("do_sample", "stop", "top_k")]
+    assert answer.headers["x-tgi-ignored"] == ", ".join([*names, "instances.1.stream"])
     requests = {tuple(request.prompt_ids): request for request in engine.requests}
     first = requests[BOS, *ids_of("a")]
     assert (first.sampling.do_sample, first.sampling.top_k, first.seeds) == (True, 0, (9,))

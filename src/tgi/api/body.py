@@ -6,16 +6,19 @@ status TGI's framework gives it: 415, 413, 400, 422. Used by every route that ta
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import Any, TypeVar
 
 import msgspec
 import pydantic
 from starlette.requests import ClientDisconnect, Request
 
-from tgi.api.fields import RequestModel
+from tgi.api.fields import RequestModel, unknown_fields
 from tgi.errors import MalformedRequestError
 
 Model = TypeVar("Model", bound=RequestModel)
+MOST_UNKNOWN = 256
+"""More unknown fields than anybody reads are not looked for."""
 
 
 def _is_json(content_type: str) -> bool:
@@ -56,11 +59,15 @@ async def read_json(request: Request, limit: int) -> Any:
 
 
 def parse(model: type[Model], data: Any, ignored: list[str]) -> Model:
-    """`data` as a `model`; names of unknown fields are added to `ignored`."""
+    """`data` as a `model`; paths of unknown fields are added to `ignored`."""
+    context = {"unknown": False}
     try:
-        return model.model_validate(data, context={"ignored": ignored})
+        parsed = model.model_validate(data, context=context)
     except pydantic.ValidationError as error:
         raise _wrong_shape(error, data) from None
+    if context["unknown"]:
+        ignored.extend(islice(unknown_fields(parsed, data), MOST_UNKNOWN))
+    return parsed
 
 
 def _wrong_shape(error: pydantic.ValidationError, data: Any) -> MalformedRequestError:

@@ -29,6 +29,8 @@ STEP_BUDGET = 1024
 """TGI generates in steps of so many tokens; only the metric of that name still knows."""
 IGNORED_NAMES = 32
 """At most so many names in `x-tgi-ignored`."""
+NAME_LENGTH = 96
+"""Of one name, the longest path of ours with room for a name that we do not know."""
 
 Result = TypeVar("Result")
 
@@ -223,7 +225,7 @@ def ignored_header(names: list[str]) -> dict[str, str]:
 
 def _header_safe(name: str) -> str:
     """A field name is the client's word: only plain characters of it get into a header."""
-    return "".join(c if c.isascii() and (c.isalnum() or c in "._-[]") else "?" for c in name[:64])
+    return "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "?" for c in name[:NAME_LENGTH])
 
 
 def _facts(prepared: Prepared, completion: Completion) -> dict[str, str | int]:

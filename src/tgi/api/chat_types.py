@@ -6,7 +6,7 @@ template (`serving.chat_template`). Used by `chat_routes` and `platform_routes`.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -55,8 +55,6 @@ MessageContent = Annotated[
 class FunctionDefinition(RequestModel):
     """A function with its arguments, given as an object or as JSON text."""
 
-    place: ClassVar[str] = "messages[].tool_calls[].function."
-
     name: str
     description: str | None = None
     arguments: Any = None
@@ -65,8 +63,6 @@ class FunctionDefinition(RequestModel):
 
 class ToolCall(RequestModel):
     """A call that the assistant made earlier."""
-
-    place: ClassVar[str] = "messages[].tool_calls[]."
 
     id: str
     type: str
@@ -87,8 +83,6 @@ class ToolCall(RequestModel):
 
 class Message(RequestModel):
     """One turn of a conversation."""
-
-    place: ClassVar[str] = "messages[]."
 
     role: str = Field(examples=["user"])
     content: MessageContent | None = Field(None, examples=["What is Deep Learning?"])

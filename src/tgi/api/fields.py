@@ -8,6 +8,7 @@ and noted by name, and types are as strict as in TGI (serde): no string for a nu
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationInfo, model_validator
@@ -26,27 +27,41 @@ class RequestModel(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="ignore", protected_namespaces=())
 
-    place: ClassVar[str] = ""
-    """Where the object sits in the body, for the names in `x-tgi-ignored`: `parameters.`"""
     known: ClassVar[frozenset[str]] = frozenset()
     """Names a JSON object of this model may use."""
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
         super().__pydantic_init_subclass__(**kwargs)
-        cls.known = frozenset(field.alias or name for name, field in cls.model_fields.items())
+        assert not any(field.alias for field in cls.model_fields.values()), "`unknown_fields` looks names up"
+        cls.known = frozenset(cls.model_fields)
 
     @model_validator(mode="before")
     @classmethod
     def _null_is_absent(cls, data: Any, info: ValidationInfo) -> Any:
-        """Drop nulls; note unknown names in the list `ignored` of the validation context."""
+        """Drop nulls and unknown names; of the latter note in the validation context that there are some."""
         if not isinstance(data, dict):
             return data
         kept = {name: value for name, value in data.items() if value is not None and name in cls.known}
         if len(kept) != len(data) and info.context is not None:
-            names = (name for name, value in data.items() if value is not None and name not in cls.known)
-            info.context["ignored"].extend(f"{cls.place}{name}" for name in names)
+            info.context["unknown"] |= any(value is not None and name not in cls.known for name, value in data.items())
         return kept
+
+
+def unknown_fields(parsed: Any, data: Any, path: str = "") -> Iterator[str]:
+    """Paths of the fields that no model knows, `messages.0.cache_control`; an object's own before those below it.
+
+    `parsed` is what was made of `data`; `path` is where both are, with a dot at its end unless they are the body.
+    """
+    if isinstance(parsed, RequestModel) and isinstance(data, dict):
+        yield from (f"{path}{name}" for name, value in data.items() if value is not None and name not in parsed.known)
+        for name, value in data.items():
+            if isinstance(value, (dict, list)) and name in parsed.known:
+                yield from unknown_fields(getattr(parsed, name), value, f"{path}{name}.")
+    elif isinstance(parsed, list) and isinstance(data, list):
+        for index, (one, value) in enumerate(zip(parsed, data, strict=False)):
+            if isinstance(one, RequestModel):
+                yield from unknown_fields(one, value, f"{path}{index}.")
 
 
 def json_kind(value: Any) -> str | None:

@@ -12,7 +12,7 @@ from fastapi import APIRouter, Request, Response
 
 from tgi import __version__
 from tgi.api.access import ClassifiedRoute
-from tgi.api.call import Call
+from tgi.api.call import Call, ignored_header
 from tgi.api.errors import WordedError
 from tgi.api.fields import U64, Items, RequestModel
 from tgi.api.openapi import documented
@@ -128,10 +128,14 @@ async def infer(request: Request) -> Response:
             raise WordedError(422, "Inputs and outputs length mismatch", "length mismatch")
         prompts = [_text(one) for one in body.inputs]
         call.take(max(len(prompts) - 1, 0))
-        params = SamplingParams(do_sample=True) if body.parameters is None else body.parameters.sampling()
+        params = _sampling(body, call.ignored)
         texts = await call.wait(together(generate_text(call, prompt, params) for prompt in prompts))
         outputs = [_output(asked.name, text) for asked, text in zip(body.outputs, texts, strict=True)]
-        return call.answer(encode(InferenceOutput(body.id, outputs)), {})
+        return call.answer(encode(InferenceOutput(body.id, outputs)), ignored_header(call.ignored))
+
+
+def _sampling(body: InferenceRequest, ignored: list[str]) -> SamplingParams:
+    return SamplingParams(do_sample=True) if body.parameters is None else body.parameters.sampling(ignored)
 
 
 def _text(one: Input) -> str:

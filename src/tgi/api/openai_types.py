@@ -6,7 +6,7 @@ limits (`serving.validation`). Used by `chat_types` and `completion_types`.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 import msgspec
 from pydantic import Discriminator, Field, Tag
@@ -39,16 +39,12 @@ FINGERPRINT = f"{__version__}-native"
 class StreamOptions(RequestModel):
     """What a stream carries beside its tokens."""
 
-    place: ClassVar[str] = "stream_options."
-
     include_usage: bool = Field(False, description="Send a last chunk without choices that has the usage.")
     continuous_usage_stats: bool = Field(False, description="Put the usage so far into every chunk.")
 
 
 class ResponseFormat(RequestModel):
     """The form of the answer; only `text` so far."""
-
-    place: ClassVar[str] = "response_format."
 
     type: str
     value: Any = None

@@ -13,7 +13,7 @@ from fastapi import APIRouter, FastAPI, Request, Response
 from pydantic import Discriminator, Field, Tag
 
 from tgi.api.access import ClassifiedRoute, OpenRoute, ProtectedRoute
-from tgi.api.call import Call
+from tgi.api.call import Call, ignored_header
 from tgi.api.chat_routes import chat_answer, chat_prompt
 from tgi.api.chat_types import ChatCompletion, ChatCompletionChunk, ChatRequest
 from tgi.api.completion_routes import completion_answer
@@ -105,24 +105,34 @@ async def vertex(request: Request) -> Response:
         if not body.instances:
             raise WordedError(422, "Input validation error", "Input validation error")
         call.take(len(body.instances) - 1)
-        texts = await call.wait(together(_predict(call, instance) for instance in body.instances))
-        return call.answer(encode(VertexResponse(texts)), {})
+        texts = await call.wait(together(_predict(call, *numbered) for numbered in enumerate(body.instances)))
+        return call.answer(encode(VertexResponse(texts)), ignored_header(call.ignored))
 
 
-async def _predict(call: Call, instance: GenerateVertexInstance | ChatRequest) -> str:
+_WHOLE_TEXT = {"n": 1, "stream": False, "stream_options": None, "logprobs": False}
+"""What a prediction is, one text, in the words of a chat request; asking for another thing has no effect."""
+
+
+async def _predict(call: Call, number: int, instance: GenerateVertexInstance | ChatRequest) -> str:
     call.generation()
+    ignored: list[str] = []
     if isinstance(instance, ChatRequest):
-        prompt = await chat_prompt(call.api, instance, call.ignored)
-        params = replace(instance.chat_sampling(call.ignored), n=1)
+        prompt = await chat_prompt(call.api, instance, ignored)
+        params = replace(instance.chat_sampling(ignored), n=1)
+        ignored += (name for name in _WHOLE_TEXT if getattr(instance, name) not in (None, _WHOLE_TEXT[name]))
     else:
-        prompt, params = instance.inputs, _vertex_params(instance)
+        prompt, params = instance.inputs, _vertex_params(instance, ignored)
+    call.ignored += (f"instances.{number}.{name}" for name in ignored)
     return await generate_text(call, prompt, params, add_special_tokens=not isinstance(instance, ChatRequest))
 
 
-def _vertex_params(instance: GenerateVertexInstance) -> SamplingParams:
+def _vertex_params(instance: GenerateVertexInstance, ignored: list[str]) -> SamplingParams:
     given = instance.parameters
     if given is None:
         return SamplingParams(do_sample=True)
+    defaults = {name: field.default for name, field in GenerateParameters.model_fields.items()} | {"do_sample": True}
+    others = sorted(given.model_fields_set - {"max_new_tokens", "seed"})
+    ignored += (f"parameters.{name}" for name in others if getattr(given, name) != defaults[name])
     return SamplingParams(do_sample=True, max_new_tokens=given.max_new_tokens, seed=given.seed)
 
 

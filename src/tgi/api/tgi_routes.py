@@ -48,7 +48,7 @@ async def compat_generate(request: Request) -> Response:
 
 async def compat_answer(call: Call, body: CompatGenerateRequest) -> Response:
     """The answer of POST `/`, also for `/invocations`."""
-    params = body.sampling()
+    params = body.sampling(call.ignored)
     if params.return_full_text is None:
         params = replace(params, return_full_text=call.api.returns_full_text)
     if body.stream:
@@ -62,7 +62,7 @@ async def generate(request: Request) -> Response:
     """Generate tokens and answer when all are there."""
     async with Call(request) as call:
         body = await call.read(GenerateRequest)
-        return await whole_answer(call, body.inputs, body.sampling(), array=False)
+        return await whole_answer(call, body.inputs, body.sampling(call.ignored), array=False)
 
 
 @router.post("/generate_stream")
@@ -71,7 +71,7 @@ async def generate_stream(request: Request) -> Response:
     """Generate tokens, each sent as an event; errors are events too."""
     async with Call(request) as call:
         body = await call.read(GenerateRequest)
-        return stream_answer(call, body.inputs, body.sampling())
+        return stream_answer(call, body.inputs, body.sampling(call.ignored))
 
 
 @router.post("/tokenize")

@@ -7,7 +7,7 @@ contract. Does not check limits (`serving.validation`) or produce texts. Used by
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -15,12 +15,11 @@ from pydantic import Field
 
 from tgi.api.fields import F32, I32, U32, U64, Items, RequestModel
 from tgi.serving.types import FinishReason, SamplingParams
+from tgi.serving.validation import does_sample
 
 
 class GenerateParameters(RequestModel):
     """How to generate; every parameter may be left out or null."""
-
-    place: ClassVar[str] = "parameters."
 
     best_of: U64 | None = Field(
         None, description="Generate so many samples, return the one with the highest mean token log-probability."
@@ -56,9 +55,13 @@ class GenerateParameters(RequestModel):
     ignore_eos: bool = Field(False, description="Generate on after end-of-sequence tokens.")
     min_tokens: U32 | None = Field(None, description="No end-of-sequence before so many tokens.")
 
-    def sampling(self) -> SamplingParams:
-        """In the words of `serving`."""
-        return SamplingParams(**{name: getattr(self, name) for name in self.model_fields_set})
+    def sampling(self, ignored: list[str]) -> SamplingParams:
+        """In the words of `serving`; what has no effect is added to `ignored`."""
+        params = SamplingParams(**{name: getattr(self, name) for name in self.model_fields_set})
+        # TGI samples wherever a parameter makes sense only then, and `temperature` 0 is greedy, whatever this says.
+        if "do_sample" in self.model_fields_set and self.do_sample != does_sample(params):
+            ignored.append("parameters.do_sample")
+        return params
 
 
 class GenerateRequest(RequestModel):
@@ -67,9 +70,9 @@ class GenerateRequest(RequestModel):
     inputs: str = Field(examples=["My name is Olivier and I"])
     parameters: GenerateParameters | None = None
 
-    def sampling(self) -> SamplingParams:
+    def sampling(self, ignored: list[str]) -> SamplingParams:
         """Without any `parameters` TGI samples, with an empty object it does not."""
-        return SamplingParams(do_sample=True) if self.parameters is None else self.parameters.sampling()
+        return SamplingParams(do_sample=True) if self.parameters is None else self.parameters.sampling(ignored)
 
 
 class CompatGenerateRequest(GenerateRequest):

@@ -1,0 +1,155 @@
+"""`x-tgi-ignored`: what a request says without effect, by its path in the body."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import pytest
+from pydantic import Field
+
+from tests.api.fake import FakeEngine
+from tgi.api.body import parse
+from tgi.api.chat_types import ChatRequest
+from tgi.api.fields import RequestModel
+
+CHAT = "/v1/chat/completions"
+CACHED = {"cache_control": {"type": "ephemeral"}}
+CALL = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+
+
+async def ignored(client: httpx.AsyncClient, path: str, body: dict[str, Any]) -> str:
+    answer = await client.post(path, json=body)
+    assert answer.status_code == 200, answer.text
+    return answer.headers.get("x-tgi-ignored", "")
+
+
+@pytest.mark.parametrize(
+    ("message", "names"),
+    [
+        ({"role": "user", "content": "Hi", **CACHED}, "messages.1.cache_control"),
+        ({"role": "user", "content": [{"type": "text", "text": "Hi", **CACHED}]}, "messages.1.content.0.cache_control"),
+        ({"role": "assistant", "content": "", "refusal": "no", "audio": {}}, "messages.1.audio, messages.1.refusal"),
+        ({"role": "user", "content": "Hi", "cache_control": None}, ""),
+        (
+            {"role": "assistant", "content": "", "tool_calls": [CALL, {**CALL, "index": 0}]},
+            "messages.1.tool_calls.1.index",
+        ),
+        (
+            {"role": "assistant", "tool_calls": [{**CALL, "function": {**CALL["function"], "strict": True}}]},  # type: ignore[dict-item]
+            "messages.1.tool_calls.0.function.strict",
+        ),
+    ],
+)
+async def test_nested_fields_of_messages(client: httpx.AsyncClient, message: dict[str, Any], names: str) -> None:
+    messages = [{"role": "user", "content": "Hi"}, message]
+    for path in (CHAT, "/chat_tokenize", "/invocations"):
+        assert await ignored(client, path, {"messages": messages, "max_tokens": 2}) == names
+    vertex = {"instances": [{"inputs": "x", "parameters": {"max_new_tokens": 2}}, {"messages": messages}]}
+    expected = ", ".join(f"instances.1.{name}" for name in names.split(", ") if name)
+    assert await ignored(client, "/vertex", vertex) == expected
+
+
+async def test_nested_fields_of_other_objects(client: httpx.AsyncClient) -> None:
+    options = {"stream": True, "stream_options": {"include_usage": True, "include_obfuscation": False}}
+    body = {"messages": [{"role": "user", "content": "Hi"}], **options}
+    assert await ignored(client, CHAT, body) == "stream_options.include_obfuscation"
+    assert (
+        await ignored(client, "/generate", {"inputs": "x", "parameters": {"max_tokens": 3}}) == "parameters.max_tokens"
+    )
+    infer = {
+        "id": "1",
+        "inputs": [
+            {"name": "a", "shape": [1], "datatype": "BYTES", "data": [65], "parameters": {"content_type": "str"}}
+        ],
+        "outputs": [{"name": "a", "parameters": {"binary_data": False}}],
+    }
+    names = await ignored(client, "/v2/models/m/versions/1/infer", infer)
+    assert names == "inputs.0.parameters, outputs.0.parameters"
+
+
+async def test_free_objects_have_no_unknown_fields(client: httpx.AsyncClient) -> None:
+    body = {
+        "messages": [{"role": "user", "content": "Hi"}],
+        "chat_template_kwargs": {"anything": {"deep": 1}},
+        "tools": [{"type": "function", "function": {"name": "f", "whatever": 1}}],
+        "tool_choice": "none",
+        "logit_bias": {"1": 1.0},
+    }
+    assert await ignored(client, CHAT, body) == ""
+
+
+async def test_a_body_full_of_unknown_fields(client: httpx.AsyncClient) -> None:
+    """An object's own come before those below it, and the header stays short whatever is sent."""
+    message = {"role": "user", "content": "Hi", "x" * 5000: 1, **{f"field_{number}": 1 for number in range(50)}}
+    names = await ignored(client, CHAT, {"messages": [message] * 20, "aaa": 1, "max_tokens": 1})
+    assert len(names) < 4000 and names.startswith("aaa, messages.")
+
+
+class Inner(RequestModel):
+    """A nested object."""
+
+    value: int = 0
+
+
+class Outer(RequestModel):
+    """One with a list, an object and nothing else."""
+
+    items: list[Inner] = Field([])
+    inner: Inner | None = None
+
+
+@pytest.mark.parametrize(
+    ("data", "names"),
+    [
+        ({"inner": {"value": 1, "a": 1}, "b": 1}, ["b", "inner.a"]),
+        ({"items": [{}, {"a": 1}, {"a": None}, {"c": [], "a": {}}]}, ["items.1.a", "items.3.c", "items.3.a"]),
+        ({"items": [{"value": None}], "inner": None, "c": None}, []),
+    ],
+)
+def test_paths(data: dict[str, Any], names: list[str]) -> None:
+    found: list[str] = []
+    parse(Outer, data, found)
+    assert found == names
+
+
+def test_a_wrong_branch_notes_nothing() -> None:
+    """Objects that were tried as another type leave no names behind."""
+    found: list[str] = []
+    parse(ChatRequest, {"messages": [{"role": "user", "content": [{"type": "text", "text": "Hi"}]}]}, found)
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    ("parameters", "samples", "named"),
+    [
+        ({"do_sample": False, "temperature": 0.5}, True, True),
+        ({"do_sample": False, "top_k": 5}, True, True),
+        ({"do_sample": False, "top_p": 0.9}, True, True),
+        ({"do_sample": False, "typical_p": 0.9}, True, True),
+        ({"do_sample": True, "temperature": 0}, False, True),
+        ({"do_sample": True, "temperature": 0, "top_p": 0.5}, False, True),
+        ({"do_sample": False}, False, False),
+        ({"do_sample": False, "temperature": 1.0}, False, False),
+        ({"do_sample": False, "temperature": 0, "top_p": 0.5}, False, False),
+        ({"do_sample": False, "repetition_penalty": 1.5}, False, False),
+        ({"do_sample": True, "top_k": 5}, True, False),
+        ({"do_sample": None, "top_k": 5}, True, False),
+        ({"top_k": 5}, True, False),
+    ],
+)
+async def test_do_sample_that_is_overruled(
+    client: httpx.AsyncClient, engine: FakeEngine, parameters: dict[str, Any], samples: bool, named: bool
+) -> None:
+    """TGI's rule is kept: what only makes sense when sampling turns it on. The field is named."""
+    body = {"inputs": "x", "parameters": {"max_new_tokens": 2, **parameters}}
+    infer = {
+        "id": "1",
+        "inputs": [{"name": "a", "shape": [1], "datatype": "BYTES", "data": [65]}],
+        "outputs": [{"name": "a"}],
+        "parameters": body["parameters"],
+    }
+    for path in ("/generate", "/generate_stream", "/", "/invocations", "/v2/models/m/versions/1/infer"):
+        names = await ignored(client, path, infer if path.startswith("/v2") else body)
+        assert names == ("parameters.do_sample" if named else ""), path
+        assert engine.requests[-1].sampling.do_sample == samples

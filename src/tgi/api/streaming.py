@@ -26,6 +26,10 @@ KEEP_ALIVE_S = 15.0
 WRITE_TIMEOUT_S = 60.0
 """A reader that takes nothing for so long is treated as gone."""
 SHORTEST_WATCH_S = 1.0
+COMMENT = b":\n\n"
+"""What keeps a silent connection alive (TGI's). Clients that strip every piece they receive, as vLLM's benchmark
+does, lose the end of a comment that comes alone, and would take the next event for a part of it: so the next
+event is sent with another comment before it, in one piece, which ends the first."""
 DONE = b"data: [DONE]\n\n"
 LINE_ENDS = ((b"\xc2\x85", b"\\u0085"), (b"\xe2\x80\xa8", b"\\u2028"), (b"\xe2\x80\xa9", b"\\u2029"))
 """Ends of lines to `str.splitlines` and so to httpx, though not to JSON nor to the standard of event streams."""
@@ -148,7 +152,11 @@ class EventStream(Response):
         self._on_end = on_end
         self._ended = False
         self._started = False
-        self._writing = False
+        self._writing = asyncio.Lock()
+        self._given_up = False
+        """A write was cancelled: nobody takes what would come after it."""
+        self._commented = False
+        """The last thing written was a comment."""
         self._last_write = time.monotonic()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -198,13 +206,19 @@ class EventStream(Response):
 
     async def _write(self, send: Send, chunk: bytes, more: bool = True) -> None:
         """The head goes out with the first bytes, so that an error before them can still choose the status."""
-        self._writing = True
-        if not self._started:
-            self._started = True
-            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-        await send({"type": "http.response.body", "body": chunk, "more_body": more})
-        self._writing = False
-        self._last_write = time.monotonic()
+        async with self._writing:
+            if self._given_up:
+                return
+            self._given_up = True
+            if self._commented and chunk and chunk != COMMENT:
+                chunk = COMMENT + chunk
+            self._commented = chunk == COMMENT or (self._commented and not chunk)
+            if not self._started:
+                self._started = True
+                await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            await send({"type": "http.response.body", "body": chunk, "more_body": more})
+            self._given_up = False
+            self._last_write = time.monotonic()
 
     async def _watch(self, receive: Receive, send: Send) -> None:
         """Ends when the client has left or stopped reading; sends a comment when nothing else was sent."""
@@ -214,9 +228,12 @@ class EventStream(Response):
                 silence = time.monotonic() - self._last_write
                 await asyncio.wait((leaving,), timeout=max(KEEP_ALIVE_S - silence, SHORTEST_WATCH_S))
                 silence = time.monotonic() - self._last_write
-                if leaving.done() or (self._writing and silence >= WRITE_TIMEOUT_S):
+                if leaving.done() or (self._writing.locked() and silence >= WRITE_TIMEOUT_S):
                     return
-                if not self._writing and silence >= KEEP_ALIVE_S:
-                    await self._write(send, b":\n\n")
+                if not self._writing.locked() and silence >= KEEP_ALIVE_S:
+                    async with asyncio.timeout(WRITE_TIMEOUT_S):
+                        await self._write(send, COMMENT)
+        except TimeoutError:
+            return
         finally:
             await _stop(leaving)

@@ -5,11 +5,26 @@
 Names are imported when first used, so that `import tgi` costs nothing and brings no torch.
 """
 
-from __future__ import annotations
+import sys
 
-from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any
+
+def _leave_directory_out() -> None:
+    """For `python -m tgi`: take the directory it is started in, which may be a model's, off the import path.
+
+    Python puts it there first. While it looks for the module, `sys.argv` starts with "-m" and has its other words
+    from the end of `sys.orig_argv`.
+    """
+    if sys.argv[:1] == ["-m"] and not sys.flags.safe_path:
+        name = sys.orig_argv[len(sys.orig_argv) - len(sys.argv)].removeprefix("-m")
+        if name.partition(".")[0] == __name__:
+            del sys.path[0]
+
+
+_leave_directory_out()  # before the first import that could be a file of that directory
+
+from importlib import import_module  # noqa: E402
+from importlib.metadata import PackageNotFoundError, version  # noqa: E402
+from typing import TYPE_CHECKING, Any  # noqa: E402
 
 if TYPE_CHECKING:
     from tgi.offline import LLM

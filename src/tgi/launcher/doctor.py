@@ -13,13 +13,12 @@ import os
 import platform
 import shutil
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 import msgspec
 
-from tgi import __version__, hardware
+from tgi import __version__, children, hardware
 from tgi.launcher import doctor_report
 from tgi.launcher.doctor_estimate import Estimate, estimates
 from tgi.launcher.doctor_native import Native, Read
@@ -172,7 +171,7 @@ def examine(variables: Mapping[str, str]) -> Findings:
 
 def ask(module: str, answer: type[Answer], *arguments: str) -> tuple[Answer | None, str | None]:
     """Run a module that prints JSON: its answer, or a sentence that says why there is none."""
-    command = [sys.executable, "-m", module, *arguments]
+    command = children.python(module, *arguments)
     try:
         child = subprocess.run(command, capture_output=True, text=True, timeout=CHILD_TIMEOUT_S, check=False)
         if child.returncode == 0:

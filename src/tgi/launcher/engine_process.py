@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import sys
 from collections.abc import Mapping
 
 import msgspec
 
+from tgi import children
 from tgi.config import EngineConfig
 
 ENGINE_MODULE = "tgi.engine.main"
@@ -47,7 +47,7 @@ class EngineProcess:
         environment = {name: value for name, value in variables.items() if name not in SECRETS}
         environment |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-P", "-m", module, "--socket", address, "--parent", str(os.getpid())),
+            *children.python(module, "--socket", address, "--parent", str(os.getpid())),
             stdin=asyncio.subprocess.PIPE,
             env=environment,
             start_new_session=True,

@@ -11,13 +11,12 @@ import importlib.resources
 import logging
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tgi import hardware
+from tgi import children, hardware
 from tgi.config import ApiConfig, EngineConfig, Environment, environment_settings, read_environment
 from tgi.errors import ArgumentError, DownloadError
 from tgi.launcher import files
@@ -147,10 +146,10 @@ def convert(model: ModelFiles) -> None:
     logger.warning("%s has no safetensors weights: converting them, once", model.model_id)
     if warning := files.in_directory(directory).warning(directory):
         logger.warning(warning)
-    command = [sys.executable, "-m", "tgi.launcher.convert", str(directory)]
+    command = children.python("tgi.launcher.convert", str(directory))
     with (
         tempfile.TemporaryFile("w+") as errors,
-        subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, text=True) as child,
+        children.started(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, text=True) as child,
     ):
         assert child.stdout is not None
         for line in child.stdout:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import msgspec
 from rich.console import Console
 
-from tgi import __version__, hardware, logs
+from tgi import __version__, children, hardware, logs
 from tgi.config import EngineConfig, environment_settings
 from tgi.engine.determinism.report import Check, Failed, Line, Report, Started
 from tgi.errors import StartupError
@@ -76,9 +76,9 @@ def verify(words: Sequence[str], variables: Mapping[str, str]) -> int:
 
 def run(engine: EngineConfig, seed: int, hear: Callable[[Line], None]) -> Report:
     """Make the checks in a child process; `hear` gets each line. Raises StartupError."""
-    command = [sys.executable, "-m", "tgi.engine.determinism.main", "--seed", str(seed)]
+    command = children.python("tgi.engine.determinism.main", "--seed", str(seed))
     report, failure = None, ""
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+    with children.started(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
         assert child.stdin is not None and child.stdout is not None
         child.stdin.write(msgspec.json.encode(engine))
         child.stdin.close()

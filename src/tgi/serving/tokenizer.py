@@ -11,7 +11,6 @@ import json
 import logging
 import string
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import Any
 from tokenizers import Encoding
 from tokenizers import Tokenizer as FastTokenizer
 
+from tgi import children
 from tgi.errors import ModelError
 from tgi.json_files import read_json
 from tgi.serving import tokenizer_class
@@ -201,7 +201,7 @@ def ensure_fast_tokenizer(model_path: str | Path, timeout: float = 600.0) -> Pat
     file = Path(model_path) / "tokenizer.json"
     if file.is_file() or not any((Path(model_path) / name).is_file() for name in SLOW_FILES):
         return file
-    command = [sys.executable, "-m", "tgi.launcher.convert_tokenizer", str(model_path)]
+    command = children.python("tgi.launcher.convert_tokenizer", str(model_path))
     try:
         result = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
     except subprocess.TimeoutExpired as error:

@@ -1,0 +1,33 @@
+"""Python processes that this package starts: one command line for all of them, and no survivor of a stop.
+
+A child must never import from the directory it is started in, which may be a model's: files of a model run no code.
+Hence `-P`, which keeps that directory off the import path; a test forbids starting Python in any other way.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+
+def python(module: str, *arguments: str) -> list[str]:
+    """The command line that runs a module of ours in a process of its own."""
+    return [sys.executable, "-P", "-m", module, *arguments]
+
+
+@contextlib.contextmanager
+def started(command: list[str], **options: Any) -> Iterator[subprocess.Popen[Any]]:
+    """A running child that is waited for at the end of the block, or killed when the block is left by an exception.
+
+    `subprocess.Popen` alone would wait for it in that case, too: a stop would last as long as the child. options:
+    as `Popen` takes them.
+    """
+    with subprocess.Popen(command, **options) as child:
+        try:
+            yield child
+        except BaseException:
+            child.kill()
+            raise

@@ -19,8 +19,8 @@ class TgiError(Exception):
     error_type: str = "internal"
     openai_type: ClassVar[str] = "server_error"
     prefix: ClassVar[str] = ""
-    metric: ClassVar[str | None] = None
-    """Label `err` of `tgi_request_failure`; None when it is not counted."""
+    metric: ClassVar[str | None] = "internal"
+    """Label `err` of `tgi_request_failure`; None: no such request is counted at all."""
 
     def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
         super().__init__(message)
@@ -52,6 +52,7 @@ class MalformedRequestError(TgiError):
 
     error_type = "validation"
     openai_type = "invalid_request_error"
+    metric = "validation"
 
     def __init__(self, message: str, status: int = 422, *, param: str | None = None) -> None:
         super().__init__(message, param=param)
@@ -84,6 +85,7 @@ class UnauthorizedError(TgiError):
     status = 401
     error_type = "unauthorized"
     openai_type = "authentication_error"
+    metric = None
 
 
 class ModelNotFoundError(TgiError):
@@ -92,6 +94,7 @@ class ModelNotFoundError(TgiError):
     status = 404
     error_type = "model_not_found"
     openai_type = "invalid_request_error"
+    metric = "validation"
 
 
 class OverloadedError(TgiError):
@@ -134,6 +137,7 @@ class UnhealthyError(TgiError):
     status = 503
     error_type = "healthcheck"
     openai_type = "server_error"
+    metric = None
 
     def __init__(self, message: str = "unhealthy") -> None:
         super().__init__(message)
@@ -145,6 +149,7 @@ class ShuttingDownError(TgiError):
     status = 503
     error_type = "shutting_down"
     openai_type = "server_error"
+    metric = "shutting_down"
 
     def __init__(self, message: str = "Server is shutting down") -> None:
         super().__init__(message)

@@ -53,10 +53,14 @@ _METHOD = ("method",)
 METRICS: dict[str, MetricSpec] = {
     # requests, as TGI names them
     "tgi_request_count": MetricSpec(
-        "counter", "API calls; chat, completions and vertex count once for the call and once for each generation."
+        "counter",
+        "Requests to routes that generate and to /chat_tokenize, one each; when they have ended they add up to "
+        "successes and failures.",
     ),
-    "tgi_request_success": MetricSpec("counter", "Generations that finished."),
-    "tgi_request_failure": MetricSpec("counter", "Requests that failed, by kind of error.", ("err",)),
+    "tgi_request_success": MetricSpec("counter", "Requests that were answered whole."),
+    "tgi_request_failure": MetricSpec(
+        "counter", "Requests that failed, were refused or were left by the client, by kind of error.", ("err",)
+    ),
     "tgi_request_duration": MetricSpec(
         "histogram", "Seconds from the arrival of a request to its last token; successes only.", (), _SECONDS
     ),

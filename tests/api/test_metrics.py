@@ -102,19 +102,118 @@ async def test_prometheus_can_read_it(client: httpx.AsyncClient) -> None:
     assert "process_resident_memory_bytes" in families
 
 
-async def test_counting_of_calls(client: httpx.AsyncClient) -> None:
-    """TGI counts composed routes once for the call and once for each generation; /tokenize never."""
-    for path, body, count in (
-        ("/generate", {"inputs": "x"}, 1),
-        ("/v1/chat/completions", {"messages": MESSAGES}, 3),
-        ("/v1/completions", {"prompt": ["a", "b"]}, 6),
-        ("/vertex", {"instances": [{"inputs": "a"}]}, 8),
-        ("/chat_tokenize", {"messages": MESSAGES}, 9),
-        ("/tokenize", {"inputs": "x"}, 9),
-    ):
+INFER = {
+    "id": "1",
+    "inputs": [{"name": "a", "shape": [1], "datatype": "BYTES", "data": [65]}] * 2,
+    "outputs": [{"name": "a"}] * 2,
+}
+SAMPLED = {"do_sample": True}
+
+
+def ended(text: str) -> float:
+    """Successes, failures and refusals together."""
+    found = re.findall(r"^tgi_request_(?:success|failure{[^}]*}) (\S+)$", text, re.MULTILINE)
+    return sum(map(float, found))
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/", {"inputs": "x"}),
+        ("/", {"inputs": "x", "stream": True}),
+        ("/generate", {"inputs": "x"}),
+        ("/generate", {"inputs": "x", "parameters": {"best_of": 2, **SAMPLED}}),
+        ("/generate_stream", {"inputs": "x"}),
+        ("/v1/chat/completions", {"messages": MESSAGES}),
+        ("/v1/chat/completions", {"messages": MESSAGES, "n": 3}),
+        ("/v1/chat/completions", {"messages": MESSAGES, "n": 3, "stream": True}),
+        ("/v1/completions", {"prompt": ["a", "b"]}),
+        ("/v1/completions", {"prompt": ["a", "b"], "n": 2, "stream": True}),
+        ("/v1/completions", {"prompt": "a", "best_of": 2}),
+        ("/invocations", {"inputs": "x"}),
+        ("/invocations", {"messages": MESSAGES}),
+        ("/vertex", {"instances": [{"inputs": "a"}, {"messages": MESSAGES}]}),
+        ("/v2/models/m/versions/1/infer", INFER),
+        ("/chat_tokenize", {"messages": MESSAGES}),
+    ],
+)
+async def test_every_request_is_counted_once(client: httpx.AsyncClient, path: str, body: dict[str, object]) -> None:
+    """Whatever the number of its prompts and samples; /tokenize never, as in TGI."""
+    for number in (1, 2):
+        assert (await client.post(path, json=body)).status_code == 200
+        await client.post("/tokenize", json={"inputs": "x"})
+        text = await scrape(client)
+        assert value(text, "tgi_request_count") == value(text, "tgi_request_success") == ended(text) == number
+
+
+JSON = {"content-type": "application/json"}
+BODIES = ("/generate", "/generate_stream", "/", "/v1/chat/completions", "/v1/completions", "/invocations", "/vertex")
+
+
+@pytest.mark.parametrize("path", [*BODIES, "/v2/models/m/versions/1/infer", "/chat_tokenize"])
+@pytest.mark.parametrize(
+    ("content", "headers", "status"),
+    [
+        (b"{}", {}, 415),
+        (b"{}", {"content-type": "text/plain"}, 415),
+        (b"{", JSON, 400),
+        (b"\xff", JSON, 400),
+        (b"", JSON, 400),
+        (b" " * 2001, JSON, 413),
+        (b"{}", JSON, 422),
+        (b"[]", JSON, 422),
+        (b'"x"', JSON, 422),
+        (b'{"inputs": 1, "messages": 1, "prompt": 1, "instances": 1, "id": 1}', JSON, 422),
+        (b'{"inputs": "x", "parameters": {"top_k": "5"}}', JSON, 422),
+    ],
+)
+async def test_bodies_of_wrong_types_are_counted(
+    path: str, content: bytes, headers: dict[str, str], status: int
+) -> None:
+    transport = httpx.ASGITransport(build_app(FakeEngine(), payload_limit=2000))
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        assert (await client.post(path, content=content, headers=headers)).status_code == status
+        text = await scrape(client)
+    assert value(text, "tgi_request_count") == value(text, 'tgi_request_failure{err="validation"}') == ended(text) == 1
+
+
+@pytest.mark.parametrize(
+    ("err", "path", "body", "trouble"),
+    [
+        ("validation", "/vertex", {"instances": []}, ""),
+        ("validation", "/generate", {"inputs": "x", "parameters": {"top_k": 0}}, ""),
+        ("validation", "/v1/completions", {"prompt": "x", "suffix": "y"}, ""),
+        ("validation", "/v1/chat/completions", {"messages": MESSAGES, "tools": [{}]}, ""),
+        ("template", "/vertex", {"instances": [{"messages": [{"role": "bad", "content": ""}]}]}, ""),
+        ("overloaded", "/generate_stream", {"inputs": "x"}, "full"),
+        ("overloaded", "/v1/chat/completions", {"messages": MESSAGES}, "full"),
+        ("overloaded", "/chat_tokenize", {"messages": MESSAGES}, "full"),
+        ("shutting_down", "/generate", {"inputs": "x"}, "draining"),
+        ("shutting_down", "/v1/completions", {"prompt": "x", "stream": True}, "draining"),
+        ("generation", "/vertex", {"instances": [{"inputs": "a"}, {"inputs": "b"}]}, "fail"),
+        ("generation", "/v2/models/m/versions/1/infer", INFER, "fail"),
+        ("generation", "/v1/completions", {"prompt": ["a", "b"], "n": 2, "stream": True}, "fail"),
+        ("incomplete", "/generate_stream", {"inputs": "x"}, "cut"),
+        ("incomplete", "/v1/chat/completions", {"messages": MESSAGES, "stream": True}, "cut"),
+        ("internal", "/generate", {"inputs": "x"}, "crash"),
+        ("internal", "/generate_stream", {"inputs": "x"}, "crash"),
+        ("internal", "/vertex", {"instances": [{"inputs": "a"}]}, "crash"),
+    ],
+)
+async def test_failures_and_refusals_are_counted_once(
+    err: str, path: str, body: dict[str, object], trouble: str
+) -> None:
+    engine = FakeEngine()
+    if trouble in ("fail", "cut", "crash"):
+        setattr(engine, f"{trouble}_after", 1)
+    app = build_app(engine)
+    if trouble == "full":
+        app.state.api.permits.take(16)
+    app.state.api.permits.draining = trouble == "draining"
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
         await client.post(path, json=body)
-        assert value(await scrape(client), "tgi_request_count") == count
-    assert value(await scrape(client), "tgi_request_success") == 5
+        text = await scrape(client)
+    assert value(text, "tgi_request_count") == value(text, f'tgi_request_failure{{err="{err}"}}') == ended(text) == 1
 
 
 @pytest.mark.parametrize(

@@ -18,9 +18,10 @@ from starlette.responses import Response
 
 from tgi.api.answer import Answer
 from tgi.api.body import Model, parse, read_json
+from tgi.api.errors import InternalError
 from tgi.api.state import Api, api_of
 from tgi.api.streaming import ClientGone, EventStream, until_gone
-from tgi.errors import OverloadedError, TgiError
+from tgi.errors import MalformedRequestError, OverloadedError, ShuttingDownError, TgiError
 from tgi.serving.types import Completion, Prepared, SamplingParams, Style
 
 logger = logging.getLogger("tgi.api")
@@ -31,6 +32,8 @@ IGNORED_NAMES = 32
 """At most so many names in `x-tgi-ignored`."""
 NAME_LENGTH = 96
 """Of one name, the longest path of ours with room for a name that we do not know."""
+UNLOGGED = (OverloadedError, ShuttingDownError, MalformedRequestError, InternalError)
+"""A flood of refusals must not become one of log lines; our own mistakes are logged with their traceback."""
 
 Result = TypeVar("Result")
 
@@ -39,7 +42,7 @@ class Call:
     """Use as `async with`: permits go back at the end, unless an answer took the call over."""
 
     def __init__(self, request: Request, *, openai: bool = False, counted: bool = True) -> None:
-        """`counted`: whether the call is one of those that TGI counts in its metrics."""
+        """`counted`: whether the call is one of those that TGI counts; once, and once more by how it ended."""
         self.request = request
         self.api: Api = api_of(request)
         self.openai = openai
@@ -52,6 +55,8 @@ class Call:
         self._answering = False
         """An answer that is still written has taken the call over, and closes it."""
         self._counted = counted
+        self._failure: str | None = None
+        """What the call counts as in `tgi_request_failure`; None: as a success."""
         self._problem: str | None = None
         self._name: str = request.scope["endpoint"].__name__
         self._span = self.api.tracer.start(self._name, request.headers)
@@ -65,14 +70,20 @@ class Call:
         if isinstance(error, TgiError):
             self.failed(error)
         if error is not None:
-            self._close(left_early=not isinstance(error, Exception) or isinstance(error, ClientGone))
+            left_early = not isinstance(error, Exception) or isinstance(error, ClientGone)
+            if not left_early:
+                self._fail("internal", "internal error")  # one that is not a TgiError, else it has failed already
+            self._close(left_early)
         elif not self._answering:
             self._close(left_early=False)
 
     def _close(self, left_early: bool) -> None:
         if left_early:
-            self._problem = "the client left"
-            self._count("tgi_request_failure", err="dropped")
+            self._fail("dropped", "the client left")
+        if self._failure is None:
+            self._count("tgi_request_success")
+        else:
+            self._count("tgi_request_failure", err=self._failure)
         if self._permits:
             self.api.permits.give_back(self._permits)
             self._permits = 0
@@ -83,13 +94,16 @@ class Call:
             self.api.metrics.count(name, 1, **labels)
 
     def failed(self, error: TgiError) -> None:
-        """Count, trace and log an error that is answered, by status or by event; log lines as TGI writes them."""
-        self._problem = error.text
+        """Note, trace and log an error that is answered, by status or by event; log lines as TGI writes them."""
+        if self._failure is None and not isinstance(error, UNLOGGED):
+            logger.error(error.text, extra={"span": (self._name, {})})
         self._span.set({"error_type": error.error_type})
-        if error.metric is not None:
-            self._count("tgi_request_failure", err=error.metric)
-            if not isinstance(error, OverloadedError):  # a flood of refusals must not become one of log lines
-                logger.error(error.text, extra={"span": (self._name, {})})
+        self._fail(error.metric or "internal", error.text)
+
+    def _fail(self, metric: str, problem: str) -> None:
+        """The first reason is the reason; what follows from it is not counted again."""
+        if self._failure is None:
+            self._failure, self._problem = metric, problem
 
     def speak_openai(self) -> None:
         """The body turned out to be OpenAI's: so are errors from here on."""
@@ -118,10 +132,6 @@ class Call:
         if samples <= self.api.permits.limit:
             self.take(max(samples, 1) * prompts - 1)
 
-    def generation(self) -> None:
-        """TGI counts calls of its composed routes once more for each generation."""
-        self.api.metrics.count("tgi_request_count")
-
     async def prepare(
         self,
         inputs: str | Sequence[int],
@@ -145,7 +155,7 @@ class Call:
         return await until_gone(self.request.receive, work)
 
     async def complete(self, prepared: Prepared) -> list[Completion]:
-        """All samples of a prompt, in the order the service gives them, each counted and logged."""
+        """All samples of a prompt, in the order the service gives them, each measured and logged."""
         completions = await self.api.service.complete(prepared)
         for completion in completions:
             self.finished(prepared, completion)
@@ -154,7 +164,6 @@ class Call:
     def finished(self, prepared: Prepared, completion: Completion) -> None:
         """Metrics, span and log line of one finished sample."""
         metrics, timings = self.api.metrics, completion.timings
-        metrics.count("tgi_request_success")
         metrics.observe("tgi_request_duration", timings.total)
         metrics.observe("tgi_request_validation_duration", timings.validation)
         metrics.observe("tgi_request_queue_duration", timings.queue)

@@ -85,7 +85,6 @@ async def chat_answer(call: Call, body: ChatRequest) -> Response:
     params = body.chat_sampling(call.ignored)
     call.take_samples(params.n)
     prepared = await call.wait(_prepare(call, body, params))
-    call.generation()
     answer = ChatAnswer(call.api.served_model_id, body, prepared)
     if body.stream:
         return call.stream(_events(call, answer))

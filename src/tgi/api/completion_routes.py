@@ -65,7 +65,6 @@ async def _prepare(call: Call, body: CompletionRequest, params: SamplingParams) 
     prepared = []
     for prompt in body.prompt:
         prepared.append(await call.prepare(prompt, params, COMPLETION_STYLE, stream=body.stream))
-        call.generation()
     return prepared
 
 

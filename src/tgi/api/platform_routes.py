@@ -114,7 +114,6 @@ _WHOLE_TEXT = {"n": 1, "stream": False, "stream_options": None, "logprobs": Fals
 
 
 async def _predict(call: Call, number: int, instance: GenerateVertexInstance | ChatRequest) -> str:
-    call.generation()
     ignored: list[str] = []
     if isinstance(instance, ChatRequest):
         prompt = await chat_prompt(call.api, instance, ignored)

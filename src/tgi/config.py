@@ -81,6 +81,9 @@ class ApiConfig:
     max_concurrent_requests: int = 128
     max_best_of: int = 2
     max_stop_sequences: int = 4
+    max_stop_sequence_length: int = 1024
+    """Characters."""
+    max_stop_token_ids: int = 1024
     max_top_n_tokens: int = 5
     max_client_batch_size: int = 4
     default_max_new_tokens: int | None = None

@@ -8,6 +8,11 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from tgi.shorten import shorten
+
+LONGEST_MESSAGE = 2000
+"""Characters of a message; a longer one repeats what its reader has sent."""
+
 
 class TgiError(Exception):
     """Base of all errors answered over HTTP.
@@ -24,7 +29,7 @@ class TgiError(Exception):
 
     def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
         super().__init__(message)
-        self.message = message
+        self.message = shorten(message, LONGEST_MESSAGE)
         self.param = param
         """The request field at fault, for OpenAI error objects."""
         self.code = code

@@ -1,9 +1,9 @@
 """The log: lines as TGI writes them, or JSON, on standard output.
 
 Owns format, level filter and what must never get into a line: secrets, control characters that
-forge lines or steer terminals. Called once by each process at its start. Everyone else uses the
-standard `logging`; `extra={"span": ("generate", {"total_time": "1.2s"})}` puts a span before the
-message.
+forge lines or steer terminals, more text than anybody reads. Called once by each process at its start.
+Everyone else uses the standard `logging`; `extra={"span": ("generate", {"total_time": "1.2s"})}` puts a
+span before the message.
 
     2026-01-31T12:00:00.123456Z  INFO text_generation_router: Connected
 """
@@ -17,6 +17,8 @@ import sys
 import time
 from collections.abc import Sequence
 from typing import Any, TextIO
+
+from tgi.shorten import shorten
 
 TARGETS = {
     "tgi.launcher": "text_generation_launcher",
@@ -39,6 +41,11 @@ _COLORS = {"DEBUG": 34, "INFO": 32, "WARN": 33, "ERROR": 31}
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
 _HIDDEN = "***"
 _SHORTEST_SECRET = 4
+FIELD_LIMIT = 1024
+"""Characters of one field of a span."""
+MESSAGE_LIMIT = 8192
+"""Characters of a message, and of a line of a traceback."""
+TRACEBACK_LINES = 200
 
 
 def configure(
@@ -95,6 +102,12 @@ class _Formatter(logging.Formatter):
         super().__init__()
         self._secrets = secrets
 
+    def _message(self, record: logging.LogRecord) -> str:
+        return shorten(self._clean(record.getMessage()), MESSAGE_LIMIT)
+
+    def _fields(self, span: tuple[str, dict[str, Any]]) -> dict[str, str]:
+        return {key: shorten(self._clean(str(value)), FIELD_LIMIT) for key, value in span[1].items()}
+
     def _clean(self, text: str) -> str:
         for secret in self._secrets:
             text = text.replace(secret, _HIDDEN)
@@ -103,7 +116,10 @@ class _Formatter(logging.Formatter):
     def _traceback(self, record: logging.LogRecord) -> list[str]:
         if not record.exc_info:
             return []
-        return [self._clean(escape(line)) for line in self.formatException(record.exc_info).splitlines()]
+        lines = self.formatException(record.exc_info).splitlines()
+        if (more := len(lines) - TRACEBACK_LINES) > 0:
+            lines = [*lines[: TRACEBACK_LINES // 2], f"... {more} lines ...", *lines[-TRACEBACK_LINES // 2 :]]
+        return [escape(shorten(self._clean(line), MESSAGE_LIMIT)) for line in lines]
 
 
 class TextFormatter(_Formatter):
@@ -121,9 +137,11 @@ class TextFormatter(_Formatter):
         span = _span(record)
         before = ""
         if span is not None:
-            fields = " ".join(f"{key}={json.dumps(str(value), ensure_ascii=False)}" for key, value in span[1].items())
-            before = self._clean(escape(f"{span[0]}{{{fields}}}: "))
-        message = self._clean(escape(record.getMessage()))
+            fields = " ".join(
+                f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in self._fields(span).items()
+            )
+            before = escape(f"{span[0]}{{{fields}}}: ")
+        message = escape(self._message(record))
         lines = [f"{when} {level} {before}{_target(record)}: {message}", *self._traceback(record)]
         return "\n".join(lines)
 
@@ -133,7 +151,7 @@ class JsonFormatter(_Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         target = _target(record)
-        message = self._clean(record.getMessage())
+        message = self._message(record)
         line: dict[str, Any] = {"timestamp": _timestamp(record), "level": _level_name(record)}
         if target == "text_generation_router":
             line |= {"message": message, "target": target}
@@ -141,7 +159,7 @@ class JsonFormatter(_Formatter):
         else:
             line |= {"fields": {"message": message}, "target": target}
         if (span := _span(record)) is not None:
-            named = {key: self._clean(str(value)) for key, value in span[1].items()} | {"name": span[0]}
+            named = self._fields(span) | {"name": span[0]}
             line |= {"span": named, "spans": [named]}
         if traceback := self._traceback(record):
             line["traceback"] = "\n".join(traceback)

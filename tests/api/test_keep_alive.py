@@ -91,7 +91,7 @@ async def test_a_parser_that_strips_reads_a_busy_servers_stream(
         async for chunk in chunks(reader):
             comments += chunk == streaming.COMMENT
             parser.feed(chunk)
-    assert comments >= 3
+    assert comments
     text = ""
     for payload in parser.payloads:
         if "token" in payload:

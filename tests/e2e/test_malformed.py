@@ -178,6 +178,8 @@ def test_a_million_biases_and_a_stop_string_of_a_megabyte(cramped: Launched) -> 
     biases = {str(number): 1 for number in range(1_000_000)}
     check(httpx.post(f"{cramped.url}/v1/completions", json={"prompt": "x", "logit_bias": biases}, timeout=60), 413)
     body = {"prompt": "x", "max_tokens": 20, "stop": "x" * 1_000_000}
+    check(httpx.post(f"{cramped.url}/v1/completions", json=body, timeout=ANSWER_S), 422)
+    body |= {"stop": "x" * 1024}
     check(httpx.post(f"{cramped.url}/v1/completions", json=body, timeout=ANSWER_S), 200)
     body |= {"stop": [], "logit_bias": {str(number): -100 for number in range(384)}}
     check(httpx.post(f"{cramped.url}/v1/completions", json=body, timeout=ANSWER_S), 200)

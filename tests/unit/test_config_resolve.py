@@ -102,6 +102,7 @@ def test_every_setting_arrives() -> None:
         "--max-batch-total-tokens 99 --kv-cache-memory 1MiB --memory 2GiB --threads 4 --device cpu --port 1 "
         "--hostname 127.0.0.2 --api-key k --cors-allow-origin a --payload-limit 10 --max-concurrent-requests 11 "
         "--max-best-of 12 --max-stop-sequences 13 --max-top-n-tokens 14 --max-client-batch-size 15 "
+        "--max-stop-sequence-length 19 --max-stop-token-ids 20 "
         "--validation-workers 16 --graceful-termination-timeout 17 --health-timeout 18 --watermark-gamma 0.1 "
         "--watermark-delta 0 --tokenizer-config-path t.json --disable-grammar-support --trust-remote-code "
         "--otlp-endpoint http://o --otlp-service-name s --json-output --revision main"
@@ -146,6 +147,8 @@ def test_every_setting_arrives() -> None:
         max_concurrent_requests=11,
         max_best_of=12,
         max_stop_sequences=13,
+        max_stop_sequence_length=19,
+        max_stop_token_ids=20,
         max_top_n_tokens=14,
         max_client_batch_size=15,
         validation_workers=16,

@@ -120,3 +120,24 @@ def test_standard_output_is_the_default(stream: io.StringIO) -> None:
     handler = logging.getLogger().handlers[0]
     assert isinstance(handler, logging.StreamHandler)
     assert handler.stream is sys.stdout
+
+
+@pytest.mark.parametrize("json_output", [False, True])
+def test_long_values_are_cut_where_they_are_logged(stream: io.StringIO, json_output: bool) -> None:
+    """Messages, fields, lines of tracebacks and their number; a secret is masked before anything is cut."""
+    logs.configure("info", json_output=json_output, secrets=("hunter22",), stream=stream)
+    long = "\n\x1b" * 1_000_000
+    logger = logging.getLogger("tgi.api")
+    logger.info("%s", long, extra={"span": ("generate", {"parameters": long, "seed": 1})})
+    logger.info("x" * (logs.MESSAGE_LIMIT - 4) + "hunter22", extra={"span": ("s", {"k": "hunter22" * 1000})})
+    try:
+        raise ValueError(long + "x" * 1_000_000)
+    except ValueError:
+        logger.exception("failed")
+    text = stream.getvalue()
+    assert len(text) < 1_000_000 if json_output else len(text) < 500_000
+    assert "(2,000,000 characters)" in text
+    assert "hunt" not in text
+    assert "failed" in text
+    if json_output:
+        assert all(json.loads(line) for line in text.splitlines())

@@ -10,7 +10,8 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import AsyncGenerator, Coroutine, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import fields
+from itertools import islice
 from typing import Any, TypeVar
 
 from starlette.requests import Request
@@ -23,6 +24,7 @@ from tgi.api.state import Api, api_of
 from tgi.api.streaming import ClientGone, EventStream, until_gone
 from tgi.errors import MalformedRequestError, OverloadedError, ShuttingDownError, TgiError
 from tgi.serving.types import Completion, Prepared, SamplingParams, Style
+from tgi.shorten import shorten
 
 logger = logging.getLogger("tgi.api")
 
@@ -30,6 +32,10 @@ STEP_BUDGET = 1024
 """TGI generates in steps of so many tokens; only the metric of that name still knows."""
 IGNORED_NAMES = 32
 """At most so many names in `x-tgi-ignored`."""
+LOGGED_CHARACTERS = 100
+"""Of each text among the parameters in the log."""
+LOGGED_ITEMS = 8
+"""Of each list among the parameters in the log."""
 NAME_LENGTH = 96
 """Of one name, the longest path of ours with room for a name that we do not know."""
 UNLOGGED = (OverloadedError, ShuttingDownError, MalformedRequestError, InternalError)
@@ -52,6 +58,8 @@ class Call:
         self.characters = 0
         """Characters of the prompts, template applied."""
         self._permits = 0
+        self._logged: SamplingParams | None = None
+        """The parameters that the log has already."""
         self._answering = False
         """An answer that is still written has taken the call over, and closes it."""
         self._counted = counted
@@ -177,7 +185,10 @@ class Call:
             metrics.observe(
                 "tgi_request_time_per_output_token_duration", after_first / (completion.generated_tokens - 1)
             )
-        facts = _facts(prepared, completion)
+        facts = _facts(completion)
+        if prepared.params is not self._logged:  # once a request, not once for each of its samples
+            self._logged = prepared.params
+            facts = {"parameters": _parameters(prepared.params), **facts}
         self._span.set(facts)
         logger.info("Success", extra={"span": (self._name, facts)})
 
@@ -237,12 +248,29 @@ def _header_safe(name: str) -> str:
     return "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "?" for c in name[:NAME_LENGTH])
 
 
-def _facts(prepared: Prepared, completion: Completion) -> dict[str, str | int]:
-    """What TGI's `Success` line says of a request: its parameters (never its text) and its times."""
+def _parameters(params: SamplingParams) -> str:
+    """The parameters that were given, long ones only by their beginning."""
+    values = {field.name: getattr(params, field.name) for field in fields(params)}
+    return repr({name: _beginning(value) for name, value in values.items() if value not in (None, [], {}, False)})
+
+
+def _beginning(value: Any) -> Any:
+    if isinstance(value, str):
+        return shorten(value, LOGGED_CHARACTERS)
+    if isinstance(value, list):
+        more = len(value) - LOGGED_ITEMS
+        return [_beginning(item) for item in value[:LOGGED_ITEMS]] + ([f"... {more:,} more"] if more > 0 else [])
+    if isinstance(value, dict):
+        items = [(_beginning(key), _beginning(item)) for key, item in islice(value.items(), LOGGED_ITEMS)]
+        more = len(value) - LOGGED_ITEMS
+        return dict(items) | ({"...": f"{more:,} more"} if more > 0 else {})
+    return value
+
+
+def _facts(completion: Completion) -> dict[str, str | int]:
+    """What TGI's `Success` line says of a request beside its parameters: never its text."""
     timings = completion.timings
-    given = {name: value for name, value in asdict(prepared.params).items() if value not in (None, [], {}, False)}
     return {
-        "parameters": str(given),
         "total_time": f"{timings.total:.6f}s",
         "validation_time": f"{timings.validation:.6f}s",
         "queue_time": f"{timings.queue:.6f}s",

@@ -150,6 +150,10 @@ class LauncherConfig:
     )
     max_best_of: int = flag(REQUESTS, "Largest `best_of`", default=2)
     max_stop_sequences: int = flag(REQUESTS, "Most stop sequences", default=4)
+    max_stop_sequence_length: int = flag(
+        REQUESTS, "Longest stop sequence, in characters", default=1024, env="TGI_MAX_STOP_SEQUENCE_LENGTH"
+    )
+    max_stop_token_ids: int = flag(REQUESTS, "Most `stop_token_ids`", default=1024, env="TGI_MAX_STOP_TOKEN_IDS")
     max_top_n_tokens: int = flag(REQUESTS, "Largest `top_n_tokens`", default=5)
     max_client_batch_size: int = flag(REQUESTS, "Most prompts in one /v1/completions request", default=4)
     default_max_new_tokens: int | None = flag(

@@ -94,6 +94,8 @@ def _api_config(parsed: Parsed, environment: Environment, hardware: Hardware, mo
         max_concurrent_requests=config.max_concurrent_requests,
         max_best_of=config.max_best_of,
         max_stop_sequences=config.max_stop_sequences,
+        max_stop_sequence_length=config.max_stop_sequence_length,
+        max_stop_token_ids=config.max_stop_token_ids,
         max_top_n_tokens=config.max_top_n_tokens,
         max_client_batch_size=config.max_client_batch_size,
         default_max_new_tokens=config.default_max_new_tokens or None,

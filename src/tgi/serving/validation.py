@@ -16,6 +16,7 @@ from tgi.config import ApiConfig
 from tgi.errors import ValidationError
 from tgi.messages import EngineInfo, Sampling
 from tgi.serving.types import SamplingParams, Style
+from tgi.shorten import shorten
 
 STEP_TOKENS = 1024
 """TGI generates in steps of so many tokens and holds only the first step against the limits."""
@@ -26,6 +27,8 @@ MIN_TEMPERATURE = 1e-5
 MIN_REPETITION_PENALTY, MAX_REPETITION_PENALTY = 1e-6, 1e6
 TOO_LONG = "context_length_exceeded"
 """OpenAI's code, by which its clients know that a shorter prompt would do."""
+SHOWN_CHARACTERS = 64
+"""Of a text that a message repeats."""
 LONG_TEXT_FACTOR = 4
 """How far a text must exceed the longest text the limit could hold to be refused untokenised."""
 
@@ -40,6 +43,8 @@ class Limits:
     max_best_of: int
     max_samples: int
     max_stop_sequences: int
+    max_stop_sequence_length: int
+    max_stop_token_ids: int
     max_top_n_tokens: int
     default_max_new_tokens: int | None = None
     """Tokens a request may generate that does not say how many; None: up to the end of the context."""
@@ -53,6 +58,8 @@ class Limits:
             max_best_of=config.max_best_of,
             max_samples=config.max_concurrent_requests,
             max_stop_sequences=config.max_stop_sequences,
+            max_stop_sequence_length=config.max_stop_sequence_length,
+            max_stop_token_ids=config.max_stop_token_ids,
             max_top_n_tokens=config.max_top_n_tokens,
             default_max_new_tokens=config.default_max_new_tokens,
         )
@@ -73,7 +80,8 @@ class Checker:
         self._check_stop_and_seed()
         self._check_token_ids()
         if self.params.adapter_id is not None:
-            self.fail("adapter_id", f"`adapter_id` {self.params.adapter_id} is unknown: no adapters are loaded")
+            given = shorten(self.params.adapter_id, SHOWN_CHARACTERS)
+            self.fail("adapter_id", f"`adapter_id` {given} is unknown: no adapters are loaded")
 
     def check_prompt(self, prompt: str | Sequence[int]) -> None:
         """Empty prompts, ids that are no tokens, `truncate`. Raises ValidationError."""
@@ -192,6 +200,9 @@ class Checker:
         for stop in params.stop:
             if not stop:
                 self.fail("stop", "`stop` cannot contain an empty string")
+            if len(stop) > limits.max_stop_sequence_length:
+                longest = limits.max_stop_sequence_length
+                self.fail("stop", f"`stop` sequences may have up to {longest} characters. Given: {len(stop)}")
             self._check_text("stop", stop)
         seed = params.seed
         # At OpenAI a seed starts the seeds of all samples, best_of or not.
@@ -210,6 +221,9 @@ class Checker:
         for value in self.params.logit_bias.values():
             if not -100 <= value <= 100:
                 self.fail("logit_bias", f"`logit_bias` values must be >= -100 and <= 100. Given: {value}")
+        ids, most = len(self.params.stop_token_ids), self.limits.max_stop_token_ids
+        if ids > most:
+            self.fail("stop_token_ids", f"`stop_token_ids` supports up to {most} ids. Given: {ids}")
         self._check_vocabulary("stop_token_ids", self.params.stop_token_ids)
 
     def _check_vocabulary(self, name: str, ids: Any) -> None:

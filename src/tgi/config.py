@@ -73,6 +73,8 @@ class ApiConfig:
     model_sha: str | None = None
     pipeline_tag: str | None = None
     tokenizer_config_path: str | None = None
+    chat_template: str | None = None
+    """A file with a template, or the name of a built-in one, in place of the model's own."""
     hostname: str = "127.0.0.1"
     port: int = 8080
     api_key: str | None = field(default=None, repr=False)

@@ -65,7 +65,7 @@ class MalformedRequestError(TgiError):
 
 
 class TemplateError(TgiError):
-    """The chat template is missing, does not compile, or raised."""
+    """The chat template is missing, does not compile, raised, or took too much time or memory."""
 
     status = 422
     error_type = "template_error"

@@ -42,6 +42,8 @@ TEMPLATE = (
     "[{{ m.role }}]{{ m.content }}{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}"
 )
 SPECIAL = {"bos_token": "<s>", "eos_token": "</s>"}
+CHAT_TEMPLATE = ChatTemplate({"default": TEMPLATE}, SPECIAL)
+"""One for all applications: it starts a process when it is first used."""
 
 
 def build_tokenizer() -> Tokenizer:
@@ -229,10 +231,9 @@ class FakeEngine:
 CONFIG = ApiConfig(model_id="org/model", model_path="/nowhere", max_concurrent_requests=16)
 
 
-def build_app(engine: FakeEngine, **settings: Any) -> FastAPI:
+def build_app(engine: FakeEngine, template: ChatTemplate = CHAT_TEMPLATE, **settings: Any) -> FastAPI:
     """The real application over a scripted engine."""
     config = replace(CONFIG, **settings)
-    template = ChatTemplate({"default": TEMPLATE}, SPECIAL)
     service = Service(config, engine, TOKENIZER, template, {EOS: ("tokenizer",)})  # type: ignore[arg-type]
     engine.metrics = Metrics.for_engine(engine.info)
     return create_app(service, config, metrics=engine.metrics)

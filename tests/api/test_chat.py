@@ -9,7 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.api.fake import EOS, FakeEngine, ids_of
+from tests.api.fake import EOS, FakeEngine, build_app, ids_of
+from tgi.serving.chat_template import ChatTemplate
 
 ROUTE = "/v1/chat/completions"
 MESSAGES = [{"role": "user", "content": "Hi"}]
@@ -306,6 +307,21 @@ async def test_chat_tokenize(client: httpx.AsyncClient) -> None:
     answer = await client.post("/chat_tokenize", json={"messages": [{"role": "bad", "content": "x"}]})
     assert (answer.status_code, answer.json()["error_type"]) == (422, "template_error")
     assert isinstance(answer.json()["error"], str)
+
+
+async def test_content_and_developer_as_the_template_wants_them(engine: FakeEngine) -> None:
+    """On both routes that render conversations."""
+    template = ChatTemplate({"default": "{% for m in messages %}[{{ m.role }}]{{ m.content[0].text }}{% endfor %}"})
+    transport = httpx.ASGITransport(build_app(engine, template))
+    parts = [{"type": "text", "text": "Hi"}, {"type": "text", "text": "!"}]
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        for content in ("Hi!", parts):
+            messages = [{"role": "developer", "content": content}, {"role": "user", "content": content}]
+            answer = await client.post("/chat_tokenize", json={"messages": messages})
+            assert answer.json()["templated_text"] == "[system]Hi![user]Hi!"
+            await chat(client, messages=messages)
+            assert engine.requests[-1].prompt_ids == ids_of("[system]Hi![user]Hi!")
+    template.close()
 
 
 async def test_eos_is_in_the_logprobs_and_not_in_the_text(client: httpx.AsyncClient) -> None:

@@ -1,4 +1,4 @@
-"""The service as routes use it: loading, preparing, chat prompts, tokenising, health, bounded threads."""
+"""The service as routes use it: loading, preparing, chat prompts, tokenising, health."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from tgi.config import ApiConfig
 from tgi.errors import TemplateError, ValidationError
 from tgi.messages import StepStats
 from tgi.serving import service as service_module
-from tgi.serving.bounded import run_bounded
 from tgi.serving.service import Service
 from tgi.serving.types import OPENAI_STYLE, TGI_STYLE, SamplingParams
 
@@ -100,25 +99,6 @@ async def test_a_template_without_end_is_given_up(service, monkeypatch):
     with pytest.raises(TemplateError, match="did not finish"):
         await task
     assert beats > 2  # the loop ran on
-
-
-async def test_bounded_threads_end():
-    running = []
-
-    def forever() -> None:
-        try:
-            while True:
-                running.append(1) if not running else None
-        finally:
-            running.append("ended")
-
-    with pytest.raises(TimeoutError):
-        await run_bounded(forever, 0.05)
-    while running[-1] != "ended":  # noqa: ASYNC110 (set by another thread)
-        await asyncio.sleep(0.001)
-    assert await run_bounded(lambda: 5, 5) == 5
-    with pytest.raises(ZeroDivisionError):
-        await run_bounded(lambda: 1 / 0, 5)
 
 
 async def test_tokenize(service):

@@ -92,10 +92,10 @@ class Message(RequestModel):
     reasoning_content: str | None = None
 
     def for_template(self) -> dict[str, Any]:
-        """What a template sees; content is always one string. Raises ValidationError for images."""
+        """What a template sees; content is a string or a list, as sent. Raises ValidationError for images."""
         if self.content is None and self.tool_calls is None:
             raise MalformedRequestError(f"{WRONG}messages: missing field `content`", param="messages")
-        seen: dict[str, Any] = {"role": self.role, "content": self._text()}
+        seen: dict[str, Any] = {"role": self.role, "content": self._content()}
         for field in ("name", "tool_call_id", "reasoning_content"):
             if (value := getattr(self, field)) is not None:
                 seen[field] = value
@@ -103,15 +103,15 @@ class Message(RequestModel):
             seen["tool_calls"] = [call.for_template() for call in self.tool_calls]
         return seen
 
-    def _text(self) -> str:
+    def _content(self) -> str | list[dict[str, str]]:
         if not isinstance(self.content, list):
             return self.content or ""
-        texts = []
+        parts = []
         for chunk in self.content:
             if isinstance(chunk, ImageChunk):
                 raise ValidationError("images are not supported yet: send text only", param="messages")
-            texts.append(chunk.text)
-        return "".join(texts)
+            parts.append({"type": chunk.type, "text": chunk.text})
+        return parts
 
 
 ToolChoice = Annotated[

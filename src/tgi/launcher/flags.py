@@ -101,8 +101,13 @@ class LauncherConfig:
     trust_remote_code: bool = flag(
         MODEL, "Allow Python code of the model repository to run; only for models you trust", default=False
     )
-    tokenizer_config_path: str | None = flag(
-        MODEL, "A file that replaces the model's tokenizer_config.json, for instance for another chat template"
+    tokenizer_config_path: str | None = flag(MODEL, "A file that replaces the model's tokenizer_config.json")
+    chat_template: str | None = flag(
+        MODEL,
+        "Chat template to use: a file with jinja, or a built-in one, by name: alpaca, chatml, gemma, llama-2, llama-3, "
+        "mistral, phi-3, vicuna, zephyr",
+        env="TGI_CHAT_TEMPLATE",
+        shown_default="the model's own",
     )
     rope_scaling: str | None = flag(
         MODEL, "Stretch the positions beyond the trained context", choices=("linear", "dynamic")

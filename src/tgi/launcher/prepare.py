@@ -24,6 +24,7 @@ from tgi.launcher.download import Hub, download, download_config
 from tgi.launcher.flags import LauncherConfig
 from tgi.launcher.parse import Bytes, Parsed, UsageError, options, parse_bytes, unknown
 from tgi.launcher.resolve import ModelFiles, check, resolve
+from tgi.serving.template_sources import read_chosen
 from tgi.serving.tokenizer import ensure_fast_tokenizer
 
 logger = logging.getLogger(__name__)
@@ -61,6 +62,8 @@ def prepare_parsed(
     given = parsed.config.tokenizer_config_path
     if given and not Path(given).is_file():  # now, and not after a download
         raise ArgumentError(f"--tokenizer-config-path: there is no file {given}")
+    if parsed.config.chat_template is not None:
+        read_chosen(parsed.config.chat_template)  # what is wrong with it shows before a download
     settings = environment_settings(variables)
     hub = hub_of(settings, parsed.config.huggingface_hub_cache, progress=not parsed.config.json_output)
     logger.info("Using attention paged - Prefix caching %s", str(settings.prefix_caching is not False).lower())

@@ -86,6 +86,7 @@ def _api_config(parsed: Parsed, environment: Environment, hardware: Hardware, mo
         model_sha=model.sha,
         pipeline_tag=model.pipeline_tag,
         tokenizer_config_path=config.tokenizer_config_path,
+        chat_template=config.chat_template,
         hostname=config.hostname,
         port=config.port,
         api_key=config.api_key,

@@ -7,13 +7,11 @@ many ends a few answers early, one too few lets every answer run on into invente
 from __future__ import annotations
 
 import logging
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tgi.errors import ModelError, TgiError
 from tgi.json_files import read_json
-from tgi.serving.bounded import run_bounded_here
 from tgi.serving.chat_template import ChatTemplate
 from tgi.serving.tokenizer import Tokenizer
 
@@ -44,29 +42,17 @@ def closing_token(template: ChatTemplate, tokenizer: Tokenizer) -> int | None:
     user, answer = {"role": "user", "content": _QUESTION}, {"role": "assistant", "content": _ANSWER}
     added = sorted(tokenizer.added.items(), key=lambda entry: len(entry[1]), reverse=True)
     for messages in ([user, answer], [user, answer, user]):
-        rest = _after_answer(template, messages).lstrip()
-        for id, text in added:
-            if text.strip() and rest.startswith(text):
-                return id
-    return None
-
-
-def _after_answer(template: ChatTemplate, messages: list[dict[str, Any]]) -> str:
-    """What the template writes after the assistant's message; empty when it cannot be rendered."""
-    for chat in (messages, [{**message, "content": _parts(message["content"])} for message in messages]):
-        render = partial(template.render, chat, add_generation_prompt=False)
         try:
-            _, found, rest = run_bounded_here(render, PROBE_SECONDS).rpartition(_ANSWER)
-        except (TgiError, TimeoutError) as error:
+            text = template.render(messages, add_generation_prompt=False, seconds=PROBE_SECONDS)
+        except TgiError as error:
             logger.debug("The chat template does not render a probe: %s", error)
             continue
-        if found:
-            return rest
-    return ""
-
-
-def _parts(text: str) -> list[dict[str, str]]:
-    return [{"type": "text", "text": text}]
+        _, found, rest = text.rpartition(_ANSWER)
+        rest = rest.lstrip() if found else ""
+        for id, token in added:
+            if token.strip() and rest.startswith(token):
+                return id
+    return None
 
 
 def _ids(value: Any, name: str) -> list[int]:

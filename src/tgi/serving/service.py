@@ -6,23 +6,25 @@ or metrics (`api`), nor the engine process (`launcher`). Called by `api` and `of
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import logging
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from tgi.config import ApiConfig
-from tgi.errors import TemplateError, ValidationError
+from tgi.errors import OverloadedError, ValidationError
 from tgi.messages import GenerateRequest
 from tgi.serving import generation
-from tgi.serving.bounded import run_bounded
-from tgi.serving.chat_template import ChatTemplate, continues
+from tgi.serving.chat_template import RENDER_SECONDS, ChatTemplate, continues
 from tgi.serving.end_tokens import find_end_tokens
 from tgi.serving.spans import TokenSpans
+from tgi.serving.template_helper import MAX_HELPERS
 from tgi.serving.tokenizer import Tokenizer
 from tgi.serving.tokenizer_threads import TokenizerThreads
 from tgi.serving.types import Completion, Delta, Engine, Prepared, SamplingParams, Style
@@ -30,8 +32,8 @@ from tgi.serving.validation import Checker, Limits, resolve_sampling, resolve_se
 
 logger = logging.getLogger(__name__)
 
-RENDER_SECONDS = 5.0
-"""A template that takes longer is given up."""
+RENDER_WAIT_SECONDS = 30.0
+"""A conversation whose turn to be rendered has not come by then is refused, since others take all time."""
 Result = TypeVar("Result")
 
 
@@ -67,18 +69,23 @@ class Service:
         """Token id -> the files that name it as an end of answers."""
         self._numbers = itertools.count(1)
         self._threads = TokenizerThreads(config.validation_workers)
+        self._renderers = ThreadPoolExecutor(MAX_HELPERS, thread_name_prefix="render")
 
     @classmethod
     def load(cls, config: ApiConfig, engine: Engine) -> Service:
-        """Read tokenizer and templates of `config.model_path`. Raises ModelError."""
+        """Read tokenizer and templates of `config.model_path`, and try the templates. Raises ModelError."""
         path = Path(config.model_path)
         tokenizer = Tokenizer.load(path, config.tokenizer_config_path)
-        template = ChatTemplate.load(path, tokenizer.named_tokens, config.tokenizer_config_path)
+        template = ChatTemplate.load(path, tokenizer.named_tokens, config.tokenizer_config_path, config.chat_template)
+        for warning in template.inspect():
+            logger.warning("%s", warning)
         return cls(config, engine, tokenizer, template, find_end_tokens(path, tokenizer, template))
 
     def close(self) -> None:
-        """Let go of the threads."""
+        """Let go of the threads, and end the processes that render templates."""
         self._threads.close()
+        self._renderers.shutdown(wait=False, cancel_futures=True)
+        self.chat_template.close()
 
     @property
     def eos_token_ids(self) -> tuple[int, ...]:
@@ -192,7 +199,7 @@ class Service:
         """The prompt of a conversation, to be tokenised without special tokens.
 
         `arguments`: the request's `chat_template_kwargs`. Unless told otherwise, a last message of the
-        assistant is continued, as TGI does. Raises TemplateError.
+        assistant is continued, as TGI does. Raises TemplateError, and OverloadedError when its turn does not come.
         """
         if continue_final_message is None:
             continue_final_message = continues(messages)
@@ -204,11 +211,13 @@ class Service:
             add_generation_prompt=add_generation_prompt,
             continue_final_message=continue_final_message,
             arguments=arguments,
+            seconds=RENDER_SECONDS,
         )
         try:
-            return await run_bounded(render, RENDER_SECONDS)
+            async with asyncio.timeout(RENDER_WAIT_SECONDS):
+                return await asyncio.get_running_loop().run_in_executor(self._renderers, render)
         except TimeoutError:
-            raise TemplateError(f"the template did not finish in {RENDER_SECONDS:.0f} s") from None
+            raise OverloadedError("Model is overloaded: its chat template takes too long") from None
 
     async def tokenize(self, text: str, add_special_tokens: bool = True) -> TokenSpans:
         """The tokens of a text with byte offsets. Raises ValidationError."""

@@ -1,7 +1,8 @@
 """The environment that chat templates run in: transformers' dialect of jinja2, without a way out.
 
-Templates come with models and are foreign code. Owns filters, functions and block tags, and bounds of
-operators that allocate. Does not own time limits (`bounded`). Called by `chat_template`.
+Templates come with models and are foreign code. Owns filters, functions and block tags, and bounds of the
+operators that allocate most, so that these fail at once and with a reason. Does not own the limits that hold whatever
+a template does (`template_process`). Called by `template_render`.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from jinja2.utils import Namespace
 
 MAX_REPEATED = 1_000_000
 """Bound of a template's `string * number`, which allocates before any output can be counted."""
+MAX_BITS = 65_536
+"""Bound of a template's whole numbers, which squaring makes twice as long each time."""
 
 
 def sandbox() -> ImmutableSandboxedEnvironment:
@@ -42,6 +45,8 @@ class _Sandbox(ImmutableSandboxedEnvironment):
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         if operator == "**" and not (abs(left) <= 2**32 and abs(right) <= 64):
             raise SecurityError("power too large")
+        if isinstance(left, int) and isinstance(right, int) and left.bit_length() + right.bit_length() > MAX_BITS:
+            raise SecurityError("number too large")
         for times, sequence in ((left, right), (right, left)):
             if isinstance(times, int) and hasattr(sequence, "__len__") and times * len(sequence) > MAX_REPEATED:
                 raise SecurityError("repetition too long")

@@ -1,0 +1,224 @@
+"""The parent's side of `template_process`: processes that render, kept warm, killed when they take too long.
+
+Owns their start and end, and how many there are. Knows nothing of what a task means (`chat_template`). Calls
+block, so they belong in threads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import marshal
+import queue
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Mapping
+from typing import Any
+
+from tgi.config import read_environment
+from tgi.errors import TemplateError
+from tgi.serving.template_frames import EXHAUSTED, FAILED, READY, receive, send
+
+MODULE = "tgi.serving.template_process"
+MAX_HELPERS = 2
+GROW_AFTER_S = 0.05
+"""Another process is started when a task has waited so long for one."""
+START_S = 60.0
+"""For a process to start, on a busy machine."""
+MAX_ANSWER = 64 << 20
+"""Bytes; enough for the longest prompt. A process that sends more was taken over by a template."""
+PASSED_VARIABLES = ("PATH", "HOME", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "LANG", "LC_", "TZ", "PYTHON")
+"""What the process gets of the environment, by beginnings of names: the rest may hold keys."""
+
+
+class HelperPool:
+    """Processes that know the same templates. Safe to use from several threads."""
+
+    def __init__(self, sources: Mapping[str, str], special_tokens: Mapping[str, str]) -> None:
+        self._begin = marshal.dumps((dict(sources), dict(special_tokens)))
+        self._idle: queue.LifoQueue[_Helper] = queue.LifoQueue()
+        self._lock = threading.Lock()
+        self._helpers: list[_Helper] = []
+
+    def ask(self, task: str, seconds: float, arguments: dict[str, Any]) -> str:
+        """The answer to a task. Raises TemplateError when it fails, takes longer, or kills the process."""
+        data = _marshalled(task, seconds, arguments)
+        helper = self._take()
+        try:
+            return helper.ask(data, seconds)
+        finally:
+            self._idle.put(helper)
+
+    def close(self) -> None:
+        """End the processes; a task that runs fails. Another task would start one again."""
+        with self._lock:
+            for helper in self._helpers:
+                helper.end()
+
+    @property
+    def pids(self) -> list[int]:
+        """Process ids of those that run."""
+        with self._lock:
+            return [pid for helper in self._helpers if (pid := helper.pid) is not None]
+
+    def _take(self) -> _Helper:
+        try:
+            return self._idle.get(timeout=GROW_AFTER_S if self._helpers else 0.0)
+        except queue.Empty:
+            with self._lock:
+                if len(self._helpers) < MAX_HELPERS:
+                    self._helpers.append(helper := _Helper(self._begin))
+                    return helper
+        return self._idle.get()
+
+
+def _marshalled(task: str, seconds: float, arguments: dict[str, Any]) -> bytes:
+    try:
+        return marshal.dumps((task, seconds, arguments))
+    except ValueError:  # subclasses, or other types than JSON's
+        try:
+            return marshal.dumps((task, seconds, _plain(arguments)))
+        except (ValueError, RecursionError) as error:
+            raise TemplateError(f"the conversation cannot be given to the template: {error}") from None
+
+
+def _plain(value: Any) -> Any:
+    """The value in JSON's own types and tuples, as transformers gives it to templates. Raises ValueError for others."""
+    match value:
+        case None | bool():
+            return value
+        case str():
+            return str.__str__(value)
+        case int():
+            return int.__int__(value)
+        case float():
+            return float.__float__(value)
+        case Mapping():
+            return {_plain(key): _plain(item) for key, item in value.items()}
+        case list():
+            return [_plain(item) for item in value]
+        case tuple():
+            return tuple(_plain(item) for item in value)
+    raise ValueError(f"it holds a {type(value).__name__}")
+
+
+class _Helper:
+    """One process, used by one thread at a time; `end` may come from another."""
+
+    def __init__(self, begin: bytes) -> None:
+        self._begin = begin
+        self._process: _Process | None = None
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process else None
+
+    def ask(self, data: bytes, seconds: float) -> str:
+        process = self._process
+        if process is None or not process.alive:
+            process = self._process = _Process(self._begin)
+        try:
+            kind, text = process.ask(data, seconds)
+        except TimeoutError:
+            self._restart()
+            raise TemplateError(f"the template did not finish in {seconds:g} s") from None
+        except (OSError, ValueError):
+            how = process.end()
+            self._restart()
+            raise TemplateError(f"the template ended the process that renders it ({how})") from None
+        if kind == EXHAUSTED:
+            self._restart()
+            raise TemplateError("the template takes too much memory")
+        if kind == FAILED:
+            raise TemplateError(text)
+        return text
+
+    def end(self) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            process.end()
+
+    def _restart(self) -> None:
+        """So that the next task need not wait for the start; not when the process was ended by `end`."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.end()
+            with contextlib.suppress(TemplateError):  # the next task will tell
+                self._process = _Process(self._begin)
+
+
+class _Process:
+    """The child and the socket to it. It ends with this object at the latest."""
+
+    def __init__(self, begin: bytes) -> None:
+        """Start it without waiting. Raises TemplateError when that is not possible."""
+        self._begin: bytes | None = begin
+        ours, theirs = socket.socketpair()
+        variables = read_environment()
+        variables = {name: variables[name] for name in variables if name.startswith(PASSED_VARIABLES)}
+        try:
+            self._child = subprocess.Popen(
+                [sys.executable, "-P", "-m", MODULE],
+                stdin=theirs.fileno(),
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                env=variables,
+                start_new_session=True,  # Ctrl-C in a terminal reaches the launcher alone
+            )
+        except OSError as error:
+            ours.close()
+            raise TemplateError(f"the process that renders chat templates cannot be started: {error}") from None
+        finally:
+            theirs.close()
+        self._socket = ours
+        self._end = weakref.finalize(self, _end, self._child, ours)
+
+    @property
+    def pid(self) -> int:
+        return self._child.pid
+
+    @property
+    def alive(self) -> bool:
+        return self._child.poll() is None
+
+    def ask(self, data: bytes, seconds: float) -> tuple[bytes, str]:
+        """First byte and text of the answer. Raises TimeoutError, and OSError or ValueError when it died."""
+        if self._begin is not None:
+            self._wait_ready(self._begin)
+            self._begin = None
+        deadline = time.monotonic() + seconds
+        self._socket.settimeout(seconds)
+        send(self._socket, data)
+        answer = receive(self._socket, deadline=deadline, most=MAX_ANSWER)
+        if not answer:
+            raise ConnectionError
+        return bytes(answer[:1]), answer[1:].decode("utf-8", "surrogatepass")
+
+    def _wait_ready(self, begin: bytes) -> None:
+        try:
+            self._socket.settimeout(START_S)
+            send(self._socket, begin)
+            answer = receive(self._socket, deadline=time.monotonic() + START_S, most=MAX_ANSWER)
+        except OSError:
+            answer = None
+        if answer != READY:
+            raise TemplateError(f"the process that renders chat templates does not start ({self.end()})")
+
+    def end(self) -> str:
+        """Kill it, if it runs; how it ended, in words."""
+        self._end()
+        status = self._child.returncode
+        if status is not None and status < 0:
+            return signal.Signals(-status).name
+        return f"status {status}"
+
+
+def _end(child: subprocess.Popen[bytes], connection: socket.socket) -> None:
+    child.kill()
+    child.wait()
+    with contextlib.suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)  # not closed, since a thread may wait for it

@@ -40,6 +40,8 @@ ROWS = 128
 class Held:
     """Bytes above an empty server."""
 
+    cache: int
+    """Predicted for the KV cache, which is taken as it is used."""
     predicted: int
     started: int
     loaded: int
@@ -62,14 +64,15 @@ def compare(model: Path, flags: Sequence[str]) -> Held:
         most = Most(process)
         load(url)
         loaded = most.stop()
-    return Held(predict(model, flags), started - empty, loaded - empty)
+    rows = predict(model, flags)
+    return Held(rows["KV cache"], sum(rows.values()), started - empty, loaded - empty)
 
 
-def predict(model: Path, flags: Sequence[str]) -> int:
-    """The plan's rows that depend on the model."""
+def predict(model: Path, flags: Sequence[str]) -> dict[str, int]:
+    """The plan's rows that depend on the model, name -> bytes."""
     command = [sys.executable, "-m", "tgi", "plan", "--model-id", str(model), *flags, "--json"]
     plan = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-    return sum(row["bytes"] for row in plan["memory"]["rows"] if row["name"] not in NOT_OF_THE_MODEL)
+    return {row["name"]: row["bytes"] for row in plan["memory"]["rows"] if row["name"] not in NOT_OF_THE_MODEL}
 
 
 @contextmanager
@@ -129,7 +132,7 @@ class Most:
 
 
 def load(url: str) -> None:
-    """Full prefill steps, then decode steps of full batches that sample with filters."""
+    """Full prefill steps that fill the cache, then decode steps of full batches that sample with filters."""
     generator = random.Random(0)
     limits = httpx.get(f"{url}/info").json()
     longest = min(limits["max_input_tokens"], 2 * limits["runtime"]["max_batch_prefill_tokens"])
@@ -141,7 +144,7 @@ def load(url: str) -> None:
 
     rows = min(ROWS, limits["max_concurrent_requests"])
     with ThreadPoolExecutor(rows) as threads:
-        list(threads.map(complete, [longest] * 2))
+        list(threads.map(complete, [longest] * max(2, -(-limits["runtime"]["max_batch_total_tokens"] // longest))))
         list(threads.map(complete, [4] * rows))
 
 

@@ -18,6 +18,8 @@ LONGEST_SHOWN = 200
 def printable(text: object, longest: int = LONGEST_SHOWN) -> str:
     """Text for a message or the log: control characters and lone surrogates escaped, cut to `longest` characters."""
     whole = str(text)
+    if len(whole) <= longest and whole.isprintable():
+        return whole
     shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in whole[:longest])
     return shown if len(whole) <= longest else f"{shown}..."
 
@@ -46,9 +48,9 @@ def read_json(path: Path) -> Any:
     except OSError as error:
         raise ModelError(f"{printable(path)} cannot be read: {error.strerror or error}") from error
     except RecursionError:
-        raise ModelError(f"{printable(path)} cannot be read: it is nested too deeply") from None
+        raise ModelError(f"{printable(path)} cannot be read: its arrays and objects are nested too deeply") from None
     except ValueError as error:
-        raise ModelError(f"{printable(path)} cannot be read, it is not JSON: {printable(error)}") from None
+        raise ModelError(f"{printable(path)} is not valid JSON: {printable(error)}") from None
 
 
 def _kind(mode: int) -> str:

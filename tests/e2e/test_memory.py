@@ -15,6 +15,5 @@ TOLERANCE = 0.15
 def test_the_plan_is_kept(more: list[str]) -> None:
     held = compare(ensure("smollm2-135m"), ["--kv-cache-memory", "512MiB", *more])
     assert held.predicted == pytest.approx(held.loaded, rel=TOLERANCE)
-    # Nothing has been sampled from a full batch yet. Other programs with torch share its pages and disturb the sums.
-    assert held.started < held.loaded
-    assert held.predicted == pytest.approx(held.started, rel=2 * TOLERANCE)
+    # The cache takes memory as it is used. Other programs with torch share its pages and disturb the sums.
+    assert held.started < held.loaded - 0.9 * held.cache

@@ -13,6 +13,7 @@ import pytest
 import torch
 from transformers.activations import ACT2FN
 
+from tgi.kernels.host_memory import give_back, lazy_zeros
 from tgi.kernels.program import CacheLayer, Op
 from tgi.kernels.reference import ops as OPS
 from tgi.kernels.reference.step import _RUN
@@ -132,19 +133,35 @@ def test_cache_bytes_are_what_is_allocated() -> None:
     assert all(not tensor.any() for tensor in tensors)
 
 
+def resident() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux's /proc")
-def test_cache_memory_is_taken_at_once() -> None:
-    """Else resident memory would grow while requests run."""
-
-    def resident() -> int:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-    shape = CacheShape((CacheLayer(kv_heads=8, head_dim=128),), torch.bfloat16)
-    size = BACKEND.cache_bytes(shape, 1024)
+@pytest.mark.parametrize("threads", [None, 1])
+def test_cache_memory_is_taken_when_it_is_used(threads: int | None) -> None:
+    backend = select(CPU, torch.bfloat16, threads=threads)
+    shape = CacheShape((CacheLayer(kv_heads=8, head_dim=128),) * 2, torch.bfloat16)
+    size = backend.cache_bytes(shape, 4096)
+    assert size == 1 << 30
     before = resident()
-    cache = BACKEND.allocate_cache(shape, 1024)
-    assert resident() - before > 0.95 * size >= 0.95 * (128 << 20)
-    assert cache.num_blocks == 1024
+    cache = backend.allocate_cache(shape, 4096)
+    assert cache.num_blocks == 4096
+    stores = [*cache.keys, *cache.values]
+    assert not any(store[1000].any() for store in stores)
+    assert resident() - before < 50 << 20
+    for store in stores:
+        store[: 4096 // 8] = 1
+    assert 120 << 20 < resident() - before < 200 << 20
+    give_back(stores)
+    assert resident() - before < 50 << 20
+    assert not any(store[0].any() for store in stores)
+
+
+def test_memory_that_cannot_be_had_is_an_error_of_torchs_kind() -> None:
+    with pytest.raises(RuntimeError, match="cannot be mapped"):
+        lazy_zeros(1 << 60)
+    assert lazy_zeros(0).shape == (0,)
 
 
 def test_store_kv_touches_its_slots_only() -> None:

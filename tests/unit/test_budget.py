@@ -143,3 +143,24 @@ def test_a_longer_context_may_be_asked_for_where_positions_go_on():
     assert small.max_total_tokens == small.memory.cache_tokens < 8192
     assert any("lowered from 20000" in sentence for sentence in small.memory.lowered)
     assert limits(Wanted(max_total_tokens=20_000)).max_total_tokens == 8192
+
+
+def test_the_default_cache_of_a_cpu_is_for_32_requests():
+    """More than the share that it had before it never is, and both are said."""
+    small = replace(COST, kv_bytes_per_token=4096)
+    result = limits(DEFAULTS, small)
+    assert result.memory.cache_tokens == 32 * 8192 and result.memory.full_length_requests == 32
+    assert result.max_batch_size == 128 and result.memory.lowered == []
+    assert result.memory.binding_limit.startswith("32 requests of full length (50% of what is left, 3.")
+    half = limits(DEFAULTS)
+    assert half.memory.binding_limit.startswith("memory: the cache may take 50% of what is left, 3.")
+    assert half.memory.binding_limit.endswith("; 32 requests of full length need 5.62 GiB")
+    assert limits(Wanted(max_batch_size=64), small).memory.cache_tokens == 64 * 8192
+    assert limits(Wanted(max_batch_size=8), small).memory.cache_tokens == 8 * 8192
+    assert limits(Wanted(max_total_tokens=1000), small).memory.cache_tokens == 32 * 1024
+    assert limits(Wanted(kv_cache_bytes=GIB), small).memory.cache_tokens == GIB // 4096
+    gpu = limits(DEFAULTS, small, device="cuda").memory
+    assert gpu.cache_tokens == 128 * 8192
+    row, other = (next(row for row in plan.rows if row.name == "KV cache") for plan in (result.memory, gpu))
+    assert row.note == "262144 tokens x 4.00 KiB, taken as they are used"
+    assert other.note == "1048576 tokens x 4.00 KiB"

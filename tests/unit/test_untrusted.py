@@ -53,12 +53,12 @@ def test_a_pointer_in_place_of_the_file(tmp_path: Path) -> None:
     [
         (b"[" * 100_000, "nested too deeply"),
         (b'{"a":' * 100_000, "nested too deeply"),
-        (b"{", "not JSON"),
-        (b"", "not JSON"),
-        (b"\xff\xfe{}", "not JSON"),
-        (b"\xef\xbb\xbf{}", "not JSON"),
-        (b"1" * 5000, "not JSON"),
-        (b'{"a": "\x00"}', "not JSON"),
+        (b"{", "not valid JSON"),
+        (b"", "not valid JSON"),
+        (b"\xff\xfe{}", "not valid JSON"),
+        (b"\xef\xbb\xbf{}", "not valid JSON"),
+        (b"1" * 5000, "not valid JSON"),
+        (b'{"a": "\x00"}', "not valid JSON"),
     ],
 )
 def test_what_is_no_json(content: bytes, says: str, tmp_path: Path) -> None:

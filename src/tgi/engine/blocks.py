@@ -65,7 +65,7 @@ class BlockPool:
             self._references[block] -= 1
             if self._references[block] == 0:
                 if self._content[block] is None:
-                    self._blank.append(block)
+                    self._blank.appendleft(block)  # used memory before memory that is not yet taken
                 else:
                     self._cached[block] = None
         sequence.block_table = []

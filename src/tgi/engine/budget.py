@@ -18,6 +18,8 @@ from tgi.messages import MemoryPlan, MemoryRow
 
 CPU_CACHE_SHARE = 0.5
 """Share of what is left on a CPU that the cache may take: other programs live there too."""
+CPU_CACHE_REQUESTS = 32
+"""Requests of full length for which a CPU's cache has room by default: more would hardly run at once."""
 CUDA_CACHE_SHARE = 0.9
 """Share of what is left on a GPU; the rest is for the allocator's fragments."""
 CPU_STEP_TOKENS = 512
@@ -87,7 +89,7 @@ def compute(cost: ModelCost, wanted: Wanted, *, available_bytes: int, device: st
     cache_tokens = num_blocks * block_size
     max_input, max_total = _lengths(wanted, context, cache_tokens, lowered)
     memory = MemoryPlan(
-        rows=_rows(cost, runtime, step_tokens, cache_tokens, available),
+        rows=_rows(cost, runtime, step_tokens, cache_tokens, available, kind),
         available_bytes=available,
         kv_bytes_per_token=cost.kv_bytes_per_token,
         cache_tokens=cache_tokens,
@@ -194,12 +196,17 @@ def _cache_tokens(
         return asked, f"--{flag.replace('_', '-')}"
     share = CUDA_CACHE_SHARE if kind == "cuda" else CPU_CACHE_SHARE
     tokens = int(left * share) // cost.kv_bytes_per_token
-    if tokens >= longest * batch_size:
-        return longest * batch_size, "batch size x max_total_tokens: more cache could not be used at once"
+    requests = batch_size if kind == "cuda" or wanted.max_batch_size else min(batch_size, CPU_CACHE_REQUESTS)
+    needed, has = longest * requests, f"{share:.0%} of what is left, {size(tokens * cost.kv_bytes_per_token)}"
+    if tokens >= needed and requests == batch_size:
+        return needed, "batch size x max_total_tokens: more cache could not be used at once"
+    if tokens >= needed:
+        return needed, f"{requests} requests of full length ({has}, is not needed; --kv-cache-memory gives more)"
     if wanted.max_total_tokens and tokens < longest and kind != "cuda":  # a GPU's allocator needs its rest
         why = f"--max-total-tokens: one request needs more than {share:.0%} of what is left"
         return max(min(longest, fits), 0), why
-    return max(tokens, 0), f"memory: the cache may take {share:.0%} of what is left"
+    wish = f"; {requests} requests of full length need {size(needed * cost.kv_bytes_per_token)}"
+    return max(tokens, 0), f"memory: the cache may take {has}{wish}"
 
 
 def _cache_blocks(cost: ModelCost, wanted: Wanted, tokens: int, left: int, block_size: int) -> int:
@@ -229,15 +236,18 @@ def _lengths(wanted: Wanted, context: int, cache_tokens: int, lowered: list[str]
     return max_input, total
 
 
-def _rows(cost: ModelCost, runtime: int, step_tokens: int, cache_tokens: int, available: int) -> list[MemoryRow]:
-    """The table: what takes how much, and the rest."""
+def _rows(
+    cost: ModelCost, runtime: int, step_tokens: int, cache_tokens: int, available: int, kind: str
+) -> list[MemoryRow]:
+    """The table: what takes how much at most, and the rest."""
+    taken = "" if kind == "cuda" else ", taken as they are used"
     activations = _activations(cost, step_tokens)
     cache_bytes = cache_tokens * cost.kv_bytes_per_token
     return [
         MemoryRow("weights", cost.weight_bytes),
         MemoryRow("runtime", runtime, "interpreter, libraries"),
         MemoryRow("activations", activations, f"a step of {step_tokens} tokens"),
-        MemoryRow("KV cache", cache_bytes, f"{cache_tokens} tokens x {size(cost.kv_bytes_per_token)}"),
+        MemoryRow("KV cache", cache_bytes, f"{cache_tokens} tokens x {size(cost.kv_bytes_per_token)}{taken}"),
         MemoryRow("left free", available - cost.weight_bytes - runtime - activations - cache_bytes),
     ]
 

@@ -21,7 +21,8 @@ from tgi.engine.plan import Chunk, Plan, Sampled
 from tgi.engine.runner import Runner
 from tgi.engine.sampler import Sampler
 from tgi.engine.sequence import Sequence
-from tgi.errors import StartupError
+from tgi.errors import ModelError, StartupError
+from tgi.kernels.host_memory import give_back
 from tgi.kernels.program import Program
 from tgi.kernels.select import select
 from tgi.kernels.types import Backend, KVCache
@@ -34,6 +35,7 @@ from tgi.models.rope_config import RopeOverride
 
 logger = logging.getLogger("tgi.engine")
 
+WARM_UP_TOKENS = 16
 NOTICEABLY = 1.1
 """Weights that take so many times what was expected: bfloat16 of which too many do not fit 12 bits."""
 
@@ -145,17 +147,35 @@ class Worker:
             ) from error
 
     def _warm_up(self, limits: budget.Limits) -> None:
-        """One full step and one decode: memory peaks and lazy initialisation happen now, not in a request."""
-        count = min(limits.max_batch_prefill_tokens, limits.max_input_tokens)
-        sequence = Sequence(-1, 0, [0] * (count + 1), count + 1, Sampling(max_new_tokens=1), 0)
+        """One step and one decode: lazy initialisation happens now, not in a request, and damaged weights show.
+
+        On a GPU the step is a full one, so that memory peaks now; on a CPU it would hold up the start for seconds.
+        """
+        most = limits.max_batch_prefill_tokens if self.device.type == "cuda" else WARM_UP_TOKENS
+        count = min(most, limits.max_batch_prefill_tokens, limits.max_input_tokens)
+        ids = [number * 7919 % self.runner.sampler.vocab_size for number in range(count + 1)]
+        sequence = Sequence(-1, 0, ids, count + 1, Sampling(max_new_tokens=1), 0)
         table = list(range(-(-(count + 1) // self.runner.block_size)))
         try:
-            self.execute(Plan([Chunk(sequence, [0] * count, 0, table, samples=True)]))
-            self.execute(Plan([Chunk(sequence, [0], count, table, samples=True)]))
+            steps = [
+                self.execute(Plan([Chunk(sequence, ids[:count], 0, table, samples=True)])),
+                self.execute(Plan([Chunk(sequence, ids[count:], count, table, samples=True)])),
+            ]
         except torch.OutOfMemoryError as error:
             raise StartupError(
                 f"a step of {count} tokens does not fit the memory. Lower --max-batch-prefill-tokens"
             ) from error
+        if all(step.errors for step in steps) and not any(map(self._computes, ids)):
+            raise ModelError(
+                "the model computes no numbers (NaN or infinite logits): its weights are damaged, or --dtype is too "
+                "narrow for them. Fetch the checkpoint again, or try --dtype float32"
+            )
+        give_back([*self.runner.cache.keys, *self.runner.cache.values])
+
+    def _computes(self, token_id: int) -> bool:
+        """Whether the model has logits for a token alone: one that was never trained may be damaged by itself."""
+        sequence = Sequence(-1, 0, [token_id], 1, Sampling(max_new_tokens=1), 0)
+        return not self.execute(Plan([Chunk(sequence, [token_id], 0, [0], samples=True)])).errors
 
     def _describe(
         self, loaded: LoadedModel, backend: Backend, limits: budget.Limits, load_s: float, warmup_s: float

@@ -9,6 +9,7 @@ from ctypes import byref
 
 import torch
 
+from tgi.kernels.host_memory import lazy_zeros
 from tgi.kernels.native import structs
 from tgi.kernels.native.library import Library, Pool
 from tgi.kernels.native.structs import CacheHeads
@@ -36,15 +37,14 @@ def cache_bytes(library: Library, shape: CacheShape, num_blocks: int) -> int:
 
 
 def allocate_cache(library: Library, shape: CacheShape, num_blocks: int) -> KVCache:
-    """Zeros, written here so that memory is taken at the start and not while requests run.
+    """Zeros, taken when they are first written.
 
     One piece of memory for all layers, in huge pages where the system gives them: a step reads a little of
     every block it needs, and each small page would cost a walk of the page table.
     """
     sizes = [size for layer in shape.layers for size in block_bytes(library, layer, shape.dtype)]
-    memory = torch.empty(num_blocks * sum(sizes), dtype=torch.uint8)
+    memory = lazy_zeros(num_blocks * sum(sizes))
     library.call.tgi_huge_pages(memory.data_ptr(), len(memory))
-    memory.zero_()
     parts = [part.view(num_blocks, -1) for part in memory.split([num_blocks * size for size in sizes])]
     return KVCache(shape, num_blocks, BLOCK_SIZE, parts[::2], parts[1::2])
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
 
 from tgi.kernels.footprint import Footprint
-from tgi.kernels.program import Program
+from tgi.kernels.host_memory import lazy_zeros
+from tgi.kernels.program import CacheLayer, Program
 from tgi.kernels.reference import footprint
 from tgi.kernels.reference.step import ReferenceStep
 from tgi.kernels.reference.vocabulary import TorchVocabulary
@@ -34,19 +36,16 @@ class ReferenceBackend:
         return ReferenceStep(program, weights, self.block_size, self.device)
 
     def allocate_cache(self, shape: CacheShape, num_blocks: int) -> KVCache:
-        """Zeros, so that no NaN lurks in blocks not yet used, written here so that memory is taken at the start.
+        """Zeros, so that no NaN lurks in blocks not yet used; memory of a CPU is taken when they are."""
 
-        Pages that a CPU maps only when they are first used would let resident memory grow for hours, and a
-        cache that does not fit would end the process under load and not while it starts.
-        """
+        def store(layer: CacheLayer) -> torch.Tensor:
+            dims = (num_blocks, self.block_size, layer.kv_heads, layer.head_dim)
+            if self.device.type != "cpu":
+                return torch.zeros(dims, dtype=shape.dtype, device=self.device)
+            return lazy_zeros(math.prod(dims) * shape.dtype.itemsize).view(shape.dtype).view(dims)
 
-        def stores() -> list[torch.Tensor]:  # `zeros` may leave pages unmapped
-            return [
-                torch.empty(
-                    (num_blocks, self.block_size, layer.kv_heads, layer.head_dim), dtype=shape.dtype, device=self.device
-                ).zero_()
-                for layer in shape.layers
-            ]
+        def stores() -> list[torch.Tensor]:
+            return [store(layer) for layer in shape.layers]
 
         return KVCache(shape, num_blocks, self.block_size, stores(), stores())
 

@@ -122,6 +122,8 @@ class FakeEngine:
         """Tokens after which the events end without a last one."""
         self.worst_first = False
         """Later samples are the likelier ones."""
+        self.cached_tokens = 0
+        """Of every prompt, for its first sample; the others find all that the first one computed."""
         self.per_event = 1
         """Tokens an event carries."""
         self.open: set[int] = set()
@@ -200,7 +202,9 @@ class FakeEngine:
         ids = ids[: sampling.max_new_tokens]
         logprob = -0.5 - (len(request.seeds) - 1 - index if self.worst_first else index)
         tokens = [Token(id, logprob, self._top(id, logprob, sampling.top_n_tokens)) for id in ids]
-        reasons = [None] * (len(ids) - 1) + ["eos_token" if ids[-1] in sampling.eos_token_ids else "length"]
+        # TGI's order: the last allowed token reports `length` even if it ends the sequence.
+        ended = ids[-1] in sampling.eos_token_ids and len(ids) < sampling.max_new_tokens
+        reasons = [None] * (len(ids) - 1) + ["eos_token" if ended else "length"]
         return list(zip(tokens, reasons, strict=True))
 
     @staticmethod
@@ -217,6 +221,7 @@ class FakeEngine:
         event = TokenEvent(request.request_id, index, [token for token, _ in now], now[-1][1])
         if position == 0:
             event.scheduled = time.monotonic()
+            event.cached_tokens = len(request.prompt_ids) - 1 if index else self.cached_tokens
             if index == 0 and request.sampling.prompt_logprobs >= 0:
                 event.prompt = self._prompt(request)
         return [event]

@@ -62,7 +62,13 @@ async def test_status_and_shape(client: httpx.AsyncClient, route: str, content: 
 async def test_content_type(client: httpx.AsyncClient, route: str) -> None:
     answer = await client.post(route, content=b"{}", headers={"content-type": "text/plain"})
     assert answer.status_code == 415
-    assert message(route, answer) == "Expected request with `Content-Type: application/json`"
+    assert message(route, answer) == (
+        "Expected request with `Content-Type: application/json`. Given: `text/plain`; "
+        "add the header, with curl by -H 'Content-Type: application/json'"
+    )
+    answer = await client.post(route, content=b"{}")
+    assert answer.status_code == 415
+    assert "Given: none; add the header" in message(route, answer)
 
 
 async def test_content_types_that_are_json(client: httpx.AsyncClient) -> None:

@@ -39,6 +39,11 @@ async def refused(client: httpx.AsyncClient, **fields: Any) -> Any:
     return body
 
 
+def usage(prompt: int, completion: int) -> dict[str, Any]:
+    details = {"prompt_tokens_details": {"cached_tokens": 0}}
+    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion, **details}
+
+
 async def test_answer(client: httpx.AsyncClient) -> None:
     body = await chat(client)
     assert re.fullmatch("chatcmpl-[0-9a-f]{32}", body.pop("id"))
@@ -55,7 +60,7 @@ async def test_answer(client: httpx.AsyncClient) -> None:
                 "finish_reason": "stop",
             }
         ],
-        "usage": {"prompt_tokens": 19, "completion_tokens": 12, "total_tokens": 31},
+        "usage": usage(19, 12),
     }
 
 
@@ -70,7 +75,8 @@ async def test_stream_bytes(client: httpx.AsyncClient) -> None:
         f'{head}{{"index":0,"delta":{{"role":"assistant","content":"H"}},"logprobs":null,"finish_reason":null}}],'
         '"usage":null}\n\n'
         f'{head}{{"index":0,"delta":{{"content":"e"}},"logprobs":null,"finish_reason":"length"}}],"usage":null}}\n\n'
-        f'{head}],"usage":{{"prompt_tokens":19,"completion_tokens":2,"total_tokens":21}}}}\n\n'
+        f'{head}],"usage":{{"prompt_tokens":19,"completion_tokens":2,"total_tokens":21,'
+        '"prompt_tokens_details":{"cached_tokens":0}}}\n\n'
         "data: [DONE]\n\n"
     )
 
@@ -105,7 +111,7 @@ async def test_n(client: httpx.AsyncClient, engine: FakeEngine) -> None:
     body = await chat(client, n=3, max_tokens=2)
     assert [choice["index"] for choice in body["choices"]] == [0, 1, 2]
     assert [choice["message"]["content"] for choice in body["choices"]] == ["He", "el", "ll"]
-    assert body["usage"] == {"prompt_tokens": 19, "completion_tokens": 6, "total_tokens": 25}
+    assert body["usage"] == usage(19, 6)
     assert len(engine.requests) == 1
     roles = [c["choices"][0]["index"] for c in await chunks(client, n=2) if "role" in c["choices"][0]["delta"]]
     assert sorted(roles) == [0, 1]
@@ -136,7 +142,9 @@ async def test_error_names_openais_parameter(client: httpx.AsyncClient) -> None:
 
 async def test_validation_before_the_stream_has_its_status(client: httpx.AsyncClient) -> None:
     body = await refused(client, stream=True, temperature=-1)
-    assert body["error"]["message"] == "Input validation error: `temperature` must be strictly positive"
+    assert body["error"]["message"] == (
+        "Input validation error: `temperature` must be strictly positive, or 0 for greedy. Given: -1.0"
+    )
 
 
 async def test_sampling(client: httpx.AsyncClient, engine: FakeEngine) -> None:
@@ -328,3 +336,15 @@ async def test_eos_is_in_the_logprobs_and_not_in_the_text(client: httpx.AsyncCli
     choice = (await chat(client, logprobs=True))["choices"][0]
     assert choice["logprobs"]["content"][-1]["token"] == "</s>"
     assert EOS == 257
+
+
+@pytest.mark.parametrize("samples", [1, 3])
+async def test_cached_tokens(client: httpx.AsyncClient, engine: FakeEngine, samples: int) -> None:
+    """The prompt counts once, with what was there before the request: not what its own samples share."""
+    engine.cached_tokens = 16
+    body = await chat(client, n=samples)
+    assert body["usage"]["prompt_tokens_details"] == {"cached_tokens": 16}
+    *_, last = await chunks(client, n=samples, stream_options={"include_usage": True})
+    assert last["usage"] == body["usage"]
+    *_, last = await chunks(client, n=samples, stream_options={"continuous_usage_stats": True})
+    assert last["usage"] == body["usage"]

@@ -73,6 +73,29 @@ async def test_openai_completions(address: str) -> None:
         assert [model.id async for model in client.models.list()] == ["org/model"]
 
 
+async def test_openai_models(address: str) -> None:
+    async with openai.AsyncOpenAI(base_url=f"{address}/v1/", api_key="-") as client:
+        assert (await client.models.retrieve("org/model")).id == "org/model"
+        with pytest.raises(openai.NotFoundError) as refused:
+            await client.models.retrieve("org/another")
+    assert (refused.value.code, refused.value.param) == ("model_not_found", "model")
+
+
+async def test_openai_values_that_mean_off(address: str) -> None:
+    """As clients of several servers send them."""
+    off = {"top_k": -1, "min_p": 0, "repetition_penalty": 1.0}
+    async with openai.AsyncOpenAI(base_url=f"{address}/v1", api_key="-") as client:
+        answer = await client.chat.completions.create(model="tgi", messages=MESSAGES, top_p=1, extra_body=off)
+    assert answer.choices[0].message.content == "Hello world"
+    assert answer.usage.prompt_tokens_details.cached_tokens == 0
+
+
+async def test_openai_without_v1(address: str) -> None:
+    async with openai.AsyncOpenAI(base_url=address, api_key="-", max_retries=0) as client:
+        with pytest.raises(openai.NotFoundError, match="let the base URL of OpenAI's clients end in /v1"):
+            await client.chat.completions.create(model="tgi", messages=MESSAGES)
+
+
 async def test_openai_errors(address: str, engine: FakeEngine) -> None:
     """Each becomes the exception that OpenAI's users catch, with sentence and parameter."""
     async with openai.AsyncOpenAI(base_url=f"{address}/v1", api_key="-", max_retries=0) as client:
@@ -116,6 +139,20 @@ async def test_hub_text_generation(address: str) -> None:
     assert len(answer.details.best_of_sequences) == 1
     assert answer.details.prefill[0].logprob is None
     assert len(answer.details.top_tokens[0]) == 2
+
+
+@pytest.mark.parametrize("base", ["/v1/", "/v1", "/"])
+async def test_hub_text_generation_at_a_base_url_for_openai(address: str, base: str) -> None:
+    """It posts to the base URL itself, with a slash at its end."""
+    client = huggingface_hub.InferenceClient(base_url=address + base)
+    text = await blocking(lambda: client.text_generation("Hi ", max_new_tokens=5, return_full_text=False))
+    assert text == "Hello"
+    pieces = await blocking(lambda: list(client.text_generation("Hi", stream=True)))
+    assert "".join(pieces) == "Hello world</s>", "as TGI streams it"
+    answer = await blocking(lambda: client.chat.completions.create(messages=MESSAGES, max_tokens=5))
+    assert answer.choices[0].message.content == "Hello"
+    with pytest.raises(hub_errors.ValidationError, match="`top_k` must be strictly positive"):
+        await blocking(lambda: client.text_generation("Hi", top_k=0))
 
 
 async def test_hub_text_generation_stream(address: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.api.fake import BOS, FakeEngine, ids_of
+from tests.api.fake import BOS, FakeEngine, build_app, ids_of
 
 ROUTE = "/v1/completions"
 
@@ -34,6 +34,11 @@ async def refused(client: httpx.AsyncClient, **fields: Any) -> Any:
     return answer.json()
 
 
+def usage(prompt: int, completion: int, cached: int = 0) -> dict[str, Any]:
+    details = {"prompt_tokens_details": {"cached_tokens": cached}}
+    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion, **details}
+
+
 async def test_answer(client: httpx.AsyncClient) -> None:
     body = await complete(client, max_tokens=3)
     assert re.fullmatch("cmpl-[0-9a-f]{32}", body.pop("id"))
@@ -43,7 +48,7 @@ async def test_answer(client: httpx.AsyncClient) -> None:
         "object": "text_completion",
         "model": "org/model",
         "choices": [{"index": 0, "text": "Hel", "logprobs": None, "finish_reason": "length"}],
-        "usage": {"prompt_tokens": 3, "completion_tokens": 3, "total_tokens": 6},
+        "usage": usage(3, 3),
     }
 
 
@@ -56,7 +61,8 @@ async def test_stream_bytes(client: httpx.AsyncClient) -> None:
     assert text == (
         f'{head}{{"index":0,"text":"H","logprobs":null,"finish_reason":null}}{tail},"usage":null}}\n\n'
         f'{head}{{"index":0,"text":"e","logprobs":null,"finish_reason":"length"}}{tail},"usage":null}}\n\n'
-        f'{head}{tail},"usage":{{"prompt_tokens":3,"completion_tokens":2,"total_tokens":5}}}}\n\n'
+        f'{head}{tail},"usage":{{"prompt_tokens":3,"completion_tokens":2,"total_tokens":5,'
+        '"prompt_tokens_details":{"cached_tokens":0}}}\n\n'
         "data: [DONE]\n\n"
     )
     assert all("usage" not in chunk for chunk in await chunks(client))
@@ -95,7 +101,9 @@ async def test_messages_of_tgi(client: httpx.AsyncClient) -> None:
     body = await refused(client, prompt=[])
     assert "Empty array detected. Do not use an empty array for the prompt." in body["error"]["message"]
     body = await refused(client, prompt=["a"] * 5)
-    assert body["error"]["message"] == "Number of prompts exceeds the maximum allowed batch size of 4"
+    assert body["error"]["message"] == (
+        "Number of prompts exceeds the maximum allowed batch size of 4 (--max-client-batch-size). Given: 5"
+    )
     assert body["error_type"] == "batch size exceeded"
     body = await refused(client, suffix="x")
     assert body["error"]["message"] == "Suffix is not supported and can be achieved by preprocessing the prompt."
@@ -110,7 +118,7 @@ async def test_choices_are_in_index_order(client: httpx.AsyncClient, engine: Fak
         (2, "He"),
         (3, "el"),
     ]
-    assert body["usage"] == {"prompt_tokens": 4, "completion_tokens": 8, "total_tokens": 12}
+    assert body["usage"] == usage(4, 8)
 
 
 async def test_stream_of_several_prompts(client: httpx.AsyncClient) -> None:
@@ -236,3 +244,34 @@ async def test_headers(client: httpx.AsyncClient) -> None:
     assert (headers["x-prompt-tokens"], headers["x-generated-tokens"]) == ("7", "4")
     assert "x-compute-time" not in headers
     assert headers["x-total-time"].isdecimal()
+
+
+@pytest.mark.parametrize(
+    ("fields", "cached"),
+    [
+        ({}, 2),
+        ({"prompt": ["ab", "c"]}, 4),
+        ({"n": 3}, 2),
+        ({"best_of": 2, "prompt": ["ab", "cd"]}, 4),
+        ({"max_tokens": 0, "echo": True}, 2),
+    ],
+)
+async def test_cached_tokens(client: httpx.AsyncClient, engine: FakeEngine, fields: Any, cached: int) -> None:
+    """Those found when the request came, counted once a prompt: not what its own samples share."""
+    engine.cached_tokens = 2
+    body = await complete(client, **fields)
+    assert body["usage"]["prompt_tokens_details"] == {"cached_tokens": cached}
+    if "best_of" not in fields:
+        options = {"include_usage": True, "continuous_usage_stats": True}
+        *parts, last = await chunks(client, stream_options=options, **fields)
+        assert last["usage"] == body["usage"]
+        assert parts[-1]["usage"]["prompt_tokens_details"] == {"cached_tokens": cached}
+
+
+async def test_many_prompts_where_the_server_allows_them() -> None:
+    app = build_app(FakeEngine(), max_client_batch_size=64, max_concurrent_requests=128)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+        body = await complete(client, prompt=["ab"] * 64, max_tokens=1)
+        assert [choice["index"] for choice in body["choices"]] == list(range(64))
+        body = await refused(client, prompt=["ab"] * 65)
+    assert "batch size of 64 (--max-client-batch-size). Given: 65" in body["error"]["message"]

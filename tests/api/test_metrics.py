@@ -225,7 +225,7 @@ async def test_failures_and_refusals_are_counted_once(
         ("template", "/v1/chat/completions", {"messages": [{"role": "bad", "content": ""}]}),
         ("generation", "/generate", {"inputs": "x"}),
         ("generation", "/v1/completions", {"prompt": "x", "stream": True}),
-        ("overloaded", "/v1/completions", {"prompt": ["x"] * 3}),
+        ("overloaded", "/v1/completions", {"prompt": ["x"] * 2}),
     ],
 )
 async def test_failures(err: str, path: str, body: dict[str, object]) -> None:
@@ -233,6 +233,8 @@ async def test_failures(err: str, path: str, body: dict[str, object]) -> None:
     engine = FakeEngine()
     engine.fail_after = 1
     app = build_app(engine, max_concurrent_requests=2)
+    if err == "overloaded":
+        app.state.api.permits.take(1)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
         await client.post(path, json=body)
         text = await scrape(client)

@@ -19,13 +19,22 @@ FLAT = {"error": "Model is overloaded", "error_type": "overloaded"}
 SAMPLED = {"best_of": 2, "do_sample": True}
 
 
+INFER = "/v2/models/m/versions/1/infer"
+
+
+def infer(letters: str) -> dict[str, Any]:
+    """A KServe body with one input for each letter."""
+    inputs = [{"name": "in", "shape": [1, 1], "datatype": "BYTES", "data": [ord(letter)]} for letter in letters]
+    return {"id": "1", "inputs": inputs, "outputs": [{"name": letter} for letter in letters]}
+
+
 class Held:
     """A server with two permits, of which `open` requests hold one each."""
 
-    def __init__(self) -> None:
+    def __init__(self, **settings: Any) -> None:
         self.engine = FakeEngine()
         self.engine.hold_after = 1
-        self.app = build_app(self.engine, max_concurrent_requests=2)
+        self.app = build_app(self.engine, max_concurrent_requests=2, **settings)
         self.permits: Permits = self.app.state.api.permits
         self.client = httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url="http://test")
 
@@ -40,8 +49,7 @@ async def test_refused_at_once() -> None:
     """Every route answers 429 with its clients' error and a time to come back; streams too, before they begin."""
     held = Held()
     open_calls = [await held.open(), await held.open()]
-    infer = "/v2/models/m/versions/1/infer"
-    for path in ("/generate", "/generate_stream", "/", "/vertex", infer, "/invocations", "/tokenize", "/chat_tokenize"):
+    for path in ("/generate", "/generate_stream", "/", "/vertex", INFER, "/invocations", "/tokenize", "/chat_tokenize"):
         answer = await held.client.post(path, content=b"not even json")
         assert (answer.status_code, answer.json()) == (429, FLAT)
         assert 1 <= int(answer.headers["retry-after"]) <= 60
@@ -81,6 +89,44 @@ async def test_several_samples_take_several_permits(path: str, body: dict[str, A
     await one
     assert (await held.client.post(path, json=body)).status_code == 200
     assert held.permits.taken == 0
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "says"),
+    [
+        ("/vertex", {"instances": [{"inputs": "a"}] * 3}, "`instances` holds 3 prompts: the server takes 2 at once"),
+        (INFER, infer("abc"), "`inputs` holds 3 prompts: the server takes 2 at once"),
+        ("/v1/completions", {"prompt": ["a", "b", "c"]}, "`prompt` holds 3 prompts: the server takes 2 at once"),
+        ("/v1/completions", {"prompt": ["a", "b"], "n": 2}, "`prompt` holds 2 prompts with 2 samples each"),
+        ("/v1/completions", {"prompt": ["a", "b"], "best_of": 2, "stream": True}, "2 prompts with 2 samples each"),
+        ("/v1/completions", {"prompt": "a", "n": 3}, "`n` must be > 0 and <= 2. Given: 3"),
+        ("/v1/chat/completions", {"messages": MESSAGES, "n": 3}, "`n` must be > 0 and <= 2. Given: 3"),
+        ("/generate", {"inputs": "a", "parameters": {**SAMPLED, "best_of": 3}}, "`best_of` must be > 0 and <= 2"),
+        ("/invocations", {"prompt": ["a", "b", "c"]}, "`prompt` holds 3 prompts"),
+    ],
+)
+@pytest.mark.parametrize("busy", [False, True])
+async def test_what_can_never_be_admitted_is_the_clients_mistake(
+    path: str, body: dict[str, Any], says: str, busy: bool
+) -> None:
+    """Also while there are permits: to come back later would be of no use."""
+    held = Held(max_best_of=4)
+    open_calls = [await held.open()] if busy else []
+    answer = await held.client.post(path, json=body)
+    assert (answer.status_code, answer.json()["error_type"]) == (422, "validation")
+    assert says in answer.text
+    assert "retry-after" not in answer.headers
+    assert held.permits.taken == len(open_calls)
+    held.engine.release.set()
+    for call in open_calls:
+        await call
+
+
+async def test_as_many_as_there_are_permits_are_admitted() -> None:
+    held = Held()
+    held.engine.hold_after = None
+    for path, body in (("/vertex", {"instances": [{"inputs": "a"}] * 2}), (INFER, infer("ab"))):
+        assert (await held.client.post(path, json=body)).status_code == 200
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -11,6 +11,7 @@ from tests.api.fake import BOS, FakeEngine, build_app, ids_of
 
 MESSAGES = [{"role": "user", "content": "Hi"}]
 INFER = "/v2/models/m/versions/1/infer"
+EMPTY = {"error": "Input validation error: `inputs` cannot be empty", "error_type": "validation"}
 INCOMPLETE = {"error": "Incomplete generation", "error_type": "Incomplete generation"}
 
 
@@ -63,7 +64,7 @@ async def test_vertex_errors(client: httpx.AsyncClient) -> None:
     assert answer.status_code == 422
     assert answer.json() == {"error": "Input validation error", "error_type": "Input validation error"}
     answer = await client.post("/vertex", json={"instances": [{"inputs": "a"}, {"inputs": ""}]})
-    assert (answer.status_code, answer.json()) == (500, INCOMPLETE)
+    assert (answer.status_code, answer.json()) == (422, EMPTY)
     answer = await client.post("/vertex", json={"instances": [{"messages": [{"role": "bad", "content": ""}]}]})
     assert (answer.status_code, answer.json()["error_type"]) == (422, "template_error")
 
@@ -74,7 +75,7 @@ async def test_one_failing_instance_aborts_the_others() -> None:
     app = build_app(engine)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
         answer = await client.post("/vertex", json={"instances": [{"inputs": "a"}, {"inputs": ""}]})
-    assert answer.json() == INCOMPLETE
+    assert answer.json() == EMPTY
     assert engine.open_requests == 0
     assert app.state.api.permits.taken == 0
 
@@ -109,7 +110,19 @@ async def test_infer_errors(client: httpx.AsyncClient) -> None:
         assert (answer.status_code, answer.json()["error_type"]) == (422, "utf8")
     body = {"id": "7", "inputs": [tensor("")], "outputs": [{"name": "x"}]}
     answer = await client.post(INFER, json=body)
-    assert (answer.status_code, answer.json()) == (500, INCOMPLETE)
+    assert (answer.status_code, answer.json()) == (422, EMPTY)
+    answer = await client.post(INFER, json=body | {"inputs": [tensor("a")], "parameters": {"top_k": 0}})
+    assert (answer.status_code, answer.json()["error_type"]) == (422, "validation")
+
+
+async def test_a_failure_of_the_engine_is_tgis_500(client: httpx.AsyncClient, engine: FakeEngine) -> None:
+    infer = {"id": "7", "inputs": [tensor("a")], "outputs": [{"name": "x"}]}
+    for failure in ("fail_after", "cut_after"):
+        setattr(engine, failure, 1)
+        for path, body in (("/vertex", {"instances": [{"inputs": "a"}]}), (INFER, infer)):
+            answer = await client.post(path, json=body)
+            assert (answer.status_code, answer.json()) == (500, INCOMPLETE)
+        setattr(engine, failure, None)
 
 
 async def test_kserve_metadata(client: httpx.AsyncClient) -> None:

@@ -166,6 +166,11 @@ def parsed(answer: httpx.Response) -> Any:
     return answer.json()
 
 
+def live(case: Case, answer: httpx.Response) -> Any:
+    """What corresponds to the example, without the details of usage that we have beside TGI's keys."""
+    return without("prompt_tokens_details")(case.pick(parsed(answer)))
+
+
 @pytest.mark.parametrize("name", list(CASES))
 async def test_shape(name: str) -> None:
     case = CASES[name]
@@ -173,7 +178,7 @@ async def test_shape(name: str) -> None:
     app = build_app(FakeEngine(), pipeline_tag="text-generation")
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
         answer = await (client.get(case.path) if case.body is None else client.post(case.path, json=case.body))
-    assert shape(case.pick(parsed(answer))) == shape(example)
+    assert shape(live(case, answer)) == shape(example)
 
 
 def test_no_example_is_forgotten() -> None:

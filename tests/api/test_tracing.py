@@ -45,7 +45,7 @@ async def test_spans() -> None:
     assert spans["generate_stream"].parent is None
     assert spans["generate_stream"].attributes["finish_reason"] == "eos_token"
     assert spans["completions"].attributes["error_type"] == "validation"
-    assert spans["completions"].status.description == "Input validation error: `inputs` cannot be empty"
+    assert spans["completions"].status.description == "Input validation error: `prompt` cannot be empty"
     assert whole.status.is_unset
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import pytest
 
 from tgi.launcher import help
-from tgi.launcher.cli import _launcher_words
+from tgi.launcher.cli import FRIENDLY, _launcher_words
 from tgi.launcher.flags import GROUPS, LauncherConfig
 from tgi.launcher.parse import UsageError, options, parse, parse_bytes
 
@@ -46,6 +47,9 @@ TGI_DEFAULTS = {
 }
 
 
+FRIENDLY_LIMITS = {"max_client_batch_size": 64, "max_stop_sequences": 16, "max_top_n_tokens": 20}
+
+
 def fails(arguments: list[str], environment: dict[str, str] | None = None) -> UsageError:
     with pytest.raises(UsageError) as caught:
         parse(arguments, environment or {})
@@ -61,6 +65,17 @@ def test_every_flag_of_tgi_exists_with_its_environment_variable(name: str) -> No
 def test_defaults_are_tgis() -> None:
     config = dataclasses.asdict(LauncherConfig())
     assert {name: config[name] for name in TGI_DEFAULTS} == TGI_DEFAULTS
+
+
+def test_tgi_serve_allows_more() -> None:
+    """And says so in its help; the launcher keeps TGI's limits."""
+    config = dataclasses.asdict(parse([], {}, FRIENDLY).config)
+    assert {name: config[name] for name in FRIENDLY_LIMITS} == FRIENDLY_LIMITS
+    parsed = parse(["--max-stop-sequences", "4"], {"MAX_TOP_N_TOKENS": "5"}, FRIENDLY).config
+    assert (parsed.max_stop_sequences, parsed.max_top_n_tokens) == (4, 5)
+    text = help.render("tgi serve", "About.", "tgi serve", FRIENDLY)
+    for name, value in FRIENDLY_LIMITS.items():
+        assert re.search(rf"--{name.replace('_', '-')} [^\[]*\[default: {value}\]", text), name
 
 
 def test_command_line_beats_environment_beats_default() -> None:

@@ -24,6 +24,7 @@ OPEN = frozenset(
         ("GET", "/info"),
         ("GET", "/metrics"),
         ("GET", "/v1/models"),
+        ("GET", "/v1/models/{model:path}"),
         ("GET", "/docs"),
         ("GET", "/docs/{file}"),
         ("GET", "/api-doc/openapi.json"),
@@ -69,7 +70,7 @@ def check_key(request: Request) -> None:
     # As the bytes that came: compare_digest refuses text beyond ASCII.
     given = _bearer(request.headers.get("authorization", "").encode("latin-1"))
     if given is None or not hmac.compare_digest(given, key.encode()):
-        raise UnauthorizedError("Missing or wrong API key")
+        raise UnauthorizedError("Missing or wrong API key: send the header `Authorization: Bearer KEY`")
 
 
 def _bearer(authorization: bytes) -> bytes | None:

@@ -19,6 +19,7 @@ from tgi.api import chat_routes, completion_routes, info_routes, kserve_routes, 
 from tgi.api.admission import Permits
 from tgi.api.cors import Cors
 from tgi.api.errors import InternalError, WordedError, answer_error, error_response, speaks_openai
+from tgi.api.paths import misses_prefix, plain_path, unknown_path, wrong_method
 from tgi.api.state import Api
 from tgi.api.streaming import ClientGone
 from tgi.config import ApiConfig
@@ -66,10 +67,11 @@ def create_app(
 
 
 async def _answer_http(request: Request, error: Exception) -> Response:
-    """Unknown path or method: TGI answers without a body."""
+    """Unknown path or method: TGI answers without a body, we do so where no client of OpenAI can have meant it."""
     assert isinstance(error, HTTPException)
-    if speaks_openai(request.scope):
-        message = "Unknown path" if error.status_code == 404 else "Method not allowed"
+    scope, routes = request.scope, request.app.routes
+    if speaks_openai(scope) or (error.status_code == 404 and misses_prefix(scope, routes)):
+        message = (unknown_path if error.status_code == 404 else wrong_method)(scope, routes)
         response = error_response(WordedError(error.status_code, message, "not_found"), openai=True)
         response.headers.update(error.headers or {})
         return response
@@ -82,7 +84,10 @@ async def _answer_nobody(request: Request, error: Exception) -> Response:
 
 
 class Guard:
-    """Turns our own mistakes into a 500 without details and a log entry with all of them; answers HEAD as GET."""
+    """Turns our own mistakes into a 500 without details and a log entry with all of them.
+
+    Answers HEAD as GET, and a path by what it means (`paths.plain_path`).
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -97,7 +102,8 @@ class Guard:
             started = True
             await send(message)
 
-        inner = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
+        method = "GET" if scope["method"] == "HEAD" else scope["method"]
+        inner = {**scope, "method": method, "path": plain_path(scope["path"])}
         try:
             await self._app(inner, receive, watched)
         except Exception:

@@ -13,6 +13,7 @@ import msgspec
 import pydantic
 from starlette.requests import ClientDisconnect, Request
 
+from tgi.api.encoding import decoder
 from tgi.api.fields import RequestModel, unknown_fields
 from tgi.errors import MalformedRequestError
 
@@ -28,26 +29,29 @@ def _is_json(content_type: str) -> bool:
 
 
 async def read_body(request: Request, limit: int) -> bytes:
-    """All of the body, at most `limit` bytes; a declared length beyond it is refused unread."""
+    """All of the body, decoded, at most `limit` bytes; a declared length beyond it is refused unread."""
     too_large = MalformedRequestError("Failed to buffer the request body: length limit exceeded", 413)
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > limit:
         raise too_large
+    encoding = decoder(",".join(request.headers.getlist("content-encoding")), limit)
     body = bytearray()
     try:
         async for chunk in request.stream():
-            body += chunk
+            body += encoding.decode(chunk)
             if len(body) > limit:
                 raise too_large
     except ClientDisconnect:
         raise MalformedRequestError("The client left before the body was complete", 400) from None
+    encoding.end()
     return bytes(body)
 
 
 async def read_json(request: Request, limit: int) -> Any:
     """The body as plain Python values; NaN, Infinity and numbers beyond a double are malformed."""
-    if not _is_json(request.headers.get("content-type", "")):
-        raise MalformedRequestError("Expected request with `Content-Type: application/json`", 415)
+    content_type = request.headers.get("content-type", "")
+    if not _is_json(content_type):
+        raise _wrong_content_type(content_type)
     body = await read_body(request, limit)
     try:
         return msgspec.json.decode(body)
@@ -56,6 +60,16 @@ async def read_json(request: Request, limit: int) -> Any:
     except (msgspec.MsgspecError, UnicodeError) as error:
         reason = "invalid UTF-8" if isinstance(error, UnicodeError) else str(error)
         raise MalformedRequestError(f"Failed to parse the request body as JSON: {reason}", 400) from None
+
+
+def _wrong_content_type(given: str) -> MalformedRequestError:
+    """TGI's sentence and what to do; curl sends the type of a form unless it is told otherwise."""
+    shown = f"`{given[:64].encode('unicode_escape').decode()}`" if given else "none"
+    return MalformedRequestError(
+        f"Expected request with `Content-Type: application/json`. Given: {shown}; "
+        "add the header, with curl by -H 'Content-Type: application/json'",
+        415,
+    )
 
 
 def parse(model: type[Model], data: Any, ignored: list[str]) -> Model:

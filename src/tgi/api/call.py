@@ -22,7 +22,7 @@ from tgi.api.body import Model, parse, read_json
 from tgi.api.errors import InternalError
 from tgi.api.state import Api, api_of
 from tgi.api.streaming import ClientGone, EventStream, until_gone
-from tgi.errors import MalformedRequestError, OverloadedError, ShuttingDownError, TgiError
+from tgi.errors import MalformedRequestError, OverloadedError, ShuttingDownError, TgiError, ValidationError
 from tgi.serving.types import Completion, Prepared, SamplingParams, Style
 from tgi.shorten import shorten
 
@@ -135,10 +135,22 @@ class Call:
         self.api.permits.take(count)
         self._permits += count
 
-    def take_samples(self, samples: int, prompts: int = 1) -> None:
-        """A permit for each sample of each prompt; more samples than permits is validation's to refuse."""
-        if samples <= self.api.permits.limit:
-            self.take(max(samples, 1) * prompts - 1)
+    def take_samples(self, samples: int, prompts: int = 1, field: str = "prompt") -> None:
+        """A permit for each sample of each prompt; more samples than permits is validation's to refuse.
+
+        Raises ValidationError when there will never be so many; `field` holds the prompts.
+        """
+        limit, samples = self.api.permits.limit, max(samples, 1)
+        if samples > limit:
+            return
+        if samples * prompts > limit:
+            each = f" with {samples} samples each" if samples > 1 else ""
+            raise ValidationError(
+                f"`{field}` holds {prompts} prompts{each}: the server takes {limit} at once "
+                "(--max-concurrent-requests), so send them in several requests",
+                param=field,
+            )
+        self.take(max(samples * prompts - 1, 0))
 
     async def prepare(
         self,

@@ -10,7 +10,6 @@ import time
 import uuid
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import replace
 
 import msgspec
 from fastapi import APIRouter, Request, Response
@@ -30,17 +29,17 @@ from tgi.api.chat_types import (
     TextMessage,
     TopLogprob,
 )
-from tgi.api.openai_types import FINGERPRINT, FINISH_REASONS, Usage, known, usage
+from tgi.api.openai_types import FINGERPRINT, FINISH_REASONS, known
+from tgi.api.openai_usage import Tally, Usage
 from tgi.api.openapi import documented
 from tgi.api.state import Api
 from tgi.api.streaming import event
 from tgi.api.token_answer import token_answer
 from tgi.serving.spans import TokenSpans
-from tgi.serving.types import OPENAI_STYLE, Completion, Delta, Prepared, SamplingParams, TextToken
+from tgi.serving.types import Completion, Delta, Prepared, SamplingParams, TextToken
 
 router = APIRouter(route_class=ClassifiedRoute, tags=["Text Generation Inference"])
 encode = msgspec.json.Encoder().encode
-CHAT_STYLE = replace(OPENAI_STYLE, param_names={**OPENAI_STYLE.param_names, "inputs": "messages"})
 
 
 @router.post("/v1/chat/completions")
@@ -96,7 +95,8 @@ async def chat_answer(call: Call, body: ChatRequest) -> Response:
 async def _prepare(call: Call, body: ChatRequest, params: SamplingParams) -> Prepared:
     prompt = await chat_prompt(call.api, body, call.ignored)
     call.characters = len(prompt)
-    return await call.prepare(prompt, params, CHAT_STYLE, add_special_tokens=False, stream=body.stream)
+    style = body.style(inputs="messages", top_n_tokens="top_logprobs")
+    return await call.prepare(prompt, params, style, add_special_tokens=False, stream=body.stream)
 
 
 async def _events(call: Call, answer: ChatAnswer) -> AsyncGenerator[bytes, None]:
@@ -119,11 +119,14 @@ class ChatAnswer:
         self._model = model
         self._id = f"chatcmpl-{uuid.uuid4().hex}"
         self._created = int(time.time())
-        self._generated = 0
+        self._tally = Tally(prepared.input_length)
         self._begun: set[int] = set()
         """Samples whose role has been sent."""
 
     def whole(self, completions: list[Completion]) -> ChatCompletion:
+        for one in completions:
+            self._tally.cached(0, one.cached_tokens)
+            self._tally.completion_tokens += one.generated_tokens
         choices = [
             ChatChoice(
                 index=one.index,
@@ -133,14 +136,14 @@ class ChatAnswer:
             )
             for one in completions
         ]
-        self._generated = sum(one.generated_tokens for one in completions)
         return ChatCompletion(
-            "chat.completion", self._id, self._created, self._model, FINGERPRINT, choices, self._usage()
+            "chat.completion", self._id, self._created, self._model, FINGERPRINT, choices, self._tally.usage()
         )
 
     def chunk(self, delta: Delta) -> ChatCompletionChunk:
         """The event of one token; the role comes with the first of each sample."""
-        self._generated += 1
+        self._tally.cached(0, delta.cached_tokens)
+        self._tally.completion_tokens += 1
         content = ChatDelta(content=delta.text)
         if delta.index not in self._begun:
             self._begun.add(delta.index)
@@ -151,19 +154,16 @@ class ChatAnswer:
             logprobs=self._logprobs([delta.token]),
             finish_reason=None if delta.final is None else FINISH_REASONS[delta.final.finish_reason],
         )
-        return self._chunk([choice], self._usage() if self.body.usage_in_chunks else None)
+        return self._chunk([choice], self._tally.usage() if self.body.usage_in_chunks else None)
 
     def last_chunk(self) -> ChatCompletionChunk:
         """The usage, with empty choices."""
-        return self._chunk([], self._usage())
+        return self._chunk([], self._tally.usage())
 
     def _chunk(self, choices: list[ChatChunkChoice], usage: Usage | None) -> ChatCompletionChunk:
         return ChatCompletionChunk(
             "chat.completion.chunk", self._id, self._created, self._model, FINGERPRINT, choices, usage
         )
-
-    def _usage(self) -> Usage:
-        return usage(self.prepared.input_length, self._generated)
 
     def _logprobs(self, tokens: list[TextToken]) -> ChatLogprobs | None:
         return ChatLogprobs([_logprob(token) for token in tokens]) if self.body.logprobs else None

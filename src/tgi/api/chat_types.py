@@ -13,7 +13,8 @@ from msgspec import UNSET, UnsetType
 from pydantic import Discriminator, Field, Tag
 
 from tgi.api.fields import U32, Items, RequestModel, json_kind
-from tgi.api.openai_types import OpenAIRequest, ResponseFormat, Usage, one_of
+from tgi.api.openai_types import OpenAIRequest
+from tgi.api.openai_usage import Usage
 from tgi.api.tgi_types import SimpleToken
 from tgi.errors import MalformedRequestError, ToolError, ValidationError
 from tgi.serving.types import SamplingParams
@@ -124,10 +125,8 @@ class ChatRequest(OpenAIRequest):
     """A conversation and how to go on with it."""
 
     messages: Items[Message] = Field(examples=[[{"role": "user", "content": "What is Deep Learning?"}]])
-    max_completion_tokens: U32 | None = Field(None, description="The same as `max_tokens`.")
     logprobs: bool | None = Field(None, description="Return log-probabilities of the generated tokens.")
     top_logprobs: U32 | None = Field(None, description="With so many alternatives each.", examples=[5])
-    response_format: ResponseFormat | None = None
     tools: list[Any] | None = Field(None, description="Not supported yet: an error unless empty or not to be used.")
     tool_choice: ToolChoice | None = None
     tool_prompt: str | None = None
@@ -143,7 +142,6 @@ class ChatRequest(OpenAIRequest):
             ignored.append("top_logprobs")
         return self.sampling(
             ignored,
-            max_new_tokens=one_of(self.max_tokens, self.max_completion_tokens, ("max_tokens", "max_completion_tokens")),
             top_n_tokens=self.top_logprobs,
             details=True,
         )
@@ -152,10 +150,8 @@ class ChatRequest(OpenAIRequest):
         """Refuse by name what this version cannot do; raises ToolError or ValidationError."""
         if not self.messages:
             raise ValidationError("`messages` cannot be empty", param="messages")
-        if self.response_format is not None and self.response_format.type != "text":
-            raise ValidationError(
-                "grammar is not supported yet: `response_format` can only be of type `text`", param="response_format"
-            )
+        if self.response_format is not None:
+            self.response_format.check_supported()
         if self.tool_prompt is not None:
             ignored.append("tool_prompt")
         if self.tool_choice == "none":

@@ -10,7 +10,8 @@ import uuid
 from collections.abc import Sequence
 
 from tgi.api.completion_types import Chunk, CompletionChoice, CompletionFinal, CompletionLogprobs, CompletionRequest
-from tgi.api.openai_types import FINGERPRINT, FINISH_REASONS, Usage, known, usage
+from tgi.api.openai_types import FINGERPRINT, FINISH_REASONS, known
+from tgi.api.openai_usage import Tally
 from tgi.serving.types import Completion, Delta, Prepared, TextToken
 
 
@@ -24,7 +25,7 @@ class CompletionAnswer:
         self._model = model
         self._id = f"cmpl-{uuid.uuid4().hex}"
         self._created = int(time.time())
-        self._generated = 0
+        self._tally = Tally(self.prompt_tokens)
         self._shown: dict[int, int] = {}
         """Choice -> characters sent, prompt included."""
 
@@ -32,15 +33,16 @@ class CompletionAnswer:
         """The samples of every prompt, in the order of the prompts."""
         choices = [self._choice(number, completion) for number, group in enumerate(groups) for completion in group]
         return CompletionFinal(
-            "text_completion", self._id, self._created, self._model, FINGERPRINT, choices, self._usage()
+            "text_completion", self._id, self._created, self._model, FINGERPRINT, choices, self._tally.usage()
         )
 
     def _choice(self, number: int, completion: Completion) -> CompletionChoice:
         prepared = self.prepared[number]
         text, tokens = completion.text, completion.tokens
-        if self.body.max_tokens == 0:
+        if self.body.wants_none:
             text, tokens = "", []
-        self._generated += len(tokens)
+        self._tally.cached(number, completion.cached_tokens)
+        self._tally.completion_tokens += len(tokens)
         offset = len(prepared.prompt)
         if self.body.echo:
             text, tokens, offset = prepared.prompt + text, completion.prefill + tokens, 0
@@ -48,7 +50,7 @@ class CompletionAnswer:
             index=number * self.body.samples + completion.index,
             text=text,
             logprobs=self._logprobs(tokens, offset, prepared.prompt if self.body.echo else None),
-            finish_reason="length" if self.body.max_tokens == 0 else FINISH_REASONS[completion.finish_reason],
+            finish_reason="length" if self.body.wants_none else FINISH_REASONS[completion.finish_reason],
         )
 
     def chunk(self, number: int, delta: Delta) -> Chunk:
@@ -58,9 +60,10 @@ class CompletionAnswer:
         echoes = self.body.echo and index not in self._shown
         shown = self._shown.get(index, len(prepared.prompt))
         text, tokens = delta.text, [delta.token]
-        if self.body.max_tokens == 0:
+        if self.body.wants_none:
             text, tokens = "", []
-        self._generated += len(tokens)
+        self._tally.cached(number, delta.cached_tokens)
+        self._tally.completion_tokens += len(tokens)
         self._shown[index] = shown + len(text)
         if echoes:
             text, tokens, shown = prepared.prompt + text, delta.prefill + tokens, 0
@@ -70,24 +73,21 @@ class CompletionAnswer:
             logprobs=self._logprobs(tokens, shown, prepared.prompt if echoes else None),
             finish_reason=None if delta.final is None else FINISH_REASONS[delta.final.finish_reason],
         )
-        if delta.final is not None and self.body.max_tokens == 0:
+        if delta.final is not None and self.body.wants_none:
             choice.finish_reason = "length"
         return self._chunk([choice])
 
     def last_chunk(self) -> Chunk:
         """The usage, with empty choices."""
         chunk = self._chunk([])
-        chunk.usage = self._usage()
+        chunk.usage = self._tally.usage()
         return chunk
 
     def _chunk(self, choices: list[CompletionChoice]) -> Chunk:
         chunk = Chunk("text_completion", self._id, self._created, choices, self._model, FINGERPRINT)
         if self.body.include_usage or self.body.usage_in_chunks:
-            chunk.usage = self._usage() if self.body.usage_in_chunks else None
+            chunk.usage = self._tally.usage() if self.body.usage_in_chunks else None
         return chunk
-
-    def _usage(self) -> Usage:
-        return usage(self.prompt_tokens, self._generated)
 
     def _logprobs(self, tokens: Sequence[TextToken], offset: int, prompt: str | None) -> CompletionLogprobs | None:
         if self.body.logprobs is None:

@@ -21,11 +21,10 @@ from tgi.api.errors import WordedError
 from tgi.api.openapi import documented
 from tgi.api.streaming import event, merge, together
 from tgi.serving.generation import rank
-from tgi.serving.types import OPENAI_STYLE, Completion, Delta, Prepared, SamplingParams
+from tgi.serving.types import Completion, Delta, Prepared, SamplingParams
 
 router = APIRouter(route_class=ClassifiedRoute, tags=["Text Generation Inference"])
 encode = msgspec.json.Encoder().encode
-COMPLETION_STYLE = replace(OPENAI_STYLE, param_names={**OPENAI_STYLE.param_names, "top_n_tokens": "logprobs"})
 SUFFIX = "Suffix is not supported and can be achieved by preprocessing the prompt."
 
 
@@ -45,7 +44,10 @@ async def completion_answer(call: Call, body: CompletionRequest) -> Response:
         raise WordedError(422, SUFFIX, "suffix not supported", param="suffix")
     limit = call.api.config.max_client_batch_size
     if len(body.prompt) > limit:
-        message = f"Number of prompts exceeds the maximum allowed batch size of {limit}"
+        message = (
+            f"Number of prompts exceeds the maximum allowed batch size of {limit} (--max-client-batch-size). "
+            f"Given: {len(body.prompt)}"
+        )
         raise WordedError(422, message, "batch size exceeded", param="prompt")
     body.check_supported()
     params = body.completion_sampling(call.ignored)
@@ -63,8 +65,9 @@ async def completion_answer(call: Call, body: CompletionRequest) -> Response:
 async def _prepare(call: Call, body: CompletionRequest, params: SamplingParams) -> list[Prepared]:
     """All prompts, before any of them runs: one that is wrong fails all."""
     prepared = []
+    style = body.style(inputs="prompt", top_n_tokens="logprobs")
     for prompt in body.prompt:
-        prepared.append(await call.prepare(prompt, params, COMPLETION_STYLE, stream=body.stream))
+        prepared.append(await call.prepare(prompt, params, style, stream=body.stream))
     return prepared
 
 
@@ -77,7 +80,9 @@ async def _complete(call: Call, prepared: list[Prepared], samples: int) -> list[
 def _best(completions: list[Completion], samples: int) -> list[Completion]:
     if len(completions) == samples:
         return completions
-    return [replace(one, index=index) for index, one in enumerate(rank(completions)[:samples])]
+    cached = min(one.cached_tokens for one in completions)  # the others may share what the first one computed
+    best = rank(completions)[:samples]
+    return [replace(one, index=index, cached_tokens=cached) for index, one in enumerate(best)]
 
 
 async def _events(call: Call, answer: CompletionAnswer) -> AsyncGenerator[bytes, None]:

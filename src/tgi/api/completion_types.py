@@ -14,8 +14,8 @@ from pydantic import BeforeValidator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from tgi.api.fields import U32
-from tgi.api.openai_types import OpenAIRequest, ResponseFormat, Usage
-from tgi.errors import ValidationError
+from tgi.api.openai_types import OpenAIRequest
+from tgi.api.openai_usage import Usage
 from tgi.serving.types import SamplingParams
 
 MAX_TOKEN_ID = 2**32 - 1
@@ -65,19 +65,23 @@ class CompletionRequest(OpenAIRequest):
     echo: bool = Field(False, description="Put the prompt before the text; with `logprobs` its tokens too.")
     logprobs: U32 | None = Field(None, description="Log-probabilities with so many alternatives.")
     suffix: str | None = Field(None, description="Not supported: an error.")
-    response_format: ResponseFormat | None = None
 
     @property
     def samples(self) -> int:
         """Samples returned of each prompt."""
         return 1 if self.n is None else self.n
 
+    @property
+    def wants_none(self) -> bool:
+        """Only the prompt's log-probabilities are of interest."""
+        return self.wanted_tokens == 0
+
     def completion_sampling(self, ignored: list[str]) -> SamplingParams:
         """In the words of `serving`, for each prompt."""
         return self.sampling(
             ignored,
             # The engine generates at least one token; of a request for none it is dropped.
-            max_new_tokens=1 if self.max_tokens == 0 else self.max_tokens,
+            max_new_tokens=1 if self.wants_none else self.wanted_tokens,
             best_of=self.best_of,
             top_n_tokens=self.logprobs,
             decoder_input_details=self.echo and self.logprobs is not None,
@@ -86,10 +90,8 @@ class CompletionRequest(OpenAIRequest):
 
     def check_supported(self) -> None:
         """Refuse by name what cannot be done; raises ValidationError."""
-        if self.response_format is not None and self.response_format.type != "text":
-            raise ValidationError(
-                "grammar is not supported yet: `response_format` can only be of type `text`", param="response_format"
-            )
+        if self.response_format is not None:
+            self.response_format.check_supported()
 
 
 class CompletionLogprobs(msgspec.Struct):

@@ -55,12 +55,10 @@ def error_content(error: TgiError, *, openai: bool) -> dict[str, Any]:
 
 
 def error_response(error: TgiError, *, openai: bool) -> Response:
-    """The whole answer. A missing key is answered without a body on TGI's routes, as TGI does."""
+    """The whole answer."""
     headers = dict(error.headers)
     if isinstance(error, UnauthorizedError):
         headers["www-authenticate"] = "Bearer"
-        if not openai:
-            return Response(status_code=error.status, headers=headers)
     body = msgspec.json.encode(error_content(error, openai=openai))
     return Response(body, error.status, headers, media_type="application/json")
 

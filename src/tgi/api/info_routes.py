@@ -16,9 +16,10 @@ from msgspec import UNSET, UnsetType
 
 from tgi import __version__
 from tgi.api.access import ClassifiedRoute
+from tgi.api.openai_types import NAMELESS_MODELS
 from tgi.api.openapi import document, documented
 from tgi.api.state import Api, api_of
-from tgi.errors import UnhealthyError
+from tgi.errors import ModelNotFoundError, UnhealthyError
 from tgi.messages import MemoryPlan
 from tgi.metrics import CONTENT_TYPE
 from tgi.serving.service import Service
@@ -159,7 +160,7 @@ def model_info(api: Api) -> Info:
         model_sha=config.model_sha,
         model_pipeline_tag=config.pipeline_tag,
         max_concurrent_requests=config.max_concurrent_requests,
-        max_best_of=config.max_best_of,
+        max_best_of=min(config.max_best_of, config.max_concurrent_requests),
         max_stop_sequences=config.max_stop_sequences,
         max_input_tokens=engine.max_input_tokens,
         max_total_tokens=engine.max_total_tokens,
@@ -201,9 +202,22 @@ def end_tokens(service: Service) -> list[EndToken]:
 @documented("openai_get_model_info", None, ModelsInfo, errors=())
 async def models(request: Request) -> Response:
     """The served model, in OpenAI's form."""
-    id = api_of(request).served_model_id
-    body = ModelsInfo("list", [ModelInfo(id=id, object="model", created=0, owned_by=id)])
-    return Response(encode(body), media_type="application/json")
+    return Response(encode(ModelsInfo("list", [_served(api_of(request))])), media_type="application/json")
+
+
+@router.get("/v1/models/{model:path}")
+@documented("openai_retrieve_model", None, ModelInfo, errors=(404,))
+async def model(request: Request, model: str) -> Response:
+    """The served model, by the names that requests may give it."""
+    api = api_of(request)
+    if model not in (api.served_model_id, api.config.model_id, *NAMELESS_MODELS):
+        message = f"The model `{model[:200]}` does not exist: `{api.served_model_id}` is served"
+        raise ModelNotFoundError(message, param="model", code="model_not_found")
+    return Response(encode(_served(api)), media_type="application/json")
+
+
+def _served(api: Api) -> ModelInfo:
+    return ModelInfo(id=api.served_model_id, object="model", created=0, owned_by=api.served_model_id)
 
 
 @router.get("/metrics")
@@ -227,12 +241,14 @@ def _document(app: FastAPI) -> bytes:
 @router.get("/docs")
 async def docs(request: Request) -> Response:
     """Swagger UI over the document; its files come from this server, so it works offline."""
+    # Relative, for proxies that serve us below a path of theirs; for `/docs/` a step further up.
+    above = "../" if request.scope.get("raw_path", b"").endswith(b"/") else ""
     return get_swagger_ui_html(
-        openapi_url="api-doc/openapi.json",
+        openapi_url=f"{above}api-doc/openapi.json",
         title="Text Generation Inference",
-        swagger_js_url="docs/swagger-ui-bundle.js",
-        swagger_css_url="docs/swagger-ui.css",
-        swagger_favicon_url="docs/favicon.png",
+        swagger_js_url=f"{above}docs/swagger-ui-bundle.js",
+        swagger_css_url=f"{above}docs/swagger-ui.css",
+        swagger_favicon_url=f"{above}docs/favicon.png",
     )
 
 

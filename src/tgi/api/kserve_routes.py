@@ -127,7 +127,7 @@ async def infer(request: Request) -> Response:
         if len(body.inputs) != len(body.outputs):
             raise WordedError(422, "Inputs and outputs length mismatch", "length mismatch")
         prompts = [_text(one) for one in body.inputs]
-        call.take(max(len(prompts) - 1, 0))
+        call.take_samples(1, len(prompts), "inputs")
         params = _sampling(body, call.ignored)
         texts = await call.wait(together(generate_text(call, prompt, params) for prompt in prompts))
         outputs = [_output(asked.name, text) for asked, text in zip(body.outputs, texts, strict=True)]

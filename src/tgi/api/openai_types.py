@@ -6,15 +6,15 @@ limits (`serving.validation`). Used by `chat_types` and `completion_types`.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any
 
-import msgspec
 from pydantic import Discriminator, Field, Tag
 
 from tgi import __version__
 from tgi.api.fields import F32, I32, U32, U64, Items, RequestModel, StringOrList, as_list, json_kind
 from tgi.errors import MalformedRequestError, ValidationError
-from tgi.serving.types import FinishReason, SamplingParams
+from tgi.serving.types import OPENAI_STYLE, FinishReason, SamplingParams, Style
 
 OpenAISeed = Annotated[int, Field(ge=-(2**63), le=2**64 - 1)]
 LogitBias = Annotated[
@@ -50,6 +50,16 @@ class ResponseFormat(RequestModel):
     value: Any = None
     json_schema: Any = None
 
+    def check_supported(self) -> None:
+        """Raises ValidationError for what is not text."""
+        if self.type == "text":
+            return
+        output = "JSON output" if self.type.startswith("json") else f"`response_format` of type `{self.type[:32]}`"
+        raise ValidationError(
+            f"{output} is not supported yet: leave `response_format` out, or send it with type `text`",
+            param="response_format",
+        )
+
 
 class OpenAIRequest(RequestModel):
     """Fields that chat and completions have in common."""
@@ -63,15 +73,17 @@ class OpenAIRequest(RequestModel):
         description="Default: the server's, which `/info` tells; none there: up to the end of the context.",
         examples=[32],
     )
+    max_completion_tokens: U32 | None = Field(None, description="The same as `max_tokens`.")
     n: U32 | None = Field(None, description="Samples to return.", examples=[2])
     seed: OpenAISeed | None = Field(None, examples=[42])
+    response_format: ResponseFormat | None = None
     stop: StringOrList | None = Field(None, description="Stop before one of these; a string or several.")
     stream: bool = False
     stream_options: StreamOptions | None = None
     temperature: F32 | None = Field(None, description="0 is greedy; default 1.", examples=[1.0])
-    top_p: F32 | None = Field(None, examples=[0.95])
+    top_p: F32 | None = Field(None, description="0 and 1 are off.", examples=[0.95])
     # beyond OpenAI
-    top_k: I32 | None = Field(None, description="Keep the k most likely tokens.")
+    top_k: I32 | None = Field(None, description="Keep the k most likely tokens; 0 and -1 are off.")
     typical_p: F32 | None = None
     repetition_penalty: F32 | None = None
     watermark: bool = False
@@ -88,14 +100,14 @@ class OpenAIRequest(RequestModel):
         given: dict[str, Any] = {
             "temperature": self.temperature,
             "do_sample": self.temperature != 0,
-            # OpenAI's 1 means off; TGI's own routes refuse it.
-            "top_p": None if self.top_p == 1 else self.top_p,
-            "typical_p": None if self.typical_p == 1 else self.typical_p,
-            "top_k": self.top_k,
+            # Clients of many servers send these values for "off"; TGI's own routes refuse them.
+            "top_p": None if self.top_p in (0, 1) else self.top_p,
+            "typical_p": None if self.typical_p in (0, 1) else self.typical_p,
+            "top_k": None if self.top_k in (0, -1) else self.top_k,
             "frequency_penalty": self.frequency_penalty,
             "presence_penalty": self.presence_penalty,
             "repetition_penalty": self.repetition_penalty,
-            "max_new_tokens": self.max_tokens,
+            "max_new_tokens": self.wanted_tokens,
             "min_tokens": self.min_tokens,
             "stop": as_list(self.stop),
             "stop_token_ids": self.stop_token_ids,
@@ -108,6 +120,22 @@ class OpenAIRequest(RequestModel):
             "adapter_id": self.adapter_id,
         }
         return SamplingParams(**given | more)
+
+    @property
+    def wanted_tokens(self) -> int | None:
+        """`max_tokens` by either of its names; both together are an error, at OpenAI as in TGI."""
+        if self.max_tokens is not None and self.max_completion_tokens is not None:
+            raise MalformedRequestError(
+                "Failed to deserialize the JSON body into the target type: "
+                "`max_tokens` and `max_completion_tokens` are the same field",
+                param="max_completion_tokens",
+            )
+        return self.max_completion_tokens if self.max_tokens is None else self.max_tokens
+
+    def style(self, **names: str) -> Style:
+        """How `serving` treats the request; `names` are those of the route's own fields, for errors."""
+        tokens = "max_tokens" if self.max_completion_tokens is None else "max_completion_tokens"
+        return replace(OPENAI_STYLE, param_names={"max_new_tokens": tokens, **names})
 
     def _biases(self, ignored: list[str]) -> dict[int, float]:
         if isinstance(self.logit_bias, list):  # TGI's form, which never had an effect
@@ -140,29 +168,6 @@ class OpenAIRequest(RequestModel):
         return self.stream_options is not None and self.stream_options.continuous_usage_stats
 
 
-class Usage(msgspec.Struct):
-    """Tokens of a request."""
-
-    prompt_tokens: int
-    completion_tokens: int
-    total_tokens: int
-
-
-def usage(prompt_tokens: int, completion_tokens: int) -> Usage:
-    return Usage(prompt_tokens, completion_tokens, prompt_tokens + completion_tokens)
-
-
 def known(logprob: float | None) -> float:
     """OpenAI's clients expect a number."""
     return UNLIKELY if logprob is None else logprob
-
-
-def one_of(first: int | None, second: int | None, names: tuple[str, str]) -> int | None:
-    """Two names of one field; both together are an error, at OpenAI as in TGI."""
-    if first is not None and second is not None:
-        raise MalformedRequestError(
-            "Failed to deserialize the JSON body into the target type: "
-            f"`{names[0]}` and `{names[1]}` are the same field",
-            param=names[1],
-        )
-    return first if second is None else second

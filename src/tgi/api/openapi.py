@@ -63,7 +63,7 @@ def document(app: FastAPI) -> dict[str, Any]:
     paths: dict[str, dict[str, Any]] = {}
     for route, bodies in routes:
         for method in sorted(route.methods or ()):
-            paths.setdefault(route.path, {})[method.lower()] = _operation(route, bodies, answers)
+            paths.setdefault(route.path_format, {})[method.lower()] = _operation(route, bodies, answers)
     return {
         "openapi": "3.1.0",
         "info": {"title": app.title, "description": app.description, "version": app.version},
@@ -89,7 +89,7 @@ def _operation(route: APIRoute, bodies: Bodies, answers: dict[Any, Any]) -> dict
     }
     if rest:
         operation["description"] = " ".join(rest.split())
-    names = [part[1:-1] for part in route.path.split("/") if part.startswith("{")]
+    names = [part[1:-1] for part in route.path_format.split("/") if part.startswith("{")]
     if names:
         operation["parameters"] = [
             {"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names
@@ -135,7 +135,7 @@ _MEANINGS = {
 
 
 def _error(status: int) -> dict[str, Any]:
-    content = {} if status == 401 else {"application/json": {"schema": {"$ref": REFERENCE + ErrorResponse.__name__}}}
+    content = {"application/json": {"schema": {"$ref": REFERENCE + ErrorResponse.__name__}}}
     return {"description": _MEANINGS[status], "content": content}
 
 

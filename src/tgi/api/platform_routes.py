@@ -22,17 +22,12 @@ from tgi.api.errors import WordedError
 from tgi.api.fields import Items, RequestModel
 from tgi.api.info_routes import health
 from tgi.api.openapi import documented
+from tgi.api.paths import plain_path
 from tgi.api.streaming import together
 from tgi.api.tgi_routes import compat_answer
 from tgi.api.tgi_types import CompatGenerateRequest, GenerateParameters, GenerateResponse, StreamResponse
 from tgi.config import ApiConfig
-from tgi.errors import (
-    GenerationError,
-    IncompleteGenerationError,
-    MalformedRequestError,
-    OverloadedError,
-    ValidationError,
-)
+from tgi.errors import GenerationError, IncompleteGenerationError, MalformedRequestError, OverloadedError
 from tgi.serving.types import SamplingParams
 
 router = APIRouter(route_class=ClassifiedRoute, tags=["Text Generation Inference"])
@@ -104,7 +99,7 @@ async def vertex(request: Request) -> Response:
         body = await call.read(VertexRequest)
         if not body.instances:
             raise WordedError(422, "Input validation error", "Input validation error")
-        call.take(len(body.instances) - 1)
+        call.take_samples(1, len(body.instances), "instances")
         texts = await call.wait(together(_predict(call, *numbered) for numbered in enumerate(body.instances)))
         return call.answer(encode(VertexResponse(texts)), ignored_header(call.ignored))
 
@@ -136,11 +131,11 @@ def _vertex_params(instance: GenerateVertexInstance, ignored: list[str]) -> Samp
 
 
 async def generate_text(call: Call, prompt: str, params: SamplingParams, *, add_special_tokens: bool = True) -> str:
-    """One text; whatever prevents it is TGI's `Incomplete generation`."""
+    """One text; a failure of ours is TGI's `Incomplete generation`."""
     try:
         prepared = await call.prepare(prompt, params, call.api.tgi_style, add_special_tokens=add_special_tokens)
         (completion,) = await call.complete(prepared)
-    except (ValidationError, GenerationError, IncompleteGenerationError, OverloadedError) as error:
+    except (GenerationError, IncompleteGenerationError, OverloadedError) as error:
         call.failed(error)
         raise WordedError(500, "Incomplete generation", "Incomplete generation") from error
     return completion.text
@@ -149,7 +144,7 @@ async def generate_text(call: Call, prompt: str, params: SamplingParams, *, add_
 def add_google_routes(app: FastAPI, config: ApiConfig) -> None:
     """The paths that Google's platform names in the environment."""
     if config.aip_predict_route:
-        route = ProtectedRoute(config.aip_predict_route, vertex, methods=["POST"])
+        route = ProtectedRoute(plain_path(config.aip_predict_route), vertex, methods=["POST"])
         app.router.routes.append(route)
     if config.aip_health_route:
-        app.router.routes.append(OpenRoute(config.aip_health_route, health, methods=["GET"]))
+        app.router.routes.append(OpenRoute(plain_path(config.aip_health_route), health, methods=["GET"]))

@@ -25,7 +25,15 @@ from tgi.launcher.parse import Parsed, UsageError, options, parse, unknown
 
 logger = logging.getLogger(__name__)
 
-FRIENDLY = {"hostname": "127.0.0.1", "port": 8080, "default_max_new_tokens": 1024, "raw_logprobs": True}
+FRIENDLY = {
+    "hostname": "127.0.0.1",
+    "port": 8080,
+    "max_client_batch_size": 64,
+    "max_stop_sequences": 16,
+    "max_top_n_tokens": 20,
+    "default_max_new_tokens": 1024,
+    "raw_logprobs": True,
+}
 """Defaults of `tgi serve`, where they differ from TGI's."""
 
 TGI_NAMES = {

@@ -102,7 +102,9 @@ class Sample:
         return deltas
 
     def _step(self, token: Token, ending: FinishReason | None) -> Delta:
-        style = self._prepared.style
+        style, sampling = self._prepared.style, self._prepared.request.sampling
+        if ending == "length" and not style.stop_in_text and token.id in sampling.eos_token_ids:
+            ending = "eos_token"  # to OpenAI's clients `length` means that the text was cut
         text = self._detokenizer.step(token.id)
         shown = TextToken(
             id=token.id,
@@ -126,7 +128,7 @@ class Sample:
         self._text.append(text)
         self.done = reason is not None
         final = self._finish(reason) if reason is not None else None
-        return Delta(self._index, shown, text, len(self._tokens), self._prefill, final)
+        return Delta(self._index, shown, text, len(self._tokens), self._prefill, final, self._cached_tokens)
 
     def _watch(self, text: str) -> str:
         """Look for stop strings, except in the tokens that must come first."""

@@ -69,7 +69,9 @@ class Style:
     prompt_alternatives: bool = False
     """True (OpenAI): tokens of the prompt have their `top_n_tokens` alternatives too."""
     param_names: dict[str, str] = field(default_factory=dict)
-    """Our parameter name -> the name in the user's request, for error objects (max_new_tokens -> max_tokens)."""
+    """Our parameter name -> the name in the user's request, for errors (max_new_tokens -> max_tokens)."""
+    tgi_words: bool = True
+    """Errors in TGI's sentences, which its clients match, also where they are off by one; else in exact ones."""
 
 
 TGI_STYLE = Style(stop_in_text=True, raw_logprobs=False)
@@ -80,6 +82,7 @@ OPENAI_STYLE = Style(
     raw_logprobs=True,
     prompt_alternatives=True,
     param_names={"max_new_tokens": "max_tokens", "top_n_tokens": "top_logprobs", "inputs": "prompt"},
+    tgi_words=False,
 )
 
 
@@ -133,6 +136,8 @@ class Delta:
     """The prompt's tokens with log-probabilities, when asked for; else empty. The same list in every delta."""
     final: Completion | None = None
     """With the sample's last token."""
+    cached_tokens: int = 0
+    """Prompt tokens that were in the prefix cache."""
 
 
 @dataclass(slots=True)

@@ -7,6 +7,7 @@ shape of HTTP bodies (`api`). Called by `service.prepare`.
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -128,6 +129,8 @@ class Checker:
         total, given = self.limits.max_total_tokens, self.params.max_new_tokens
         target = self._default_max_new_tokens(input_length) if given is None else given
         step = min(target, STEP_TOKENS)
+        if given is None and input_length > self.limits.max_input_tokens and not self.style.tgi_words:
+            self._input_too_long(str(input_length))  # TGI would speak of 0 new tokens
         if input_length + max(step, 0) > total:
             self._total_too_long(input_length, step)
         if input_length > self.limits.max_input_tokens:
@@ -147,7 +150,14 @@ class Checker:
             self.fail("grammar", "grammar is not supported yet: this version generates free text only")
 
     def fail(self, name: str, message: str, code: str | None = None) -> NoReturn:
-        raise ValidationError(message, param=self.style.param_names.get(name, name), code=code)
+        """Raise ValidationError; names between backticks become those of the user's request."""
+        names = self.style.param_names
+        message = re.sub(r"`(\w+)`", lambda match: f"`{names.get(match[1], match[1])}`", message)
+        raise ValidationError(message, param=names.get(name, name), code=code)
+
+    def _worded(self, tgi: str, exact: str) -> str:
+        """TGI's sentence, or the one that is right at the bounds too."""
+        return tgi if self.style.tgi_words else exact
 
     def _check_best_of(self, stream: bool) -> None:
         params, best_of = self.params, self.params.best_of
@@ -158,8 +168,9 @@ class Checker:
         best_of = best_of or 1
         if best_of > 1 and self.limits.max_best_of == 1:
             self.fail("best_of", "`best_of` != 1 is not allowed for this endpoint")
-        if not 0 < best_of <= self.limits.max_best_of:
-            self.fail("best_of", f"`best_of` must be > 0 and <= {self.limits.max_best_of}. Given: {best_of}")
+        most = min(self.limits.max_best_of, self.limits.max_samples)
+        if not 0 < best_of <= most:
+            self.fail("best_of", f"`best_of` must be > 0 and <= {most}. Given: {best_of}")
         if not 0 < params.n <= self.limits.max_samples:
             self.fail("n", f"`n` must be > 0 and <= {self.limits.max_samples}. Given: {params.n}")
         if 1 < best_of < params.n:
@@ -171,7 +182,8 @@ class Checker:
         params = self.params
         temperature, penalty = params.temperature, params.repetition_penalty
         if temperature is not None and not temperature >= 0:  # NaN fails every comparison
-            self.fail("temperature", "`temperature` must be strictly positive")
+            exact = f"`temperature` must be strictly positive, or 0 for greedy. Given: {temperature}"
+            self.fail("temperature", self._worded("`temperature` must be strictly positive", exact))
         self._check_finite("temperature", temperature)
         if penalty is not None and not penalty > 0:
             self.fail("repetition_penalty", "`repetition_penalty` must be strictly positive")
@@ -183,9 +195,11 @@ class Checker:
         for name in ("top_p", "typical_p"):
             value = getattr(params, name)
             if value is not None and not 0 < value < 1:
-                self.fail(name, f"`{name}` must be > 0.0 and < 1.0")
+                exact = f"`{name}` must be >= 0.0 and <= 1.0. Given: {value}"
+                self.fail(name, self._worded(f"`{name}` must be > 0.0 and < 1.0", exact))
         if params.top_k is not None and params.top_k <= 0:
-            self.fail("top_k", "`top_k` must be strictly positive")
+            exact = f"`top_k` must be strictly positive, or 0 or -1 for off. Given: {params.top_k}"
+            self.fail("top_k", self._worded("`top_k` must be strictly positive", exact))
         maximum, minimum = params.max_new_tokens, params.min_tokens
         if maximum is not None and maximum <= 0:
             self.fail("max_new_tokens", "`max_new_tokens` must be strictly positive")
@@ -241,6 +255,8 @@ class Checker:
             self.fail(name, f"`{name}` is not valid Unicode: it holds half of a surrogate pair")
 
     def _total_too_long(self, input_length: int, step: int) -> NoReturn:
+        if not self.style.tgi_words:
+            step = self.params.max_new_tokens or step  # what the user wrote, not TGI's first step of it
         self.fail(
             "max_new_tokens",
             f"`inputs` tokens + `max_new_tokens` must be <= {self.limits.max_total_tokens}. "
@@ -249,8 +265,10 @@ class Checker:
         )
 
     def _input_too_long(self, given: str) -> NoReturn:
-        message = f"`inputs` must have less than {self.limits.max_input_tokens} tokens. Given: {given}"
-        self.fail("inputs", message, TOO_LONG)
+        most = self.limits.max_input_tokens
+        tgi = f"`inputs` must have less than {most} tokens. Given: {given}"
+        exact = f"`inputs` must have at most {most} tokens. Given: {given}"
+        self.fail("inputs", self._worded(tgi, exact), TOO_LONG)
 
 
 def uses_sampling_field(params: SamplingParams) -> bool:

@@ -76,6 +76,8 @@ class GenerateRequest(msgspec.Struct, frozen=True, tag="generate"):
     arrival: float = 0.0
     cache_salt: str = ""
     """Requests share cached prefixes only with requests of the same salt."""
+    group: int = 0
+    """Groups get equal parts of the machine when they want more than it has; a number, never the API key itself."""
 
 
 class Abort(msgspec.Struct, frozen=True, tag="abort"):

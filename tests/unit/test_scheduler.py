@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -108,8 +109,9 @@ traffic = st.lists(
     st.sampled_from([1, 3, 16, 64]),
     st.sampled_from([1, 4, 8]),
     st.booleans(),
+    st.sampled_from([1, 3]),
 )
-def test_random_traffic(traffic, num_blocks, step_tokens, batch_size, prefix_caching):
+def test_random_traffic(traffic, num_blocks, step_tokens, batch_size, prefix_caching, groups):
     """Every sample gets one last event, output equals the solo run, nothing leaks, nothing deadlocks."""
     scheduler = make_scheduler(num_blocks, 4, step_tokens, batch_size, prefix_caching)
     events: list[TokenEvent] = []
@@ -117,7 +119,8 @@ def test_random_traffic(traffic, num_blocks, step_tokens, batch_size, prefix_cac
     pending = []
     for number, (length, new, samples, shared, arrives, aborted, logprobs) in enumerate(traffic):
         prompt = ([7] * (3 * shared) + [number + 100] * 30)[:length]
-        requests[number] = request(number, prompt, new, samples, prompt_logprobs=0 if logprobs else -1)
+        asked = request(number, prompt, new, samples, prompt_logprobs=0 if logprobs else -1)
+        requests[number] = msgspec.structs.replace(asked, group=number % groups)
         pending.append((arrives, number, aborted))
     for step in range(2_000):
         for arrives, number, aborted in pending:

@@ -108,12 +108,28 @@ class Share:
         self._cost = cost
         self._untouched = True
 
-    def grant(self, start: int, wanted: int, paced: bool = True) -> int:
+    @property
+    def room(self) -> int:
+        """About how many tokens it has for prompts at their beginning."""
+        if self._seconds is None or self._seconds == math.inf:
+            return self.tokens
+        return min(self.tokens, max(self._cost.tokens_within(self._seconds, 0), CHUNK_QUANTUM))
+
+    def offers(self, paced: bool) -> bool:
+        """Whether `grant` may give something."""
+        return self.tokens > 0 and not (
+            paced and (self._seconds is None or (not self._seconds and not self._untouched))
+        )
+
+    def grant(self, start: int, wanted: int, paced: bool = True, limit: int | None = None) -> int:
         """How many of the `wanted` tokens after position `start` the step takes; 0: the share is used up.
 
         paced: the prompt arrived after a stream was on its way, so it takes what streams leave. The first chunk always
-        gets at least CHUNK_QUANTUM tokens, so that every prompt gets done.
+        gets at least CHUNK_QUANTUM tokens, so that every prompt gets done. limit: what others leave to this prompt; a
+        remainder of up to REMAINDER_TOKENS beyond it is taken along.
         """
+        if limit is not None and wanted > limit + REMAINDER_TOKENS:
+            wanted = limit
         count = wanted if wanted <= self.tokens + self._spare else self.tokens
         seconds = self._seconds if paced else math.inf
         if seconds is None:

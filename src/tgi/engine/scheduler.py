@@ -3,10 +3,10 @@
 Owns the queue, the running set and the blocks. Called by `core`: `add`, `abort`, then
 schedule / run / commit. Imports no torch.
 
-There are no phases. A step gives every running sequence its next tokens, decodes first, then
-unfinished prompts, then admits from the queue while tokens, blocks and batch slots last:
+There are no phases. A step gives every running sequence its next token, then unfinished prompts, running or
+queued, their turns (see `turns`) while tokens, blocks and batch slots (see `places`) last:
 
-    token budget  | d d d d d | prompt chunk of a running one | newly admitted ... |
+    token budget  | d d d d d | prompt chunk | prompt chunk of a newly admitted one | ...
 
 Prompts that arrive while others stream get only as much of a step as `pace` allows: a long one is computed in
 small chunks, and nobody's next token waits for all of it.
@@ -21,12 +21,17 @@ from __future__ import annotations
 
 import math
 import time
-from collections import deque
+from collections import Counter, deque
+from contextlib import closing
 
 from tgi.engine.blocks import BlockPool
+from tgi.engine.draft import Draft
+from tgi.engine.open_requests import OpenRequests
 from tgi.engine.pace import SETTLED_TOKENS, Pace, Share
+from tgi.engine.places import giver, places
 from tgi.engine.plan import Chunk, Plan, Sampled
 from tgi.engine.sequence import Sequence
+from tgi.engine.turns import Turns
 from tgi.messages import FinishReason, GenerateRequest, PromptLogprobs, Token, TokenEvent
 
 
@@ -48,9 +53,10 @@ class Scheduler:
         self.max_total_tokens = max_total_tokens
         self.prefix_caching = prefix_caching
         self.pace = Pace()
+        self.turns = Turns()
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []  # by admission, oldest first
-        self._requests: dict[int, dict[int, Sequence]] = {}  # unfinished sequences: request id -> index -> sequence
+        self._open = OpenRequests()
 
     # --- requests ---------------------------------------------------------------------------
 
@@ -62,27 +68,8 @@ class Scheduler:
                 TokenEvent(request.request_id, index, finish="error", error=error)
                 for index in range(len(request.seeds))
             ]
-        # Samples share blocks even when prefixes of other requests are not to be reused.
-        salt = f"s{request.cache_salt}" if self.prefix_caching else f"r{request.request_id}"
-        paced = _any_settled(self.running)
-        samples = [
-            Sequence(
-                request_id=request.request_id,
-                index=index,
-                token_ids=list(request.prompt_ids),
-                num_prompt=len(request.prompt_ids),
-                sampling=request.sampling,
-                seed=seed,
-                arrival=request.arrival,
-                cache_salt=salt,
-                cacheable=self.prefix_caching or len(request.seeds) > 1,
-                paced=paced,
-            )
-            for index, seed in enumerate(request.seeds)
-        ]
-        self._requests[request.request_id] = {sample.index: sample for sample in samples}
-        samples[0].followers = samples[1:]
-        self.waiting.append(samples[0])
+        leader = self._open.add(request, prefix_caching=self.prefix_caching, paced=_any_settled(self.running))
+        self.waiting.append(leader)
         return []
 
     def _refusal(self, request: GenerateRequest) -> str | None:
@@ -91,7 +78,7 @@ class Scheduler:
         limit = min(capacity, self.max_total_tokens)
         if prompt == 0 or new < 1 or not request.seeds:
             return "a request needs at least one prompt token, one new token and one sample"
-        if request.request_id in self._requests:
+        if request.request_id in self._open:
             return f"request id {request.request_id} is in use"
         if prompt + new > limit:
             return (
@@ -102,8 +89,8 @@ class Scheduler:
 
     def abort(self, request_id: int, index: int = -1) -> list[TokenEvent]:
         """End one sample, or all with index -1; unknown ids are ignored."""
-        samples = self._requests.get(request_id, {})
-        return [self.finish(sequence, "abort") for sequence in list(samples.values()) if index in (-1, sequence.index)]
+        samples = self._open.of(request_id)
+        return [self.finish(sequence, "abort") for sequence in samples if index in (-1, sequence.index)]
 
     def finish(self, sequence: Sequence, reason: FinishReason, error: str | None = None) -> TokenEvent:
         """Take the sequence out wherever it is and free its blocks; returns its last event."""
@@ -115,10 +102,7 @@ class Scheduler:
             self.waiting.remove(sequence)
         self.blocks.release(sequence)
         self._release_followers(sequence)  # they go on without their leader
-        samples = self._requests[sequence.request_id]
-        del samples[sequence.index]
-        if not samples:
-            del self._requests[sequence.request_id]
+        self._open.remove(sequence)
         return TokenEvent(sequence.request_id, sequence.index, finish=reason, error=error)
 
     def _release_followers(self, leader: Sequence) -> None:
@@ -131,12 +115,14 @@ class Scheduler:
         if not leader.prompt_done and followers:
             followers[0].followers = followers[1:]
             followers = followers[:1]
+        for follower in followers:
+            follower.ahead = leader.prompt_done
         self.waiting.extendleft(reversed(followers))
 
     @property
     def unfinished(self) -> list[Sequence]:
         """Every sequence that has not had its last event."""
-        return [sequence for samples in self._requests.values() for sequence in samples.values()]
+        return self._open.sequences
 
     @property
     def has_work(self) -> bool:
@@ -146,76 +132,129 @@ class Scheduler:
 
     def schedule(self) -> Plan:
         """The next step; empty when there is nothing to do."""
-        plan = Plan()
-        chunks: dict[int, Chunk] = {}  # id(sequence) -> its chunk
-        share = self._schedule_running(plan, chunks)
-        if not plan.preempted:  # who was just preempted must not be replaced by a newcomer
-            self._admit(plan, chunks, share)
-        plan.chunks = list(chunks.values())
-        return plan
+        draft = Draft()
+        share = self._schedule_decodes(draft)
+        self._schedule_prompts(draft, share)
+        return draft.finish()
 
-    def _schedule_running(self, plan: Plan, chunks: dict[int, Chunk]) -> Share:
-        """Chunks for who runs already; gives what newcomers may take."""
+    def _schedule_decodes(self, draft: Draft) -> Share:
+        """The next token of every stream; gives what prompts may take."""
         decodes = [s for s in self.running if s.num_tokens - s.num_computed == 1]
-        prompts = [s for s in self.running if s.num_tokens - s.num_computed > 1]
         for sequence in decodes:
-            self._schedule_one(sequence, 1, plan, chunks)
-        share = self.pace.share(self.max_step_tokens - len(chunks), len(chunks), _any_settled(decodes))
-        for sequence in prompts:
-            if not sequence.block_table:  # preempted for an older one in this step
-                continue
-            count = share.grant(sequence.num_computed, sequence.num_tokens - sequence.num_computed, sequence.paced)
-            if count == 0:
-                break
-            self._schedule_one(sequence, count, plan, chunks)
-        return share
+            self._schedule_one(sequence, 1, draft)
+        return self.pace.share(self.max_step_tokens - len(draft), len(draft), _any_settled(decodes))
 
-    def _schedule_one(self, sequence: Sequence, count: int, plan: Plan, chunks: dict[int, Chunk]) -> None:
-        if sequence.block_table and self._make_room(sequence, sequence.num_computed + count, plan, chunks):
-            chunks[id(sequence)] = self._chunk(sequence, count)
+    def _schedule_prompts(self, draft: Draft, share: Share) -> None:
+        """Chunks of prompts, of running sequences and of newcomers, in the order of their turns."""
+        prompts = [s for s in self.running if s.num_tokens - s.num_computed > 1]
+        begun = set(map(id, prompts))
+        free: Counter[int] = Counter()
+        if self.waiting and not draft.preempted:  # who was just preempted must not be replaced by a newcomer
+            free = self._free_places()
+            prompts += [sequence for sequence in self.waiting if free[sequence.group]]
+        blocked = False
+        with closing(self.turns.order(prompts, share.room)) as turns:
+            for turn in turns:
+                sequence = turn.sequence
+                if not share.offers(sequence.paced):
+                    return
+                if id(sequence) in begun:
+                    if not sequence.block_table:  # it gave its place to another group in this step
+                        continue
+                    turn.taken = self._continue(sequence, turn.limit, draft, share)
+                elif not free[sequence.group] or (blocked and not self._is_alone(sequence)):
+                    continue
+                elif not self._find_room(sequence, draft):
+                    blocked = True  # no newcomer overtakes the first that does not fit
+                    continue
+                else:
+                    free[sequence.group] -= 1
+                    turn.taken = self._admit(sequence, turn.limit, draft, share)
+                if not turn.taken:
+                    return
 
-    def _make_room(self, sequence: Sequence, num_tokens: int, plan: Plan, chunks: dict[int, Chunk]) -> bool:
+    def _continue(self, sequence: Sequence, limit: int | None, draft: Draft, share: Share) -> int:
+        """The next tokens of a prompt that has blocks; gives how many."""
+        wanted = sequence.num_tokens - sequence.num_computed
+        count = share.grant(sequence.num_computed, wanted, sequence.paced, limit)
+        if count:
+            self._schedule_one(sequence, count, draft)
+        return count
+
+    def _schedule_one(self, sequence: Sequence, count: int, draft: Draft) -> None:
+        if sequence.block_table and self._make_room(sequence, sequence.num_computed + count, draft):
+            draft.put(self._chunk(sequence, count))
+
+    def _make_room(self, sequence: Sequence, num_tokens: int, draft: Draft) -> bool:
         """Grow the sequence's blocks, preempting the youngest others; False if it had to go itself."""
         while not self.blocks.grow(sequence, num_tokens):
-            victim = self.running.pop()
-            chunks.pop(id(victim), None)
-            self.blocks.release(victim)
-            victim.num_computed = 0
-            victim.paced = True  # those that go on came first
-            if not victim.prompt_done:
-                victim.prompt_logprobs = None  # collected anew with the recomputed prompt
-            self.waiting.appendleft(victim)
-            plan.preempted += 1
+            victim = self.running[-1]
+            self._preempt(victim, draft)
             if victim is sequence:
                 return False
         return True
 
-    def _admit(self, plan: Plan, chunks: dict[int, Chunk], share: Share) -> None:
-        """First come, first served: the first that does not fit waits, and nobody overtakes it."""
-        while self.waiting and share.tokens > 0 and len(self.running) < self.max_batch_size:
-            sequence = self.waiting[0]
-            hit = 0
-            if sequence.cacheable and not self._needs_all_rows(sequence):
-                hit = self.blocks.match(sequence)
-            # Every running sequence may soon want a block: without a reserve the newcomer would be
-            # preempted at once.
-            reserve = len(self.running)
-            fits = self.blocks.can_grow(sequence, sequence.num_tokens, reserve)
-            count = share.grant(hit, sequence.num_tokens - hit, sequence.paced) if fits else 0
-            if count == 0:
-                self.blocks.release(sequence)
-                return
-            self.blocks.grow(sequence, sequence.num_tokens)
-            self.waiting.popleft()
-            self.running.append(sequence)
-            sequence.num_computed = hit
-            if not sequence.scheduled:
-                sequence.scheduled = time.monotonic()
-                sequence.num_cached = hit
-                plan.admitted += 1
-                plan.prefix_query_tokens += sequence.num_prompt
-                plan.prefix_hit_tokens += hit
-            chunks[id(sequence)] = self._chunk(sequence, count)
+    def _preempt(self, victim: Sequence, draft: Draft) -> None:
+        """Put a running sequence back into the queue, to be computed again."""
+        self.running.remove(victim)
+        draft.preempt(victim)
+        self.blocks.release(victim)
+        victim.num_computed = 0
+        victim.ahead = True
+        victim.paced = True  # those that go on came first
+        if not victim.prompt_done:
+            victim.prompt_logprobs = None  # collected anew with the recomputed prompt
+        self.waiting.appendleft(victim)
+
+    def _free_places(self) -> Counter[int]:
+        """Group -> how many of its waiting sequences may join the batch."""
+        if len(self._open.groups) > 1:
+            return places(self.running, self.waiting, self.max_batch_size)
+        return Counter({self.waiting[0].group: self.max_batch_size - len(self.running)})
+
+    def _is_alone(self, sequence: Sequence) -> bool:
+        """No other of its group runs."""
+        return all(other.group != sequence.group for other in self.running)
+
+    def _find_room(self, sequence: Sequence, draft: Draft) -> bool:
+        """Take the prefix that the cache has, and see whether a place and blocks for the rest are free.
+
+        A sequence of a group that has nothing running gets them from the group that has most.
+        """
+        if sequence.cacheable and not self._needs_all_rows(sequence):
+            sequence.num_computed = self.blocks.match(sequence)
+        # Every running sequence may soon want a block: without a reserve the newcomer would be
+        # preempted at once.
+        while len(self.running) >= self.max_batch_size or not self.blocks.can_grow(
+            sequence, sequence.num_tokens, len(self.running)
+        ):
+            victim = giver(self.running) if self._is_alone(sequence) else None
+            if victim is None:
+                self._leave_waiting(sequence)
+                return False
+            self._preempt(victim, draft)
+        return True
+
+    def _leave_waiting(self, sequence: Sequence) -> None:
+        self.blocks.release(sequence)
+        sequence.num_computed = 0
+
+    def _admit(self, sequence: Sequence, limit: int | None, draft: Draft, share: Share) -> int:
+        """From the queue into the batch, where there is room; gives the tokens of its first chunk, 0: it must wait."""
+        hit = sequence.num_computed
+        count = share.grant(hit, sequence.num_tokens - hit, sequence.paced, limit)
+        if count == 0:
+            self._leave_waiting(sequence)
+            return 0
+        self.blocks.grow(sequence, sequence.num_tokens)
+        self.waiting.remove(sequence)
+        self.running.append(sequence)
+        if not sequence.scheduled:
+            sequence.scheduled = time.monotonic()
+            sequence.num_cached = hit
+            draft.admit(sequence, hit)
+        draft.put(self._chunk(sequence, count))
+        return count
 
     def _needs_all_rows(self, sequence: Sequence) -> bool:
         """Prompt log-probabilities come from the rows themselves, which a cache hit would skip."""

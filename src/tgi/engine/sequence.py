@@ -30,6 +30,12 @@ class Sequence:
     sampling: Sampling
     seed: int
     arrival: float = 0.0
+    order: int = 0
+    """Number of its request, counted by the scheduler."""
+    group: int = 0
+    """Those of one API key; groups share the machine equally."""
+    ahead: bool = False
+    """Its turn has been before (it was preempted), or its prompt's blocks are there: it goes before newcomers."""
     cache_salt: str = ""
     num_computed: int = 0
     block_table: list[int] = field(default_factory=list)

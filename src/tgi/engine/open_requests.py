@@ -1,0 +1,69 @@
+"""The unfinished samples of every request, and how a request becomes samples.
+
+Owns their register and the counts by group. Does not know which of them run (`scheduler`). Imports no torch.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from tgi.engine.sequence import Sequence
+from tgi.messages import GenerateRequest
+
+
+class OpenRequests:
+    """Request id -> index -> sequence."""
+
+    def __init__(self) -> None:
+        self._requests: dict[int, dict[int, Sequence]] = {}
+        self._added = 0
+        self.groups: Counter[int] = Counter()
+        """Group -> unfinished sequences; only groups that have some."""
+
+    def __contains__(self, request_id: int) -> bool:
+        return request_id in self._requests
+
+    @property
+    def sequences(self) -> list[Sequence]:
+        """Every sequence that has not had its last event."""
+        return [sequence for samples in self._requests.values() for sequence in samples.values()]
+
+    def of(self, request_id: int) -> list[Sequence]:
+        """The unfinished samples of a request; none for an unknown id."""
+        return list(self._requests.get(request_id, {}).values())
+
+    def add(self, request: GenerateRequest, *, prefix_caching: bool, paced: bool) -> Sequence:
+        """The first sample of the request, which has the others as followers."""
+        # Samples share blocks even when prefixes of other requests are not to be reused.
+        salt = f"s{request.cache_salt}" if prefix_caching else f"r{request.request_id}"
+        samples = [
+            Sequence(
+                request_id=request.request_id,
+                index=index,
+                token_ids=list(request.prompt_ids),
+                num_prompt=len(request.prompt_ids),
+                sampling=request.sampling,
+                seed=seed,
+                arrival=request.arrival,
+                order=self._added,
+                group=request.group,
+                cache_salt=salt,
+                cacheable=prefix_caching or len(request.seeds) > 1,
+                paced=paced,
+            )
+            for index, seed in enumerate(request.seeds)
+        ]
+        self._requests[request.request_id] = {sample.index: sample for sample in samples}
+        self._added += 1
+        self.groups[request.group] += len(samples)
+        samples[0].followers = samples[1:]
+        return samples[0]
+
+    def remove(self, sequence: Sequence) -> None:
+        samples = self._requests[sequence.request_id]
+        del samples[sequence.index]
+        if not samples:
+            del self._requests[sequence.request_id]
+        self.groups[sequence.group] -= 1
+        if not self.groups[sequence.group]:
+            del self.groups[sequence.group]

@@ -9,12 +9,10 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
-
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from tgi.config import ApiConfig, EngineConfig
 from tgi.engine import core
@@ -22,6 +20,7 @@ from tgi.engine.main import make_scheduler
 from tgi.errors import StartupError
 from tgi.launcher.prepare import prepare
 from tgi.messages import EngineFailed, FromEngine, ToEngine
+from tgi.progress_bars import LoadingBar, PromptBar
 from tgi.serving import generation
 from tgi.serving.engine_client import EngineClient
 from tgi.serving.service import Service
@@ -58,8 +57,11 @@ class LLM:
     `kv_cache_memory`, ...). Without a model the bundled demo model is loaded.
     """
 
-    def __init__(self, model: str | None = None, **flags: Any) -> None:
-        """Download if needed, load, allocate. Raises `errors.StartupError` with a sentence."""
+    def __init__(self, model: str | None = None, *, progress: bool | None = None, **flags: Any) -> None:
+        """Download if needed, load, allocate. Raises `errors.StartupError` with a sentence.
+
+        `progress`: show how far loading is; by default on a terminal.
+        """
         api, engine = prepare(model_id=model, **flags)
         self._loop = asyncio.new_event_loop()
         self._loop_thread = threading.Thread(target=self._loop.run_forever, name="llm-loop", daemon=True)
@@ -68,15 +70,16 @@ class LLM:
         self._service: Service | None = None
         self._style: Style = TGI_STYLE_RAW if api.raw_logprobs else TGI_STYLE
         try:
-            self._service = self._run(self._open(api, engine))
+            self._service = self._run(self._open(api, engine, progress))
         except BaseException:
             self.close()
             raise
 
-    async def _open(self, api: ApiConfig, engine: EngineConfig) -> Service:
-        self._engine = ThreadEngine(engine)
-        await self._engine.start()
-        await self._engine.wait_ready()
+    async def _open(self, api: ApiConfig, engine: EngineConfig, progress: bool | None) -> Service:
+        with LoadingBar(progress) as bar:
+            self._engine = ThreadEngine(engine, bar)
+            await self._engine.start()
+            await self._engine.wait_ready()
         service = await asyncio.to_thread(Service.load, api, self._engine)
         service.compare_with_model()
         return service
@@ -101,7 +104,7 @@ class LLM:
         `parameters` (`max_new_tokens=20, temperature=0.7, ...`) are put on top. As on `/generate`,
         naming no parameter at all samples at temperature 1; naming any without `do_sample` or a
         warper is greedy. `progress`: show a bar; by default for more than eight prompts on a terminal.
-        Raises `errors.ValidationError` before anything runs.
+        Raises `errors.ValidationError` before anything runs, TypeError for a parameter that does not exist.
         """
         single = isinstance(prompts, str) or bool(prompts and isinstance(prompts[0], int))
         many: list[Any] = [prompts] if single else list(prompts)
@@ -217,8 +220,9 @@ class LLM:
 class ThreadEngine(EngineClient):
     """The engine on a thread of this process; the queue takes the socket's place."""
 
-    def __init__(self, config: EngineConfig) -> None:
+    def __init__(self, config: EngineConfig, bar: LoadingBar) -> None:
         super().__init__("")
+        self._bar = bar
         self._config = config
         self._inbox: queue.SimpleQueue[ToEngine | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._serve, name="llm-engine", daemon=True)
@@ -242,6 +246,7 @@ class ThreadEngine(EngineClient):
         def enter(name: str) -> None:
             nonlocal phase
             phase = name
+            self._bar.enter_phase(name)
 
         def send(message: FromEngine) -> None:
             self._loop.call_soon_threadsafe(self._receive, message)
@@ -249,7 +254,7 @@ class ThreadEngine(EngineClient):
         try:
             from tgi.engine.worker import Worker
 
-            worker = Worker(self._config, enter)
+            worker = Worker(self._config, enter, self._bar.read)
             send(worker.info)
             core.run(core.EngineCore(make_scheduler(worker.info), worker), self._next, send)
         except _Closed:
@@ -276,7 +281,7 @@ class _Closed(Exception):
 def _settings(
     given: SamplingParams | Sequence[SamplingParams] | None, parameters: dict[str, Any], count: int
 ) -> list[SamplingParams]:
-    """One `SamplingParams` for each prompt. Raises TypeError for a name that does not exist."""
+    """One `SamplingParams` for each prompt. Raises TypeError with the right name for one that does not exist."""
     if given is None:
         each = [SamplingParams(**(parameters or {"do_sample": True}))] * count
     else:
@@ -293,21 +298,3 @@ def _output(prompt: str, params: SamplingParams, samples: list[Completion]) -> O
         samples = generation.rank(samples)
     text = samples[0].text
     return Output(prompt, prompt + text if params.return_full_text else text, samples[0], samples)
-
-
-class PromptBar:
-    """A progress bar over prompts, or nothing."""
-
-    def __init__(self, total: int, wanted: bool | None) -> None:
-        columns = (TextColumn("Prompts"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-        self._progress = Progress(*columns)
-        shown = wanted if wanted is not None else total > 8 and self._progress.console.is_terminal
-        self._progress.disable = not shown
-        self._task = self._progress.add_task("", total=total)
-
-    def __enter__(self) -> Callable[[], None]:
-        self._progress.start()
-        return lambda: self._progress.advance(self._task)
-
-    def __exit__(self, *unused: object) -> None:
-        self._progress.stop()

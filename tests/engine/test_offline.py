@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
+import pickle
 import threading
 
 import pytest
@@ -9,6 +12,7 @@ import pytest
 from tests.models.checkpoints import make_checkpoint
 from tgi import LLM, SamplingParams
 from tgi.errors import StartupError, ValidationError
+from tgi.progress_bars import LoadingBar
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +106,65 @@ def test_errors_name_the_field(llm):
         list(llm.stream("x", temperature=-1.0))
     with pytest.raises(TypeError, match="temprature"):
         llm.generate("x", temprature=1.0)
+
+
+@pytest.mark.parametrize(
+    ("given", "right"),
+    [
+        ("max_tokens", "max_new_tokens"),
+        ("max_completion_tokens", "max_new_tokens"),
+        ("max_length", "max_new_tokens"),
+        ("max_new_token", "max_new_tokens"),
+        ("logprobs", "top_n_tokens"),
+        ("stop_sequences", "stop"),
+        ("repetition_penality", "repetition_penalty"),
+        ("num_return_sequences", "n"),
+    ],
+)
+def test_a_wrong_name_is_answered_with_the_right_one(llm, given, right):
+    message = f"there is no parameter `{given}`: use `{right}`"
+    for call in (
+        lambda: llm.generate("x", **{given: 1}),
+        lambda: llm.generate(["x", "y"], SamplingParams(max_new_tokens=1), **{given: 1}),
+        lambda: list(llm.stream("x", **{given: 1})),
+        lambda: SamplingParams(**{given: 1}),
+    ):
+        with pytest.raises(TypeError) as caught:
+            call()
+        assert str(caught.value) == message
+
+
+def test_a_name_like_no_other_lists_all(llm):
+    with pytest.raises(TypeError, match="there is no parameter `zzz`: there are best_of, temperature,"):
+        llm.generate("x", zzz=1)
+
+
+def test_parameters_can_be_copied():
+    params = SamplingParams(max_new_tokens=3, stop=["a"])
+    assert copy.deepcopy(params) == pickle.loads(pickle.dumps(params)) == dataclasses.replace(params) == params
+
+
+def test_loading_shows_progress(tmp_path, capsys):
+    """On standard error, on a terminal or when asked for."""
+    path = str(make_checkpoint(tmp_path, "gpt2"))
+    LLM(path, threads=1, kv_cache_memory="1MiB", progress=True).close()
+    captured = capsys.readouterr()
+    assert "Loaded" in captured.err and "kB" in captured.err.replace("KiB", "kB") and not captured.out
+    LLM(path, threads=1, kv_cache_memory="1MiB").close()
+    captured = capsys.readouterr()
+    assert not captured.err and not captured.out, "nobody watches a pipe"
+
+
+def test_progress_of_loading_follows_the_weights(monkeypatch):
+    """On a terminal: bytes while they are read, then what else is done."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    with LoadingBar(None) as bar:
+        assert not bar._progress.disable
+        bar.read(25, 100)
+        assert bar._progress.tasks[0].percentage == 25
+        bar.enter_phase("warmup")
+        assert bar._progress.tasks[0].description == "Warming up"
+    assert bar._progress.tasks[0].description == "Loaded"
 
 
 def test_closing_is_final_and_may_be_repeated(tmp_path):

@@ -32,6 +32,7 @@ from tgi.models.build.decoder import build
 from tgi.models.families import read_spec
 from tgi.models.loader import LoadedModel, load_model, serving_dtype
 from tgi.models.rope_config import RopeOverride
+from tgi.models.weights import Progress
 
 logger = logging.getLogger("tgi.engine")
 
@@ -43,8 +44,16 @@ NOTICEABLY = 1.1
 class Worker:
     """Loads on construction; then `execute` runs plans."""
 
-    def __init__(self, config: EngineConfig, enter_phase: Callable[[str], None] = lambda name: None) -> None:
-        """Raises `StartupError` for whatever the user can mend; `enter_phase` hears load, allocate, warmup."""
+    def __init__(
+        self,
+        config: EngineConfig,
+        enter_phase: Callable[[str], None] = lambda name: None,
+        progress: Progress | None = None,
+    ) -> None:
+        """Raises `StartupError` for whatever the user can mend; `enter_phase` hears load, allocate, warmup.
+
+        `progress` hears how many bytes of the weights are read; None: the log says it.
+        """
         self.config = config
         self.device = torch.device(config.device or ("cuda" if torch.cuda.is_available() else "cpu"))
         threads = config.threads or hardware.cpu_count()
@@ -77,7 +86,7 @@ class Worker:
             rope=rope,
             quantize=config.quantize,
             activations=config.activations,
-            progress=LoadProgress(),
+            progress=progress or LoadProgress(),
         )
         load_s = time.monotonic() - began
         weight_bytes = loaded.step.weight_bytes

@@ -1,7 +1,7 @@
 """What `serving` takes and gives: the vocabulary that HTTP routes and the offline interface share.
 
-Plain dataclasses, no behaviour beyond defaults. The user's words are in `SamplingParams`; the
-engine's, fully resolved, in `tgi.messages`.
+Plain dataclasses, no behaviour beyond defaults and the names of parameters. The user's words are in
+`SamplingParams`; the engine's, fully resolved, in `tgi.messages`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol, TypeAlias
 
 from tgi.messages import EngineInfo, GenerateRequest, StepStats, TokenEvent
+from tgi.serving.parameter_names import check_names
 
 FinishReason: TypeAlias = Literal["length", "eos_token", "stop_sequence"]
 
@@ -55,6 +56,11 @@ class SamplingParams:
     grammar: Any = None
     n: int = 1
     """Samples to return, all of them (OpenAI)."""
+
+    def __new__(cls, **parameters: Any) -> SamplingParams:
+        """Raises TypeError for a name that does not exist, with the one that is meant."""
+        check_names(parameters, cls.__dataclass_fields__)
+        return object.__new__(cls)
 
 
 @dataclass(frozen=True, slots=True)

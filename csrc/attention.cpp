@@ -444,7 +444,7 @@ void softmax(const AttentionCall& call, Work& work, const Reads& reads, int r, i
       F p = exp(fma(load(&work.scores[r + i][key]), factor, less[i]));
       total[i] = add(total[i], p);
       if constexpr (Type == TGI_INT8) {
-        p = if_less(zero(), p, mul(p, s), p);  // an unseen key may have no number as scale
+        p = if_less(zero(), p, mul(p, s), p);  // the scale of an unseen key may be NaN
         peak[i] = imax(magnitude(p), peak[i]);
       }
       set_weights<Type>(work, r + i, key, p);

@@ -23,8 +23,6 @@ int panel_step(int format) {
   return format == TGI_BFLOAT16 ? Bf16Panel::kStep : 1;
 }
 
-bool has_codes(int format) { return format == TGI_INT8 || format == TGI_INT6 || format == TGI_INT4; }
-
 // A group of `length` columns of one panel.
 size_t group_bytes(const Linear& linear, int length) {
   return with_format(linear.format, [&](auto panel) { return decltype(panel)::group_bytes(length); });
@@ -57,50 +55,25 @@ void set_header(const Linear& linear, int row, int g, float scale, int zero_poin
   memcpy(group_at(linear, row, g) + 4 * (row % kLanes), &word, 4);
 }
 
-// Four fields of a word: bits [shift, shift + bits) of each byte.
-struct Field {
-  uint8_t* at;
-  int shift;
-  uint32_t mask;  // of one field at shift 0, in each byte
-
-  uint32_t get() const {
-    uint32_t word;
-    memcpy(&word, at, 4);
-    return word >> shift & mask;
-  }
-  void set(uint32_t fields) const {
-    uint32_t word;
-    memcpy(&word, at, 4);
-    word = (word & ~(mask << shift)) | (fields & mask) << shift;
-    memcpy(at, &word, 4);
-  }
-};
-
 // The part of the record of column k of a group that belongs to one row.
-uint8_t* record_at(int format, uint8_t* group, int lane, int k) {
-  return with_format(format, [&](auto panel) {
-    return group + kHeaderBytes + k / decltype(panel)::kStep * decltype(panel)::kBytes + 4 * lane;
-  });
+template <class Panel>
+uint8_t* record_at(uint8_t* group, int lane, int k) {
+  return group + kHeaderBytes + k / Panel::kStep * Panel::kBytes + 4 * lane;
 }
-
-// Where the lower bits of four codes lie, from column k on, a multiple of 4; and the upper two of six.
-Field lower_field(int format, uint8_t* record, int k) {
-  if (format == TGI_INT8) return {record, 0, 0xffffffffu};
-  return {format == TGI_INT6 ? record + k % 16 / 8 * 64 : record, k / 4 % 2 * 4, 0x0f0f0f0fu};
-}
-Field upper_field(uint8_t* record, int k) { return {record + Int6Panel::kUpper, k / 4 % 4 * 2, 0x03030303u}; }
 
 // Four codes of one row from column k on, a multiple of 4, a byte each.
 uint32_t get_word(int format, uint8_t* group, int lane, int k) {
-  uint8_t* record = record_at(format, group, lane, k);
-  const uint32_t lower = lower_field(format, record, k).get();
-  return format == TGI_INT6 ? lower | upper_field(record, k).get() << 4 : lower;
+  return with_format(format, [&](auto panel) {
+    using Panel = decltype(panel);
+    return Panel::get(record_at<Panel>(group, lane, k), k);
+  });
 }
 
 void set_word(int format, uint8_t* group, int lane, int k, uint32_t codes) {
-  uint8_t* record = record_at(format, group, lane, k);
-  lower_field(format, record, k).set(codes);
-  if (format == TGI_INT6) upper_field(record, k).set(codes >> 4);
+  with_format(format, [&](auto panel) {
+    using Panel = decltype(panel);
+    Panel::set(record_at<Panel>(group, lane, k), k, codes);
+  });
 }
 
 // Squared error of rounding x to multiples of `scale`, and in *better the scale that fits those multiples best.
@@ -120,17 +93,8 @@ float rounding_error(const float* x, int count, float scale, float lowest, float
   return sum(error);
 }
 
-// Signed codes of a format, and the codes among which the peak's is searched.
-struct Search {
-  float lowest, highest;
-  float first, step;
-  int candidates;
-};
-
 Search search_of(int format) {
-  if (format == TGI_INT8) return {-127, 127, 122, 1, 6};
-  if (format == TGI_INT6) return {-32, 31, 28, 0.5f, 10};
-  return {-8, 7, 6.5f, 0.25f, 14};
+  return with_format(format, [](auto panel) { return decltype(panel)::kSearch; });
 }
 
 // The scale with the least squared error among some: those that map the largest value to the end of the
@@ -275,6 +239,24 @@ void read_row(const Linear& linear, int64_t id, float* out) {
 }  // namespace tgi
 
 using namespace tgi;
+
+namespace {
+
+template <class... Panels>
+int number_of(PanelList<Panels...>, const char* name) {
+  int number = TGI_INT8;
+  const bool found = (... || (strcmp(name, Panels::kName) == 0 || (number++, false)));
+  return found ? number : -1;
+}
+
+}  // namespace
+
+int tgi_format(const char* name) {
+  constexpr const char* kFloats[] = {"float32", "bfloat16", "float16"};
+  for (int type = 0; type < TGI_INT8; type++)
+    if (strcmp(name, kFloats[type]) == 0) return type;
+  return number_of(CodePanels{}, name);
+}
 
 tgi_linear* tgi_linear_create(tgi_arena* arena, int format, int in, int out, int group, int zero_points, int bias,
                               int activations) {

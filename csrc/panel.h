@@ -5,6 +5,7 @@
 #pragma once
 #include <type_traits>
 
+#include "formats.h"
 #include "simd.h"
 #include "tgi.h"
 
@@ -154,15 +155,6 @@ static inline void multiply_halves(Sums<R, C>& result, const uint16_t* a, const 
 }
 #endif
 
-// Quantised weights come in groups along K, the last of which may be shorter. A group is a header of 16 lanes, scale and
-// zero point in one word each (the upper 24 bits of a float32, the lower 8 an unsigned zero point), then the codes.
-constexpr size_t kHeaderBytes = 64;
-static inline F header_scales(const uint8_t* group) { return bits_as_float(iand(load_int(group), (int)0xffffff00)); }
-static inline I header_zeros(const uint8_t* group) { return iand(load_int(group), 255); }
-
-// The length of the group that begins at k, of `count` values in groups of `group`.
-static inline int group_length(int group, int count, int k) { return count - k < group ? count - k : group; }
-
 // parts += four values of k of unrounded activations [4][R] times a panel's codes less their zero points, k ascending
 template <int J, int R, int C>
 static inline void add_one(F (&parts)[R][C], F zeros, int c, const float* a, Bytes codes) {
@@ -191,54 +183,6 @@ static inline void add_dots(I (&dots)[R][C], const Weights4 (&weights)[C], const
       for (int c = 0; c < C; c++) dots[r][c] = dot4(dots[r][c], weights[c], four);
     }
   }
-}
-
-// Formats of codes, unsigned: a record holds Step values of k of 16 columns in RecordBytes bytes, and the zero point of
-// symmetric weights is Zero. codes<J> of a format are values 4 J to 4 J + 3 of a record as bytes [16][4].
-template <int Step, int RecordBytes, int Zero>
-struct CodePanel {
-  static constexpr int kStep = Step, kBytes = RecordBytes, kZero = Zero;
-  static constexpr size_t group_bytes(int group) { return kHeaderBytes + size_t(group / kStep) * kBytes; }
-};
-
-// 8 bits, [k / 4][16][4]
-struct Int8Panel : CodePanel<4, 64, 128> {
-  template <int J>
-  static inline Bytes codes(const uint8_t* record) { return load_bytes(record); }
-};
-
-// 4 bits, [k / 8][16][4]: the lower nibbles are the first four values of k, the upper ones the next four
-struct Int4Panel : CodePanel<8, 64, 8> {
-  template <int J>
-  static inline Bytes codes(const uint8_t* record) {
-    const Bytes nibbles = load_bytes(record);
-    return J ? high_nibbles(nibbles) : low_nibbles(nibbles);
-  }
-};
-
-// 6 bits, [k / 16]: the lower four bits like two records of 4-bit codes, then [16][4] bytes, each of which has the upper two
-// bits of value 4 J + i at bit 2 J of byte i
-struct Int6Panel : CodePanel<16, 192, 32> {
-  static constexpr int kUpper = 128;  // where those begin
-  template <int J>
-  static inline Bytes codes(const uint8_t* record) {
-    return with_two_more<J>(Int4Panel::codes<J % 2>(record + J / 2 * 64), load_bytes(record + kUpper));
-  }
-};
-
-// Calls body(panel) with the panel of a format of codes.
-template <class Body>
-static inline auto with_format(int format, const Body& body) {
-  switch (format) {
-    case TGI_INT8: return body(Int8Panel{});
-    case TGI_INT6: return body(Int6Panel{});
-    default: return body(Int4Panel{});
-  }
-}
-
-// The zero point of symmetric weights.
-static inline int zero_of(int format) {
-  return with_format(format, [](auto panel) { return decltype(panel)::kZero; });
 }
 
 // dots += a record of R rows of activations, in a tile of Height, times C panels

@@ -18,7 +18,7 @@
 //   if_less(a, b, x, y)    a < b ? x : y
 //   sum, largest           over the lanes, in an order that is the same in every call
 //   isum, ilargest         the same of integers; shift_right of those that are not negative
-//   to_int                 the nearest integer, of two the even one; of what is no number any
+//   to_int                 the nearest integer, ties to even; any integer for NaN
 //   store_s8               16 integers from -128 to 127
 #pragma once
 #include <math.h>
@@ -53,7 +53,7 @@ static inline Activations4 in_register(Activations4 a) { return a; }
 static inline void prefetch(const void* p) { __builtin_prefetch(p, 0, 3); }
 static inline void prefetch_far(const void* p) { __builtin_prefetch(p, 0, 2); }
 
-// The bits of |x|. They compare as numbers do, and what is no number is larger than infinity, so that none is lost on the
+// The bits of |x|. They compare as numbers do, and NaN is larger than infinity, so that none is lost on the
 // way to the largest.
 static inline I magnitude(F x) { return iand(float_bits(x), 0x7fffffff); }
 static inline float as_float(int bits) {
@@ -63,7 +63,7 @@ static inline float as_float(int bits) {
 }
 
 // The step between codes when `peak` gets the code `most`, and what numbers are multiplied with for their codes. The step
-// of what is not finite is no number, so that the row shows it; what is very small counts as zero.
+// is NaN where a value is not finite, so that the row shows it; very small values count as zero.
 static inline float step(float peak, float most) { return peak / most + peak * 0.0f; }
 static inline float inverse_step(float peak, float most) { return peak > 1e-30f && peak < INFINITY ? most / peak : 0.0f; }
 

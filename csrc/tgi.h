@@ -7,14 +7,18 @@
 #include <stdint.h>
 
 #define TGI_API extern "C" __attribute__((visibility("default")))
-#define TGI_ABI 8  // raised with every change of this file; the loader refuses another number
+#define TGI_ABI 9  // raised with every change of this file; the loader refuses another number
 
 typedef struct tgi_pool tgi_pool;
 typedef struct tgi_arena tgi_arena;
 typedef struct tgi_linear tgi_linear;
 
-// Element types: of weights, of the cache, of tensors given to packing.
-enum { TGI_FLOAT32, TGI_BFLOAT16, TGI_FLOAT16, TGI_INT8, TGI_INT4, TGI_INT6 };
+// Element types: of weights, of the cache, of tensors given to packing. Further formats of weights (csrc/formats.h) have
+// the numbers from TGI_INT8 on that `tgi_format` tells.
+enum { TGI_FLOAT32, TGI_BFLOAT16, TGI_FLOAT16, TGI_INT8 };
+
+// The number of an element type or a format of weights by its name (float32, int4 ...); -1: there is none.
+TGI_API int tgi_format(const char* name);
 
 TGI_API int tgi_abi(void);
 // Name of the instruction-set level this library was compiled for: portable; avx2, avx2_vnni, avx512, avx512_bf16,
@@ -38,8 +42,8 @@ TGI_API size_t tgi_arena_used(const tgi_arena* arena);
 // ---- linear layers
 
 // A layer of `out` rows and `in` columns in `format`; lives in the arena, starts as zeros. group: columns that share a scale
-// in formats of codes, int8, int6 and int4 (a multiple of 16, or 0 for one scale a row; the last ones may be fewer).
-// activations: what those round activations to: TGI_INT8, or TGI_FLOAT32 for not at all. nullptr: out of memory.
+// in formats of codes (a multiple of 16, or 0 for one scale a row; the last ones may be fewer).
+// activations: what those round activations to: TGI_INT8, or TGI_FLOAT32: leave them unrounded. nullptr: out of memory.
 TGI_API tgi_linear* tgi_linear_create(tgi_arena* arena, int format, int in, int out, int group, int zero_points,
                                       int bias, int activations);
 TGI_API size_t tgi_linear_bytes(const tgi_linear* linear);
@@ -227,11 +231,11 @@ TGI_API void tgi_attention(tgi_pool* pool, int cache_type, const tgi_attention_o
 // id, a NaN before all. masses [rows]: tgi_log_mass of each, or nullptr.
 TGI_API void tgi_rank(tgi_pool* pool, const float* logits, int rows, int64_t size, int count, int64_t* ids,
                       float* values, double* masses);
-// log(sum(exp(row / divisor - best / divisor))) [rows]; no number if a logit is none or the best is infinite.
+// log(sum(exp(row / divisor - best / divisor))) [rows]; NaN if any logit is NaN or the best is infinite.
 TGI_API void tgi_log_mass(tgi_pool* pool, const float* logits, int rows, int64_t size, const float* divisors,
                           const float* best, double* out);
 // From softmax(row / divisor) the first id at which the cumulative probability exceeds the row's uniform number in
-// [0, 1), and the logarithm of its probability; no number if a logit is none or +inf or all are -inf.
+// [0, 1), and the logarithm of its probability; NaN if any logit is NaN or +inf, or all are -inf.
 TGI_API void tgi_pick(tgi_pool* pool, const float* logits, int rows, int64_t size, const float* divisors,
                       const double* uniforms, int64_t* ids, double* logprobs);
 

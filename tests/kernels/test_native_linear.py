@@ -79,6 +79,12 @@ def test_every_number_of_rows_agrees_with_the_formula(library, format, activatio
         assert relative_error(layer(x), expected(layer, x)) < TOLERANCE, rows
 
 
+def test_formats_are_the_librarys(library):
+    numbers = [library.call.tgi_format(format.encode()) for format in FORMATS]
+    assert sorted(numbers) == list(range(len(FORMATS)))
+    assert library.call.tgi_format(b"int3") == -1
+
+
 @pytest.mark.parametrize("format", ["float32", "bfloat16", "float16"])
 def test_float_weights_are_kept_exactly(library, format):
     weight = torch.randn((37, 50)).to(getattr(torch, format))

@@ -58,7 +58,7 @@ tgi_linear* make_layer(Random& random, tgi_pool* pool, tgi_arena* arena, int for
   if (zero_points) {
     const int count = group ? (in + group - 1) / group : 1;
     std::vector<uint8_t> codes(size_t(out) * in), zeros(size_t(out) * count);
-    const int most = format == TGI_INT8 ? 255 : format == TGI_INT6 ? 63 : 15;
+    const int most = format == TGI_INT8 ? 255 : format == tgi_format("int6") ? 63 : 15;
     for (uint8_t& code : codes) code = (uint8_t)random.between(0, most);
     for (uint8_t& zero : zeros) zero = (uint8_t)random.between(0, most);
     const Floats scales = random.numbers(zeros.size(), 0.01f);
@@ -81,7 +81,7 @@ tgi_linear* make_layer(Random& random, tgi_pool* pool, tgi_arena* arena, int for
 
 void linears(Random& random, tgi_pool* pool) {
   const char* names[] = {"float32", "bfloat16", "float16", "int8", "int4", "int6"};
-  for (int format = TGI_FLOAT32; format <= TGI_INT6; format++) {
+  for (int format = TGI_FLOAT32; format <= tgi_format("int6"); format++) {
     for (int round = 0; round < 10; round++) {
       tgi_arena* arena = tgi_arena_create();
       const int in = round % 3 ? 32 * random.between(1, 9) : random.between(1, 150), out = random.between(1, 90);
@@ -183,7 +183,7 @@ void programs(Random& random, tgi_pool* pool) {
     const tgi_cache_heads shape{TGI_BFLOAT16, kv_heads, dim};
     const int width = 60, inner = 70, query = heads * dim, kv = kv_heads * dim;
     tgi_arena* arena = tgi_arena_create();
-    const int format = round % 2 ? TGI_INT8 : TGI_INT4;
+    const int format = round % 2 ? TGI_INT8 : tgi_format("int4");
     auto layer = [&](int in, int out) { return make_layer(random, pool, arena, format, in, out, true); };
     const Floats scale = random.numbers(width), bias = random.numbers(width), head_scale = random.numbers(24);
     const tgi_op ops[] = {

@@ -46,7 +46,7 @@ class Weight:
     """head: gives the logits (and is the embedding as well where the two are tied); table: only looked up. Formats may
     treat both with more care."""
     split: Literal["rows", "columns"] | None = None
-    """How several ranks share it: each part by rows, or by columns, whose partial sums are added. None: not at all."""
+    """How several ranks share it: each part by rows, or by columns, whose partial sums are added. None: not shared."""
 
     @property
     def rows(self) -> int:

@@ -26,8 +26,8 @@ CHAINS = 12
 """Independent multiply-adds of a round, TGI_MEASURE_CHAINS of csrc/tgi.h."""
 KINDS = ((0, 2 * 16), (1, 2 * 64))
 """Kind of `tgi_measure_arithmetic` and operations of one chain: float32, int8."""
-FORMATS = {"bfloat16": 1, "int8": 3, "int4": 4}
-"""Element types of csrc/tgi.h."""
+FORMATS = ("bfloat16", "int8", "int4")
+"""Formats of weights that are measured."""
 WIDTH, ROWS, GROUP = 1024, 256, 128
 LEAST_S = 0.02
 
@@ -90,7 +90,7 @@ def _level(name: str, runnable: list[str], threads: int) -> Level:
             level.problem = str(reason)
         else:
             level.float32_gops, level.int8_gops = (_arithmetic(pool, *kind) for kind in KINDS)
-            level.layer_gops = {name: _layer(pool, number) for name, number in FORMATS.items()}
+            level.layer_gops = {name: _layer(pool, name) for name in FORMATS}
     return level
 
 
@@ -104,10 +104,11 @@ def _arithmetic(pool: Pool, kind: int, operations: int) -> float:
     return round(pool.threads * rounds * CHAINS * operations / took / 1e9, 1)
 
 
-def _layer(pool: Pool, format: int) -> float:
+def _layer(pool: Pool, format: str) -> float:
     """10^9 operations a second of a square layer, whose weights stay in the caches."""
     call, arena = pool.library.call, Arena(pool.library)
-    layer = call.tgi_linear_create(arena.handle, format, WIDTH, WIDTH, GROUP, 0, 0, FORMATS["int8"])
+    number, activations = call.tgi_format(format.encode()), call.tgi_format(b"int8")
+    layer = call.tgi_linear_create(arena.handle, number, WIDTH, WIDTH, GROUP, 0, 0, activations)
     if not layer:
         raise MemoryError("no memory for a layer")
     numbers = ctypes.c_float * (ROWS * WIDTH)

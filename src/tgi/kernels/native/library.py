@@ -13,7 +13,7 @@ import weakref
 from dataclasses import dataclass
 from pathlib import Path
 
-ABI = 8
+ABI = 9
 LEVELS = ("portable", "avx2", "avx2_vnni", "avx512", "avx512_bf16", "avx512_amx", "neon", "neon_dotprod", "neon_i8mm")
 """Of each kind of processor from the least to the most demanding."""
 
@@ -28,6 +28,7 @@ _SIGNATURES: dict[str, tuple[type | None, tuple[type, ...]]] = {
     "tgi_arena_create": (_POINTER, ()),
     "tgi_arena_destroy": (None, (_POINTER,)),
     "tgi_arena_used": (_SIZE, (_POINTER,)),
+    "tgi_format": (_INT, (ctypes.c_char_p,)),
     "tgi_linear_create": (_POINTER, (_POINTER, _INT, _INT, _INT, _INT, _INT, _INT, _INT)),
     "tgi_linear_bytes": (_SIZE, (_POINTER,)),
     "tgi_linear_finish": (_INT, (_POINTER, _POINTER, _POINTER)),

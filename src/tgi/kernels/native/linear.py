@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import torch
 
-from tgi.kernels.formats import GROUP
+from tgi.kernels.formats import CODE_FORMATS, GROUP
 from tgi.kernels.native.library import Arena, Pool
 
-FORMATS = {"float32": 0, "bfloat16": 1, "float16": 2, "int8": 3, "int4": 4, "int6": 5}
+FORMATS = ("float32", "bfloat16", "float16", *CODE_FORMATS)
+"""Of weights, by name."""
 TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 
 
@@ -38,13 +39,13 @@ class PackedLinear:
         self._call = pool.library.call
         self.handle = self._call.tgi_linear_create(
             arena.handle,
-            FORMATS[format],
+            self._call.tgi_format(format.encode()),
             in_features,
             out_features,
             self.group,
             zero_points,
             bias,
-            FORMATS[activations],
+            self._call.tgi_format(activations.encode()),
         )
         if not self.handle:
             raise MemoryError(f"no memory for a {format} layer of {out_features} x {in_features}")

@@ -1,0 +1,131 @@
+// Formats of codes: how weights of 8, 6 and 4 bits lie in a panel of 16 output columns, and how they are rounded.
+//
+// Quantised weights come in groups along K, the last of which may be shorter. A group is a header of 16 lanes, scale and
+// zero point in one word each (the upper 24 bits of a float32, the lower 8 an unsigned zero point), then records of codes.
+//
+// Another bit width is another panel here, its name in `CodePanels`, and its entry in tgi/kernels/formats.py.
+#pragma once
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "simd.h"
+#include "tgi.h"
+
+namespace tgi {
+
+constexpr size_t kHeaderBytes = 64;
+static inline F header_scales(const uint8_t* group) { return bits_as_float(iand(load_int(group), (int)0xffffff00)); }
+static inline I header_zeros(const uint8_t* group) { return iand(load_int(group), 255); }
+
+// The length of the group that begins at k, of `count` values in groups of `group`.
+static inline int group_length(int group, int count, int k) { return count - k < group ? count - k : group; }
+
+// Four fields of a word: bits [shift, shift + bits) of each byte.
+struct Field {
+  uint8_t* at;
+  int shift;
+  uint32_t mask;  // of one field at shift 0, in each byte
+
+  uint32_t get() const {
+    uint32_t word;
+    memcpy(&word, at, 4);
+    return word >> shift & mask;
+  }
+  void set(uint32_t fields) const {
+    uint32_t word;
+    memcpy(&word, at, 4);
+    word = (word & ~(mask << shift)) | (fields & mask) << shift;
+    memcpy(at, &word, 4);
+  }
+};
+
+// Rounding: signed codes lowest ... highest, and the codes first, first + step ... among which the peak's is searched.
+struct Search {
+  float lowest, highest;
+  float first, step;
+  int candidates;
+};
+
+// Unsigned codes: a record holds Step values of k of 16 columns in RecordBytes bytes, and the zero point of symmetric
+// weights is Zero. codes<J> of a format are values 4 J to 4 J + 3 of a record as bytes [16][4]. get and set are four codes
+// of one column, a byte each: values k to k + 3 of the record whose first word of that column is at `record`.
+template <int Step, int RecordBytes, int Zero>
+struct CodePanel {
+  static constexpr int kStep = Step, kBytes = RecordBytes, kZero = Zero;
+  static constexpr size_t group_bytes(int group) { return kHeaderBytes + size_t(group / kStep) * kBytes; }
+};
+
+// 8 bits, [k / 4][16][4]
+struct Int8Panel : CodePanel<4, 64, 128> {
+  static constexpr const char* kName = "int8";
+  static constexpr Search kSearch{-127, 127, 122, 1, 6};
+  template <int J>
+  static inline Bytes codes(const uint8_t* record) {
+    return load_bytes(record);
+  }
+  static Field field(uint8_t* record, int) { return {record, 0, 0xffffffffu}; }
+  static uint32_t get(uint8_t* record, int k) { return field(record, k).get(); }
+  static void set(uint8_t* record, int k, uint32_t codes) { field(record, k).set(codes); }
+};
+
+// 4 bits, [k / 8][16][4]: the lower nibbles are the first four values of k, the upper ones the next four
+struct Int4Panel : CodePanel<8, 64, 8> {
+  static constexpr const char* kName = "int4";
+  static constexpr Search kSearch{-8, 7, 6.5f, 0.25f, 14};
+  template <int J>
+  static inline Bytes codes(const uint8_t* record) {
+    const Bytes nibbles = load_bytes(record);
+    return J ? high_nibbles(nibbles) : low_nibbles(nibbles);
+  }
+  static Field field(uint8_t* record, int k) { return {record, k / 4 % 2 * 4, 0x0f0f0f0fu}; }
+  static uint32_t get(uint8_t* record, int k) { return field(record, k).get(); }
+  static void set(uint8_t* record, int k, uint32_t codes) { field(record, k).set(codes); }
+};
+
+// 6 bits, [k / 16]: the lower four bits like two records of 4-bit codes, then [16][4] bytes, each of which has the upper two
+// bits of value 4 J + i at bit 2 J of byte i
+struct Int6Panel : CodePanel<16, 192, 32> {
+  static constexpr const char* kName = "int6";
+  static constexpr Search kSearch{-32, 31, 28, 0.5f, 10};
+  static constexpr int kUpper = 128;  // where those begin
+  template <int J>
+  static inline Bytes codes(const uint8_t* record) {
+    return with_two_more<J>(Int4Panel::codes<J % 2>(record + J / 2 * 64), load_bytes(record + kUpper));
+  }
+  static Field lower(uint8_t* record, int k) { return Int4Panel::field(record + k % 16 / 8 * 64, k); }
+  static Field upper(uint8_t* record, int k) { return {record + kUpper, k / 4 % 4 * 2, 0x03030303u}; }
+  static uint32_t get(uint8_t* record, int k) { return lower(record, k).get() | upper(record, k).get() << 4; }
+  static void set(uint8_t* record, int k, uint32_t codes) {
+    lower(record, k).set(codes);
+    upper(record, k).set(codes >> 4);
+  }
+};
+
+template <class... Panels>
+struct PanelList {};
+// In the order of their numbers, of which the first is TGI_INT8.
+using CodePanels = PanelList<Int8Panel, Int4Panel, Int6Panel>;
+
+template <class Body, class First, class... Rest>
+static inline auto with_panel(PanelList<First, Rest...>, int number, const Body& body) {
+  if constexpr (sizeof...(Rest) > 0) {
+    if (number > 0) return with_panel(PanelList<Rest...>{}, number - 1, body);
+  }
+  return body(First{});
+}
+
+// Calls body(panel) with the panel of a format of codes.
+template <class Body>
+static inline auto with_format(int format, const Body& body) {
+  return with_panel(CodePanels{}, format - TGI_INT8, body);
+}
+
+static inline bool has_codes(int format) { return format >= TGI_INT8; }
+
+// The zero point of symmetric weights.
+static inline int zero_of(int format) {
+  return with_format(format, [](auto panel) { return decltype(panel)::kZero; });
+}
+
+}  // namespace tgi

@@ -19,8 +19,12 @@ HEAD = b"POST /x HTTP/1.1\r\nhost: x\r\n"
 
 
 async def echo_length(scope: dict[str, Any], receive: Any, send: Any) -> None:
-    """Answers with the number of bytes of the body; on /slow only when told."""
+    """Answers with the number of bytes of the body; on /slow only when told; on /early unread."""
     length, more = 0, True
+    if scope["path"] == "/early":
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"5")]})
+        await send({"type": "http.response.body", "body": b"early"})
+        return
     while more:
         message = await receive()
         if message["type"] == "http.disconnect":
@@ -173,4 +177,20 @@ async def test_slow_answers_are_waited_for(port: int, monkeypatch: pytest.Monkey
     data = await asyncio.wait_for(reader.read(), 10)
     assert data.count(b"HTTP/1.1 200") == 2
     assert data.endswith(b"300000")
+    writer.close()
+
+
+async def test_who_goes_on_after_an_early_answer(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is left of the body is dropped, so that he can read the answer, but not for ever."""
+    monkeypatch.setattr(http_protocol, "PATIENCE_S", 0.2)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"POST /early HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000\r\n\r\n")
+    assert b"200 OK" in await reader.readuntil(b"early")
+    ended = asyncio.create_task(reader.read())
+    async with asyncio.timeout(5):
+        while not ended.done():
+            writer.write(b"x" * 100)
+            await asyncio.sleep(0.02)
+    with suppress(ConnectionResetError):
+        assert await ended == b""
     writer.close()

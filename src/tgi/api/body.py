@@ -15,6 +15,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from tgi.api.encoding import decoder
 from tgi.api.fields import RequestModel, unknown_fields
+from tgi.api.state import api_of
 from tgi.errors import MalformedRequestError
 
 Model = TypeVar("Model", bound=RequestModel)
@@ -37,10 +38,13 @@ async def read_body(request: Request, limit: int) -> bytes:
     encoding = decoder(",".join(request.headers.getlist("content-encoding")), limit)
     body = bytearray()
     try:
-        async for chunk in request.stream():
-            body += encoding.decode(chunk)
-            if len(body) > limit:
-                raise too_large
+        async with api_of(request).intake.body() as arriving:
+            async for chunk in request.stream():
+                piece = encoding.decode(chunk)
+                body += piece
+                arriving.add(len(chunk), len(piece))
+                if len(body) > limit:
+                    raise too_large
     except ClientDisconnect:
         raise MalformedRequestError("The client left before the body was complete", 400) from None
     encoding.end()

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from starlette.requests import HTTPConnection
 
 from tgi.api.admission import Permits
+from tgi.api.intake import Intake
 from tgi.config import ApiConfig
 from tgi.metrics import Metrics
 from tgi.serving.service import Service
@@ -27,6 +28,10 @@ class Api:
     metrics: Metrics
     permits: Permits
     tracer: Tracer = field(default_factory=Tracer)
+    intake: Intake = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.intake = Intake(self.config.payload_limit)
 
     @property
     def served_model_id(self) -> str:

@@ -110,7 +110,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         self._pending = 0
-        self._start_waiting()
+        if not self.cycle.response_complete:  # what follows an early answer is dropped, and not for ever
+            self._start_waiting()
         super().on_body(body)
 
     def on_message_complete(self) -> None:

@@ -54,8 +54,8 @@ HOSTILE = [
 ]
 
 
-def task(name: str, messages: list[dict[str, Any]] = USER) -> dict[str, Any]:
-    return {"name": name, "messages": messages, "wants": Wants().plain()}
+def render(pool: HelperPool, name: str, seconds: float = 5.0) -> str:
+    return pool.ask("render", seconds, {"name": name, "wants": Wants().plain()}, USER)
 
 
 def test_whatever_a_template_does_ends():
@@ -64,29 +64,29 @@ def test_whatever_a_template_does_ends():
     for number, text in enumerate(HOSTILE):
         began = time.monotonic()
         with pytest.raises(TemplateError) as caught:
-            pool.ask("render", 0.2, task(str(number)))
+            render(pool, str(number), 0.2)
         assert time.monotonic() - began < 30, text  # of which most is the start of a process, on a busy machine
         assert "ended the process" not in caught.value.message, text
         assert "Traceback" not in caught.value.message
-    assert pool.ask("render", 5.0, task("good")) == "Hi"
+    assert render(pool, "good") == "Hi"
     assert len(pool.pids) == 1
     pool.close()
 
 
 def test_the_process_stays_warm_and_is_replaced_when_it_was_killed():
     pool = HelperPool({"good": "{{ messages[0].content }}", "loop": ENDLESS}, {})
-    assert pool.ask("render", 5.0, task("good")) == "Hi"
+    assert render(pool, "good") == "Hi"
     (first,) = pool.pids
-    assert pool.ask("render", 5.0, task("good")) == "Hi"
+    assert render(pool, "good") == "Hi"
     assert pool.pids == [first]
     with pytest.raises(TemplateError, match=r"did not finish in 0\.1 s"):
-        pool.ask("render", 0.1, task("loop"))
+        render(pool, "loop", 0.1)
     (second,) = pool.pids
     assert second != first
     os.kill(second, 9)
     while running(second):
         time.sleep(0.01)
-    assert pool.ask("render", 5.0, task("good")) == "Hi"
+    assert render(pool, "good") == "Hi"
     (third,) = pool.pids
     pool.close()
     assert pool.pids == []
@@ -105,9 +105,8 @@ PARENT = """
 import os, signal, sys, threading, time
 from tgi.serving.template_helper import HelperPool
 pool = HelperPool({"a": "x", "b": sys.argv[1]}, {})
-task = {"messages": [], "wants": {}}
-pool.ask("render", 60.0, {"name": "a", **task})
-threading.Thread(target=pool.ask, args=("render", 60.0, {"name": "b", **task}), daemon=True).start()
+pool.ask("render", 60.0, {"name": "a", "wants": {}})
+threading.Thread(target=pool.ask, args=("render", 60.0, {"name": "b", "wants": {}}), daemon=True).start()
 time.sleep(0.2)
 print(*pool.pids, flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
@@ -130,7 +129,7 @@ def test_the_process_gets_no_secrets_and_no_torch(monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "secret-2")
     monkeypatch.setenv("MY_PASSWORD", "secret-3")
     pool = HelperPool({"good": "x"}, {})
-    pool.ask("render", 5.0, task("good"))
+    render(pool, "good")
     (pid,) = pool.pids
     assert "secret" not in Path(f"/proc/{pid}/environ").read_text()
     assert "torch" not in Path(f"/proc/{pid}/maps").read_text()
@@ -171,20 +170,20 @@ def test_values_that_are_not_plain_json():
     """Large numbers, half characters, tuples, subclasses; what cannot be given is said."""
     template = ChatTemplate({"default": "{{ value }}|{{ messages[0].content }}"})
 
-    def render(value: Any) -> str:
+    def shown(value: Any) -> str:
         return template.render([{"role": Name("user"), "content": Name("Hi")}], arguments={"value": value})
 
-    assert render(10**30) == f"{10**30}|Hi"
-    assert render("\ud800") == "\ud800|Hi"
-    assert render((1, Name("a"))) == "(1, 'a')|Hi"
-    assert render({"a": [1.5, None, True]}) == "{'a': [1.5, None, True]}|Hi"
+    assert shown(10**30) == f"{10**30}|Hi"
+    assert shown("\ud800") == "\ud800|Hi"
+    assert shown((1, Name("a"))) == "(1, 'a')|Hi"
+    assert shown({"a": [1.5, None, True]}) == "{'a': [1.5, None, True]}|Hi"
     with pytest.raises(TemplateError, match=r"cannot be given to the template: it holds a object"):
-        render(object())
+        shown(object())
     deep: list[Any] = []
     for _ in range(100_000):
         deep = [deep]
     with pytest.raises(TemplateError, match="cannot be given to the template"):
-        render(deep)
+        shown(deep)
     template.close()
 
 
@@ -193,6 +192,8 @@ def test_a_large_conversation_has_memory_enough():
     template = ChatTemplate({"default": "{{ messages | map(attribute='content') | join | length }}"})
     messages = [{"role": "user", "content": "é🎉" * 1_000_000}] * 3
     assert template.render(messages) == "6000000"
+    many = [{"role": "user", "content": "a"}, {"role": "user", "content": "b"}] * 5_000
+    assert template.render(many) == "10000"
     template.close()
 
 
@@ -221,6 +222,21 @@ async def test_the_event_loop_goes_on_and_others_are_answered(service, monkeypat
         await hostile
     assert await other == "fine"  # in another process
     assert beats > 3
+
+
+async def test_long_conversations_wait_for_long_ones_only(service, monkeypatch):
+    """However many of them there are, and however slow the template makes them."""
+    body = "{% for m in messages if messages|length > 5 %}{% for n in messages %}{% endfor %}{% endfor %}fine"
+    service.chat_template = ChatTemplate({"default": body})
+    service.chat_template.inspect()
+    slow = [asyncio.create_task(service.render_chat(USER * 40_000)) for _ in range(8)]
+    await asyncio.sleep(0)
+    monkeypatch.setattr(service_module, "RENDER_SECONDS", 30.0)
+    assert await service.render_chat(USER) == "fine"
+    assert not any(task.done() for task in slow[1:])
+    for task in slow:
+        task.cancel()
+    await asyncio.wait(slow)
 
 
 async def test_a_turn_that_does_not_come_is_refused(service, monkeypatch):

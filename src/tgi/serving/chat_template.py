@@ -130,7 +130,6 @@ class ChatTemplate:
             raise ValidationError(f"`chat_template_kwargs` cannot set `{name}`", param="chat_template_kwargs")
         task = {
             "name": self._name(tools is not None),
-            "messages": messages,
             "wants": self.wants(tools is not None, seconds).plain(),
             "tools": tools,
             "documents": documents,
@@ -138,7 +137,7 @@ class ChatTemplate:
             "continue_final_message": continue_final_message,
             "arguments": dict(arguments),
         }
-        return self._helpers.ask("render", seconds, task)
+        return self._helpers.ask("render", seconds, task, messages)
 
     def close(self) -> None:
         """End the processes that render."""

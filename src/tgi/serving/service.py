@@ -11,7 +11,6 @@ import itertools
 import logging
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,14 +23,15 @@ from tgi.serving import generation
 from tgi.serving.chat_template import RENDER_SECONDS, ChatTemplate, continues
 from tgi.serving.end_tokens import find_end_tokens
 from tgi.serving.spans import TokenSpans
-from tgi.serving.template_helper import MAX_HELPERS
 from tgi.serving.tokenizer import Tokenizer
-from tgi.serving.tokenizer_threads import TokenizerThreads
+from tgi.serving.tokenizer_threads import LONG_TEXT, TokenizerThreads
 from tgi.serving.types import Completion, Delta, Engine, Prepared, SamplingParams, Style
 from tgi.serving.validation import Checker, Limits, resolve_sampling, resolve_seeds
 
 logger = logging.getLogger(__name__)
 
+RENDER_WORKERS = 2
+"""Conversations of ordinary length that are rendered at once; a long one takes nobody's turn but that of long ones."""
 RENDER_WAIT_SECONDS = 30.0
 """A conversation whose turn to be rendered has not come by then is refused, since others take all time."""
 Result = TypeVar("Result")
@@ -69,7 +69,7 @@ class Service:
         """Token id -> the files that name it as an end of answers."""
         self._numbers = itertools.count(1)
         self._threads = TokenizerThreads(config.validation_workers)
-        self._renderers = ThreadPoolExecutor(MAX_HELPERS, thread_name_prefix="render")
+        self._renderers = TokenizerThreads(RENDER_WORKERS)
 
     @classmethod
     def load(cls, config: ApiConfig, engine: Engine) -> Service:
@@ -84,7 +84,7 @@ class Service:
     def close(self) -> None:
         """Let go of the threads, and end the processes that render templates."""
         self._threads.close()
-        self._renderers.shutdown(wait=False, cancel_futures=True)
+        self._renderers.close()
         self.chat_template.close()
 
     @property
@@ -215,7 +215,7 @@ class Service:
         )
         try:
             async with asyncio.timeout(RENDER_WAIT_SECONDS):
-                return await asyncio.get_running_loop().run_in_executor(self._renderers, render)
+                return await self._renderers.run(_length(messages), render)
         except TimeoutError:
             raise OverloadedError("Model is overloaded: its chat template takes too long") from None
 
@@ -233,3 +233,15 @@ class Service:
         stalled = engine.open_requests > 0 and age > self.config.health_stall_s
         ok = engine.alive and not stalled
         return Health(ok, age, stats.step, stats.running, stats.waiting, engine.open_requests)
+
+
+def _length(messages: list[dict[str, Any]]) -> int:
+    """Characters of a conversation, roughly; each message counts as a hundred beside its text. Stops at LONG_TEXT."""
+    length = 100 * len(messages)
+    for message in messages:
+        if length >= LONG_TEXT:
+            break
+        content = message.get("content")
+        for text in [part.get("text") for part in content] if isinstance(content, list) else [content]:
+            length += len(text) if isinstance(text, str) else 0
+    return length

@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tgi.config import read_environment
@@ -24,9 +24,11 @@ from tgi.errors import TemplateError
 from tgi.serving.template_frames import EXHAUSTED, FAILED, READY, receive, send
 
 MODULE = "tgi.serving.template_process"
-MAX_HELPERS = 2
+MAX_HELPERS = 3
 GROW_AFTER_S = 0.05
 """Another process is started when a task has waited so long for one."""
+PIECE = 1_000
+"""Messages that are marshalled at once, which holds up the other threads of the process."""
 START_S = 60.0
 """For a process to start, on a busy machine."""
 MAX_ANSWER = 64 << 20
@@ -44,9 +46,10 @@ class HelperPool:
         self._lock = threading.Lock()
         self._helpers: list[_Helper] = []
 
-    def ask(self, task: str, seconds: float, arguments: dict[str, Any]) -> str:
+    def ask(self, task: str, seconds: float, arguments: dict[str, Any], messages: Sequence[Any] = ()) -> str:
         """The answer to a task. Raises TemplateError when it fails, takes longer, or kills the process."""
-        data = _marshalled(task, seconds, arguments)
+        pieces = [messages[start : start + PIECE] for start in range(0, len(messages), PIECE)]
+        data = b"".join(map(_marshalled, [(task, seconds, arguments), *pieces]))
         helper = self._take()
         try:
             return helper.ask(data, seconds)
@@ -76,12 +79,12 @@ class HelperPool:
         return self._idle.get()
 
 
-def _marshalled(task: str, seconds: float, arguments: dict[str, Any]) -> bytes:
+def _marshalled(value: Any) -> bytes:
     try:
-        return marshal.dumps((task, seconds, arguments))
+        return marshal.dumps(value)
     except ValueError:  # subclasses, or other types than JSON's
         try:
-            return marshal.dumps((task, seconds, _plain(arguments)))
+            return marshal.dumps(_plain(value))
         except (ValueError, RecursionError) as error:
             raise TemplateError(f"the conversation cannot be given to the template: {error}") from None
 

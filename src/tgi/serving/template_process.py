@@ -6,16 +6,17 @@ Templates come with models and are foreign code, which can take all time and mem
 secret, may take so much memory and no more, and is killed by the kernel when a task takes too long or
 its parent is gone. Owns those limits and the loop of tasks; started by `template_helper`.
 
-The parent sends marshalled values in frames: first (sources, special_tokens), then tasks ("render", seconds,
-arguments of `Renderer.render`) or ("probe", seconds, {"name": ...}). Marshal takes all that JSON has, large numbers
-and lone surrogates included, and is as safe as the parent, which is trusted; the way back is text behind one
-byte that says what it is.
+The parent sends marshalled values in frames: first (sources, special_tokens), then tasks: ("probe", seconds,
+{"name": ...}), or ("render", seconds, arguments of `Renderer.render`) followed by lists of messages. Marshal takes all
+that JSON has, large numbers and lone surrogates included, and is as safe as the parent, which is trusted; the way
+back is text behind one byte that says what it is.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import io
 import json
 import marshal
 import os
@@ -62,19 +63,23 @@ def main() -> int:
 
 def _answer(connection: socket.socket, renderer: Renderer, data: bytearray) -> tuple[bytes, str]:
     try:
-        task, seconds, arguments = marshal.loads(data)
+        stream = io.BytesIO(data)
+        task, seconds, arguments = marshal.load(stream)
+        messages: list[Any] = []
+        while stream.tell() < len(data):
+            messages.extend(marshal.load(stream))
         with _killed_after(connection, seconds + GRACE_S):
-            return TEXT, _result(renderer, task, arguments)
+            return TEXT, _result(renderer, task, arguments, messages)
     except TemplateError as error:
         return FAILED, error.message
     except MemoryError:
         return EXHAUSTED, ""
 
 
-def _result(renderer: Renderer, task: str, arguments: dict[str, Any]) -> str:
+def _result(renderer: Renderer, task: str, arguments: dict[str, Any], messages: list[Any]) -> str:
     if task == "probe":
         return json.dumps(probe(renderer, **arguments).plain())
-    return renderer.render(**{**arguments, "wants": Wants.of(arguments["wants"])})
+    return renderer.render(messages=messages, **{**arguments, "wants": Wants.of(arguments["wants"])})
 
 
 @contextlib.contextmanager

@@ -145,6 +145,23 @@ def test_each_role_has_its_own_form(reference, system):
         assert ours.render(messages, add_generation_prompt=False) == reference(head + turns, given)
 
 
+@pytest.mark.parametrize(
+    "demand",
+    [
+        "messages[0].role == 'system'",
+        "messages | length > 2",
+        "messages[0].role == 'system' and messages | length > 3",
+        "messages[0].role == 'user'",
+        "messages | map(attribute='role') | unique | list == messages | map(attribute='role') | list",
+    ],
+)
+def test_templates_with_demands_are_tried_with_what_they_demand(demand):
+    parts = "{% for m in messages %}{% for p in m.content %}{{ p.text }}{% endfor %}{% endfor %}"
+    strict = "{% if not (" + demand + ") %}{{ raise_exception('no') }}{% endif %}"
+    assert Rendered(strict + parts).wants.form("user") == PARTS
+    assert Rendered(strict + "{{ '' + messages[-1].content }}").wants.form("user") == STRING
+
+
 def test_results_of_tools_have_a_form_too():
     ours = Rendered(
         "{% for m in messages %}{% if m.role == 'tool' %}{{ m.content + '!' }}{% elif m.tool_calls %}call"

@@ -75,6 +75,7 @@ def _conversations(role: str, content: Any, users: str) -> Iterator[Messages]:
         yield [message]
         for system in (_OTHER, same):
             yield [{"role": "system", "content": system}, message]
+            yield [{"role": "system", "content": system}, user, assistant, message]
         yield [user, assistant, message]
     elif role == "system":
         yield [message, user]

@@ -91,7 +91,8 @@ def _killed_after(connection: socket.socket, seconds: float) -> Iterator[None]:
     """
     signal.setitimer(signal.ITIMER_REAL, seconds)
     flags = fcntl.fcntl(connection, fcntl.F_GETFL)
-    fcntl.fcntl(connection, fcntl.F_SETFL, flags | os.O_ASYNC)  # SIGIO: the parent is silent during a task
+    with contextlib.suppress(OSError):  # where there is none, the time limit ends an orphan
+        fcntl.fcntl(connection, fcntl.F_SETFL, flags | os.O_ASYNC)  # SIGIO: the parent is silent during a task
     try:
         with contextlib.suppress(BlockingIOError):
             if not connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT):
@@ -103,10 +104,12 @@ def _killed_after(connection: socket.socket, seconds: float) -> Iterator[None]:
 
 
 def _give_up_rights() -> None:
-    """No core files, no files written, no processes started."""
-    fcntl.fcntl(0, fcntl.F_SETOWN, os.getpid())
+    """No core files, no files written, no processes started: more than the sandbox needs, in case it has a hole."""
+    with contextlib.suppress(OSError):
+        fcntl.fcntl(0, fcntl.F_SETOWN, os.getpid())
     for limit in (resource.RLIMIT_CORE, resource.RLIMIT_FSIZE, resource.RLIMIT_NPROC):
-        resource.setrlimit(limit, (0, 0))
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(limit, (0, 0))
 
 
 class _Memory:

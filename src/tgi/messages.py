@@ -218,7 +218,16 @@ class EngineFailed(msgspec.Struct, frozen=True, tag="failed"):
     phase: Literal["load", "allocate", "warmup", "step"]
 
 
+class EngineLoading(msgspec.Struct, frozen=True, tag="loading"):
+    """How far the engine's start is; sent when a phase begins, and while weights are read."""
+
+    phase: Literal["start", "load", "allocate", "warmup"]
+    done: int = 0
+    total: int = 0
+    """Bytes of the checkpoint, in phase load; 0 when unknown."""
+
+
 ToEngine: TypeAlias = GenerateRequest | Abort
-FromEngine: TypeAlias = EngineInfo | StepOutput | EngineFailed
+FromEngine: TypeAlias = EngineInfo | StepOutput | EngineFailed | EngineLoading
 
 encode = msgspec.msgpack.Encoder().encode

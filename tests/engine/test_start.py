@@ -11,8 +11,8 @@ from safetensors.torch import load_file, save_file
 
 from tests.models.checkpoints import make_checkpoint
 from tgi.config import EngineConfig
-from tgi.engine.worker import Worker
-from tgi.errors import ModelError
+from tgi.engine.worker import LoadProgress, Worker
+from tgi.errors import ModelError, StartupError
 
 
 def start(path: Path, **settings: object) -> Worker:
@@ -50,3 +50,22 @@ def test_damaged_tokens_are_no_damaged_model(tmp_path: Path) -> None:
     tensors["model.embed_tokens.weight"][:100] = torch.nan
     save_file(tensors, path / "model.safetensors")
     assert start(path).info.memory.cache_tokens > 0
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+@pytest.mark.parametrize("device", ["cuda", "cuda:0", "cuda:7"])
+def test_a_gpu_that_is_not_there(device: str, tmp_path: Path) -> None:
+    path = make_checkpoint(tmp_path, "llama")
+    with pytest.raises(StartupError, match=f"--device {device}: PyTorch finds no CUDA device here.*Add --device cpu"):
+        start(path, device=device)
+
+
+def test_phases_and_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LoadProgress, "REPORT_S", 0.0)
+    path = make_checkpoint(tmp_path, "llama")
+    phases: list[str] = []
+    reports: list[tuple[int, int]] = []
+    config = EngineConfig(model_path=str(path), threads=1, kv_cache_bytes=1 << 20)
+    Worker(config, phases.append, LoadProgress(lambda done, total: reports.append((done, total))))
+    assert phases == ["load", "allocate", "warmup"]
+    assert reports == sorted(reports) and reports[-1][0] == reports[-1][1] > 0

@@ -25,7 +25,7 @@ from tgi.engine import core
 from tgi.engine.blocks import BlockPool
 from tgi.engine.scheduler import Scheduler
 from tgi.errors import StartupError
-from tgi.messages import EngineFailed, EngineInfo, ToEngine, encode
+from tgi.messages import EngineFailed, EngineInfo, EngineLoading, ToEngine, encode
 
 logger = logging.getLogger("tgi.engine")
 
@@ -89,11 +89,16 @@ def _serve(config: EngineConfig, socket: Socket) -> int:
     def enter(name: str) -> None:
         nonlocal phase
         phase = name
+        socket.send(EngineLoading(name))  # type: ignore[arg-type]
+
+    def report(done: int, total: int) -> None:
+        socket.send(EngineLoading("load", done, total))
 
     try:
-        from tgi.engine.worker import Worker  # imports torch: the failure must reach the API process
+        socket.send(EngineLoading("start"))
+        from tgi.engine.worker import LoadProgress, Worker  # imports torch: the failure must reach the API process
 
-        worker = Worker(config, enter)
+        worker = Worker(config, enter, LoadProgress(report))
         info = worker.info
     except Stopped:
         raise

@@ -55,7 +55,7 @@ class Worker:
         `progress` hears how many bytes of the weights are read; None: the log says it.
         """
         self.config = config
-        self.device = torch.device(config.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.device = find_device(config.device)
         threads = config.threads or hardware.cpu_count()
         if self.device.type == "cpu":
             torch.set_num_threads(threads)
@@ -78,6 +78,7 @@ class Worker:
         available = config.memory_bytes or self._available_bytes()
         limits = self._limits(cost, available, backend)  # before loading: what cannot fit is said in a second
 
+        enter_phase("load")
         began = time.monotonic()
         loaded = load_model(
             config.model_path,
@@ -222,6 +223,17 @@ def _no_such_cache(config: EngineConfig, device: torch.device) -> str:
     return f"{flag}: native kernels only, and none run here (`tgi doctor` says why). Leave it out"
 
 
+def find_device(wanted: str | None) -> torch.device:
+    """The device to serve on: as wanted, else a GPU where there is one. Raises `StartupError` if it is not there."""
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    device = torch.device(wanted or ("cuda" if count else "cpu"))
+    if device.type == "cuda" and (device.index or 0) >= count:
+        found = f"{count} CUDA device{'s' if count > 1 else ''}" if count else "no CUDA device"
+        why = "" if torch.version.cuda else ", and this PyTorch is built without CUDA"
+        raise StartupError(f"--device {wanted}: PyTorch finds {found} here{why}. Add --device cpu, or leave it out")
+    return device
+
+
 def kernel_names(backend: Backend) -> str:
     """Each implementation with the operations it serves, for the log."""
     chosen: dict[str, list[str]] = {}
@@ -231,16 +243,21 @@ def kernel_names(backend: Backend) -> str:
 
 
 class LoadProgress:
-    """Says in the log how far loading is, at most every five seconds."""
+    """Passes on how far loading is: to the API process twice a second, to the log every five seconds."""
 
-    INTERVAL_S = 5.0
+    REPORT_S = 0.5
+    LOG_S = 5.0
 
-    def __init__(self) -> None:
-        self._last = time.monotonic()
+    def __init__(self, report: Progress = lambda done, total: None) -> None:
+        self._report = report
+        self._reported = self._logged = time.monotonic()
 
     def __call__(self, done: int, total: int) -> None:
         """done, total: bytes of weights."""
         now = time.monotonic()
-        if now - self._last >= self.INTERVAL_S:
-            self._last = now
+        if now - self._reported >= self.REPORT_S:
+            self._reported = now
+            self._report(done, total)
+        if now - self._logged >= self.LOG_S:
+            self._logged = now
             logger.info("Loading weights: %s of %s", budget.size(done), budget.size(total))

@@ -15,6 +15,8 @@ import msgspec
 
 from tgi import children
 from tgi.config import EngineConfig
+from tgi.engine.budget import size
+from tgi.messages import EngineLoading
 
 ENGINE_MODULE = "tgi.engine.main"
 
@@ -27,6 +29,14 @@ MEANINGS = {
     signal.SIGBUS: "stopped by a bus error: the disk or /dev/shm is full, or a weight file changed while in use",
     signal.SIGSEGV: "stopped by a segmentation fault in a native library",
     signal.SIGABRT: "aborted by a native library",
+}
+
+
+WAITS_FOR = {
+    "start": "it loads its libraries",
+    "load": "it reads the weights",
+    "allocate": "it reserves the KV cache",
+    "warmup": "it computes a first step",
 }
 
 
@@ -88,3 +98,12 @@ def describe_exit(status: int) -> str:
     except ValueError:
         return f"was ended by signal {-status}"
     return f"was {MEANINGS.get(number, 'ended')} ({number.name})"
+
+
+def waits_for(loading: EngineLoading | None) -> str:
+    """What the engine does while the launcher waits, for the log."""
+    if loading is None:
+        return "its process starts"
+    if loading.phase == "load" and loading.total:
+        return f"it has read {size(loading.done)} of {size(loading.total)} of weights"
+    return WAITS_FOR[loading.phase]

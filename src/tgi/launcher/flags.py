@@ -193,7 +193,7 @@ class LauncherConfig:
         MEMORY,
         "Size of the KV cache, such as 2GiB",
         env="TGI_KV_CACHE_MEMORY",
-        shown_default="a share of the memory that is left",
+        shown_default="a share of what is left; on a CPU for 32 requests at most",
     )
     memory: Bytes | None = flag(
         MEMORY,

@@ -28,7 +28,7 @@ import uvloop
 from tgi import collector
 from tgi.config import ApiConfig, EngineConfig
 from tgi.errors import EngineDiedError, StartupError, WebserverError
-from tgi.launcher.engine_process import ENGINE_MODULE, EngineProcess
+from tgi.launcher.engine_process import ENGINE_MODULE, EngineProcess, waits_for
 from tgi.launcher.http_server import HttpServer, bind
 from tgi.launcher.plan import plan_lines
 from tgi.messages import EngineInfo
@@ -175,7 +175,7 @@ class Supervisor:
     async def _say_still_waiting(self) -> None:
         while True:
             await asyncio.sleep(STILL_WAITING_S)
-            logger.info("Waiting for shard to be ready...")
+            logger.info("Waiting for shard to be ready... (%s)", waits_for(self._client.loading))
 
     async def _unless_stopped(self, task: asyncio.Task[Service]) -> Service | None:
         """The task's result, or None when a signal comes first."""

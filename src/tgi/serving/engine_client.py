@@ -20,6 +20,7 @@ from tgi.messages import (
     Abort,
     EngineFailed,
     EngineInfo,
+    EngineLoading,
     FromEngine,
     GenerateRequest,
     StepOutput,
@@ -43,6 +44,8 @@ class EngineClient:
         self._address = address
         self.on_step = on_step
         self.info: EngineInfo
+        self.loading: EngineLoading | None = None
+        """What it did when it was last heard of, until it is ready."""
         self.stats = StepStats()
         self.last_step_at = time.monotonic()
         self._mailboxes: dict[int, Mailbox] = {}
@@ -149,6 +152,8 @@ class EngineClient:
             self._receive_step(message)
         elif isinstance(message, EngineFailed):
             self.engine_lost(message.error)
+        elif isinstance(message, EngineLoading):
+            self.loading = message
         else:
             self.info = message
             self.last_step_at = time.monotonic()

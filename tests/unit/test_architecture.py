@@ -12,7 +12,8 @@ HOP = re.compile(r"^\| (\d+) \| .* \| `(tgi[\w.]+):([\w.]+)` \|$", re.MULTILINE)
 
 def test_every_hop_names_a_file_and_a_function():
     hops = HOP.findall(DOCUMENT.read_text())
-    assert [int(number) for number, _, _ in hops] == list(range(1, 13))
+    request, model = list(range(1, 13)), list(range(1, 7))
+    assert [int(number) for number, _, _ in hops] == [*request, *model]
     for _, module, name in hops:
         target = importlib.import_module(module)
         for part in name.split("."):
@@ -22,5 +23,7 @@ def test_every_hop_names_a_file_and_a_function():
 
 def test_every_path_exists():
     root = DOCUMENT.parents[1]
-    for path in re.findall(r"`((?:src/tgi|models|engine|kernels|layers|docs)/[\w./]+\.py)`", DOCUMENT.read_text()):
+    for path in re.findall(
+        r"`((?:src/tgi|models|engine|kernels|quant|memory|docs)/[\w./]+\.py)`", DOCUMENT.read_text()
+    ):
         assert (root / path).exists() or (root / "src/tgi" / path).exists(), path

@@ -8,6 +8,7 @@ a template does (`template_process`). Called by `template_render`.
 from __future__ import annotations
 
 import json
+from collections.abc import Sized
 from datetime import datetime
 from typing import Any, NoReturn
 
@@ -48,7 +49,7 @@ class _Sandbox(ImmutableSandboxedEnvironment):
         if isinstance(left, int) and isinstance(right, int) and left.bit_length() + right.bit_length() > MAX_BITS:
             raise SecurityError("number too large")
         for times, sequence in ((left, right), (right, left)):
-            if isinstance(times, int) and hasattr(sequence, "__len__") and times * len(sequence) > MAX_REPEATED:
+            if isinstance(times, int) and isinstance(sequence, Sized) and times * len(sequence) > MAX_REPEATED:
                 raise SecurityError("repetition too long")
         return super().call_binop(context, operator, left, right)
 

@@ -193,6 +193,17 @@ async def test_hub_errors(address: str, engine: FakeEngine, stream: bool) -> Non
         await blocking(generate)
 
 
+@pytest.mark.parametrize("base", ["", "/v1/"])
+async def test_hub_wrong_key(base: str) -> None:
+    """Status and sentence reach the user; an `error_type` unknown to the client would hide the status."""
+    async with serve(build_app(FakeEngine(), api_key="secret")) as address:
+        client = huggingface_hub.InferenceClient(base_url=address + base, token="wrong")
+        for stream in (False, True):
+            with pytest.raises(hub_errors.HfHubHTTPError, match="Missing or wrong API key") as refused:
+                await blocking(lambda stream=stream: list(client.text_generation("Hi", stream=stream)))
+            assert refused.value.response.status_code == 401
+
+
 async def test_hub_chat_error(address: str) -> None:
     client = huggingface_hub.InferenceClient(address)
     with pytest.raises(hub_errors.HfHubHTTPError, match="must be strictly positive") as refused:

@@ -76,7 +76,7 @@ async def test_a_base_url_of_openai_is_tgis_too(path: str) -> None:
         }
         assert (await client.get(path)).status_code == 200
         answer = await client.post(path, json=body, headers={"authorization": ""})
-        assert (answer.status_code, answer.json()["error_type"]) == (401, "unauthorized")
+        assert (answer.status_code, list(answer.json())) == (401, ["error"])
 
 
 async def test_documentation_with_a_slash_at_its_end(client: httpx.AsyncClient) -> None:

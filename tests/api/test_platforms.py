@@ -65,6 +65,9 @@ async def test_vertex_errors(client: httpx.AsyncClient) -> None:
     assert answer.json() == {"error": "Input validation error", "error_type": "Input validation error"}
     answer = await client.post("/vertex", json={"instances": [{"inputs": "a"}, {"inputs": ""}]})
     assert (answer.status_code, answer.json()) == (422, EMPTY)
+    answer = await client.post("/vertex", json={"instances": [{"messages": MESSAGES, "max_tokens": 0}]})
+    assert answer.status_code == 422, "in the words of the instance"
+    assert answer.json()["error"] == "Input validation error: `max_tokens` must be strictly positive"
     answer = await client.post("/vertex", json={"instances": [{"messages": [{"role": "bad", "content": ""}]}]})
     assert (answer.status_code, answer.json()["error_type"]) == (422, "template_error")
 

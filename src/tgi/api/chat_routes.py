@@ -36,7 +36,7 @@ from tgi.api.state import Api
 from tgi.api.streaming import event
 from tgi.api.token_answer import token_answer
 from tgi.serving.spans import TokenSpans
-from tgi.serving.types import Completion, Delta, Prepared, SamplingParams, TextToken
+from tgi.serving.types import Completion, Delta, Prepared, SamplingParams, Style, TextToken
 
 router = APIRouter(route_class=ClassifiedRoute, tags=["Text Generation Inference"])
 encode = msgspec.json.Encoder().encode
@@ -95,8 +95,12 @@ async def chat_answer(call: Call, body: ChatRequest) -> Response:
 async def _prepare(call: Call, body: ChatRequest, params: SamplingParams) -> Prepared:
     prompt = await chat_prompt(call.api, body, call.ignored)
     call.characters = len(prompt)
-    style = body.style(inputs="messages", top_n_tokens="top_logprobs")
-    return await call.prepare(prompt, params, style, add_special_tokens=False, stream=body.stream)
+    return await call.prepare(prompt, params, chat_style(body), add_special_tokens=False, stream=body.stream)
+
+
+def chat_style(body: ChatRequest) -> Style:
+    """How `serving` treats a conversation: as OpenAI does, and with the names of its fields."""
+    return body.style(inputs="messages", top_n_tokens="top_logprobs")
 
 
 async def _events(call: Call, answer: ChatAnswer) -> AsyncGenerator[bytes, None]:

@@ -48,6 +48,8 @@ def speaks_openai(scope: Scope) -> bool:
 
 def error_content(error: TgiError, *, openai: bool) -> dict[str, Any]:
     """The JSON body, also the payload of an error event."""
+    if not openai and isinstance(error, UnauthorizedError):
+        return {"error": error.text}  # huggingface_hub hides the status behind an `error_type` it does not know
     if not openai:
         return {"error": error.text, "error_type": error.error_type}
     content = {"message": error.text, "type": error.openai_type, "param": error.param, "code": error.code}

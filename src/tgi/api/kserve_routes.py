@@ -129,7 +129,8 @@ async def infer(request: Request) -> Response:
         prompts = [_text(one) for one in body.inputs]
         call.take_samples(1, len(prompts), "inputs")
         params = _sampling(body, call.ignored)
-        texts = await call.wait(together(generate_text(call, prompt, params) for prompt in prompts))
+        style = call.api.tgi_style
+        texts = await call.wait(together(generate_text(call, prompt, params, style) for prompt in prompts))
         outputs = [_output(asked.name, text) for asked, text in zip(body.outputs, texts, strict=True)]
         return call.answer(encode(InferenceOutput(body.id, outputs)), ignored_header(call.ignored))
 

@@ -16,7 +16,7 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from tgi.api.tgi_types import ErrorResponse
+from tgi.api.tgi_types import ErrorResponse, UnauthorizedResponse
 
 REFERENCE = "#/components/schemas/"
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
@@ -135,13 +135,14 @@ _MEANINGS = {
 
 
 def _error(status: int) -> dict[str, Any]:
-    content = {"application/json": {"schema": {"$ref": REFERENCE + ErrorResponse.__name__}}}
+    body = UnauthorizedResponse if status == 401 else ErrorResponse
+    content = {"application/json": {"schema": {"$ref": REFERENCE + body.__name__}}}
     return {"description": _MEANINGS[status], "content": content}
 
 
 def _answer_schemas(all_bodies: Iterable[Bodies]) -> tuple[dict[Any, Any], dict[str, Any]]:
     """The schema of every answer type, and the components they refer to."""
-    types = [ErrorResponse]
+    types: list[Any] = [ErrorResponse, UnauthorizedResponse]
     for bodies in all_bodies:
         both = _as_tuple(bodies.answer) + _as_tuple(bodies.event)
         types += [one for one in both if one is not None and not isinstance(one, str)]

@@ -14,7 +14,7 @@ from pydantic import Discriminator, Field, Tag
 
 from tgi.api.access import ClassifiedRoute, OpenRoute, ProtectedRoute
 from tgi.api.call import Call, ignored_header
-from tgi.api.chat_routes import chat_answer, chat_prompt
+from tgi.api.chat_routes import chat_answer, chat_prompt, chat_style
 from tgi.api.chat_types import ChatCompletion, ChatCompletionChunk, ChatRequest
 from tgi.api.completion_routes import completion_answer
 from tgi.api.completion_types import Chunk, CompletionFinal, CompletionRequest
@@ -28,7 +28,7 @@ from tgi.api.tgi_routes import compat_answer
 from tgi.api.tgi_types import CompatGenerateRequest, GenerateParameters, GenerateResponse, StreamResponse
 from tgi.config import ApiConfig
 from tgi.errors import GenerationError, IncompleteGenerationError, MalformedRequestError, OverloadedError
-from tgi.serving.types import SamplingParams
+from tgi.serving.types import SamplingParams, Style
 
 router = APIRouter(route_class=ClassifiedRoute, tags=["Text Generation Inference"])
 encode = msgspec.json.Encoder().encode
@@ -110,14 +110,16 @@ _WHOLE_TEXT = {"n": 1, "stream": False, "stream_options": None, "logprobs": Fals
 
 async def _predict(call: Call, number: int, instance: GenerateVertexInstance | ChatRequest) -> str:
     ignored: list[str] = []
+    style = call.api.tgi_style
     if isinstance(instance, ChatRequest):
+        style = replace(style, param_names=chat_style(instance).param_names, tgi_words=False)
         prompt = await chat_prompt(call.api, instance, ignored)
         params = replace(instance.chat_sampling(ignored), n=1)
         ignored += (name for name in _WHOLE_TEXT if getattr(instance, name) not in (None, _WHOLE_TEXT[name]))
     else:
         prompt, params = instance.inputs, _vertex_params(instance, ignored)
     call.ignored += (f"instances.{number}.{name}" for name in ignored)
-    return await generate_text(call, prompt, params, add_special_tokens=not isinstance(instance, ChatRequest))
+    return await generate_text(call, prompt, params, style, add_special_tokens=not isinstance(instance, ChatRequest))
 
 
 def _vertex_params(instance: GenerateVertexInstance, ignored: list[str]) -> SamplingParams:
@@ -130,10 +132,12 @@ def _vertex_params(instance: GenerateVertexInstance, ignored: list[str]) -> Samp
     return SamplingParams(do_sample=True, max_new_tokens=given.max_new_tokens, seed=given.seed)
 
 
-async def generate_text(call: Call, prompt: str, params: SamplingParams, *, add_special_tokens: bool = True) -> str:
+async def generate_text(
+    call: Call, prompt: str, params: SamplingParams, style: Style, *, add_special_tokens: bool = True
+) -> str:
     """One text; a failure of ours is TGI's `Incomplete generation`."""
     try:
-        prepared = await call.prepare(prompt, params, call.api.tgi_style, add_special_tokens=add_special_tokens)
+        prepared = await call.prepare(prompt, params, style, add_special_tokens=add_special_tokens)
         (completion,) = await call.complete(prepared)
     except (GenerationError, IncompleteGenerationError, OverloadedError) as error:
         call.failed(error)

@@ -162,3 +162,9 @@ class ErrorResponse(msgspec.Struct):
 
     error: str
     error_type: str
+
+
+class UnauthorizedResponse(msgspec.Struct):
+    """That the key is missing or wrong; the status is what programs look at."""
+
+    error: str

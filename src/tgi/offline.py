@@ -274,8 +274,8 @@ class ThreadEngine(EngineClient):
         return message
 
 
-class _Closed(Exception):
-    """Leaves the engine's loop."""
+class _Closed(BaseException):
+    """Leaves the engine's loop. Not an Exception, so that nothing on the way takes it for a failure."""
 
 
 def _settings(

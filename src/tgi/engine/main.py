@@ -33,10 +33,6 @@ LINGER_MS = 2_000
 """How long a last message may take to reach the API process."""
 
 
-class Stopped(Exception):
-    """SIGTERM: the API process has no more use for this one."""
-
-
 class Socket:
     """The engine's end of the pair: typed messages in, any message out."""
 
@@ -70,16 +66,13 @@ def main() -> int:
     config = msgspec.json.decode(sys.stdin.buffer.read(), type=EngineConfig)
     logs.configure(config.log_level, json_output=config.json_output)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the launcher decides
-    signal.signal(signal.SIGTERM, _stop)
+    _end_on_sigterm()
     _watch_parent(arguments.parent)
     _set_threads(config)
     socket = Socket(arguments.socket)
     try:
         return _serve(config, socket)
-    except Stopped:
-        return 0
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # from here on nobody would catch Stopped
         socket.close()
 
 
@@ -100,8 +93,6 @@ def _serve(config: EngineConfig, socket: Socket) -> int:
 
         worker = Worker(config, enter, LoadProgress(report))
         info = worker.info
-    except Stopped:
-        raise
     except Exception as error:
         if not isinstance(error, StartupError):
             logger.exception("The engine cannot start")
@@ -130,8 +121,19 @@ def make_scheduler(info: EngineInfo, **limits: Any) -> Scheduler:
     return Scheduler(BlockPool(num_blocks, info.block_size), **(defaults | limits))
 
 
-def _stop(signum: int, frame: object) -> None:
-    raise Stopped
+def _end_on_sigterm() -> None:
+    """SIGTERM ends the process with status 0 at once, whatever the main thread does: load, compute, or end already.
+
+    The API process sends it when nothing here is of use any more. An exception out of a signal handler would come only
+    after the native call under way, and anything between could swallow it; hence a thread that waits for the signal.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # threads that start later inherit this
+
+    def end() -> None:
+        signal.sigwait({signal.SIGTERM})
+        os._exit(0)
+
+    threading.Thread(target=end, name="sigterm", daemon=True).start()
 
 
 def _watch_parent(parent: int) -> None:

@@ -1,12 +1,10 @@
 """The commands: `tgi`, `text-generation-launcher`, `text-generation-server`, `text-generation-benchmark`.
 
-Owns sub-commands, exit statuses and how an error looks. Status 0 after a clean end, 1 when something
-failed, 2 for a command line that cannot be understood, 130 after Ctrl-C before the server ran.
+Owns the sub-commands and their flags. Exit statuses and how an error looks are `ending`'s.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import platform
@@ -19,9 +17,10 @@ import msgspec
 
 from tgi import __version__, hardware, logs
 from tgi.config import environment_settings, read_environment
-from tgi.errors import ArgumentError, DownloadError, EngineDiedError, PortError, StartupError, WebserverError
+from tgi.errors import ArgumentError, DownloadError
+from tgi.launcher.ending import command, guarded
 from tgi.launcher.help import render
-from tgi.launcher.parse import Parsed, UsageError, options, parse, unknown
+from tgi.launcher.parse import Parsed, options, parse, unknown
 
 logger = logging.getLogger(__name__)
 
@@ -35,13 +34,6 @@ FRIENDLY = {
     "raw_logprobs": True,
 }
 """Defaults of `tgi serve`, where they differ from TGI's."""
-
-TGI_NAMES = {
-    DownloadError: "DownloadError",
-    PortError: "WebserverCannotStart",
-    WebserverError: "WebserverFailed",
-    EngineDiedError: "ShardFailed",
-}
 
 TGI_HELP = """\
 Text generation inference: serve a language model over HTTP.
@@ -101,9 +93,9 @@ class Command:
     """Print errors in the form of TGI's launcher."""
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+@command
+def main(words: Sequence[str]) -> int:
     """The command `tgi`."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
     commands = {
         "serve": Command(
             "tgi serve", "Serve a model over HTTP.", SERVE_EXAMPLES.format(command="tgi serve"), FRIENDLY, _serve
@@ -114,49 +106,50 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if name in commands:
         return run(commands[name], words[1:])
     if name == "download-weights":
-        return _guarded("tgi", False, lambda: _download_weights("tgi", words[1:]))
+        return guarded("tgi", False, lambda: _download_weights("tgi", words[1:]))
     if name == "bench":
         from tgi.launcher import bench  # the other commands need no load generator
 
-        return _guarded("tgi bench", False, lambda: bench.bench(words[1:], read_environment()))
+        return guarded("tgi bench", False, lambda: bench.bench(words[1:], read_environment()))
     if name == "doctor":
         from tgi.launcher import doctor
 
-        return _guarded("tgi doctor", False, lambda: doctor.doctor(words[1:], read_environment()))
+        return guarded("tgi doctor", False, lambda: doctor.doctor(words[1:], read_environment()))
     if name == "verify-determinism":
         from tgi.launcher import verify
 
-        return _guarded(verify.COMMAND, False, lambda: verify.verify(words[1:], read_environment()))
+        return guarded(verify.COMMAND, False, lambda: verify.verify(words[1:], read_environment()))
     return _other("tgi", TGI_HELP, name, [*commands, "download-weights", "bench", "doctor", "verify-determinism"])
 
 
-def launcher_main(arguments: Sequence[str] | None = None) -> int:
+@command
+def launcher_main(words: Sequence[str]) -> int:
     """The command `text-generation-launcher`."""
     name = "text-generation-launcher"
-    command = Command(name, "Serve a model over HTTP.", SERVE_EXAMPLES.format(command=name), {}, _serve, like_tgi=True)
-    return run(command, sys.argv[1:] if arguments is None else arguments)
+    examples = SERVE_EXAMPLES.format(command=name)
+    return run(Command(name, "Serve a model over HTTP.", examples, {}, _serve, like_tgi=True), words)
 
 
-def server_main(arguments: Sequence[str] | None = None) -> int:
+@command
+def server_main(words: Sequence[str]) -> int:
     """The command `text-generation-server`."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
     name = words[0] if words else "--help"
     if name == "download-weights":
-        return _guarded("text-generation-server", True, lambda: _download_weights("text-generation-server", words[1:]))
+        return guarded("text-generation-server", True, lambda: _download_weights("text-generation-server", words[1:]))
     if name == "serve":
-        command = Command("text-generation-server serve", "Serve a model over HTTP.", "", {}, _serve, like_tgi=True)
-        return _guarded(command.name, True, lambda: run(command, _launcher_words(words[1:])))
+        serve = Command("text-generation-server serve", "Serve a model over HTTP.", "", {}, _serve, like_tgi=True)
+        return guarded(serve.name, True, lambda: run(serve, _launcher_words(words[1:])))
     if name == "quantize":
-        return _guarded("text-generation-server", True, _quantize)
+        return guarded("text-generation-server", True, _quantize)
     return _other("text-generation-server", SERVER_HELP, name, ["serve", "download-weights"])
 
 
-def benchmark_main(arguments: Sequence[str] | None = None) -> int:
+@command
+def benchmark_main(words: Sequence[str]) -> int:
     """The command `text-generation-benchmark`."""
     from tgi.launcher import benchmark
 
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    return _guarded(benchmark.BENCHMARK, False, lambda: benchmark.benchmark(words, read_environment()))
+    return guarded(benchmark.BENCHMARK, False, lambda: benchmark.benchmark(words, read_environment()))
 
 
 def run(command: Command, words: Sequence[str]) -> int:
@@ -178,23 +171,7 @@ def run(command: Command, words: Sequence[str]) -> int:
             logger.warning(warning)
         return command.run(parsed, variables, as_json)
 
-    return _guarded(command.name, command.like_tgi, parse_and_run)
-
-
-def _guarded(name: str, like_tgi: bool, function: Callable[[], int]) -> int:
-    """Run; errors of the user become a sentence on standard error and an exit status."""
-    try:
-        return function()
-    except UsageError as error:
-        tip = f"\n\n  tip: {error.tip}" if error.tip else ""
-        print(f"error: {error}{tip}\n\nFor more information, try '{name} --help'.", file=sys.stderr)
-        return 2
-    except StartupError as error:
-        print(_tgi_form(error) if like_tgi else f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return 130
+    return guarded(command.name, command.like_tgi, parse_and_run)
 
 
 def _show(text: str) -> None:
@@ -203,15 +180,6 @@ def _show(text: str) -> None:
         print(text, flush=True)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush when Python ends
-
-
-def _tgi_form(error: StartupError) -> str:
-    """TGI's launcher prints the debug form of its error."""
-    if isinstance(error, ArgumentError):
-        name = "NotEnoughCUDADevices" if "CUDA devices" in str(error) else "ArgumentValidation"
-    else:
-        name = TGI_NAMES.get(type(error), "ShardCannotStart")
-    return f"Error: {name}({json.dumps(str(error), ensure_ascii=False)})"
 
 
 def _other(command: str, text: str, name: str, names: Sequence[str]) -> int:

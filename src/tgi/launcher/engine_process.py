@@ -71,6 +71,11 @@ class EngineProcess:
     def pid(self) -> int:
         return self._process.pid
 
+    @property
+    def ended_by_sigterm(self) -> bool:
+        """Status 0 after it has begun to serve, the signal itself before."""
+        return self._process.returncode in (0, -signal.SIGTERM)
+
     async def wait(self) -> str:
         """Wait for its end; say what it was, as the rest of "the engine process ..."."""
         return describe_exit(await self._process.wait())

@@ -4,7 +4,7 @@ Owns the order of start and stop, signals, and what happens when the engine dies
 models are found (`prepare`) nor routes (`api`). Called by `cli`.
 
     first signal   new requests get 503, running ones finish within the graceful timeout
-    second signal  running requests get an error event at once
+    second signal  running requests get an error event at once, and all ends within a second, as after that timeout
     engine dead    running requests get an error event at once, /health says 503, `EngineDiedError`
 """
 
@@ -14,12 +14,10 @@ import asyncio
 import contextlib
 import importlib
 import logging
-import shutil
-import signal
 import socket
-import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,9 +26,11 @@ import uvloop
 from tgi import collector
 from tgi.config import ApiConfig, EngineConfig
 from tgi.errors import EngineDiedError, StartupError, WebserverError
+from tgi.launcher import signals
 from tgi.launcher.engine_process import ENGINE_MODULE, EngineProcess, waits_for
-from tgi.launcher.http_server import HttpServer, bind
+from tgi.launcher.http_server import CLOSE_TIMEOUT_S, HttpServer, bind
 from tgi.launcher.plan import plan_lines
+from tgi.launcher.private_directory import private_directory
 from tgi.messages import EngineInfo
 from tgi.metrics import Metrics
 from tgi.serving.engine_client import EngineClient
@@ -46,8 +46,8 @@ router_logger = logging.getLogger("tgi.serving.router")
 
 STILL_WAITING_S = 10.0
 """Between two lines that say that the engine still loads."""
-ENGINE_STOP_S = 10.0
-"""For the engine to end after SIGTERM."""
+ENGINE_STOP_S = 1.0
+"""For the engine to end after SIGTERM, which it does at once unless it is frozen."""
 ENGINE_END_S = 2.0
 """For the engine to end by itself after it said that it failed."""
 LINGER_S = 3.0
@@ -56,6 +56,12 @@ LAST_WORDS_S = 0.2
 """For the last message of a dying engine, which explains more than its exit status."""
 EVENTS_OUT_S = 5.0
 """For error events to reach their readers, at most."""
+CLOSE_S = CLOSE_TIMEOUT_S + 1.0
+"""For the web server to send the end of its answers, at most."""
+TRACES_OUT_S = 5.0
+"""For the last traces to reach their collector, at most."""
+LATE_S = 0.2
+"""In place of each of these when the time for a graceful end is over."""
 
 
 def serve(
@@ -65,20 +71,17 @@ def serve(
     sock = bind(api.hostname, api.port)
     with (
         contextlib.closing(sock),
-        _private_directory() as directory,
+        private_directory(variables) as directory,
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
     ):
         return runner.run(Supervisor(api, engine, variables, directory, sock).run(engine_module))
 
 
-@contextlib.contextmanager
-def _private_directory() -> Iterator[Path]:
-    """A directory for the socket that only this user can enter (mode 0700)."""
-    directory = Path(tempfile.mkdtemp(prefix="tgi-"))
-    try:
-        yield directory
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
+class Threads(ThreadPoolExecutor):
+    """Threads of the event loop that its end does not wait for: what they load or send is of no use by then."""
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        super().shutdown(wait=False, cancel_futures=True)
 
 
 class Supervisor:
@@ -94,18 +97,30 @@ class Supervisor:
         self._stop = asyncio.Event()
         """The first signal came."""
         self._abort = asyncio.Event()
-        """The second signal came."""
+        """The second signal came, or the time for running requests is over: all must end at once."""
         self._engine_gone = asyncio.Event()
         self._engine_failed = False
         """It said that it cannot start."""
         self._engine_end = ""
         """How its process ended, in words."""
+        self._engine_was_stopped = False
+        """By somebody's SIGTERM, while this process was stopping too: service managers signal every process."""
 
     async def run(self, engine_module: str) -> int:
         """The whole life; gives the exit status. Raises `StartupError`."""
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.set_default_executor(Threads())
+        numbers = signals.numbers()
+        for number in numbers:
             loop.add_signal_handler(number, self._on_signal)
+        try:
+            return await self._run(engine_module)
+        finally:
+            for number in numbers:
+                loop.remove_signal_handler(number)
+            signals.ignore()
+
+    async def _run(self, engine_module: str) -> int:
         await self._client.start()
         logger.info("Starting shard")
         process = await EngineProcess.start(self._engine, self._address, self._variables, engine_module)
@@ -118,15 +133,19 @@ class Supervisor:
                 await asyncio.wait({watch}, timeout=ENGINE_END_S)
             watch.cancel()
             await self._client.close()
-            await process.stop(1.0 if self._abort.is_set() else ENGINE_STOP_S)
+            await process.stop(self._patience(ENGINE_STOP_S))
 
     def _on_signal(self) -> None:
         if self._stop.is_set():
             self._abort.set()
         self._stop.set()
 
+    def _patience(self, seconds: float) -> float:
+        return LATE_S if self._abort.is_set() else seconds
+
     async def _watch(self, process: EngineProcess) -> None:
         end = await process.wait()
+        self._engine_was_stopped = self._stop.is_set() and process.ended_by_sigterm
         await asyncio.sleep(LAST_WORDS_S)
         self._engine_end = f"the engine process {end}"
         self._client.engine_lost(self._engine_end)
@@ -204,10 +223,25 @@ class Supervisor:
         try:
             return await self._until_end(app, serving)
         finally:
-            server.should_exit = True
-            await asyncio.wait({serving})
-            await asyncio.to_thread(self._tracer.shutdown)
+            await self._end_http(server, serving)
+            await self._within(TRACES_OUT_S, asyncio.to_thread(self._tracer.shutdown))
             logger.info("webserver terminated")
+
+    async def _end_http(self, server: HttpServer, serving: asyncio.Task[None]) -> None:
+        """Let the web server send what is on its way, but not to readers that make everybody wait."""
+        server.should_exit = True
+        await self._within(CLOSE_S, serving)
+        if not serving.done():
+            server.force_exit = True
+            await asyncio.wait({serving}, timeout=LATE_S)
+            serving.cancel()
+
+    async def _within(self, seconds: float, work: Awaitable[object]) -> None:
+        """Wait for `work` for so long, or less once time is over."""
+        task = asyncio.ensure_future(work)
+        if not self._abort.is_set():
+            await _first(task, self._abort.wait(), asyncio.sleep(seconds))
+        await asyncio.wait({task}, timeout=LATE_S if self._abort.is_set() else 0)
 
     async def _until_end(self, app: FastAPI, serving: asyncio.Task[None]) -> int:
         """Wait for the first reason to end, then bring every open request to its last event."""
@@ -225,15 +259,16 @@ class Supervisor:
             if drain.done() and drain.result():
                 return 0
             drain.cancel()
+            self._abort.set()
             logger.warning("Ending requests that are still running")
             self._client.engine_lost("the server is shutting down")
         crashed = not self._stop.is_set()
         if crashed:
             logger.error("Shard 0 crashed")
-        await _first(app.state.drain(EVENTS_OUT_S))  # every open request now gets its last event
+        await self._within(EVENTS_OUT_S, app.state.drain(EVENTS_OUT_S))  # every open request now gets its last event
         if crashed:
             await _first(asyncio.sleep(LINGER_S), self._stop.wait())
-        if self._engine_gone.is_set():
+        if self._engine_gone.is_set() and not self._engine_was_stopped:
             raise EngineDiedError(self._engine_end)
         return 0
 

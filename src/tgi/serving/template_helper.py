@@ -12,13 +12,13 @@ import queue
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tgi import children
 from tgi.config import read_environment
 from tgi.errors import TemplateError
 from tgi.serving.template_frames import EXHAUSTED, FAILED, READY, receive, send
@@ -165,7 +165,7 @@ class _Process:
         variables = {name: variables[name] for name in variables if name.startswith(PASSED_VARIABLES)}
         try:
             self._child = subprocess.Popen(
-                [sys.executable, "-P", "-m", MODULE],
+                children.python(MODULE),
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,

@@ -10,7 +10,7 @@ import asyncio
 import itertools
 import logging
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -225,6 +225,10 @@ class Service:
             return await self._threads.run(len(text), partial(self.tokenizer.spans, text, add_special_tokens))
         except Exception as error:
             raise ValidationError(f"tokenizer error {error}", param="inputs") from error
+
+    async def in_turn(self, function: Callable[[], Result]) -> Result:
+        """A short piece of work for a large answer, in a thread that does one after another."""
+        return await self._threads.in_turn(function)
 
     def health(self) -> Health:
         """By the heartbeat of steps; puts nothing into the engine."""

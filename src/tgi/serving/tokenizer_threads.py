@@ -23,12 +23,17 @@ class TokenizerThreads:
     def __init__(self, workers: int) -> None:
         self._ordinary = ThreadPoolExecutor(workers, thread_name_prefix="tokenize")
         self._long = ThreadPoolExecutor(max(workers // 4, 1), thread_name_prefix="tokenize-long")
+        self._single = ThreadPoolExecutor(1, thread_name_prefix="pieces")
 
     async def run(self, length: int, function: Callable[[], Result]) -> Result:
         """The function's result, for a text of that length. Cancelling ends it if it has not begun."""
         pool = self._long if length >= LONG_TEXT else self._ordinary
         return await asyncio.get_running_loop().run_in_executor(pool, function)
 
+    async def in_turn(self, function: Callable[[], Result]) -> Result:
+        """For Python code: one piece at a time, since threads that compete with it hold up the event loop."""
+        return await asyncio.get_running_loop().run_in_executor(self._single, function)
+
     def close(self) -> None:
-        for pool in (self._ordinary, self._long):
+        for pool in (self._ordinary, self._long, self._single):
             pool.shutdown(wait=False, cancel_futures=True)

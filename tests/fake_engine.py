@@ -83,6 +83,7 @@ class FakeEngine:
     stats: StepStats = field(default_factory=StepStats)
     last_step_at: float = field(default_factory=time.monotonic)
     alive: bool = True
+    silent: bool = False
     requests: list[GenerateRequest] = field(default_factory=list)
     aborts: list[tuple[int, int]] = field(default_factory=list)
     open_requests: int = 0

@@ -137,12 +137,12 @@ class IncompleteGenerationError(TgiError):
 
 
 class UnhealthyError(TgiError):
-    """`/health` when the engine is gone or does not advance."""
+    """`/health` when the engine is gone or does not advance; requests too while it gives no sign of life."""
 
     status = 503
     error_type = "healthcheck"
     openai_type = "server_error"
-    metric = None
+    metric = "unhealthy"
 
     def __init__(self, message: str = "unhealthy") -> None:
         super().__init__(message)

@@ -106,6 +106,7 @@ class FakeEngine:
         self.stats = StepStats()
         self.last_step_at = time.monotonic()
         self.alive = True
+        self.silent = False
         self.requests: list[GenerateRequest] = []
         self.aborted: list[int] = []
         """Requests whose reader left before their last event."""

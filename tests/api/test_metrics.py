@@ -190,6 +190,8 @@ async def test_bodies_of_wrong_types_are_counted(
         ("overloaded", "/chat_tokenize", {"messages": MESSAGES}, "full"),
         ("shutting_down", "/generate", {"inputs": "x"}, "draining"),
         ("shutting_down", "/v1/completions", {"prompt": "x", "stream": True}, "draining"),
+        ("unhealthy", "/v1/completions", {"prompt": ["a", "b"]}, "silent"),
+        ("unhealthy", "/generate_stream", {"inputs": "x"}, "silent"),
         ("generation", "/vertex", {"instances": [{"inputs": "a"}, {"inputs": "b"}]}, "fail"),
         ("generation", "/v2/models/m/versions/1/infer", INFER, "fail"),
         ("generation", "/v1/completions", {"prompt": ["a", "b"], "n": 2, "stream": True}, "fail"),
@@ -206,6 +208,7 @@ async def test_failures_and_refusals_are_counted_once(
     engine = FakeEngine()
     if trouble in ("fail", "cut", "crash"):
         setattr(engine, f"{trouble}_after", 1)
+    engine.silent = trouble == "silent"
     app = build_app(engine)
     if trouble == "full":
         app.state.api.permits.take(16)

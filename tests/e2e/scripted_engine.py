@@ -14,6 +14,7 @@ import signal
 import sys
 
 from tests.fake_engine import FakePeer, Script
+from tgi.heartbeat import start_beating
 from tgi.messages import EngineFailed
 
 
@@ -27,6 +28,7 @@ async def main() -> int:
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
     ids, delay = script.get("ids", [5] * 1000), script.get("delay_s", 0.0)
+    start_beating(arguments.socket)
     peer = FakePeer(arguments.socket, lambda request, index: Script(ids, delay_s=delay, finish="eos_token"))
     print(f"scripted engine {os.getpid()}", flush=True)
     if "exit" in script:

@@ -22,7 +22,14 @@ from tgi.api.body import Model, parse, read_json
 from tgi.api.errors import InternalError
 from tgi.api.state import Api, api_of
 from tgi.api.streaming import ClientGone, EventStream, until_gone
-from tgi.errors import MalformedRequestError, OverloadedError, ShuttingDownError, TgiError, ValidationError
+from tgi.errors import (
+    MalformedRequestError,
+    OverloadedError,
+    ShuttingDownError,
+    TgiError,
+    UnhealthyError,
+    ValidationError,
+)
 from tgi.serving.types import Completion, Prepared, SamplingParams, Style
 from tgi.shorten import shorten
 
@@ -161,7 +168,9 @@ class Call:
         add_special_tokens: bool = True,
         stream: bool = False,
     ) -> Prepared:
-        """Tokenise and check; raises `errors.ValidationError`."""
+        """Tokenise and check; raises `errors.ValidationError`, or UnhealthyError while the engine is silent."""
+        if self.api.service.engine.silent:
+            raise UnhealthyError("The engine gives no sign of life: try again later")
         prepared = await self.api.service.prepare(
             inputs, params, style, add_special_tokens=add_special_tokens, stream=stream, started=self.started
         )

@@ -25,6 +25,7 @@ from tgi.engine import core
 from tgi.engine.blocks import BlockPool
 from tgi.engine.scheduler import Scheduler
 from tgi.errors import StartupError
+from tgi.heartbeat import start_beating
 from tgi.messages import EngineFailed, EngineInfo, EngineLoading, ToEngine, encode
 
 logger = logging.getLogger("tgi.engine")
@@ -69,6 +70,7 @@ def main() -> int:
     _end_on_sigterm()
     _watch_parent(arguments.parent)
     _set_threads(config)
+    start_beating(arguments.socket)
     socket = Socket(arguments.socket)
     try:
         return _serve(config, socket)

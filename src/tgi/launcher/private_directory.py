@@ -23,7 +23,7 @@ PREFIX = "tgi-"
 OWNER = "owner.lock"
 SOCKET_PATH_BYTES = 107
 """Longest path of a socket, of the operating system's 108 bytes with their end."""
-SOCKET_NAME_BYTES = len("/tgi-12345678/engine.sock")
+SOCKET_NAME_BYTES = len("/tgi-12345678/engine.sock.alive")
 FALLBACKS = ("/tmp", "/var/tmp", "/dev/shm")
 """Where TMPDIR is too long for a socket or cannot be written to."""
 

@@ -16,6 +16,7 @@ import msgspec
 import zmq
 
 from tgi.errors import GenerationError, StartupError
+from tgi.heartbeat import BEAT_S, OVERDUE_S, Pulse
 from tgi.messages import (
     Abort,
     EngineFailed,
@@ -50,6 +51,8 @@ class EngineClient:
         self.last_step_at = time.monotonic()
         self._mailboxes: dict[int, Mailbox] = {}
         self._failure: str | None = None
+        self._silence: str | None = None
+        """Why nothing is sent to the engine now, though it may come back."""
         self._closed = False
         self._decode = msgspec.msgpack.Decoder(FromEngine).decode
 
@@ -64,6 +67,8 @@ class EngineClient:
         self._socket.bind(self._address)
         # zmq.asyncio would make several futures and timers for every step, which is a good part of its cost.
         self._loop.add_reader(self._socket.fileno(), self._dispatch)
+        self._pulse = Pulse(self._address)
+        self._loop.call_later(BEAT_S, self._feel_pulse)
 
     async def wait_ready(self, timeout: float | None = None) -> EngineInfo:  # noqa: ASYNC109 (of the message, not of a task)
         """Wait for the engine's READY message. Raises StartupError when it fails, is lost, or takes too long."""
@@ -77,13 +82,19 @@ class EngineClient:
         self.engine_lost("the server is closing")
         self._loop.remove_reader(self._socket.fileno())
         self._closed = True
+        self._pulse.close()
         self._socket.close()
         self._context.term()
 
     @property
     def alive(self) -> bool:
-        """Ready and not lost."""
-        return self._failure is None and hasattr(self, "info")
+        """Ready, not lost, and not silent."""
+        return self._failure is None and self._silence is None and hasattr(self, "info")
+
+    @property
+    def silent(self) -> bool:
+        """Without a sign of life for so long that requests are refused; they are taken again when one comes."""
+        return self._failure is None and self._silence is not None
 
     @property
     def open_requests(self) -> int:
@@ -91,8 +102,8 @@ class EngineClient:
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[list[TokenEvent], None]:
         """See `types.Engine`; sends Abort when closed before the last event of every sample."""
-        if self._failure is not None:
-            raise GenerationError(self._failure)
+        if (problem := self._failure or self._silence) is not None:
+            raise GenerationError(problem)
         assert request.request_id not in self._mailboxes, "request ids are unique"
         mailbox = self._mailboxes[request.request_id] = Mailbox(len(request.seeds))
         try:
@@ -122,6 +133,25 @@ class EngineClient:
             self._ready.exception()  # nobody may be waiting
         for mailbox in self._mailboxes.values():
             mailbox.fail(reason)
+
+    def _feel_pulse(self) -> None:
+        """Fail open requests when the engine gives no sign of life, and take requests again when it does.
+
+        What it has computed by then for failed requests is thrown away: each of them has sent its Abort.
+        """
+        if self._closed or self._failure is not None:
+            return
+        self._loop.call_later(BEAT_S, self._feel_pulse)
+        silent_s = self._pulse.feel()
+        if silent_s >= OVERDUE_S and self._silence is None and self.alive:
+            self._silence = f"the engine gives no sign of life since {silent_s:.0f} s"
+            logger.error("The engine gives no sign of life: open requests fail, new ones get 503 until it does")
+            for mailbox in self._mailboxes.values():
+                mailbox.fail(self._silence)
+        elif silent_s < OVERDUE_S and self._silence is not None:
+            self._silence = None
+            self.last_step_at = time.monotonic()
+            logger.warning("The engine is back")
 
     def _send(self, message: ToEngine) -> None:
         try:

@@ -203,7 +203,14 @@ class Engine(Protocol):
     """time.monotonic() of the last step (or idle heartbeat) seen."""
 
     @property
-    def alive(self) -> bool: ...
+    def alive(self) -> bool:
+        """Whether it is there and gives signs of life."""
+        ...
+
+    @property
+    def silent(self) -> bool:
+        """Whether it is there but gives no sign of life: it may come back."""
+        ...
 
     @property
     def open_requests(self) -> int:

@@ -176,6 +176,10 @@ def test_unsupported_type() -> None:
     supported = "bloom, gemma2, gpt2, gpt_neox, llama, mistral, qwen2"
     with pytest.raises(ModelError, match=f"Unsupported model type mamba; supported are {supported}"):
         spec_from_config({"model_type": "mamba"})
+    with pytest.raises(ModelError, match=re.escape(r"Unsupported model type a\x1b[2J\ud800;")):
+        spec_from_config({"model_type": "a\x1b[2J\ud800"})
+    with pytest.raises(ModelError, match=re.escape(r"a\nb is not a language model")):
+        spec_from_config({"model_type": "llama", "architectures": ["a\nb"]})
     with pytest.raises(ModelError, match="could not determine"):
         spec_from_config({})
     with pytest.raises(ModelError, match="Unsupported model type"):

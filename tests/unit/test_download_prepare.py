@@ -95,6 +95,46 @@ def test_what_is_no_file_is_refused_before_anything_starts(name: str, tmp_path: 
             model_files(config, OFFLINE)
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "no such model",
+        "a\x1b[31mb",
+        "a\nb",
+        "x" * 5000,
+        "-x",
+        "~nobody-here/x",
+        "a--b/c..d",
+        "org/name:tag",
+        "a\0b",
+        "\udcff",
+    ],
+)
+@pytest.mark.parametrize("offline", [True, False])
+def test_a_name_that_no_model_has(name: str, offline: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """With the hub out of reach, too, and without a traceback or a control character."""
+    hub = Hub(cache_dir=str(tmp_path), offline=offline, endpoint="http://127.0.0.1:9", pause_s=0.0)
+    with pytest.raises(DownloadError) as caught:
+        locate(name, None, hub)
+    assert any(words in str(caught.value) for words in ("is neither a local directory nor", "there is no directory"))
+    assert str(caught.value).isprintable() and len(str(caught.value)) < 500
+    parsed = parse(["--model-id", name], {})
+    with pytest.raises(DownloadError):
+        prepare_plan(parsed, {"HF_HUB_OFFLINE": "1", "HUGGINGFACE_HUB_CACHE": str(tmp_path)}, CPU)
+
+
+def test_a_directory_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory = write(tmp_path / "m", "config.json", "model.safetensors")
+
+    def refuse(self: Path) -> object:
+        raise PermissionError(13, "Permission denied", str(self))
+
+    for method in ("iterdir", "is_dir", "is_file"):
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, method, refuse)
+            assert refusal(str(directory)).endswith("cannot be read: Permission denied")
+
+
 def test_offline_interface_takes_the_flags_by_name(tmp_path: Path) -> None:
     directory = write(tmp_path / "m", "config.json", "model.safetensors", "tokenizer.json")
     api, engine = prepare(str(directory), max_total_tokens=64, memory="1GiB", dtype="float32")

@@ -27,6 +27,7 @@ from tgi.engine.scheduler import Scheduler
 from tgi.errors import StartupError
 from tgi.heartbeat import start_beating
 from tgi.messages import EngineFailed, EngineInfo, EngineLoading, ToEngine, encode
+from tgi.untrusted import printable
 
 logger = logging.getLogger("tgi.engine")
 
@@ -99,7 +100,7 @@ def _serve(config: EngineConfig, socket: Socket) -> int:
         if not isinstance(error, StartupError):
             logger.exception("The engine cannot start")
         text = str(error) if isinstance(error, StartupError) else f"{type(error).__name__}: {error}"
-        socket.send(EngineFailed(text, phase))  # type: ignore[arg-type]
+        socket.send(EngineFailed(printable(text, 2000), phase))  # type: ignore[arg-type]
         return 1
     collector.settle()
     logger.info("Server started at %s", socket.address.replace("ipc://", "unix://"))

@@ -102,7 +102,9 @@ def load_tensors(path: Path) -> dict[str, torch.Tensor]:
         ) from None
     except Exception as error:  # a damaged file makes the reader fail in ways of its own
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise DownloadError(f"{printable(path.name)} cannot be read: {printable(reason)}") from None
+        raise DownloadError(
+            f"{printable(path.name)} cannot be read, it is damaged or cut off: {printable(reason)}"
+        ) from None
     return dict(_named_tensors(_unwrap(loaded), path.name))
 
 

@@ -22,6 +22,7 @@ from tgi.errors import DownloadError
 from tgi.launcher import files
 from tgi.launcher.resolve import ModelFiles
 from tgi.launcher.unfinished import fetch_blob
+from tgi.untrusted import printable
 
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -154,11 +155,13 @@ def _hub_file(model_id: str, name: str, revision: str | None, hub: Hub, *, local
 
 def _cached(model_id: str, revision: str | None, hub: Hub, why: str) -> ModelFiles:
     """The model from the cache alone. Raises `DownloadError` with `why` when it is not (all) there."""
-    from huggingface_hub.errors import LocalEntryNotFoundError
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     wanted = model_id + (f" at revision {revision}" if revision else "")
     try:
         directory = Path(_hub_file(model_id, "config.json", revision, hub, local=True)).parent
+    except HFValidationError as error:
+        _explain(error, model_id, revision)
     except LocalEntryNotFoundError:
         raise DownloadError(
             f"{why} and {wanted} is not in the cache: download it first with "
@@ -200,7 +203,8 @@ def _explain(error: Exception, model_id: str, revision: str | None) -> NoReturn:
     elif isinstance(error, errors.RevisionNotFoundError):
         sentence = f"{model_id} has no revision {revision}: check --revision"
     elif isinstance(error, errors.HFValidationError):
-        sentence = f"{model_id!r} is neither a local directory nor a valid hub id (`name` or `organisation/name`)"
+        shown = printable(repr(model_id))
+        sentence = f"{shown} is neither a local directory nor a valid hub id (`name` or `organisation/name`)"
     elif _status(error) in (401, 403):
         sentence = f"the hub refuses access to {model_id}: check that HF_TOKEN is valid and may read it"
     elif isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):

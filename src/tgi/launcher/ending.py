@@ -14,7 +14,10 @@ from collections.abc import Callable, Sequence
 from tgi.errors import ArgumentError, DownloadError, EngineDiedError, PortError, StartupError, WebserverError
 from tgi.launcher.parse import UsageError
 from tgi.launcher.signals import Terminated, leave, terminable
+from tgi.untrusted import printable
 
+LONGEST = 4000
+"""Characters of an error; names in it may be a stranger's."""
 TGI_NAMES = {
     DownloadError: "DownloadError",
     PortError: "WebserverCannotStart",
@@ -50,7 +53,7 @@ def guarded(name: str, like_tgi: bool, function: Callable[[], int]) -> int:
         print(f"error: {error}{tip}\n\nFor more information, try '{name} --help'.", file=sys.stderr)
         return 2
     except StartupError as error:
-        print(_tgi_form(error) if like_tgi else f"error: {error}", file=sys.stderr)
+        print(_tgi_form(error) if like_tgi else f"error: {printable(error, LONGEST)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
@@ -63,4 +66,4 @@ def _tgi_form(error: StartupError) -> str:
         name = "NotEnoughCUDADevices" if "CUDA devices" in str(error) else "ArgumentValidation"
     else:
         name = TGI_NAMES.get(type(error), "ShardCannotStart")
-    return f"Error: {name}({json.dumps(str(error), ensure_ascii=False)})"
+    return f"Error: {name}({json.dumps(printable(error, LONGEST), ensure_ascii=False)})"

@@ -14,7 +14,7 @@ from pathlib import Path
 from tgi.errors import DownloadError, ModelError
 from tgi.models import weight_files
 from tgi.models.weight_files import INDEX_SUFFIX, WeightFiles
-from tgi.untrusted import check_file
+from tgi.untrusted import check_file, printable
 
 SMALL_FILES = ("*.json", "*.jinja", "additional_chat_templates/*.jinja", "tokenizer.model", "*.txt", "*.model")
 """Configuration, tokenizer and templates; taken whole, they are small."""
@@ -52,6 +52,29 @@ def check(directory: Path) -> None:
             check_file(directory / name)
 
 
+def directory(name: str) -> Path | None:
+    """The local directory that a model's name is; None for what is none. Raises `DownloadError` if that is secret."""
+    with _as_download_error():
+        try:
+            path = Path(name).expanduser()
+            return path if path.is_dir() else None
+        except PermissionError:
+            raise
+        except (OSError, RuntimeError, ValueError):  # too long, of a home that is not there, with a NUL
+            return None
+
+
+def is_file(path: str | Path) -> bool:
+    """Whether a regular file is there. Raises `DownloadError` if that is secret."""
+    with _as_download_error():
+        try:
+            return Path(path).expanduser().is_file()
+        except PermissionError:
+            raise
+        except (OSError, RuntimeError, ValueError):
+            return False
+
+
 def read_index(path: Path) -> list[str]:
     """The weight files that an index names, each once. Raises `DownloadError`."""
     with _as_download_error():
@@ -64,6 +87,9 @@ def _as_download_error() -> Iterator[None]:
         yield
     except ModelError as error:
         raise DownloadError(str(error)) from None
+    except OSError as error:
+        name = printable(error.filename or "the model's directory")
+        raise DownloadError(f"{name} cannot be read: {error.strerror or error}") from None
 
 
 def no_weights(model_id: str, names: Collection[str]) -> DownloadError:

@@ -26,6 +26,7 @@ from tgi.launcher.parse import Bytes, Parsed, UsageError, options, parse_bytes, 
 from tgi.launcher.resolve import ModelFiles, check, resolve
 from tgi.serving.template_sources import read_chosen
 from tgi.serving.tokenizer import ensure_fast_tokenizer
+from tgi.untrusted import printable
 
 logger = logging.getLogger(__name__)
 
@@ -76,8 +77,8 @@ def prepare_plan(parsed: Parsed, variables: Mapping[str, str], facts: hardware.H
     check(parsed.config, facts, variables)
     settings = environment_settings(variables)
     name = parsed.config.model_id or DEMO_ID
-    directory = demo_directory() if name == DEMO_ID else Path(name).expanduser()
-    if not directory.is_dir():
+    directory = files.directory(name) or (demo_directory() if name == DEMO_ID else None)
+    if directory is None:
         refuse_path(name)
         hub = hub_of(settings, parsed.config.huggingface_hub_cache, progress=False)
         directory = download_config(name, parsed.config.revision, hub)
@@ -105,8 +106,7 @@ def model_files(config: LauncherConfig, hub: Hub) -> ModelFiles:
 
 def locate(name: str, revision: str | None, hub: Hub, *, code: bool = False) -> ModelFiles:
     """The bundled model, a local directory, or one from the hub."""
-    path = Path(name).expanduser()
-    if path.is_dir():
+    if path := files.directory(name):
         if revision:
             logger.warning("--revision has no effect on the local directory %s", name)
         check_directory(name, path)
@@ -122,15 +122,15 @@ def locate(name: str, revision: str | None, hub: Hub, *, code: bool = False) -> 
 
 def refuse_path(name: str) -> None:
     """Refuse what looks like a path but is no directory, before the hub is asked. Raises `DownloadError`."""
-    if Path(name).expanduser().is_file():
+    if files.is_file(name):
         raise DownloadError(f"{name} is a file: give the directory of a model, or its id on the hub")
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
-        raise DownloadError(f"there is no directory {name}")
+        raise DownloadError(f"there is no directory {printable(name)}")
 
 
 def check_directory(name: str, path: Path) -> None:
     """A model needs a configuration and weights. Raises `DownloadError`."""
-    if not (path / "config.json").is_file():
+    if not files.is_file(path / "config.json"):
         raise DownloadError(f"{name} has no config.json: it is not a model in transformers format")
     if not weights_of(path):
         raise files.no_weights(name, [entry.name for entry in path.iterdir()])

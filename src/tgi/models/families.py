@@ -27,6 +27,7 @@ from tgi.models.shared_keys import (
     no_rope,
 )
 from tgi.models.spec import ModelSpec
+from tgi.untrusted import printable
 
 
 def llama(reader: ConfigReader, override: RopeOverride | None) -> ModelSpec:
@@ -216,11 +217,11 @@ def spec_from_config(config: dict[str, Any], override: RopeOverride | None = Non
         raise ModelError("config.json has no `model_type`: could not determine the model's type")
     family = FAMILIES.get(model_type) if isinstance(model_type, str) else None
     if family is None:
-        raise ModelError(f"Unsupported model type {model_type}; supported are {', '.join(sorted(FAMILIES))}")
+        raise ModelError(f"Unsupported model type {printable(model_type)}; supported are {', '.join(sorted(FAMILIES))}")
     architectures = reader.get("architectures", [])
     for name in map(str, architectures if isinstance(architectures, list) else [architectures]):
         if "ForCausalLM" not in name and "LMHead" not in name and not name.endswith("Model"):
-            raise ModelError(f"{name} is not a language model; this server generates text")
+            raise ModelError(f"{printable(name)} is not a language model; this server generates text")
     reader.get("quantization_config")  # judged by `quant`
     spec = family(reader, override)
     reader.finish()

@@ -10,6 +10,7 @@ import functools
 import json
 import sys
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from tgi.errors import ArgumentError, DownloadError, EngineDiedError, PortError, StartupError, WebserverError
 from tgi.launcher.parse import UsageError
@@ -26,7 +27,15 @@ TGI_NAMES = {
 }
 
 
-def command(function: Callable[[Sequence[str]], int]) -> Callable[[Sequence[str] | None], int]:
+class EntryPoint(Protocol):
+    """A command as an entry point of the package calls it."""
+
+    def __call__(self, arguments: Sequence[str] | None = None) -> int:
+        """The exit status; arguments: words of the command line, None for this process's own."""
+        ...
+
+
+def command(function: Callable[[Sequence[str]], int]) -> EntryPoint:
     """A function of the words of a command line as an entry point: without words it is this process's own command."""
 
     @functools.wraps(function)

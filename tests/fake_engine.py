@@ -115,6 +115,9 @@ class FakeEngine:
             for player in players:
                 player.cancel()
 
+    def next_end_s(self) -> float | None:
+        return None
+
     def abort(self, request_id: int, index: int = -1) -> None:
         self.aborts.append((request_id, index))
         if (mailbox := self._mailboxes.get(request_id)) is not None:

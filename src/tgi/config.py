@@ -77,10 +77,13 @@ class ApiConfig:
     """A file with a template, or the name of a built-in one, in place of the model's own."""
     hostname: str = "127.0.0.1"
     port: int = 8080
-    api_key: str | None = field(default=None, repr=False)
+    api_keys: tuple[str, ...] = field(default=(), repr=False)
+    """Any of them opens the routes that do work; empty: those are open."""
     cors_allow_origin: tuple[str, ...] = ()
     payload_limit: int = 2_000_000
     max_concurrent_requests: int = 128
+    max_queue: int = 0
+    """Requests that may wait for one of those places."""
     max_best_of: int = 2
     max_stop_sequences: int = 4
     max_stop_sequence_length: int = 1024

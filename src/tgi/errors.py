@@ -103,7 +103,7 @@ class ModelNotFoundError(TgiError):
 
 
 class OverloadedError(TgiError):
-    """All permits are taken; answered at once, nothing is queued."""
+    """All permits are taken, and all places in line (`--max-queue`); answered at once."""
 
     status = 429
     error_type = "overloaded"

@@ -160,6 +160,9 @@ class FakeEngine:
                 self.aborted.append(request.request_id)
             self._news()
 
+    def next_end_s(self) -> float | None:
+        return None
+
     def abort(self, request_id: int, index: int = -1) -> None:
         pass
 
@@ -239,6 +242,8 @@ CONFIG = ApiConfig(model_id="org/model", model_path="/nowhere", max_concurrent_r
 
 def build_app(engine: FakeEngine, template: ChatTemplate = CHAT_TEMPLATE, **settings: Any) -> FastAPI:
     """The real application over a scripted engine."""
+    if "api_key" in settings:
+        settings["api_keys"] = (settings.pop("api_key"),)
     config = replace(CONFIG, **settings)
     service = Service(config, engine, TOKENIZER, template, {EOS: ("tokenizer",)})  # type: ignore[arg-type]
     engine.metrics = Metrics.for_engine(engine.info)

@@ -12,7 +12,6 @@ from starlette.types import Message
 
 from tests.api.fake import FakeEngine, build_app
 from tgi.api.admission import Permits
-from tgi.errors import OverloadedError
 
 MESSAGES = [{"role": "user", "content": "Hi"}]
 FLAT = {"error": "Model is overloaded", "error_type": "overloaded"}
@@ -180,41 +179,3 @@ async def test_whoever_reads_the_end_of_a_stream_finds_its_permits_free(
     await held.app(scope, requests.get, send)
     await asyncio.sleep(0)
     assert taken == [0]
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-def retry_after(permits: Permits, count: int = 1) -> int:
-    with pytest.raises(OverloadedError) as refused:
-        permits.take(count)
-    return int(refused.value.headers["retry-after"])
-
-
-def test_retry_after_is_the_measured_drain_rate() -> None:
-    clock = Clock()
-    permits = Permits(4, clock)
-    permits.take(4)
-    for _ in range(10):  # one comes free every 4 seconds
-        clock.now += 4
-        permits.give_back(1)
-        permits.take(1)
-    assert 3 <= retry_after(permits) <= 5
-    assert 6 <= retry_after(permits, 2) <= 10
-
-
-def test_retry_after_without_a_measurement() -> None:
-    """At first a second; with nothing ending, as long as it has taken so far, at most a minute."""
-    clock = Clock()
-    permits = Permits(1, clock)
-    permits.take(1)
-    assert retry_after(permits) == 1
-    clock.now += 20
-    assert retry_after(permits) == 20
-    clock.now += 10_000
-    assert retry_after(permits) == 60

@@ -105,7 +105,8 @@ def test_command_line_beats_environment_beats_default() -> None:
         (["--cors-allow-origin", "a", "--cors-allow-origin=b"], "cors_allow_origin", ("a", "b")),
         (["--hostname", "::1"], "hostname", "::1"),
         (["--hostname", "localhost"], "hostname", "127.0.0.1"),
-        (["--api-key", "--odd"], "api_key", "--odd"),
+        (["--api-key", "--odd"], "api_key", ("--odd",)),
+        (["--api-key", "a", "--api-key", "b"], "api_key", ("a", "b")),
     ],
 )
 def test_ways_to_write_a_flag(words: list[str], name: str, value: object) -> None:

@@ -101,6 +101,7 @@ def test_every_setting_arrives() -> None:
         "--max-input-length 7 --max-total-tokens 9 --max-batch-prefill-tokens 5 --max-batch-size 3 "
         "--max-batch-total-tokens 99 --kv-cache-memory 1MiB --memory 2GiB --threads 4 --device cpu --port 1 "
         "--hostname 127.0.0.2 --api-key k --cors-allow-origin a --payload-limit 10 --max-concurrent-requests 11 "
+        "--max-queue 21 "
         "--max-best-of 12 --max-stop-sequences 13 --max-top-n-tokens 14 --max-client-batch-size 15 "
         "--max-stop-sequence-length 19 --max-stop-token-ids 20 "
         "--validation-workers 16 --graceful-termination-timeout 17 --health-timeout 18 --watermark-gamma 0.1 "
@@ -141,10 +142,11 @@ def test_every_setting_arrives() -> None:
         tokenizer_config_path="t.json",
         hostname="127.0.0.2",
         port=1,
-        api_key="k",
+        api_keys=("k",),
         cors_allow_origin=("a",),
         payload_limit=10,
         max_concurrent_requests=11,
+        max_queue=21,
         max_best_of=12,
         max_stop_sequences=13,
         max_stop_sequence_length=19,

@@ -1,6 +1,6 @@
 """Which routes need the API key, and the check of it.
 
-Owns the two lists; a route that is in neither cannot be registered. The key is compared exactly and
+Owns the two lists; a route that is in neither cannot be registered. Keys are compared exactly and
 in constant time. Used by every router as its route class.
 """
 
@@ -15,6 +15,9 @@ from fastapi.routing import APIRoute
 
 from tgi.api.state import api_of
 from tgi.errors import UnauthorizedError
+
+GROUP = "tgi.group"
+"""Where the scope of a request has the number of its key."""
 
 OPEN = frozenset(
     {
@@ -63,14 +66,20 @@ def is_protected(method: str, path: str) -> bool:
 
 
 def check_key(request: Request) -> None:
-    """`Authorization: Bearer <key>`, if the server has a key; raises UnauthorizedError."""
-    key = api_of(request).config.api_key
-    if key is None:
+    """`Authorization: Bearer <key>`, if the server has keys; raises UnauthorizedError.
+
+    Leaves the number of the key in the scope, for whoever shares something among keys.
+    """
+    keys = api_of(request).config.api_keys
+    if not keys:
         return
     # As the bytes that came: compare_digest refuses text beyond ASCII.
     given = _bearer(request.headers.get("authorization", "").encode("latin-1"))
-    if given is None or not hmac.compare_digest(given, key.encode()):
+    # All of them are compared, so that the time does not tell which it was.
+    found = [number for number, key in enumerate(keys) if hmac.compare_digest(given or b"", key.encode())]
+    if given is None or not found:
         raise UnauthorizedError("Missing or wrong API key: send the header `Authorization: Bearer KEY`")
+    request.scope[GROUP] = found[0]
 
 
 def _bearer(authorization: bytes) -> bytes | None:

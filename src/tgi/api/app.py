@@ -50,7 +50,12 @@ def create_app(
         redirect_slashes=False,
     )
     info = service.engine.info
-    permits = Permits(config.max_concurrent_requests)
+    permits = Permits(
+        config.max_concurrent_requests,
+        max_queue=config.max_queue,
+        groups=len(config.api_keys),
+        next_end=service.engine.next_end_s,
+    )
     api = Api(service, config, metrics or Metrics.for_engine(info), permits, tracer or Tracer())
     app.state.api = api
     app.state.drain = api.drain

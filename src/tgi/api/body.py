@@ -30,7 +30,10 @@ def _is_json(content_type: str) -> bool:
 
 
 async def read_body(request: Request, limit: int) -> bytes:
-    """All of the body, decoded, at most `limit` bytes; a declared length beyond it is refused unread."""
+    """All of a body of JSON, decompressed, at most `limit` bytes; a declared length beyond it is refused unread."""
+    content_type = request.headers.get("content-type", "")
+    if not _is_json(content_type):
+        raise _wrong_content_type(content_type)
     too_large = MalformedRequestError("Failed to buffer the request body: length limit exceeded", 413)
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > limit:
@@ -51,12 +54,8 @@ async def read_body(request: Request, limit: int) -> bytes:
     return bytes(body)
 
 
-async def read_json(request: Request, limit: int) -> Any:
+def decode(body: bytes) -> Any:
     """The body as plain Python values; NaN, Infinity and numbers beyond a double are malformed."""
-    content_type = request.headers.get("content-type", "")
-    if not _is_json(content_type):
-        raise _wrong_content_type(content_type)
-    body = await read_body(request, limit)
     try:
         return msgspec.json.decode(body)
     except RecursionError:

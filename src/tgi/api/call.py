@@ -17,8 +17,10 @@ from typing import Any, TypeVar
 from starlette.requests import Request
 from starlette.responses import Response
 
+from tgi.api.access import GROUP
+from tgi.api.admission import Permit
 from tgi.api.answer import Answer
-from tgi.api.body import Model, parse, read_json
+from tgi.api.body import Model, decode, parse, read_body
 from tgi.api.errors import InternalError
 from tgi.api.state import Api, api_of
 from tgi.api.streaming import ClientGone, EventStream, until_gone
@@ -64,7 +66,11 @@ class Call:
         """Names of fields that have no effect."""
         self.characters = 0
         """Characters of the prompts, template applied."""
-        self._permits = 0
+        self.waited = 0.0
+        """Seconds in line for permits."""
+        self._group: int = request.scope.get(GROUP, 0)
+        self._size = 0
+        self._permit: Permit | None = None
         self._logged: SamplingParams | None = None
         """The parameters that the log has already."""
         self._answering = False
@@ -99,9 +105,9 @@ class Call:
             self._count("tgi_request_success")
         else:
             self._count("tgi_request_failure", err=self._failure)
-        if self._permits:
-            self.api.permits.give_back(self._permits)
-            self._permits = 0
+        if self._permit is not None and self._permit.since is not None:
+            self.api.permits.give_back(self._permit)
+        self._permit = None
         self._span.end(self._problem)
 
     def _count(self, name: str, **labels: str) -> None:
@@ -129,27 +135,40 @@ class Call:
         return self.parse(model, await self.read_json())
 
     async def read_json(self) -> Any:
-        self.api.permits.check()
-        data = await read_json(self.request, self.api.config.payload_limit)
-        self.take(1)
-        return data
+        limit = self.api.config.payload_limit
+        declared = self.request.headers.get("content-length", "")
+        self.api.permits.check(self._group, min(int(declared), limit) if declared.isdecimal() else 0)
+        body = await read_body(self.request, limit)
+        self._size = len(body)
+        await self.take(1)
+        return decode(body)
 
     def parse(self, model: type[Model], data: Any) -> Model:
         return parse(model, data, self.ignored)
 
-    def take(self, count: int) -> None:
-        """More permits; `OverloadedError` when there are not so many."""
-        self.api.permits.take(count)
-        self._permits += count
+    async def take(self, count: int) -> None:
+        """Permits for the call, in place of those it has; waits where that is allowed, else raises OverloadedError."""
+        before, self._permit = self._permit, None
+        self._permit = self.api.permits.take(count, self._group, size=self._size, instead_of=before)
+        if self._permit.since is None:
+            began = time.monotonic()
+            await self.wait(self.api.permits.wait(self._permit))
+            self.waited += time.monotonic() - began
 
-    def take_samples(self, samples: int, prompts: int = 1, field: str = "prompt") -> None:
+    async def take_samples(self, samples: int, prompts: int = 1, field: str = "prompt") -> None:
         """A permit for each sample of each prompt; more samples than permits is validation's to refuse.
 
         Raises ValidationError when there will never be so many; `field` holds the prompts.
         """
-        limit, samples = self.api.permits.limit, max(samples, 1)
-        if samples > limit:
+        limit, samples = self.api.permits.largest, max(samples, 1)
+        if samples > self.api.permits.limit:
             return
+        if prompts == 1 and samples > limit:
+            raise ValidationError(
+                f"{samples} samples are more than the {limit} that one request can have while there are several API "
+                "keys (--max-concurrent-requests): ask for fewer",
+                param="n",
+            )
         if samples * prompts > limit:
             each = f" with {samples} samples each" if samples > 1 else ""
             raise ValidationError(
@@ -157,7 +176,8 @@ class Call:
                 "(--max-concurrent-requests), so send them in several requests",
                 param=field,
             )
-        self.take(max(samples * prompts - 1, 0))
+        if samples * prompts > 1:
+            await self.take(samples * prompts)
 
     async def prepare(
         self,
@@ -172,7 +192,14 @@ class Call:
         if self.api.service.engine.silent:
             raise UnhealthyError("The engine gives no sign of life: try again later")
         prepared = await self.api.service.prepare(
-            inputs, params, style, add_special_tokens=add_special_tokens, stream=stream, started=self.started
+            inputs,
+            params,
+            style,
+            add_special_tokens=add_special_tokens,
+            stream=stream,
+            started=self.started,
+            waited=self.waited,
+            group=self._group,
         )
         metrics = self.api.metrics
         metrics.observe("tgi_request_input_length", prepared.input_length)

@@ -82,7 +82,7 @@ async def chat_answer(call: Call, body: ChatRequest) -> Response:
     body.check_model((call.api.served_model_id, call.api.config.model_id), call.ignored)
     body.check_stream_options(call.ignored)
     params = body.chat_sampling(call.ignored)
-    call.take_samples(params.n)
+    await call.take_samples(params.n)
     prepared = await call.wait(_prepare(call, body, params))
     answer = ChatAnswer(call.api.served_model_id, body, prepared)
     if body.stream:

@@ -51,7 +51,7 @@ async def completion_answer(call: Call, body: CompletionRequest) -> Response:
         raise WordedError(422, message, "batch size exceeded", param="prompt")
     body.check_supported()
     params = body.completion_sampling(call.ignored)
-    call.take_samples(max(body.samples, body.best_of or 1), len(body.prompt))
+    await call.take_samples(max(body.samples, body.best_of or 1), len(body.prompt))
     prepared = await call.wait(_prepare(call, body, params))
     call.characters = sum(len(one.prompt) for one in prepared)
     answer = CompletionAnswer(call.api.served_model_id, body, prepared)

@@ -127,7 +127,7 @@ async def infer(request: Request) -> Response:
         if len(body.inputs) != len(body.outputs):
             raise WordedError(422, "Inputs and outputs length mismatch", "length mismatch")
         prompts = [_text(one) for one in body.inputs]
-        call.take_samples(1, len(prompts), "inputs")
+        await call.take_samples(1, len(prompts), "inputs")
         params = _sampling(body, call.ignored)
         style = call.api.tgi_style
         texts = await call.wait(together(generate_text(call, prompt, params, style) for prompt in prompts))

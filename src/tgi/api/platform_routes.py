@@ -99,7 +99,7 @@ async def vertex(request: Request) -> Response:
         body = await call.read(VertexRequest)
         if not body.instances:
             raise WordedError(422, "Input validation error", "Input validation error")
-        call.take_samples(1, len(body.instances), "instances")
+        await call.take_samples(1, len(body.instances), "instances")
         texts = await call.wait(together(_predict(call, *numbered) for numbered in enumerate(body.instances)))
         return call.answer(encode(VertexResponse(texts)), ignored_header(call.ignored))
 

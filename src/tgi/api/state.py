@@ -48,8 +48,11 @@ class Api:
         return self.config.pipeline_tag in (None, "text-generation")
 
     async def drain(self, timeout_s: float | None = None) -> bool:
-        """Take no new generations and wait for the open ones; False if some are left after `timeout_s`."""
-        self.permits.draining = True
+        """Take no new generations, send away those in line, wait for the open ones.
+
+        False if some of them are left after `timeout_s`.
+        """
+        self.permits.drain()
         try:
             await asyncio.wait_for(self.permits.drained(), timeout_s)
         except TimeoutError:

@@ -86,7 +86,7 @@ async def tokenize(request: Request) -> Response:
 async def whole_answer(call: Call, inputs: str, params: SamplingParams, *, array: bool) -> Response:
     """One GenerateResponse, in an array where the route has it so."""
     call.characters = len(inputs)
-    call.take_samples(params.best_of or 1)
+    await call.take_samples(params.best_of or 1)
     prepared, completions = await call.wait(_generate(call, inputs, params))
     answer = generate_response(prepared, completions)
     body = encode([answer] if array else answer)

@@ -18,6 +18,7 @@ import msgspec
 from tgi import __version__, hardware, logs
 from tgi.config import environment_settings, read_environment
 from tgi.errors import ArgumentError, DownloadError
+from tgi.launcher.api_keys import with_keys_of_file
 from tgi.launcher.ending import command, guarded
 from tgi.launcher.help import render
 from tgi.launcher.parse import Parsed, options, parse, unknown
@@ -32,6 +33,7 @@ FRIENDLY = {
     "max_top_n_tokens": 20,
     "default_max_new_tokens": 1024,
     "raw_logprobs": True,
+    "max_queue": 1024,
 }
 """Defaults of `tgi serve`, where they differ from TGI's."""
 
@@ -165,7 +167,7 @@ def run(command: Command, words: Sequence[str]) -> int:
         as_json = command.run is _plan and "--json" in words
         flags = [word for word in words if not (as_json and word == "--json")]
         variables = read_environment()
-        parsed = parse(flags, variables, command.defaults)
+        parsed = with_keys_of_file(parse(flags, variables, command.defaults))
         _configure_logs(parsed, variables, quiet=command.run is _plan)
         for warning in parsed.warnings:
             logger.warning(warning)
@@ -204,7 +206,7 @@ def _configure_logs(parsed: Parsed, variables: Mapping[str, str], *, quiet: bool
         "warn" if quiet and "LOG_LEVEL" not in variables else settings.log_level,
         json_output=config.json_output,
         color=settings.color,
-        secrets=(config.api_key, settings.hf_token, config.ngrok_authtoken),
+        secrets=(*config.api_key, settings.hf_token, config.ngrok_authtoken),
         stream=sys.stderr if quiet else sys.stdout,
     )
 
@@ -227,7 +229,7 @@ def _serve(parsed: Parsed, variables: Mapping[str, str], as_json: bool) -> int:
             "A request that does not say how many tokens it wants gets at most %d; --default-max-new-tokens sets this",
             api.default_max_new_tokens,
         )
-    if api.api_key is None and api.hostname not in ("127.0.0.1", "::1"):
+    if not api.api_keys and api.hostname not in ("127.0.0.1", "::1"):
         logger.warning("Listening on %s without --api-key: whoever reaches this port can use the server", api.hostname)
     return supervisor.serve(api, engine, variables)
 

@@ -123,13 +123,30 @@ class LauncherConfig:
     # -- Server
     hostname: str = flag(SERVER, "Address to listen on; 127.0.0.1 is this machine alone", default="0.0.0.0")
     port: int = flag(SERVER, "Port to listen on", default=3000, short="-p", maximum=65535)
-    api_key: str | None = flag(SERVER, "Require `Authorization: Bearer KEY` where work is done", secret=True)
+    api_key: tuple[str, ...] = flag(
+        SERVER,
+        "Require `Authorization: Bearer KEY` where work is done; may be repeated: each key gets an equal part of the "
+        "server when requests wait",
+        default=(),
+        shown_default="none is required",
+        secret=True,
+    )
+    api_key_file: str | None = flag(
+        SERVER, "A file with further API keys, one a line; lines that begin with # do not count", env="TGI_API_KEY_FILE"
+    )
     cors_allow_origin: tuple[str, ...] = flag(
         SERVER, "Origin whose web pages may call; may be repeated", default=(), shown_default="any"
     )
     payload_limit: int = flag(SERVER, "Largest request body in bytes", default=2_000_000)
     max_concurrent_requests: int = flag(
-        SERVER, "Requests in the house at once; more are answered with 429 immediately", default=128
+        SERVER, "Requests in the house at once; more wait (--max-queue) or are answered with 429", default=128
+    )
+    max_queue: int = flag(
+        SERVER,
+        "Requests that may wait for one of --max-concurrent-requests to end; more, or 64 MB of them, are answered with "
+        "429 immediately",
+        default=0,
+        env="TGI_MAX_QUEUE",
     )
     validation_workers: int = flag(SERVER, "Threads that tokenize and check requests", default=2)
     graceful_termination_timeout: int = flag(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import AsyncGenerator, Callable
 
@@ -33,6 +34,9 @@ from tgi.messages import (
 
 logger = logging.getLogger(__name__)
 
+NEXT_END_KNOWN_S = 0.25
+"""For so long `next_end_s` believes what it found."""
+
 
 class EngineClient:
     """Implements `types.Engine` over a ZeroMQ PAIR socket. Belongs to one event loop.
@@ -54,6 +58,8 @@ class EngineClient:
         self._silence: str | None = None
         """Why nothing is sent to the engine now, though it may come back."""
         self._closed = False
+        self._next_end: float | None = None
+        self._next_end_known = -math.inf
         self._decode = msgspec.msgpack.Decoder(FromEngine).decode
 
     async def start(self) -> None:
@@ -105,7 +111,8 @@ class EngineClient:
         if (problem := self._failure or self._silence) is not None:
             raise GenerationError(problem)
         assert request.request_id not in self._mailboxes, "request ids are unique"
-        mailbox = self._mailboxes[request.request_id] = Mailbox(len(request.seeds))
+        mailbox = Mailbox(len(request.seeds), request.sampling.max_new_tokens)
+        self._mailboxes[request.request_id] = mailbox
         try:
             self._send(request)
             while not mailbox.ended:
@@ -114,6 +121,14 @@ class EngineClient:
             del self._mailboxes[request.request_id]
             if mailbox.open and self._failure is None:
                 self._send(Abort(request.request_id))
+
+    def next_end_s(self) -> float | None:
+        """See `types.Engine`. Looks at all requests, hence not again within a moment."""
+        now = time.monotonic()
+        if now - self._next_end_known >= NEXT_END_KNOWN_S:
+            ends = [end for mailbox in self._mailboxes.values() if (end := mailbox.ends_at()) is not None]
+            self._next_end, self._next_end_known = min(ends, default=None), now
+        return None if self._next_end is None else max(self._next_end - now, 0.0)
 
     def abort(self, request_id: int, index: int = -1) -> None:
         """See `types.Engine`. Unknown ids are ignored."""
@@ -209,7 +224,10 @@ class Mailbox:
     Its size is bounded by the tokens the request may generate.
     """
 
-    def __init__(self, samples: int) -> None:
+    def __init__(self, samples: int, max_new_tokens: int = 1) -> None:
+        self._most = max_new_tokens
+        self._came: dict[int, int] = {}  # sample -> tokens
+        self._first = 0.0  # when the first of all came
         self.open = set(range(samples))
         """Samples whose last event has not arrived."""
         self._pending: dict[int, TokenEvent] = {}
@@ -226,6 +244,9 @@ class Mailbox:
             return
         if event.finish is not None:
             self.open.discard(event.index)
+        if event.tokens:
+            self._first = self._first or time.monotonic()
+            self._came[event.index] = self._came.get(event.index, 0) + len(event.tokens)
         earlier = self._pending.get(event.index)
         self._pending[event.index] = event if earlier is None else _merge(earlier, event)
         self._news.set()
@@ -240,6 +261,14 @@ class Mailbox:
             self._news.set()  # what came before the failure first, then the failure
         events, self._pending = list(self._pending.values()), {}
         return events
+
+    def ends_at(self) -> float | None:
+        """time.monotonic() when the last sample has all its tokens, if they come as they came; None: not known yet."""
+        came = min((self._came.get(index, 0) for index in self.open), default=0)
+        if came < 2:
+            return None
+        now = time.monotonic()
+        return now + (self._most - came) * (now - self._first) / (came - 1)
 
     def abandon(self, index: int) -> None:
         """Expect no more of a sample (or of all, -1)."""

@@ -159,8 +159,8 @@ class Sample:
             mean_logprob=self._own_logprobs / len(self._tokens),
             timings=Timings(
                 total=now - prepared.started,
-                validation=prepared.validated - prepared.started,
-                queue=max(0.0, scheduled - prepared.validated),
+                validation=prepared.validated - prepared.started - prepared.waited,
+                queue=prepared.waited + max(0.0, scheduled - prepared.validated),
                 inference=inference,
                 time_per_token=inference / len(self._tokens),
                 time_to_first_token=self._first_token - prepared.started,

@@ -134,11 +134,14 @@ class Service:
         add_special_tokens: bool = True,
         stream: bool = False,
         started: float | None = None,
+        waited: float = 0.0,
         cache_salt: str = "",
+        group: int = 0,
     ) -> Prepared:
         """Check everything and tokenise. `prompt` is text or token ids (then nothing is added to it).
 
-        `started`: time.monotonic() when the request came in; now if not given. Raises ValidationError.
+        `started`: time.monotonic() when the request came in; now if not given. `waited`: seconds of it that nothing was
+        done with the request. `group`: see `messages.GenerateRequest`. Raises ValidationError.
         """
         started = time.monotonic() if started is None else started
         limits = self.limits
@@ -169,8 +172,9 @@ class Service:
             seeds=resolve_seeds(params),
             arrival=validated,
             cache_salt=cache_salt,
+            group=group,
         )
-        return Prepared(request, prompt, params, style, started, validated)
+        return Prepared(request, prompt, params, style, started, validated, waited)
 
     def _encode(self, check: Checker, prompt: str, add_special_tokens: bool) -> list[int]:
         """The ids of a text, each of which the model has."""

@@ -105,6 +105,8 @@ class Prepared:
     """time.monotonic() when the request came in."""
     validated: float
     """time.monotonic() when validation had ended."""
+    waited: float = 0.0
+    """Seconds in line before it was looked at."""
 
     @property
     def input_length(self) -> int:
@@ -215,6 +217,10 @@ class Engine(Protocol):
     @property
     def open_requests(self) -> int:
         """Requests whose last event has not come yet."""
+        ...
+
+    def next_end_s(self) -> float | None:
+        """Seconds in which one of them will have ended at the latest, by the pace of its tokens; None: unknown."""
         ...
 
     def generate(self, request: GenerateRequest) -> AsyncGenerator[list[TokenEvent], None]:

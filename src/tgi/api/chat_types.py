@@ -126,7 +126,7 @@ class ChatRequest(OpenAIRequest):
 
     messages: Items[Message] = Field(examples=[[{"role": "user", "content": "What is Deep Learning?"}]])
     logprobs: bool | None = Field(None, description="Return log-probabilities of the generated tokens.")
-    top_logprobs: U32 | None = Field(None, description="With so many alternatives each.", examples=[5])
+    top_logprobs: U32 | None = Field(None, description="With so many alternatives each; needs `logprobs`.")
     tools: list[Any] | None = Field(None, description="Not supported yet: an error unless empty or not to be used.")
     tool_choice: ToolChoice | None = None
     tool_prompt: str | None = None

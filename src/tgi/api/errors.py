@@ -6,13 +6,12 @@ Owns bodies and headers of error answers, and which paths speak OpenAI. The erro
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
 from starlette.types import Scope
 
+from tgi.api.error_types import ErrorResponse, OpenAIError, OpenAIErrorResponse, UnauthorizedResponse
 from tgi.errors import IncompleteGenerationError, MalformedRequestError, TgiError, UnauthorizedError
 
 
@@ -46,14 +45,15 @@ def speaks_openai(scope: Scope) -> bool:
     return scope["path"].startswith("/v1/") if decided is None else decided
 
 
-def error_content(error: TgiError, *, openai: bool) -> dict[str, Any]:
+def error_content(error: TgiError, *, openai: bool) -> msgspec.Struct:
     """The JSON body, also the payload of an error event."""
     if not openai and isinstance(error, UnauthorizedError):
-        return {"error": error.text}  # huggingface_hub hides the status behind an `error_type` it does not know
+        return UnauthorizedResponse(
+            error.text
+        )  # huggingface_hub hides the status behind an `error_type` it does not know
     if not openai:
-        return {"error": error.text, "error_type": error.error_type}
-    content = {"message": error.text, "type": error.openai_type, "param": error.param, "code": error.code}
-    return {"error": content, "error_type": error.error_type}
+        return ErrorResponse(error.text, error.error_type)
+    return OpenAIErrorResponse(OpenAIError(error.text, error.openai_type, error.param, error.code), error.error_type)
 
 
 def error_response(error: TgiError, *, openai: bool) -> Response:

@@ -28,6 +28,15 @@ router = APIRouter(route_class=ClassifiedRoute, tags=["Text Generation Inference
 encode = msgspec.json.Encoder().encode
 
 
+VERBOSE = {
+    "name": "verbose",
+    "in": "query",
+    "required": False,
+    "description": "`1`: a JSON body tells `last_step_age_s`, `steps`, `running`, `waiting` and `open_requests`.",
+    "schema": {"type": "string"},
+}
+
+
 class EngineState(msgspec.Struct):
     """What the engine does, as `/health?verbose=1` tells it; with TGI's error when it is not healthy."""
 
@@ -130,20 +139,20 @@ async def health(request: Request) -> Response:
 
 
 @router.get("/")
-@documented("health_root", None, EngineState, errors=(503,))
+@documented("health_root", errors=(503,), query=(VERBOSE,))
 async def health_root(request: Request) -> Response:
     """As `/health`."""
     return await health(request)
 
 
 @router.get("/ping")
-@documented("ping", None, EngineState, errors=(503,))
+@documented("ping", errors=(503,), query=(VERBOSE,))
 async def ping(request: Request) -> Response:
     """As `/health`, for SageMaker."""
     return await health(request)
 
 
-router.get("/health")(documented("health", None, EngineState, errors=(503,))(health))
+router.get("/health")(documented("health", errors=(503,), query=(VERBOSE,))(health))
 
 
 @router.get("/info")

@@ -155,16 +155,3 @@ class SimpleToken(msgspec.Struct):
     text: str
     start: int
     stop: int
-
-
-class ErrorResponse(msgspec.Struct):
-    """What went wrong, for people and for programs."""
-
-    error: str
-    error_type: str
-
-
-class UnauthorizedResponse(msgspec.Struct):
-    """That the key is missing or wrong; the status is what programs look at."""
-
-    error: str

@@ -1,0 +1,38 @@
+"""Error bodies as they go over the wire: TGI's flat one, and OpenAI's with TGI's `error_type` beside it.
+
+Made by `errors`, shown in `openapi`.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class ErrorResponse(msgspec.Struct):
+    """What went wrong, for people and for programs."""
+
+    error: str
+    error_type: str
+
+
+class UnauthorizedResponse(msgspec.Struct):
+    """That the key is missing or wrong; the status is what programs look at."""
+
+    error: str
+
+
+class OpenAIError(msgspec.Struct):
+    """OpenAI's error object."""
+
+    message: str
+    type: str
+    param: str | None
+    """The field at fault."""
+    code: str | None
+
+
+class OpenAIErrorResponse(msgspec.Struct):
+    """What went wrong, in OpenAI's form; `error_type` is TGI's."""
+
+    error: OpenAIError
+    error_type: str

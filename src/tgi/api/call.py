@@ -7,9 +7,10 @@ Used by all routes that generate.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import fields
 from itertools import islice
 from typing import Any, TypeVar
@@ -49,6 +50,9 @@ NAME_LENGTH = 96
 """Of one name, the longest path of ours with room for a name that we do not know."""
 UNLOGGED = (OverloadedError, ShuttingDownError, MalformedRequestError, InternalError)
 """A flood of refusals must not become one of log lines; our own mistakes are logged with their traceback."""
+
+LARGE_BODY = 65_536
+"""Bytes from which on a body is read and checked in a thread."""
 
 Result = TypeVar("Result")
 
@@ -132,7 +136,7 @@ class Call:
 
     async def read(self, model: type[Model]) -> Model:
         """The body, and the first permit: looked for before a byte is read, taken when the body is there."""
-        return self.parse(model, await self.read_json())
+        return await self.parse(model, await self.read_json())
 
     async def read_json(self) -> Any:
         limit = self.api.config.payload_limit
@@ -141,10 +145,16 @@ class Call:
         body = await read_body(self.request, limit)
         self._size = len(body)
         await self.take(1)
-        return decode(body)
+        return await self._unhurried(decode, body)
 
-    def parse(self, model: type[Model], data: Any) -> Model:
-        return parse(model, data, self.ignored)
+    async def parse(self, model: type[Model], data: Any) -> Model:
+        return await self._unhurried(parse, model, data, self.ignored)
+
+    async def _unhurried(self, function: Callable[..., Result], *arguments: Any) -> Result:
+        """The function's result; of a large body from a thread, so that it holds up nobody."""
+        if self._size < LARGE_BODY:
+            return function(*arguments)
+        return await self.wait(asyncio.to_thread(function, *arguments))
 
     async def take(self, count: int) -> None:
         """Permits for the call, in place of those it has; waits where that is allowed, else raises OverloadedError."""

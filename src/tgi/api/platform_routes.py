@@ -47,13 +47,13 @@ async def sagemaker_compatibility(request: Request) -> Response:
         data = await call.read_json()
         names = data if isinstance(data, dict) else {}
         if "inputs" in names:
-            return await compat_answer(call, call.parse(CompatGenerateRequest, data))
+            return await compat_answer(call, await call.parse(CompatGenerateRequest, data))
         if "messages" in names:
             call.speak_openai()
-            return await chat_answer(call, call.parse(ChatRequest, data))
+            return await chat_answer(call, await call.parse(ChatRequest, data))
         if "prompt" in names:
             call.speak_openai()
-            return await completion_answer(call, call.parse(CompletionRequest, data))
+            return await completion_answer(call, await call.parse(CompletionRequest, data))
         raise MalformedRequestError(
             "Failed to deserialize the JSON body into the target type: "
             "data did not match any variant: none of `inputs`, `messages`, `prompt` is there"

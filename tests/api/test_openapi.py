@@ -159,7 +159,7 @@ TROUBLES: list[tuple[int, dict[str, Any]]] = [
 @pytest.mark.parametrize("path", [path for path, method, _ in OPERATIONS if method == "post"])
 @pytest.mark.parametrize(("status", "request_"), TROUBLES, ids=[str(status) for status, _ in TROUBLES])
 async def test_errors_are_described_as_they_are_sent(path: str, status: int, request_: dict[str, Any]) -> None:
-    app = build_app(FakeEngine(), payload_limit=2000, api_key="right" if status == 401 else None)
+    app = build_app(FakeEngine(), payload_limit=2000, api_keys=("right",) if status == 401 else ())
     app.state.api.permits.draining = status == 503
     if status == 429:
         app.state.api.permits.take(16)

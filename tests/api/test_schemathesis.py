@@ -48,7 +48,7 @@ async def test_no_answer_is_undocumented(tmp_path: Path) -> None:
 
 
 TROUBLES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-    "no key": ({}, {"api_key": "key"}),
+    "no key": ({}, {"api_keys": ("key",)}),
     "failing": ({"fail_after": 1}, {}),
     "crashing": ({"crash_after": 1, "alive": False}, {}),
 }

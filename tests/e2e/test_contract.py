@@ -51,6 +51,7 @@ def small(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     (home / "template.json").write_text(json.dumps({"chat_template": TEMPLATE}))
     arguments = ["--model-id", str(tiny_model), "--tokenizer-config-path", str(home / "template.json")]
     arguments += ["--max-total-tokens", "256", "--max-batch-total-tokens", "256", "--max-concurrent-requests", "2"]
+    arguments += ["--max-stop-sequences", "4", "--max-top-n-tokens", "5"]  # TGI's, which its messages name
     with Launched(REAL, [*arguments, "--threads", "1"], home) as launched:
         yield launched.connected()
 
@@ -160,6 +161,20 @@ def test_messages_about_the_prompt(small: Launched) -> None:
     text = "x" * 255
     assert small.post(inputs=text).json() == error("`inputs` must have less than 255 tokens. Given: 256")
     assert small.post(inputs=text[1:]).status_code == 200
+
+
+def test_cached_tokens(small: Launched) -> None:
+    """Those that the engine found; what the samples of one request share is none of them."""
+
+    def cached(**fields: Any) -> int:
+        body = {"prompt": list(range(40, 140)), "max_tokens": 1, "seed": 1, **fields}
+        answer = httpx.post(f"{small.url}/v1/completions", json=body, timeout=60).json()
+        return answer["usage"]["prompt_tokens_details"]["cached_tokens"]
+
+    first, *others = [cached(n=2), cached(), cached(n=2)]
+    assert first == 0
+    assert others == [96, 96], "whole blocks of 16 or 32 tokens"
+    assert cached(prompt=list(range(140, 240))) == 0
 
 
 def tokens(server: Launched, text: str) -> list[Any]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 import typing
 
 import pytest
 
-from tgi.launcher.engine_process import WAITS_FOR, waits_for
+from tgi.launcher.engine_process import WAITS_FOR, describe_exit, waits_for
 from tgi.messages import EngineLoading
 
 
@@ -28,3 +29,18 @@ def test_what_the_launcher_waits_for(loading: EngineLoading | None, says: str) -
 def test_every_phase_has_words() -> None:
     phases = typing.get_args(typing.get_type_hints(EngineLoading)["phase"])
     assert set(WAITS_FOR) == set(phases)
+
+
+@pytest.mark.parametrize("number", [*signal.Signals, 70])
+def test_clients_are_not_advised_how_to_run_the_server(number: int) -> None:
+    name = number.name if isinstance(number, signal.Signals) else "70"
+    for_clients = describe_exit(-number, for_clients=True)
+    assert name in for_clients
+    assert name in describe_exit(-number)
+    assert "--" not in for_clients
+    assert ":" not in for_clients
+
+
+def test_whoever_runs_the_server_is_advised() -> None:
+    assert "use a smaller model or --kv-cache-memory" in describe_exit(-signal.SIGKILL)
+    assert describe_exit(3) == describe_exit(3, for_clients=True) == "ended with status 3"

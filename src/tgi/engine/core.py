@@ -113,7 +113,7 @@ class EngineCore:
                 alone = self.executor.execute(Plan([chunk]))
             except Exception as error:
                 logger.exception("Request %d fails", chunk.sequence.request_id)
-                merged.errors[number] = f"the model step failed ({type(error).__name__}); see the server's log"
+                merged.errors[number] = f"the model step failed ({type(error).__name__})"
                 continue
             merged.tokens[number] = alone.tokens[0]
             if 0 in alone.prompt:

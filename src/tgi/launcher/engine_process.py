@@ -76,9 +76,9 @@ class EngineProcess:
         """Status 0 after it has begun to serve, the signal itself before."""
         return self._process.returncode in (0, -signal.SIGTERM)
 
-    async def wait(self) -> str:
-        """Wait for its end; say what it was, as the rest of "the engine process ..."."""
-        return describe_exit(await self._process.wait())
+    async def wait(self) -> int:
+        """Wait for its end: the exit status, or minus the number of the signal; see `describe_exit`."""
+        return await self._process.wait()
 
     async def stop(self, patience_s: float) -> None:
         """Ask it to end, and end it after `patience_s` seconds. Returns when it is gone."""
@@ -94,14 +94,19 @@ class EngineProcess:
             await self._process.wait()
 
 
-def describe_exit(status: int) -> str:
-    """`status` is the exit status, or minus the number of the signal."""
+def describe_exit(status: int, *, for_clients: bool = False) -> str:
+    """How it ended, as the rest of "the engine process ...".
+
+    `for_clients`: without causes and advice, which are for whoever runs the server.
+    """
     if status >= 0:
         return f"ended with status {status}"
     try:
         number = signal.Signals(-status)
     except ValueError:
         return f"was ended by signal {-status}"
+    if for_clients:
+        return f"was {'killed' if number is signal.SIGKILL else 'ended'} ({number.name})"
     return f"was {MEANINGS.get(number, 'ended')} ({number.name})"
 
 

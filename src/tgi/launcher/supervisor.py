@@ -27,7 +27,7 @@ from tgi import collector
 from tgi.config import ApiConfig, EngineConfig
 from tgi.errors import EngineDiedError, StartupError, WebserverError
 from tgi.launcher import signals
-from tgi.launcher.engine_process import ENGINE_MODULE, EngineProcess, waits_for
+from tgi.launcher.engine_process import ENGINE_MODULE, EngineProcess, describe_exit, waits_for
 from tgi.launcher.http_server import CLOSE_TIMEOUT_S, HttpServer, bind
 from tgi.launcher.plan import plan_lines
 from tgi.launcher.private_directory import private_directory
@@ -144,11 +144,12 @@ class Supervisor:
         return LATE_S if self._abort.is_set() else seconds
 
     async def _watch(self, process: EngineProcess) -> None:
-        end = await process.wait()
+        status = await process.wait()
+        end = describe_exit(status)
         self._engine_was_stopped = self._stop.is_set() and process.ended_by_sigterm
         await asyncio.sleep(LAST_WORDS_S)
         self._engine_end = f"the engine process {end}"
-        self._client.engine_lost(self._engine_end)
+        self._client.engine_lost(f"the engine process {describe_exit(status, for_clients=True)}", self._engine_end)
         if not self._stop.is_set():
             logger.error("The engine process %s", end)
         self._engine_gone.set()

@@ -138,13 +138,16 @@ class EngineClient:
         mailbox.abandon(index)
         self._send(Abort(request_id, index))
 
-    def engine_lost(self, reason: str) -> None:
-        """The engine is gone: fail every open request at once, and all later ones."""
+    def engine_lost(self, reason: str, for_operator: str | None = None) -> None:
+        """The engine is gone: fail every open request at once, and all later ones.
+
+        `for_operator`: what whoever starts the server is told in place of `reason`, which clients get.
+        """
         if self._failure is not None:
             return
         self._failure = reason
         if not self._ready.done():
-            self._ready.set_exception(StartupError(reason))
+            self._ready.set_exception(StartupError(for_operator or reason))
             self._ready.exception()  # nobody may be waiting
         for mailbox in self._mailboxes.values():
             mailbox.fail(reason)

@@ -142,6 +142,8 @@ class Call:
         limit = self.api.config.payload_limit
         declared = self.request.headers.get("content-length", "")
         self.api.permits.check(self._group, min(int(declared), limit) if declared.isdecimal() else 0)
+        if self._counted:
+            self._check_engine()  # before anything is sent, so that streams can be refused by status, too
         body = await read_body(self.request, limit)
         self._size = len(body)
         await self.take(1)
@@ -149,6 +151,10 @@ class Call:
 
     async def parse(self, model: type[Model], data: Any) -> Model:
         return await self._unhurried(parse, model, data, self.ignored)
+
+    def _check_engine(self) -> None:
+        if self.api.service.engine.silent:
+            raise UnhealthyError("The engine gives no sign of life: try again later")
 
     async def _unhurried(self, function: Callable[..., Result], *arguments: Any) -> Result:
         """The function's result; of a large body from a thread, so that it holds up nobody."""
@@ -199,8 +205,7 @@ class Call:
         stream: bool = False,
     ) -> Prepared:
         """Tokenise and check; raises `errors.ValidationError`, or UnhealthyError while the engine is silent."""
-        if self.api.service.engine.silent:
-            raise UnhealthyError("The engine gives no sign of life: try again later")
+        self._check_engine()
         prepared = await self.api.service.prepare(
             inputs,
             params,

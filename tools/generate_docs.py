@@ -22,8 +22,8 @@ FLAGS = f"""\
 <!-- Written by `make docs` from src/tgi/launcher/flags.py; do not edit. -->
 
 Flags of `text-generation-launcher` and `tgi serve`. Each can also be given as an environment variable; the command line
-wins, and an empty variable counts as not set. Switches take `true` or `false` in the environment. Where `tgi serve` has
-another default, the table says so.
+wins, and an empty variable counts as not set. Switches take `true` and `false`, `1` and `0`, `yes` and `no`, `on` and
+`off`, in any case. Where `tgi serve` has another default, the table says so.
 
 Names, meaning and defaults are TGI's; variables that begin with `TGI_` belong to flags of our own. What is under
 "{WITHOUT_EFFECT}" changes nothing: giving it is answered with a line in the log, and `/info` lists it.
@@ -35,12 +35,12 @@ Names, meaning and defaults are TGI's; variables that begin with `TGI_` belong t
 | --- | --- |
 | `HF_TOKEN` | token for the hub; else `HF_API_TOKEN`, else `HUGGING_FACE_HUB_TOKEN` |
 | `HF_HOME`, `HF_HUB_CACHE` | where downloads are kept, unless `--huggingface-hub-cache` is given |
-| `HF_HUB_OFFLINE` | `1`, `true`: use the cache only |
+| `HF_HUB_OFFLINE` | a switch, on: use the cache only |
 | `HF_ENDPOINT` | another hub |
 | `HF_HUB_ENABLE_HF_TRANSFER`, `HF_HUB_USER_AGENT_ORIGIN` | as the library huggingface_hub has it, which fetches |
 | `LOG_LEVEL` | `error`, `warn`, `info` (default), `debug`, or a filter such as `warn,text_generation_router=debug` |
-| `LOG_COLORIZE` | `1` turns colours off, as in TGI; they are only used on a terminal anyway |
-| `PREFIX_CACHING` | `0`, `false`: do not share computed prefixes between requests |
+| `LOG_COLORIZE` | a switch, on (TGI: `1`): turns colours off, as in TGI; they are only used on a terminal anyway |
+| `PREFIX_CACHING` | a switch, off: do not share computed prefixes between requests |
 | `COMPUTE_TYPE` | value of the response header `x-compute-type` |
 | `HF_MODEL_ID`, `HF_MODEL_REVISION`, `HF_MODEL_QUANTIZE`, `HF_MODEL_TRUST_REMOTE_CODE`, `SM_NUM_GPUS` | \
 SageMaker's names for model, revision, quantization, trust and shards; with `HF_MODEL_ID` the default port is 8080 |

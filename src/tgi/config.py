@@ -142,6 +142,16 @@ INEFFECTIVE_VARIABLES = {
 }
 
 
+FLAGLESS_SWITCHES = ("PREFIX_CACHING", "HF_HUB_OFFLINE")
+_ON, _OFF = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
+
+
+def switch(text: str) -> bool | None:
+    """What a word, in any case, says about a switch; None for a word that says nothing."""
+    word = text.strip().lower()
+    return True if word in _ON else False if word in _OFF else None
+
+
 def read_environment() -> dict[str, str]:
     """A copy of the process environment: the one place of the package that looks at it."""
     return dict(os.environ)
@@ -150,23 +160,19 @@ def read_environment() -> dict[str, str]:
 def environment_settings(variables: Mapping[str, str]) -> Environment:
     """The variables without a flag. TGI's precedence: HF_TOKEN, then HF_API_TOKEN, then the old name."""
 
-    def switch(name: str) -> bool | None:
-        text = variables.get(name, "").lower()
-        return text in ("1", "true", "yes", "on") if text else None
-
     return Environment(
         log_level=variables.get("LOG_LEVEL") or "info",
         # TGI's router turns colours off when this is "1"
-        color=False if variables.get("LOG_COLORIZE") == "1" or variables.get("NO_COLOR") else None,
+        color=False if switch(variables.get("LOG_COLORIZE", "")) or variables.get("NO_COLOR") else None,
         compute_type=variables.get("COMPUTE_TYPE") or None,
         aip_predict_route=variables.get("AIP_PREDICT_ROUTE") or None,
         aip_health_route=variables.get("AIP_HEALTH_ROUTE") or None,
-        prefix_caching=switch("PREFIX_CACHING"),
+        prefix_caching=switch(variables.get("PREFIX_CACHING", "")),
         hf_token=variables.get("HF_TOKEN")
         or variables.get("HF_API_TOKEN")
         or variables.get("HUGGING_FACE_HUB_TOKEN")
         or None,
-        hub_offline=bool(switch("HF_HUB_OFFLINE")),
+        hub_offline=bool(switch(variables.get("HF_HUB_OFFLINE", ""))),
         hub_endpoint=variables.get("HF_ENDPOINT") or None,
         ineffective={name: why for name, why in INEFFECTIVE_VARIABLES.items() if variables.get(name)},
     )

@@ -28,6 +28,8 @@ class Hardware:
     cpu_name: str
     gpus: tuple[str, ...] = ()
     """Names of NVIDIA GPUs, by their number."""
+    total_memory: int = 0
+    """Bytes that this process could have at most; 0: unknown."""
 
 
 def detect(root: Path = ROOT) -> Hardware:
@@ -37,6 +39,7 @@ def detect(root: Path = ROOT) -> Hardware:
         available_memory=available_memory_bytes(root),
         cpu_name=cpu_name(root),
         gpus=nvidia_gpus(root),
+        total_memory=total_memory_bytes(root),
     )
 
 

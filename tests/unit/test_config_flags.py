@@ -7,10 +7,11 @@ import re
 
 import pytest
 
+from tgi.config import environment_settings
 from tgi.launcher import help
 from tgi.launcher.cli import FRIENDLY, _launcher_words
-from tgi.launcher.flags import GROUPS, LauncherConfig
-from tgi.launcher.parse import UsageError, options, parse, parse_bytes
+from tgi.launcher.flags import GROUPS, SWITCH, LauncherConfig
+from tgi.launcher.parse import Option, UsageError, options, parse, parse_bytes
 
 TGI_FLAGS = (
     "model-id revision validation-workers sharded num-shard quantize speculate dtype kv-cache-dtype trust-remote-code "
@@ -119,10 +120,36 @@ def test_environment_gives_one_origin_and_the_command_line_replaces_it() -> None
     assert parse(["--cors-allow-origin", "b"], environment).config.cors_allow_origin == ("b",)
 
 
-def test_booleans_of_the_environment_are_true_or_false() -> None:
-    assert parse([], {"JSON_OUTPUT": "true"}).config.json_output is True
-    assert parse([], {"JSON_OUTPUT": "false"}).config.json_output is False
-    assert "the environment variable JSON_OUTPUT" in str(fails([], {"JSON_OUTPUT": "yes"}))
+SWITCHES = [option for option in options() if option.type is bool or option.flag.choices == SWITCH]
+WORDS = {"true": True, "True": True, "TRUE": True, "1": True, "yes": True, "Yes": True, "on": True, " true\n": True}
+WORDS |= {"false": False, "False": False, "FALSE": False, "0": False, "no": False, "NO": False, "Off": False}
+
+
+@pytest.mark.parametrize("option", [option for option in SWITCHES if option.env], ids=lambda option: option.env)
+def test_switches_of_the_environment(option: Option) -> None:
+    for text, value in WORDS.items():
+        found = getattr(parse([], {str(option.env): text}).config, option.name)
+        assert found in (value, str(value).lower()), text
+    for text in ("enabled", "2", "-", "tru"):
+        assert f"the environment variable {option.env}" in str(fails([], {str(option.env): text}))
+
+
+@pytest.mark.parametrize("option", SWITCHES, ids=lambda option: option.long)
+def test_switches_of_the_command_line(option: Option) -> None:
+    for text, value in WORDS.items():
+        for words in ([f"{option.long}={text}"], [option.long, text]):
+            assert getattr(parse(words, {}).config, option.name) in (value, str(value).lower())
+
+
+def test_switches_by_other_names() -> None:
+    assert parse([], {"HF_MODEL_TRUST_REMOTE_CODE": "True"}).config.trust_remote_code is True
+    assert _launcher_words(["serve", "--sharded", "False"]) == ["--model-id", "serve", "--sharded", "False"]
+    for text, value in WORDS.items():
+        found = environment_settings({"PREFIX_CACHING": text, "HF_HUB_OFFLINE": text, "LOG_COLORIZE": text})
+        assert (found.prefix_caching, found.hub_offline, found.color) == (value, value, False if value else None)
+    assert environment_settings({"PREFIX_CACHING": ""}).prefix_caching is None
+    assert "the environment variable PREFIX_CACHING" in str(fails([], {"PREFIX_CACHING": "of"}))
+    assert "the environment variable HF_HUB_OFFLINE" in str(fails([], {"HF_HUB_OFFLINE": "maybe"}))
 
 
 def test_an_empty_variable_is_not_set() -> None:

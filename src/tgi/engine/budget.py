@@ -217,9 +217,18 @@ def _cache_blocks(cost: ModelCost, wanted: Wanted, tokens: int, left: int, block
     if num_blocks * block_size < 2:
         raise StartupError(
             f"the KV cache does not fit: {size(max(left, 0))} left for it, a block of {block_size} tokens takes "
-            f"{size(block_size * cost.kv_bytes_per_token)}. Lower --max-batch-prefill-tokens or give more memory"
+            f"{size(block_size * cost.kv_bytes_per_token)}. {_remedy(wanted)}"
         )
     return num_blocks
+
+
+def _remedy(wanted: Wanted) -> str:
+    """What to do when there is no room for a single block."""
+    if wanted.kv_cache_bytes is not None:
+        return "Raise --kv-cache-memory"
+    if wanted.max_batch_total_tokens is not None:
+        return "Raise --max-batch-total-tokens, or give more memory"
+    return "Lower --max-batch-prefill-tokens or give more memory"
 
 
 def _lengths(wanted: Wanted, context: int, cache_tokens: int, lowered: list[str]) -> tuple[int, int]:

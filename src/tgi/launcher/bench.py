@@ -32,6 +32,7 @@ from tgi.launcher.bench_flags import BenchFlags
 from tgi.launcher.bench_values import lengths, listed, positive, rate, run_loop, whole
 from tgi.launcher.help import render
 from tgi.launcher.parse import UsageError, options, read_values
+from tgi.launcher.resolve import check_ranges
 
 BENCH = "tgi bench"
 BENCH_EXAMPLES = """\
@@ -57,6 +58,7 @@ def bench(words: Sequence[str], variables: Mapping[str, str]) -> int:
     flags = BenchFlags(**read_values(known, words, variables)[0])
     loads = _loads(flags)
     _check(flags)
+    check_ranges(flags)
     return run_loop(_bench(flags, loads))
 
 

@@ -23,6 +23,7 @@ from tgi.launcher.bench_flags import BenchmarkFlags
 from tgi.launcher.bench_values import listed, run_loop, whole
 from tgi.launcher.help import render
 from tgi.launcher.parse import UsageError, options, read_values
+from tgi.launcher.resolve import check_ranges
 
 BENCHMARK = "text-generation-benchmark"
 BENCHMARK_EXAMPLES = """\
@@ -47,6 +48,7 @@ def benchmark(words: Sequence[str], variables: Mapping[str, str]) -> int:
         return 0
     values, given = read_values(known, words, variables)
     flags = BenchmarkFlags(**values)
+    check_ranges(flags)
     for option in known:
         if option.flag.no_effect and option.name in given:
             print(f"warning: {given[option.name]} has no effect: {option.flag.no_effect}", file=sys.stderr)

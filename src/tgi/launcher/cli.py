@@ -16,12 +16,12 @@ from typing import Any
 import msgspec
 
 from tgi import __version__, hardware, logs
-from tgi.config import environment_settings, read_environment
+from tgi.config import environment_settings, read_environment, switch
 from tgi.errors import ArgumentError, DownloadError
 from tgi.launcher.api_keys import with_keys_of_file
 from tgi.launcher.ending import command, guarded
 from tgi.launcher.help import render
-from tgi.launcher.parse import Parsed, options, parse, unknown
+from tgi.launcher.parse import Parsed, check_switches, options, parse, unknown
 
 logger = logging.getLogger(__name__)
 
@@ -222,6 +222,8 @@ def _serve(parsed: Parsed, variables: Mapping[str, str], as_json: bool) -> int:
     except DownloadError as error:
         logger.error("Download encountered an error: %s", error)
         raise
+    if engine.threads is not None and engine.threads > facts.cpu_count:
+        logger.warning("--threads %d: only %d cores can be used, so it is slower", engine.threads, facts.cpu_count)
     for flag, why in api.ineffective_flags.items():
         logger.warning("%s has no effect: %s", flag, why)
     if api.default_max_new_tokens is not None:
@@ -255,6 +257,7 @@ def _download_weights(command: str, words: Sequence[str]) -> int:
         print(DOWNLOAD_HELP.format(command=command))
         return 0 if words else 2
     variables = read_environment()
+    check_switches(variables)
     parsed = parse(_launcher_words(words), {})
     cache = parsed.config.huggingface_hub_cache or variables.get("HUGGINGFACE_HUB_CACHE") or None
     _configure_logs(parsed, variables)
@@ -286,7 +289,7 @@ def _launcher_words(words: Sequence[str]) -> list[str]:
             rest = rest[1:]
         elif name.startswith("--no-"):
             result.append(f"--{name[5:]}=false")
-        elif name in ("--sharded",) and not equals and (not rest or rest[0] not in ("true", "false")):
+        elif name in ("--sharded",) and not equals and (not rest or switch(rest[0]) is None):
             result.append("--sharded=true")
         else:
             result.append(renamed.get(name, name) + equals + value)

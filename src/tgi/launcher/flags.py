@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, NewType
 
+from tgi.launcher.ranges import BYTES, SECONDS, TOKENS, Range
+
 Bytes = NewType("Bytes", int)
 """An amount of memory; written as `24GiB`, `512MB` or a plain number of bytes."""
 
@@ -22,6 +24,8 @@ LOGGING = "Logging and tracing"
 WITHOUT_EFFECT = "Accepted from TGI, without effect"
 GROUPS = (MODEL, SERVER, REQUESTS, MEMORY, DEVICE, LOGGING, WITHOUT_EFFECT)
 
+SWITCH = ("true", "false")
+"""Choices of a switch that can also be left open."""
 DTYPES = ("float32", "bfloat16", "float16")
 ROUNDINGS = ("int8", "int4")
 """Ours: plain weights are rounded while they are read."""
@@ -48,6 +52,8 @@ class Flag:
     """Why giving the flag changes nothing here; None: it has an effect."""
     no_effect_on_cpu: str | None = None
     maximum: int | None = None
+    within: Range | None = None
+    """What a number can be; every flag that takes one has it, or a maximum alone. Checked by `resolve`."""
     secret: bool = False
 
 
@@ -90,7 +96,9 @@ class LauncherConfig:
         choices=("int8", "float32"),
         shown_default="int8",
     )
-    speculate: int | None = flag(MODEL, "Tokens to guess ahead in each step; only 0 is supported yet")
+    speculate: int | None = flag(
+        MODEL, "Tokens to guess ahead in each step; only 0 is supported yet", within=Range(0, 64)
+    )
     kv_cache_dtype: str | None = flag(
         MODEL,
         "Type of the KV cache; int8 on a CPU halves it, fp8 not yet",
@@ -112,7 +120,9 @@ class LauncherConfig:
     rope_scaling: str | None = flag(
         MODEL, "Stretch the positions beyond the trained context", choices=("linear", "dynamic")
     )
-    rope_factor: float | None = flag(MODEL, "How far to stretch; alone it means linear scaling")
+    rope_factor: float | None = flag(
+        MODEL, "How far to stretch; alone it means linear scaling", within=Range(1, 1_000_000)
+    )
     huggingface_hub_cache: str | None = flag(
         MODEL, "Where downloads are kept", shown_default="$HF_HOME/hub, ~/.cache/huggingface/hub"
     )
@@ -137,9 +147,12 @@ class LauncherConfig:
     cors_allow_origin: tuple[str, ...] = flag(
         SERVER, "Origin whose web pages may call; may be repeated", default=(), shown_default="any"
     )
-    payload_limit: int = flag(SERVER, "Largest request body in bytes", default=2_000_000)
+    payload_limit: int = flag(SERVER, "Largest request body in bytes", default=2_000_000, within=Range(1, BYTES))
     max_concurrent_requests: int = flag(
-        SERVER, "Requests in the house at once; more wait (--max-queue) or are answered with 429", default=128
+        SERVER,
+        "Requests in the house at once; more wait (--max-queue) or are answered with 429",
+        default=128,
+        within=Range(1, 1_000_000),
     )
     max_queue: int = flag(
         SERVER,
@@ -147,42 +160,60 @@ class LauncherConfig:
         "429 immediately",
         default=0,
         env="TGI_MAX_QUEUE",
+        within=Range(0, 1_000_000),
     )
-    validation_workers: int = flag(SERVER, "Threads that tokenize and check requests", default=2)
+    validation_workers: int = flag(SERVER, "Threads that tokenize and check requests", default=2, within=Range(1, 1024))
     graceful_termination_timeout: int = flag(
-        SERVER, "Seconds that running requests get to finish after SIGTERM or Ctrl-C", default=90, short="-g"
+        SERVER,
+        "Seconds that running requests get to finish after SIGTERM or Ctrl-C",
+        default=90,
+        short="-g",
+        within=Range(0, SECONDS),
     )
     health_timeout: float = flag(
         SERVER,
         "Seconds without a completed step, while work waits, after which /health answers 503",
         default=60.0,
         env="TGI_HEALTH_TIMEOUT",
+        within=Range(0, SECONDS, open_low=True),
     )
     ngrok: bool = flag(SERVER, "Tunnel through ngrok; not supported", default=False)
     ngrok_authtoken: str | None = flag(SERVER, "Token for --ngrok", secret=True)
     ngrok_edge: str | None = flag(SERVER, "Edge for --ngrok")
 
     # -- Limits of a request
-    max_input_tokens: int | None = flag(REQUESTS, "Longest prompt in tokens", shown_default="--max-total-tokens less 1")
-    max_input_length: int | None = flag(REQUESTS, "Old name of --max-input-tokens")
+    max_input_tokens: int | None = flag(
+        REQUESTS, "Longest prompt in tokens", shown_default="--max-total-tokens less 1", within=Range(1, TOKENS)
+    )
+    max_input_length: int | None = flag(REQUESTS, "Old name of --max-input-tokens", within=Range(1, TOKENS))
     max_total_tokens: int | None = flag(
         REQUESTS,
         "Longest prompt and answer together, in tokens; more than the context where positions are scaled",
         shown_default="the model's context, if memory allows",
+        within=Range(2, TOKENS),
     )
-    max_best_of: int = flag(REQUESTS, "Largest `best_of`", default=2)
-    max_stop_sequences: int = flag(REQUESTS, "Most stop sequences", default=4)
+    max_best_of: int = flag(REQUESTS, "Largest `best_of`", default=2, within=Range(1, 65_536))
+    max_stop_sequences: int = flag(REQUESTS, "Most stop sequences", default=4, within=Range(0, 65_536))
     max_stop_sequence_length: int = flag(
-        REQUESTS, "Longest stop sequence, in characters", default=1024, env="TGI_MAX_STOP_SEQUENCE_LENGTH"
+        REQUESTS,
+        "Longest stop sequence, in characters",
+        default=1024,
+        env="TGI_MAX_STOP_SEQUENCE_LENGTH",
+        within=Range(1, 1_000_000),
     )
-    max_stop_token_ids: int = flag(REQUESTS, "Most `stop_token_ids`", default=1024, env="TGI_MAX_STOP_TOKEN_IDS")
-    max_top_n_tokens: int = flag(REQUESTS, "Largest `top_n_tokens`", default=5)
-    max_client_batch_size: int = flag(REQUESTS, "Most prompts in one /v1/completions request", default=4)
+    max_stop_token_ids: int = flag(
+        REQUESTS, "Most `stop_token_ids`", default=1024, env="TGI_MAX_STOP_TOKEN_IDS", within=Range(0, 1_000_000)
+    )
+    max_top_n_tokens: int = flag(REQUESTS, "Largest `top_n_tokens`", default=5, within=Range(0, 65_536))
+    max_client_batch_size: int = flag(
+        REQUESTS, "Most prompts in one /v1/completions request", default=4, within=Range(1, 1_000_000)
+    )
     default_max_new_tokens: int | None = flag(
         REQUESTS,
         "Tokens a request may generate that does not say how many; 0: up to the end of the context",
         env="TGI_DEFAULT_MAX_NEW_TOKENS",
         shown_default="up to the end of the context",
+        within=Range(0, TOKENS),
     )
     raw_logprobs: bool = flag(
         REQUESTS,
@@ -193,9 +224,14 @@ class LauncherConfig:
     )
     disable_grammar_support: bool = flag(REQUESTS, "Refuse requests with a grammar", default=False)
     watermark_gamma: float | None = flag(
-        REQUESTS, "Share of the vocabulary that a watermark favours", shown_default="0.5"
+        REQUESTS,
+        "Share of the vocabulary that a watermark favours",
+        shown_default="0.5",
+        within=Range(0, 1, open_low=True, open_high=True),
     )
-    watermark_delta: float | None = flag(REQUESTS, "Strength of a watermark", shown_default="2.0")
+    watermark_delta: float | None = flag(
+        REQUESTS, "Strength of a watermark", shown_default="2.0", within=Range(-100, 100)
+    )
 
     # -- Memory and batching
     max_batch_prefill_tokens: int | None = flag(
@@ -203,39 +239,53 @@ class LauncherConfig:
         "Tokens computed in one step, at most: while others stream, prompts are read in chunks that at most double "
         "the time of a step",
         shown_default="computed",
+        within=Range(1, 1 << 24),
     )
-    max_batch_total_tokens: int | None = flag(MEMORY, "Tokens the KV cache holds", shown_default="computed from memory")
-    max_batch_size: int | None = flag(MEMORY, "Most sequences in one step", shown_default="computed")
+    max_batch_total_tokens: int | None = flag(
+        MEMORY, "Tokens the KV cache holds", shown_default="computed from memory", within=Range(2, TOKENS)
+    )
+    max_batch_size: int | None = flag(
+        MEMORY, "Most sequences in one step", shown_default="computed", within=Range(1, 65_536)
+    )
     kv_cache_memory: Bytes | None = flag(
         MEMORY,
         "Size of the KV cache, such as 2GiB",
         env="TGI_KV_CACHE_MEMORY",
         shown_default="a share of what is left; on a CPU for 32 requests at most",
+        within=Range(1, BYTES),
     )
     memory: Bytes | None = flag(
         MEMORY,
         "Memory to plan for, such as 24GiB",
         env="TGI_MEMORY",
         shown_default="what is free; container limits count",
+        within=Range(1, BYTES),
     )
     cuda_memory_fraction: float = flag(
         MEMORY,
         "Share of the GPU's memory to use",
         default=1.0,
         no_effect_on_cpu="it concerns GPU memory; use --memory or --kv-cache-memory",
+        within=Range(0, 1, open_low=True),
     )
     # -- Device and parallelism
     device: str | None = flag(
         DEVICE, "`cpu`, `cuda` or `cuda:N`", env="TGI_DEVICE", shown_default="cuda if there is one, else cpu"
     )
     threads: int | None = flag(
-        DEVICE, "CPU threads of the model", env="TGI_THREADS", shown_default="what affinity and CPU quota allow"
+        DEVICE,
+        "CPU threads of the model",
+        env="TGI_THREADS",
+        shown_default="what affinity and CPU quota allow",
+        within=Range(1, 1024),
     )
     disable_custom_kernels: bool = flag(
         DEVICE, "Compute with plain torch operations in place of the native CPU kernels", default=False
     )
-    sharded: str | None = flag(DEVICE, "Spread the model over all visible GPUs; not yet", choices=("true", "false"))
-    num_shard: int | None = flag(DEVICE, "Number of devices to spread the model over; only 1 yet")
+    sharded: str | None = flag(DEVICE, "Spread the model over all visible GPUs; not yet", choices=SWITCH)
+    num_shard: int | None = flag(
+        DEVICE, "Number of devices to spread the model over; only 1 yet", within=Range(0, 1024)
+    )
     # -- Logging and tracing
     json_output: bool = flag(LOGGING, "Write the log as JSON lines", default=False)
     otlp_endpoint: str | None = flag(LOGGING, "Send traces to this OpenTelemetry collector (gRPC)")
@@ -246,8 +296,8 @@ class LauncherConfig:
     prometheus_port: int = without_effect("metrics are on the main port, at /metrics", 9000, maximum=65535)
     usage_stats: str = without_effect("nothing is ever reported to anybody", "on", choices=("on", "off", "no-stack"))
     enable_prefill_logprobs: bool = without_effect("requests that ask for them always get them", False)
-    waiting_served_ratio: float = without_effect(_CHUNKED, 0.3)
-    max_waiting_tokens: int = without_effect(_CHUNKED, 20)
+    waiting_served_ratio: float = without_effect(_CHUNKED, 0.3, within=Range(0, SECONDS))
+    max_waiting_tokens: int = without_effect(_CHUNKED, 20, within=Range(0, TOKENS))
     cuda_graphs: str | None = without_effect("CUDA graphs are not used yet")
     shard_uds_path: str = without_effect("the engine's socket is in a private directory", "/tmp/text-generation-server")
     master_addr: str = without_effect(_ONE_PROCESS, "localhost")

@@ -79,6 +79,8 @@ def markdown(friendly: Mapping[str, Any]) -> str:
                 kind = ", ".join(f"`{choice}`" for choice in option.flag.choices)
             else:
                 kind = "switch" if option.type is bool else _TYPES[option.type]
+                if option.flag.within is not None:
+                    kind += f", {option.flag.within.text(as_bytes=option.type is Bytes)}"
             default = default_text(option, option.default) or ("off" if option.type is bool else "-")
             if option.name in friendly:
                 default += f"; `tgi serve`: {default_text(option, friendly[option.name])}"

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import ipaddress
+import math
 import re
 import types
 import typing
@@ -18,7 +19,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tgi.launcher.flags import Bytes, Flag, LauncherConfig
+from tgi.config import FLAGLESS_SWITCHES, switch
+from tgi.launcher.flags import SWITCH, Bytes, Flag, LauncherConfig
 
 SAGEMAKER = {
     "HF_MODEL_ID": "MODEL_ID",
@@ -90,6 +92,7 @@ def parse(
     `defaults` replaces defaults of `LauncherConfig`, since `tgi serve` has friendlier ones.
     Raises `UsageError`.
     """
+    check_switches(environment)
     read, given = read_values(options(), arguments, sagemaker(environment))
     values: dict[str, Any] = {**(defaults or {}), **read}
     warnings = _google_port(values, given, environment)
@@ -116,6 +119,13 @@ def read_values(
         values[option.name] = value
         given[option.name] = option.long
     return values, given
+
+
+def check_switches(environment: Mapping[str, str]) -> None:
+    """Refuse variables without a flag that are to turn something on or off and say neither. Raises `UsageError`."""
+    for name in FLAGLESS_SWITCHES:
+        if text := environment.get(name):
+            to_switch(text, f"the environment variable {name}")
 
 
 def sagemaker(environment: Mapping[str, str]) -> dict[str, str]:
@@ -163,7 +173,7 @@ def split(arguments: Sequence[str], known: Sequence[Option]) -> list[tuple[Optio
         elif equals:
             pairs.append((option, value))
         elif option.type is bool:
-            explicit = bool(rest) and rest[0] in ("true", "false")
+            explicit = bool(rest) and switch(rest[0]) is not None
             pairs.append((option, rest.pop(0) if explicit else "true"))
         elif rest:
             pairs.append((option, rest.pop(0)))
@@ -182,14 +192,14 @@ def unknown(word: str, names: Sequence[str]) -> UsageError:
 
 def convert(option: Option, text: str, source: str) -> Any:
     """The value that `text` stands for. Raises `UsageError` naming where the text came from."""
+    if option.flag.choices == SWITCH:
+        return str(to_switch(text, source)).lower()
     if option.flag.choices and text not in option.flag.choices:
         near = difflib.get_close_matches(text, option.flag.choices, n=1)
         possible = f"possible values: {', '.join(option.flag.choices)}"
         raise _invalid(text, source, possible, f"a similar value exists: '{near[0]}'" if near else None)
     if option.type is bool:
-        if text not in ("true", "false"):
-            raise _invalid(text, source, "possible values: true, false")
-        return text == "true"
+        return to_switch(text, source)
     if option.type is tuple:
         return (text,)
     if option.type is Bytes:
@@ -202,10 +212,21 @@ def convert(option: Option, text: str, source: str) -> Any:
         return int(text)
     if option.type is float:
         try:
-            return float(text)
+            number = float(text)
         except ValueError:
             raise _invalid(text, source, "a number is needed") from None
+        if not math.isfinite(number):
+            raise _invalid(text, source, "a finite number is needed")
+        return number
     return text
+
+
+def to_switch(text: str, source: str) -> bool:
+    """What a word says about a switch. Raises `UsageError`."""
+    value = switch(text)
+    if value is None:
+        raise _invalid(text, source, "possible values: true, false (or 1, 0, yes, no, on, off)")
+    return value
 
 
 def parse_bytes(text: str, source: str = "--memory") -> int:

@@ -23,7 +23,7 @@ from tgi.launcher import files
 from tgi.launcher.download import Hub, download, download_config
 from tgi.launcher.flags import LauncherConfig
 from tgi.launcher.parse import Bytes, Parsed, UsageError, options, parse_bytes, unknown
-from tgi.launcher.resolve import ModelFiles, check, resolve
+from tgi.launcher.resolve import ModelFiles, check, check_machine, resolve
 from tgi.serving.template_sources import read_chosen
 from tgi.serving.tokenizer import ensure_fast_tokenizer
 from tgi.untrusted import printable
@@ -60,6 +60,7 @@ def prepare_parsed(
 ) -> tuple[ApiConfig, EngineConfig]:
     """Check, fetch, convert, resolve. Raises `StartupError`."""
     check(parsed.config, facts, variables)
+    check_machine(parsed.config, facts)
     given = parsed.config.tokenizer_config_path
     if given and not Path(given).is_file():  # now, and not after a download
         raise ArgumentError(f"--tokenizer-config-path: there is no file {given}")

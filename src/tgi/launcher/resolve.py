@@ -1,7 +1,7 @@
 """Flags + facts -> what the API and the engine need. Pure: reads no file, no environment, no device.
 
-Owns the checks between flags, with TGI's messages, and the refusal by name of what is not supported
-yet. Values of single flags were checked by `parse`; token budgets are computed by `engine.budget`.
+Owns the ranges of numbers, the checks between flags, with TGI's messages, and the refusal by name of what is
+not supported yet. Other values of single flags were checked by `parse`; token budgets are computed by `engine.budget`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tgi.config import ApiConfig, EngineConfig, Environment
+from tgi.engine.budget import size
 from tgi.errors import ArgumentError
 from tgi.hardware import Hardware
 from tgi.launcher.flags import ROUNDINGS, LauncherConfig
@@ -33,7 +34,9 @@ class ModelFiles:
 
 def check(config: LauncherConfig, hardware: Hardware, variables: Mapping[str, str]) -> None:
     """Refuse flags that contradict each other or ask for what is not there. Raises `ArgumentError`."""
+    check_ranges(config)
     _check_limits(config)
+    _check_memory(config)
     _check_shards(config, hardware, variables)
     _check_unsupported(config)
 
@@ -132,6 +135,17 @@ def ineffective(parsed: Parsed, *, on_cuda: bool) -> dict[str, str]:
     return reasons
 
 
+def check_ranges(flags: object) -> None:
+    """Refuse numbers that no machine or model has a use for. Raises `ArgumentError`.
+
+    flags: `LauncherConfig`, or those of another command.
+    """
+    for option in options(type(flags)):
+        value = getattr(flags, option.name)
+        if option.flag.within is not None and value is not None and not option.flag.within.holds(value):
+            raise ArgumentError(option.flag.within.refusal(option.name, value))
+
+
 def _check_limits(config: LauncherConfig) -> None:
     if config.max_input_tokens is not None and config.max_input_length is not None:
         raise ArgumentError(
@@ -148,17 +162,28 @@ def _check_limits(config: LauncherConfig) -> None:
         raise ArgumentError(
             f"`max_batch_prefill_tokens` must be <= `max_batch_total_tokens`. Given: {prefill} and {cache}"
         )
-    positive = ("max_input_tokens", "max_input_length", "max_total_tokens", "max_batch_prefill_tokens")
-    positive += ("max_batch_total_tokens", "max_batch_size", "validation_workers", "threads")
-    for name in positive:
-        if getattr(config, name) == 0:
-            raise ArgumentError(f"`{name}` must be > 0")
-    if not 0 < config.cuda_memory_fraction <= 1:
-        raise ArgumentError(f"`cuda_memory_fraction` must be > 0 and <= 1. Given: {config.cuda_memory_fraction}")
-    if config.rope_factor is not None and config.rope_factor < 1:
-        raise ArgumentError(f"`rope_factor` must be >= 1. Given: {config.rope_factor}")
     if config.device is not None and not re.fullmatch(r"cpu|cuda(:[0-9]+)?", config.device):
         raise ArgumentError(f"`device` must be cpu, cuda or cuda:N. Given: {config.device}")
+
+
+def _check_memory(config: LauncherConfig) -> None:
+    """A cache that can never be had is refused now, and not after a download."""
+    if config.memory is not None and config.kv_cache_memory is not None and config.kv_cache_memory >= config.memory:
+        raise ArgumentError(
+            f"`kv_cache_memory` must be < `memory`, which holds the weights, too. "
+            f"Given: {size(config.kv_cache_memory)} and {size(config.memory)}"
+        )
+
+
+def check_machine(config: LauncherConfig, hardware: Hardware) -> None:
+    """Refuse to serve with more memory than this machine has; a plan may be for another one. Raises `ArgumentError`."""
+    total = hardware.total_memory
+    if (config.device or ("cuda" if hardware.gpus else "cpu")) != "cpu" or not total:
+        return
+    for name in ("memory", "kv_cache_memory"):
+        wanted = getattr(config, name)
+        if wanted is not None and wanted > total:
+            raise ArgumentError(f"`{name}` must be <= {size(total)}, what there is here. Given: {size(wanted)}")
 
 
 def _check_shards(config: LauncherConfig, hardware: Hardware, variables: Mapping[str, str]) -> None:

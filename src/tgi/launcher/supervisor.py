@@ -288,7 +288,8 @@ class Supervisor:
     def _say_connected(self) -> None:
         host = f"[{self._api.hostname}]" if ":" in self._api.hostname else self._api.hostname
         shown = "127.0.0.1" if host == "0.0.0.0" else host
-        router_logger.info("Listening on %s port %d: http://%s:%d/docs", host, self._api.port, shown, self._api.port)
+        port = self._socket.getsockname()[1]  # --port 0 means any that is free
+        router_logger.info("Listening on %s port %d: http://%s:%d/docs", host, port, shown, port)
         router_logger.info("Connected")
 
 

@@ -24,6 +24,8 @@ from tgi.launcher.flags import flag
 from tgi.launcher.help import render
 from tgi.launcher.parse import Option, options, parse, read_values
 from tgi.launcher.prepare import prepare_parsed
+from tgi.launcher.ranges import Range
+from tgi.launcher.resolve import check_ranges
 
 COMMAND = "tgi verify-determinism"
 ABOUT = """\
@@ -42,7 +44,11 @@ class VerifyFlags:
     """Flags beside the launcher's."""
 
     seed: int | None = flag(
-        VERIFICATION, "Seed of the random prompts", env=None, shown_default="another each time; the report names it"
+        VERIFICATION,
+        "Seed of the random prompts",
+        env=None,
+        shown_default="another each time; the report names it",
+        within=Range(0, 1 << 64),
     )
     json: bool = flag(VERIFICATION, "Print the report as JSON", default=False, env=None)
 
@@ -58,6 +64,7 @@ def verify(words: Sequence[str], variables: Mapping[str, str]) -> int:
         return 0
     mine, theirs = _divide(words, own)
     flags = VerifyFlags(**read_values(own, mine, {})[0])
+    check_ranges(flags)
     parsed = parse(theirs, variables)
     settings = environment_settings(variables)
     level = settings.log_level if "LOG_LEVEL" in variables else "warn"

@@ -103,7 +103,9 @@ def resident(pid: int) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--url", default="http://127.0.0.1:8080")
-    parser.add_argument("--permits", type=int, required=True, help="--max-concurrent-requests of the server")
+    parser.add_argument(
+        "--permits", type=int, required=True, help="--max-concurrent-requests of the server, which has --max-queue 0"
+    )
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--pid", type=int, help="the server's process id")
     arguments = parser.parse_args()

@@ -51,6 +51,7 @@ def small(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     (home / "template.json").write_text(json.dumps({"chat_template": TEMPLATE}))
     arguments = ["--model-id", str(tiny_model), "--tokenizer-config-path", str(home / "template.json")]
     arguments += ["--max-total-tokens", "256", "--max-batch-total-tokens", "256", "--max-concurrent-requests", "2"]
+    arguments += ["--max-queue", "0"]  # refused at once, as by the launcher
     arguments += ["--max-stop-sequences", "4", "--max-top-n-tokens", "5"]  # TGI's, which its messages name
     with Launched(REAL, [*arguments, "--threads", "1"], home) as launched:
         yield launched.connected()

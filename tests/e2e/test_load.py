@@ -223,7 +223,8 @@ async def test_overload(launch: Launch) -> None:
 
     What a refusal costs is for `benchmarks.overload` to say.
     """
-    server = launch("--max-concurrent-requests", "8", "--kv-cache-memory", "16MiB", "--threads", "1", program=REAL)
+    limits = ("--max-concurrent-requests", "8", "--max-queue", "0")
+    server = launch(*limits, "--kv-cache-memory", "16MiB", "--threads", "1", program=REAL)
     outcome = await overload(server.connected().url, permits=8, seconds=4, pid=server.pid)
     assert {response.status_code for response in outcome.admitted} == {200}
     assert {len(response.json()["details"]["tokens"]) for response in outcome.admitted} == {32}

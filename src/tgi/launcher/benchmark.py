@@ -48,11 +48,11 @@ def benchmark(words: Sequence[str], variables: Mapping[str, str]) -> int:
         return 0
     values, given = read_values(known, words, variables)
     flags = BenchmarkFlags(**values)
+    settings = _settings(flags)
     check_ranges(flags)
     for option in known:
         if option.flag.no_effect and option.name in given:
             print(f"warning: {given[option.name]} has no effect: {option.flag.no_effect}", file=sys.stderr)
-    settings = _settings(flags)
     return run_loop(_benchmark(flags, settings))
 
 

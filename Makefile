@@ -12,7 +12,7 @@ VENV ?= .venv
 TORCH ?= auto
 ARGS ?=
 BIN := $(VENV)/bin
-NATIVE := setup.py $(wildcard csrc/*)
+NATIVE := setup.py $(wildcard csrc/*.* csrc/*/*)
 
 .DEFAULT_GOAL := help
 .PHONY: help serve install test test-all test-clients check format docs bench sanitize clean

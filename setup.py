@@ -66,8 +66,8 @@ def levels(zig: bool) -> dict[str, str]:
     return {level: f"{'-mcpu=baseline' if zig else ''} {flags}" for level, flags in chosen.items()}
 
 
-SOURCES = [str(path) for path in sorted(Path("csrc").glob("*.cpp"))]
-HEADERS = [str(path) for path in sorted(Path("csrc").glob("*.h"))]
+SOURCES = [str(path) for path in sorted(Path("csrc").rglob("*.cpp"))]
+HEADERS = [str(path) for path in sorted(Path("csrc").rglob("*.h"))]
 # Without contraction by the compiler a sum has the bits that its source says, in every tile size.
 FLAGS = (
     "-std=c++17 -O3 -fPIC -pthread -fvisibility=hidden -ffp-contract=off "
@@ -108,6 +108,7 @@ def extensions() -> list[Extension]:
             f"tgi.kernels.native.libtgi_{level}",
             SOURCES,
             depends=HEADERS,
+            include_dirs=["csrc"],
             language="c++",
             extra_compile_args=[*FLAGS.split(), *flags.split(), *sanitize],
             extra_link_args=["-pthread", *(["-s"] if zig else []), *sanitize],

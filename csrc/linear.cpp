@@ -6,7 +6,7 @@
 #include <utility>
 #include <vector>
 
-#include "amx.h"
+#include "simd/amx.h"
 #include "narrow.h"
 #include "panel.h"
 

@@ -2,7 +2,7 @@
 #include <atomic>
 
 #include "handles.h"
-#include "simd.h"
+#include "simd/simd.h"
 #include "tgi.h"
 
 namespace tgi {

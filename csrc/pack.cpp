@@ -6,7 +6,7 @@
 #include <new>
 #include <vector>
 
-#include "amx.h"
+#include "simd/amx.h"
 #include "convert.h"
 #include "handles.h"
 #include "linear.h"

@@ -6,7 +6,7 @@
 #include <type_traits>
 
 #include "formats.h"
-#include "simd.h"
+#include "simd/simd.h"
 #include "tgi.h"
 
 namespace tgi {

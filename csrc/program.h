@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "arena.h"
-#include "attention.h"
+#include "attention/attention.h"
 #include "linear.h"
 
 namespace tgi {

@@ -2,7 +2,7 @@
 
 #include <math.h>
 
-#include "simd.h"
+#include "simd/simd.h"
 
 namespace tgi {
 namespace {

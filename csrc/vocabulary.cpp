@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "handles.h"
-#include "simd.h"
+#include "simd/simd.h"
 #include "tgi.h"
 
 namespace tgi {

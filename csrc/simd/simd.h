@@ -26,13 +26,13 @@
 #include <stdint.h>
 
 #if defined(__AVX512VNNI__) && defined(__AVX512BW__) && defined(__AVX512VL__)
-#include "simd_avx512.h"
+#include "simd/simd_avx512.h"
 #elif defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
-#include "simd_avx2.h"
+#include "simd/simd_avx2.h"
 #elif defined(__aarch64__) && defined(__ARM_NEON) && !defined(TGI_PORTABLE)
-#include "simd_neon.h"
+#include "simd/simd_neon.h"
 #else
-#include "simd_portable.h"
+#include "simd/simd_portable.h"
 #endif
 
 // Where one operation multiplies pairs of bfloat16, activations of bfloat16 layers and what attention multiplies with a

@@ -39,6 +39,9 @@ struct AttentionPlan {
   std::vector<float> partials;
 };
 
+// Numbers in a partial result of so many rows.
+inline size_t partial_floats(const CacheShape& shape, int count) { return size_t(count) * (16 + shape.padded_dim()); }
+
 struct AttentionCall {
   CacheShape shape;
   int heads;

@@ -2,7 +2,7 @@
 # target does no installation work until pyproject.toml or the native sources change.
 #
 #   make serve ARGS="--model-id ./my-model --port 9000"
-#   make test ARGS="tests/unit -k config"
+#   make test ARGS="tests/settings -k ranges"
 #
 # PYTHON chooses the interpreter (3.11 or newer), TORCH=cpu or TORCH=default the build of torch
 # (unset: the CPU build on Linux without an NVIDIA GPU).
@@ -25,7 +25,7 @@ serve: $(VENV)/.installed  ## Serve the demo model on http://127.0.0.1:8080 (ARG
 
 install: $(VENV)/.installed  ## Install into .venv
 
-test: $(VENV)/.installed-dev  ## Run the tests (ARGS="tests/unit -k name")
+test: $(VENV)/.installed-dev  ## Run the tests (ARGS="tests/api -k name")
 	@$(BIN)/python -m pytest -m "not slow" $(ARGS)
 
 test-all: $(VENV)/.installed-dev  ## Run all tests, the slow ones too

@@ -27,7 +27,7 @@ from benchmarks.checkpoints import SHAPES, ensure
 TURN = """
 import json, sys, time
 from benchmarks.engine import measure
-from tgi.config import EngineConfig
+from tgi.settings.config import EngineConfig
 from tgi.engine.core import EngineCore
 from tgi.engine.main import make_scheduler
 from tgi.engine.worker import Worker

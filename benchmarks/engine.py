@@ -16,11 +16,11 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.checkpoints import SHAPES, ensure
-from tgi.config import EngineConfig
 from tgi.engine.core import EngineCore
 from tgi.engine.main import make_scheduler
 from tgi.engine.worker import Worker
 from tgi.messages import Abort, GenerateRequest, Sampling
+from tgi.settings.config import EngineConfig
 
 
 def read_bandwidth() -> float:

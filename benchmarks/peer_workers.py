@@ -42,11 +42,11 @@ def check(lengths: list[int], count: int, new: int) -> None:
 
 
 def ours(model: str, width: str, threads: int) -> tuple[str, Generate]:
-    from tgi.config import EngineConfig
     from tgi.engine.core import EngineCore
     from tgi.engine.main import make_scheduler
     from tgi.engine.worker import Worker
     from tgi.messages import GenerateRequest, Sampling
+    from tgi.settings.config import EngineConfig
 
     config = EngineConfig(
         model_path=model,

@@ -30,7 +30,7 @@ PHASES = (
 )
 """A line of the log, and what happened since the line before."""
 IMPORTS = (
-    "tgi.launcher.cli",
+    "tgi.commands.cli",
     "tgi.launcher.supervisor",
     "tgi.api.app",
     "tgi.engine.main",

@@ -9,17 +9,17 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from tgi.config import INEFFECTIVE_VARIABLES
-from tgi.launcher.cli import FRIENDLY
-from tgi.launcher.flags import WITHOUT_EFFECT
-from tgi.launcher.help import markdown
+from tgi.commands.cli import FRIENDLY
+from tgi.settings.config import INEFFECTIVE_VARIABLES
+from tgi.settings.flags import WITHOUT_EFFECT
+from tgi.settings.help import markdown
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 
 FLAGS = f"""\
 # Flags
 
-<!-- Written by `make docs` from src/tgi/launcher/flags.py; do not edit. -->
+<!-- Written by `make docs` from src/tgi/settings/flags.py; do not edit. -->
 
 Flags of `text-generation-launcher` and `tgi serve`. Each can also be given as an environment variable; the command line
 wins, and an empty variable counts as not set. Switches take `true` and `false`, `1` and `0`, `yes` and `no`, `on` and

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Train the bundled demo model from nothing, or measure a trained one.
 
-The model learns only from text that the files in tools/demo write, so this
+The model learns only from text that the files in demo write, so this
 command needs no download.  It has four parts:
 
   train      learn the vocabulary, train the weights, write a model folder

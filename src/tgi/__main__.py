@@ -2,7 +2,7 @@
 
 import sys
 
-from tgi.launcher.cli import main
+from tgi.commands.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -21,7 +21,11 @@ from typing import Any, TextIO
 from tgi.shorten import shorten
 
 TARGETS = {
+    "tgi.commands": "text_generation_launcher",
+    "tgi.hub": "text_generation_launcher",
     "tgi.launcher": "text_generation_launcher",
+    "tgi.memory": "text_generation_launcher",
+    "tgi.settings": "text_generation_launcher",
     "tgi.api": "text_generation_router",
     "tgi.serving": "text_generation_router",
 }

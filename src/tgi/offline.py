@@ -14,17 +14,17 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from tgi.config import ApiConfig, EngineConfig
 from tgi.engine import core
 from tgi.engine.main import make_scheduler
 from tgi.errors import StartupError
-from tgi.launcher.prepare import prepare
+from tgi.hub.prepare import prepare
 from tgi.messages import EngineFailed, FromEngine, ToEngine
 from tgi.progress_bars import LoadingBar, PromptBar
 from tgi.serving import generation
 from tgi.serving.engine_client import EngineClient
 from tgi.serving.service import Service
 from tgi.serving.types import TGI_STYLE, TGI_STYLE_RAW, Completion, SamplingParams, Style
+from tgi.settings.config import ApiConfig, EngineConfig
 
 Result = TypeVar("Result")
 Message = dict[str, Any]

@@ -18,7 +18,6 @@ from tokenizers import Tokenizer as FastTokenizer
 from tokenizers import decoders, models, pre_tokenizers, processors
 
 from tgi.api.app import create_app
-from tgi.config import ApiConfig
 from tgi.errors import GenerationError
 from tgi.launcher.http_protocol import BoundedProtocol
 from tgi.messages import (
@@ -35,6 +34,7 @@ from tgi.metrics import Metrics
 from tgi.serving.chat_template import ChatTemplate
 from tgi.serving.service import Service
 from tgi.serving.tokenizer import Tokenizer
+from tgi.settings.config import ApiConfig
 
 BOS, EOS = 256, 257
 TEMPLATE = (

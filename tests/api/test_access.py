@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
 from tests.api.fake import FakeEngine, build_app
-from tgi.api.access import OPEN, PROTECTED, ClassifiedRoute
+from tgi.api.server.access import OPEN, PROTECTED, ClassifiedRoute
 
 KEY = "Secret-Kéy"
 AIP = {"aip_predict_route": "/predict", "aip_health_route": "/alive"}

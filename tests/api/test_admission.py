@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from tgi.api.admission import QUEUE_BYTES, Permit, Permits
-from tgi.api.retry_times import FIRST_GUESS_S, LONGEST_S
-from tgi.api.shares import Shares
+from tgi.api.server.admission import QUEUE_BYTES, Permit, Permits
+from tgi.api.server.retry_times import FIRST_GUESS_S, LONGEST_S
+from tgi.api.server.shares import Shares
 from tgi.errors import OverloadedError, ShuttingDownError
 
 

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from tests.api.fake import FakeEngine, build_app
-from tgi.api.tgi_types import GenerateParameters
+from tgi.api.tgi.types import GenerateParameters
 
 ROUTES = ["/", "/generate", "/generate_stream", "/tokenize", "/vertex", "/chat_tokenize", "/invocations"]
 OPENAI_ROUTES = ["/v1/chat/completions", "/v1/completions"]

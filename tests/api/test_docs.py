@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-import tgi.api.errors
+import tgi.api.wire.errors
 from tgi import errors
 
 ROOT = Path(__file__).parents[2]
@@ -20,7 +20,7 @@ def answered() -> list[type[errors.TgiError]]:
     found = [errors.TgiError]
     for kind in found:
         found += kind.__subclasses__()
-    return [kind for kind in found[1:] if kind is not tgi.api.errors.WordedError]
+    return [kind for kind in found[1:] if kind is not tgi.api.wire.errors.WordedError]
 
 
 def error_rows() -> list[str]:

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from tests.api.fake import EOS, FakeEngine, build_app, ids_of
-from tgi.api import call
+from tgi.api.server import call
 
 ALL_PARAMETERS = {
     "best_of": 2,

@@ -9,9 +9,9 @@ import pytest
 from pydantic import Field
 
 from tests.api.fake import FakeEngine
-from tgi.api.body import parse
-from tgi.api.chat_types import ChatRequest
-from tgi.api.fields import RequestModel
+from tgi.api.openai.chat_types import ChatRequest
+from tgi.api.server.body import parse
+from tgi.api.wire.fields import RequestModel
 
 CHAT = "/v1/chat/completions"
 CACHED = {"cache_control": {"type": "ephemeral"}}

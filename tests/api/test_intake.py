@@ -12,7 +12,7 @@ import pytest
 
 from tests.api.fake import FakeEngine, build_app, serve
 from tests.api.test_wire import connection
-from tgi.api import intake
+from tgi.api.server import intake
 
 SIZE = 1_900_000
 ROUTES = ["/generate", "/v1/chat/completions", "/tokenize", "/vertex", "/invocations"]

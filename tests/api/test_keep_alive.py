@@ -11,7 +11,7 @@ import pytest
 
 from tests.api.fake import FakeEngine, build_app, serve
 from tests.api.test_wire import MESSAGES, Gate, connection, request, stream_of
-from tgi.api import streaming
+from tgi.api.wire import streaming
 
 
 class StrippingParser:

@@ -12,7 +12,7 @@ import pytest
 from fastapi.routing import APIRoute
 
 from tests.api.fake import INFO, FakeEngine, build_app
-from tgi.api.openapi import document
+from tgi.api.openapi.document import document
 
 TGI = json.loads((Path(__file__).parents[1] / "data" / "tgi-openapi.json").read_text())
 OURS = document(build_app(FakeEngine()))

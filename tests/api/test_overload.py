@@ -11,7 +11,7 @@ import pytest
 from starlette.types import Message
 
 from tests.api.fake import FakeEngine, build_app
-from tgi.api.admission import Permits
+from tgi.api.server.admission import Permits
 
 MESSAGES = [{"role": "user", "content": "Hi"}]
 FLAT = {"error": "Model is overloaded", "error_type": "overloaded"}

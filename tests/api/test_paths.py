@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from tests.api.fake import FakeEngine, build_app
-from tgi.api.paths import plain_path
+from tgi.api.server.paths import plain_path
 
 CHAT = {"messages": [{"role": "user", "content": "Hi"}]}
 

@@ -17,7 +17,9 @@ import pytest
 
 from tests.api.fake import FakeEngine, build_app
 
-SHAPES: dict[str, Any] = json.loads((Path(__file__).parents[1] / "data" / "tgi-shapes.json").read_text())
+SHAPES: dict[str, Any] = json.loads(
+    (Path(__file__).parents[2] / "clients/python/tests/data/tgi-shapes.json").read_text()
+)
 MESSAGES = [{"role": "user", "content": "Hi"}]
 LATER = {
     "generate_grammar_json": "grammar",

@@ -9,11 +9,11 @@ import httpx
 import pytest
 
 from tests.api.fake import FakeEngine, build_app
-from tgi.api.chat_types import ChatRequest
-from tgi.api.completion_types import CompletionRequest
-from tgi.api.kserve_routes import InferenceRequest
-from tgi.api.platform_routes import VertexRequest
-from tgi.api.tgi_types import CompatGenerateRequest, GenerateParameters, GenerateRequest
+from tgi.api.openai.chat_types import ChatRequest
+from tgi.api.openai.completion_types import CompletionRequest
+from tgi.api.platforms.kserve_routes import InferenceRequest
+from tgi.api.platforms.platform_routes import VertexRequest
+from tgi.api.tgi.types import CompatGenerateRequest, GenerateParameters, GenerateRequest
 
 LIMITS = (4, 5, 16, 255, 256, 2**32 - 1, 2**63 - 1, 2**64 - 1)
 VALUES: list[Any] = [

@@ -15,7 +15,7 @@ from starlette.types import Message
 
 from tests.api.fake import TOKENIZER, FakeEngine, build_app, serve
 from tests.api.test_wire import connection, request
-from tgi.api import answer
+from tgi.api.wire import answer
 from tgi.serving import tokenizer_threads
 from tgi.serving.tokenizer import Tokenizer
 

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from tests.api.fake import FakeEngine, build_app, serve
-from tgi.api import streaming
+from tgi.api.wire import streaming
 
 MESSAGES = [{"role": "user", "content": "Hi"}]
 ALL_ROUTES: list[tuple[str, dict[str, Any]]] = [
@@ -159,7 +159,7 @@ def stream_of(engine: FakeEngine, ended: list[bool]) -> streaming.EventStream:
     app = build_app(engine)
 
     async def events() -> Any:
-        from tgi.api.tgi_routes import stream_response
+        from tgi.api.tgi.routes import stream_response
         from tgi.serving.types import TGI_STYLE, SamplingParams
 
         prepared = await app.state.api.service.prepare("x", SamplingParams(), TGI_STYLE)

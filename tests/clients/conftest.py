@@ -18,7 +18,7 @@ import pytest
 from tests.clients.environments import CannotInstall, cache_directory, ensure
 from tests.e2e.launched import REAL, Launched
 from tests.models.checkpoints import make_checkpoint
-from tgi.launcher.prepare import demo_directory
+from tgi.hub.prepare import demo_directory
 
 SCRIPTS = Path(__file__).parent / "scripts"
 KEY = "a-secret"

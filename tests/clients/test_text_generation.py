@@ -9,7 +9,7 @@ from typing import Any
 from tests.clients.conftest import KEY, RunScript
 from tests.e2e.launched import Launched
 
-SHAPES = Path(__file__).parent.parent / "data" / "tgi-shapes.json"
+SHAPES = Path(__file__).parents[2] / "clients/python/tests/data/tgi-shapes.json"
 
 
 def first_chunk() -> str:

@@ -10,7 +10,7 @@ import pytest
 
 from tests.e2e.launched import REAL, SCRIPTED, Launched
 from tests.models.checkpoints import make_checkpoint
-from tgi.launcher.prepare import demo_directory
+from tgi.hub.prepare import demo_directory
 
 HAS_DEMO = (demo_directory() / "model.safetensors").exists()
 

@@ -8,7 +8,8 @@ import os
 import sys
 import time
 
-from tgi.launcher import cli, supervisor
+from tgi.commands import cli
+from tgi.launcher import supervisor
 from tgi.serving.service import Service
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ import psutil
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 REAL = ("-m", "tgi", "serve")
-LAUNCHER = ("-c", "import sys; from tgi.launcher.cli import launcher_main; sys.exit(launcher_main())")
+LAUNCHER = ("-c", "import sys; from tgi.commands.cli import launcher_main; sys.exit(launcher_main())")
 SCRIPTED = ("-m", "tests.e2e.launch_scripted")
 
 

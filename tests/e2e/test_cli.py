@@ -12,7 +12,7 @@ import pytest
 from tests.e2e.launched import LAUNCHER, ROOT, environment
 from tests.fake_hub import FakeHub, Repo
 
-SERVER = ("-c", "import sys; from tgi.launcher.cli import server_main; sys.exit(server_main())")
+SERVER = ("-c", "import sys; from tgi.commands.cli import server_main; sys.exit(server_main())")
 TGI = ("-m", "tgi")
 
 
@@ -49,7 +49,7 @@ def test_help_and_version(program: tuple[str, ...], arguments: tuple[str, ...], 
 
 
 def test_help_into_a_reader_that_leaves(tmp_path: Path) -> None:
-    code = "import subprocess, sys; from tgi.launcher.cli import launcher_main; sys.exit(launcher_main(['--help']))"
+    code = "import subprocess, sys; from tgi.commands.cli import launcher_main; sys.exit(launcher_main(['--help']))"
     child = subprocess.Popen(
         [sys.executable, "-c", code],
         env=environment(tmp_path),
@@ -118,9 +118,9 @@ def test_plan_of_a_local_model(tiny_model: Path, tmp_path: Path) -> None:
 def test_plan_knows_the_engines_block_size() -> None:
     pytest.importorskip("torch")
     from tgi.kernels.types import DEFAULT_BLOCK_SIZE
-    from tgi.launcher import plan
+    from tgi.memory import estimate
 
-    assert plan.DEFAULT_BLOCK_SIZE == DEFAULT_BLOCK_SIZE
+    assert estimate.DEFAULT_BLOCK_SIZE == DEFAULT_BLOCK_SIZE
 
 
 @pytest.mark.parametrize("arguments", [(), ("--dev",)])
@@ -134,8 +134,8 @@ def test_installed_commands_are_these() -> None:
 
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
     assert scripts == {
-        "tgi": "tgi.launcher.cli:main",
-        "text-generation-launcher": "tgi.launcher.cli:launcher_main",
-        "text-generation-server": "tgi.launcher.cli:server_main",
-        "text-generation-benchmark": "tgi.launcher.cli:benchmark_main",
+        "tgi": "tgi.commands.cli:main",
+        "text-generation-launcher": "tgi.commands.cli:launcher_main",
+        "text-generation-server": "tgi.commands.cli:server_main",
+        "text-generation-benchmark": "tgi.commands.cli:benchmark_main",
     }

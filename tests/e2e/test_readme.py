@@ -15,7 +15,7 @@ import pytest
 
 from tests.e2e.conftest import HAS_DEMO
 from tests.e2e.launched import ROOT, Launched, environment
-from tgi.launcher import cli
+from tgi.commands import cli
 
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
@@ -98,7 +98,7 @@ def test_commands_that_are_promised_exist() -> None:
 
 
 def test_flags_that_are_named_exist() -> None:
-    from tgi.launcher.parse import options
+    from tgi.settings.parse import options
 
     known = {option.long for option in options()} | {"--help", "--find-links"}
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README)) <= known

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import defaultdict
 from pathlib import Path
 
-from tgi.config import EngineConfig
 from tgi.engine.core import EngineCore
 from tgi.engine.main import make_scheduler
 from tgi.engine.worker import Worker
 from tgi.messages import GenerateRequest, Sampling, StepStats, TokenEvent
+from tgi.settings.config import EngineConfig
 
 
 class LocalEngine:

@@ -11,17 +11,17 @@ import msgspec
 import pytest
 import torch
 
-from tgi.config import EngineConfig
+from tgi.commands import verify as command
+from tgi.commands.cli import main
 from tgi.engine.determinism import checks
 from tgi.engine.determinism.checks import thread_counts, verify
 from tgi.engine.determinism.recorder import Trace, compare
 from tgi.engine.determinism.report import Check, Report
 from tgi.engine.worker import Worker
+from tgi.hub.prepare import demo_directory
 from tgi.kernels.native.library import NativeUnavailable, load
-from tgi.launcher import verify as command
-from tgi.launcher.cli import main
-from tgi.launcher.prepare import demo_directory
 from tgi.messages import PromptLogprobs, Token
+from tgi.settings.config import EngineConfig
 
 CHECKS = ["again", "batches", "chunks", "prefix hit", "preemption", "samples", "threads 1", "threads 2", "threads 3"]
 

@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 
 from tests.models.checkpoints import make_checkpoint
-from tgi.config import EngineConfig
 from tgi.errors import GenerationError, StartupError
 from tgi.messages import GenerateRequest, Sampling
 from tgi.serving.engine_client import EngineClient
+from tgi.settings.config import EngineConfig
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.models.checkpoints import make_checkpoint
-from tgi.config import EngineConfig
 from tgi.engine.worker import LoadProgress, Worker
 from tgi.errors import ModelError, StartupError
+from tgi.settings.config import EngineConfig
 
 
 def start(path: Path, **settings: object) -> Worker:

@@ -17,12 +17,14 @@ import pytest
 
 import tgi
 from tgi import children
-from tgi.config import EngineConfig
+from tgi.commands import verify
+from tgi.commands.doctor import command as doctor
 from tgi.errors import StartupError
-from tgi.launcher import doctor, prepare, verify
+from tgi.hub import prepare
+from tgi.hub.convert_tokenizer import ensure_fast_tokenizer
 from tgi.launcher.engine_process import EngineProcess
-from tgi.launcher.resolve import ModelFiles
-from tgi.serving.tokenizer import ensure_fast_tokenizer
+from tgi.settings.config import EngineConfig
+from tgi.settings.resolve import ModelFiles
 
 SOURCES = Path(tgi.__file__).parent
 OTHER_WAYS = re.compile(
@@ -99,8 +101,8 @@ def start_engine(model: Path) -> None:
 CHILDREN: dict[str, Callable[[Path], object]] = {
     "convert": convert_weights,
     "convert_tokenizer": ensure_fast_tokenizer,
-    "doctor_torch": lambda model: doctor.ask("tgi.launcher.doctor_torch", doctor.Torch),
-    "doctor_native": lambda model: children_of("tgi.launcher.doctor_native"),
+    "doctor_torch": lambda model: doctor.ask("tgi.commands.doctor.torch_facts", doctor.Torch),
+    "doctor_native": lambda model: children_of("tgi.commands.doctor.native_facts"),
     "verify": lambda model: verify.run(EngineConfig(str(model)), 0, lambda line: None),
     "engine": start_engine,
 }
@@ -122,7 +124,7 @@ def test_no_command_imports_from_the_working_directory(planted: Planted, tmp_pat
     runs: list[list[str]] = []
     for command, function in COMMANDS.items():
         script = tmp_path / command  # as an installer writes it
-        script.write_text(f"import sys\nfrom tgi.launcher.cli import {function}\nsys.exit({function}())\n")
+        script.write_text(f"import sys\nfrom tgi.commands.cli import {function}\nsys.exit({function}())\n")
         runs.append([sys.executable, str(script), "--version"])
     run_all(runs)
     run_all([[sys.executable, str(tmp_path / "tgi"), *words.split()] for words in ON_MODELS])
@@ -134,7 +136,7 @@ def test_nor_does_the_package_run_as_a_module(planted: Planted) -> None:
     early = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True).stdout
     for name in early.split():
         (planted.model / f"{name}.py").unlink(missing_ok=True)
-    runs = ["-m tgi download-weights .", "-X dev -mtgi --version", "-m tgi.launcher.cli"]
+    runs = ["-m tgi download-weights .", "-X dev -mtgi --version", "-m tgi.commands.cli"]
     run_all([[sys.executable, *words.split()] for words in runs])
 
 

@@ -15,17 +15,20 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tgi import __version__
-from tgi.api import chat_routes, completion_routes, info_routes, kserve_routes, platform_routes, tgi_routes
-from tgi.api.admission import Permits
-from tgi.api.cors import Cors
-from tgi.api.errors import InternalError, WordedError, answer_error, error_response, speaks_openai
-from tgi.api.paths import misses_prefix, plain_path, unknown_path, wrong_method
+from tgi.api.openai import chat_routes, completion_routes
+from tgi.api.platforms import kserve_routes, platform_routes
+from tgi.api.server import info_routes
+from tgi.api.server.admission import Permits
+from tgi.api.server.cors import Cors
+from tgi.api.server.paths import misses_prefix, plain_path, unknown_path, wrong_method
 from tgi.api.state import Api
-from tgi.api.streaming import ClientGone
-from tgi.config import ApiConfig
+from tgi.api.tgi import routes as tgi_routes
+from tgi.api.wire.errors import InternalError, WordedError, answer_error, error_response, speaks_openai
+from tgi.api.wire.streaming import ClientGone
 from tgi.errors import TgiError
 from tgi.metrics import Metrics
 from tgi.serving.service import Service
+from tgi.settings.config import ApiConfig
 from tgi.tracing import Tracer
 
 logger = logging.getLogger("tgi.api")

@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 
 from starlette.requests import HTTPConnection
 
-from tgi.api.admission import Permits
-from tgi.api.intake import Intake
-from tgi.config import ApiConfig
+from tgi.api.server.admission import Permits
+from tgi.api.server.intake import Intake
 from tgi.metrics import Metrics
 from tgi.serving.service import Service
 from tgi.serving.types import TGI_STYLE, TGI_STYLE_RAW, Style
+from tgi.settings.config import ApiConfig
 from tgi.tracing import Tracer
 
 

@@ -20,13 +20,13 @@ import msgspec
 import zmq
 
 from tgi import collector, hardware, logs
-from tgi.config import EngineConfig
 from tgi.engine import core
 from tgi.engine.blocks import BlockPool
 from tgi.engine.scheduler import Scheduler
 from tgi.errors import StartupError
 from tgi.heartbeat import start_beating
 from tgi.messages import EngineFailed, EngineInfo, EngineLoading, ToEngine, encode
+from tgi.settings.config import EngineConfig
 from tgi.untrusted import printable
 
 logger = logging.getLogger("tgi.engine")

@@ -15,8 +15,6 @@ from pathlib import Path
 import torch
 
 from tgi import hardware
-from tgi.config import EngineConfig
-from tgi.engine import budget
 from tgi.engine.plan import Chunk, Plan, Sampled
 from tgi.engine.runner import Runner
 from tgi.engine.sampler import Sampler
@@ -26,6 +24,7 @@ from tgi.kernels.host_memory import give_back
 from tgi.kernels.program import Program
 from tgi.kernels.select import select
 from tgi.kernels.types import Backend, KVCache
+from tgi.memory import budget
 from tgi.memory.cost import ModelCost, model_cost
 from tgi.messages import EngineInfo, Sampling
 from tgi.models.build.decoder import build
@@ -33,6 +32,8 @@ from tgi.models.families import read_spec
 from tgi.models.loader import LoadedModel, load_model, serving_dtype
 from tgi.models.rope_config import RopeOverride
 from tgi.models.weights import Progress
+from tgi.settings.config import EngineConfig
+from tgi.shorten import size
 
 logger = logging.getLogger("tgi.engine")
 
@@ -91,9 +92,9 @@ class Worker:
         )
         load_s = time.monotonic() - began
         weight_bytes = loaded.step.weight_bytes
-        logger.info("Loaded %s of weights in %.1f s", budget.size(weight_bytes), load_s)
+        logger.info("Loaded %s of weights in %.1f s", size(weight_bytes), load_s)
         if weight_bytes > cost.weight_bytes * NOTICEABLY:
-            logger.info("That is more than the %s expected: limits are computed anew", budget.size(cost.weight_bytes))
+            logger.info("That is more than the %s expected: limits are computed anew", size(cost.weight_bytes))
             limits = self._limits(replace(cost, weight_bytes=weight_bytes), available, backend)
         enter_phase("allocate")
         cache = self._allocate(backend, loaded, limits)
@@ -152,7 +153,7 @@ class Worker:
         except RuntimeError as error:  # torch's out-of-memory errors are RuntimeErrors
             raise StartupError(
                 f"the KV cache of {limits.memory.cache_tokens} tokens "
-                f"({budget.size(backend.cache_bytes(shape, limits.num_blocks))}) could not be allocated. "
+                f"({size(backend.cache_bytes(shape, limits.num_blocks))}) could not be allocated. "
                 f"Lower --max-batch-total-tokens"
             ) from error
 
@@ -260,4 +261,4 @@ class LoadProgress:
             self._report(done, total)
         if now - self._logged >= self.LOG_S:
             self._logged = now
-            logger.info("Loading weights: %s of %s", budget.size(done), budget.size(total))
+            logger.info("Loading weights: %s of %s", size(done), size(total))

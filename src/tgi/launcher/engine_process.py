@@ -14,9 +14,9 @@ from collections.abc import Mapping
 import msgspec
 
 from tgi import children
-from tgi.config import EngineConfig
-from tgi.engine.budget import size
 from tgi.messages import EngineLoading
+from tgi.settings.config import EngineConfig
+from tgi.shorten import size
 
 ENGINE_MODULE = "tgi.engine.main"
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import uvicorn
 
-from tgi.config import ApiConfig
 from tgi.errors import PortError
 from tgi.launcher.http_protocol import BoundedProtocol
+from tgi.settings.config import ApiConfig
 
 CLOSE_TIMEOUT_S = 5
 """Seconds that connections get to send the end of their answers once nothing new is generated."""

@@ -24,16 +24,16 @@ from typing import TYPE_CHECKING
 import uvloop
 
 from tgi import collector
-from tgi.config import ApiConfig, EngineConfig
 from tgi.errors import EngineDiedError, StartupError, WebserverError
 from tgi.launcher import signals
 from tgi.launcher.engine_process import ENGINE_MODULE, EngineProcess, describe_exit, waits_for
 from tgi.launcher.http_server import CLOSE_TIMEOUT_S, HttpServer, bind
-from tgi.launcher.plan import plan_lines
 from tgi.launcher.private_directory import private_directory
+from tgi.memory.table import plan_lines
 from tgi.messages import EngineInfo
 from tgi.metrics import Metrics
 from tgi.serving.engine_client import EngineClient
+from tgi.settings.config import ApiConfig, EngineConfig
 from tgi.tracing import create_tracer
 
 if TYPE_CHECKING:

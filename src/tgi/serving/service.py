@@ -16,7 +16,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tgi.config import ApiConfig
 from tgi.errors import OverloadedError, ValidationError
 from tgi.messages import GenerateRequest
 from tgi.serving import generation
@@ -27,6 +26,7 @@ from tgi.serving.tokenizer import Tokenizer
 from tgi.serving.tokenizer_threads import LONG_TEXT, TokenizerThreads
 from tgi.serving.types import Completion, Delta, Engine, Prepared, SamplingParams, Style
 from tgi.serving.validation import Checker, Limits, resolve_sampling, resolve_seeds
+from tgi.settings.config import ApiConfig
 
 logger = logging.getLogger(__name__)
 

@@ -19,11 +19,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tgi import children
-from tgi.config import read_environment
 from tgi.errors import TemplateError
+from tgi.serving import template_process
 from tgi.serving.template_frames import EXHAUSTED, FAILED, READY, receive, send
+from tgi.settings.config import read_environment
 
-MODULE = "tgi.serving.template_process"
+MODULE = template_process.__name__
 MAX_HELPERS = 3
 GROW_AFTER_S = 0.05
 """Another process is started when a task has waited so long for one."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import logging
 import string
-import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
@@ -19,7 +18,6 @@ from typing import Any
 from tokenizers import Encoding
 from tokenizers import Tokenizer as FastTokenizer
 
-from tgi import children
 from tgi.errors import ModelError
 from tgi.json_files import read_json
 from tgi.serving import tokenizer_class
@@ -72,8 +70,8 @@ class Tokenizer:
     def load(cls, model_path: str | Path, tokenizer_config_path: str | Path | None = None) -> Tokenizer:
         """Read tokenizer.json and the small files about special tokens of a directory.
 
-        Raises ModelError when there is no tokenizer.json (see `ensure_fast_tokenizer`), or a file cannot be read or
-        used.
+        Raises ModelError when there is no tokenizer.json (`hub.convert_tokenizer` makes one), or a file cannot be
+        read or used.
         """
         path = Path(model_path)
         file = path / "tokenizer.json"
@@ -191,25 +189,6 @@ def assemble(fast: FastTokenizer, files: TokenFiles) -> tuple[FastTokenizer, Spe
         tokenizer_class.finish(fast, name, tokens)
     tokenizer_class.mend_mistral(fast, files)
     return fast, tokens
-
-
-def ensure_fast_tokenizer(model_path: str | Path, timeout: float = 600.0) -> Path:
-    """Give the directory's tokenizer.json, converting another tokenizer format into it if need be.
-
-    The conversion needs transformers, so it runs as a short-lived command. Raises ModelError.
-    """
-    file = Path(model_path) / "tokenizer.json"
-    if file.is_file() or not any((Path(model_path) / name).is_file() for name in SLOW_FILES):
-        return file
-    command = children.python("tgi.launcher.convert_tokenizer", str(model_path))
-    try:
-        result = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
-    except subprocess.TimeoutExpired as error:
-        raise ModelError(f"converting the tokenizer of {model_path} took more than {timeout:.0f} s") from error
-    if result.returncode != 0 or not file.is_file():
-        reason = result.stderr.strip().rpartition("\n")[2] or f"exit status {result.returncode}"
-        raise ModelError(f"the tokenizer of {model_path} cannot be converted to tokenizer.json: {reason}")
-    return file
 
 
 def _added_ids(fast: FastTokenizer) -> tuple[list[int], list[int]]:

@@ -13,10 +13,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from tgi.config import ApiConfig
 from tgi.errors import ValidationError
 from tgi.messages import EngineInfo, Sampling
 from tgi.serving.types import SamplingParams, Style
+from tgi.settings.config import ApiConfig
 from tgi.shorten import shorten
 
 STEP_TOKENS = 1024

@@ -15,11 +15,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from tgi import hardware
-from tgi.config import EngineConfig
 from tgi.engine.determinism.recorder import Request, Run, Trace, compare, run
 from tgi.engine.determinism.report import Check, Line, Report, Started
 from tgi.engine.determinism.requests import NEW_TOKENS, crowd, strangers, subjects
 from tgi.engine.worker import Worker
+from tgi.settings.config import EngineConfig
 
 CACHE_TOKENS = 8192
 """Enough for every run; the server's own cache may take half the memory."""

@@ -12,10 +12,10 @@ import sys
 import msgspec
 
 from tgi import logs
-from tgi.config import EngineConfig
 from tgi.engine.determinism.checks import verify
 from tgi.engine.determinism.report import Failed, Line
 from tgi.errors import StartupError
+from tgi.settings.config import EngineConfig
 
 
 def main() -> int:

@@ -1,0 +1,250 @@
+"""Bodies of `/v1/chat/completions` and `/chat_tokenize`.
+
+Owns their names and types, and what a chat template gets to see of a message. Does not own the
+template (`serving.chat_template`). Used by `chat_routes` and `platform_routes`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import UNSET, UnsetType
+from pydantic import Discriminator, Field, Tag
+
+from tgi.api.openai.types import OpenAIRequest
+from tgi.api.openai.usage import Usage
+from tgi.api.tgi.types import SimpleToken
+from tgi.api.wire.fields import U32, Items, RequestModel, json_kind
+from tgi.errors import MalformedRequestError, ToolError, ValidationError
+from tgi.serving.types import SamplingParams
+
+WRONG = "Failed to deserialize the JSON body into the target type: "
+
+
+class TextChunk(RequestModel):
+    """A piece of text."""
+
+    type: Literal["text"]
+    text: str
+
+
+class Url(RequestModel):
+    """Where an image is."""
+
+    url: str
+
+
+class ImageChunk(RequestModel):
+    """An image; this version refuses it."""
+
+    type: Literal["image_url"]
+    image_url: Url
+
+
+MessageChunk = Annotated[TextChunk | ImageChunk, Field(discriminator="type")]
+MessageContent = Annotated[
+    Annotated[str, Tag("string")] | Annotated[Items[MessageChunk], Tag("array")],
+    Discriminator(
+        json_kind,
+        custom_error_type="content",
+        custom_error_message="expected a string or an array of content parts",
+    ),
+]
+
+
+class FunctionDefinition(RequestModel):
+    """A function with its arguments, given as an object or as JSON text."""
+
+    name: str
+    description: str | None = None
+    arguments: Any = None
+    parameters: Any = None
+
+
+class ToolCall(RequestModel):
+    """A call that the assistant made earlier."""
+
+    id: str
+    type: str
+    function: FunctionDefinition
+
+    def for_template(self) -> dict[str, Any]:
+        """As transformers has it: arguments as an object where they are one."""
+        function = self.function
+        arguments = function.arguments if function.arguments is not None else function.parameters
+        if isinstance(arguments, str):
+            try:
+                parsed = msgspec.json.decode(arguments)
+            except (msgspec.DecodeError, RecursionError):
+                parsed = None
+            arguments = parsed if isinstance(parsed, dict) else arguments
+        return {"id": self.id, "type": self.type, "function": {"name": function.name, "arguments": arguments}}
+
+
+class Message(RequestModel):
+    """One turn of a conversation."""
+
+    role: str = Field(examples=["user"])
+    content: MessageContent | None = Field(None, examples=["What is Deep Learning?"])
+    name: str | None = None
+    tool_calls: Items[ToolCall] | None = None
+    tool_call_id: str | None = None
+    reasoning_content: str | None = None
+
+    def for_template(self) -> dict[str, Any]:
+        """What a template sees; content is a string or a list, as sent. Raises ValidationError for images."""
+        if self.content is None and self.tool_calls is None:
+            raise MalformedRequestError(f"{WRONG}messages: missing field `content`", param="messages")
+        seen: dict[str, Any] = {"role": self.role, "content": self._content()}
+        for field in ("name", "tool_call_id", "reasoning_content"):
+            if (value := getattr(self, field)) is not None:
+                seen[field] = value
+        if self.tool_calls:
+            seen["tool_calls"] = [call.for_template() for call in self.tool_calls]
+        return seen
+
+    def _content(self) -> str | list[dict[str, str]]:
+        if not isinstance(self.content, list):
+            return self.content or ""
+        parts = []
+        for chunk in self.content:
+            if isinstance(chunk, ImageChunk):
+                raise ValidationError("images are not supported yet: send text only", param="messages")
+            parts.append({"type": chunk.type, "text": chunk.text})
+        return parts
+
+
+ToolChoice = Annotated[
+    Annotated[str, Tag("string")] | Annotated[dict[str, Any], Tag("object")],
+    Discriminator(json_kind, custom_error_type="choice", custom_error_message="expected a string or an object"),
+]
+
+
+class ChatRequest(OpenAIRequest):
+    """A conversation and how to go on with it."""
+
+    messages: Items[Message] = Field(examples=[[{"role": "user", "content": "What is Deep Learning?"}]])
+    logprobs: bool | None = Field(None, description="Return log-probabilities of the generated tokens.")
+    top_logprobs: U32 | None = Field(None, description="With so many alternatives each; needs `logprobs`.")
+    tools: list[Any] | None = Field(None, description="Not supported yet: an error unless empty or not to be used.")
+    tool_choice: ToolChoice | None = None
+    tool_prompt: str | None = None
+    chat_template_kwargs: dict[str, Any] | None = Field(None, description="Variables for the chat template.")
+    add_generation_prompt: bool = True
+    continue_final_message: bool | None = Field(
+        None, description="Continue the last message; default: when it is the assistant's."
+    )
+
+    def chat_sampling(self, ignored: list[str]) -> SamplingParams:
+        """In the words of `serving`."""
+        if self.top_logprobs and not self.logprobs:
+            ignored.append("top_logprobs")
+        return self.sampling(
+            ignored,
+            top_n_tokens=self.top_logprobs,
+            details=True,
+        )
+
+    def check_supported(self, ignored: list[str]) -> None:
+        """Refuse by name what this version cannot do; raises ToolError or ValidationError."""
+        if not self.messages:
+            raise ValidationError("`messages` cannot be empty", param="messages")
+        if self.response_format is not None:
+            self.response_format.check_supported()
+        if self.tool_prompt is not None:
+            ignored.append("tool_prompt")
+        if self.tool_choice == "none":
+            return
+        if self.tools:
+            raise ToolError(
+                'tools are not supported yet: leave `tools` out, or send `tool_choice` "none"', param="tools"
+            )
+        if self.tool_choice not in (None, "auto"):
+            raise ToolError("`tool_choice` needs `tools`", param="tool_choice")
+
+
+class TopLogprob(msgspec.Struct):
+    """An alternative of a token."""
+
+    token: str
+    logprob: float
+    bytes: list[int] | None
+
+
+class Logprob(msgspec.Struct):
+    """A generated token; `bytes` are its own, also where they are only a part of a character."""
+
+    token: str
+    logprob: float
+    bytes: list[int] | None
+    top_logprobs: list[TopLogprob]
+
+
+class ChatLogprobs(msgspec.Struct):
+    """Log-probabilities of a choice."""
+
+    content: list[Logprob]
+
+
+class TextMessage(msgspec.Struct):
+    """The assistant's answer."""
+
+    role: str
+    content: str
+
+
+class ChatChoice(msgspec.Struct):
+    """One sample."""
+
+    index: int
+    message: TextMessage
+    logprobs: ChatLogprobs | None
+    finish_reason: str
+
+
+class ChatCompletion(msgspec.Struct):
+    """A whole answer."""
+
+    object: str
+    id: str
+    created: int
+    model: str
+    system_fingerprint: str
+    choices: list[ChatChoice]
+    usage: Usage
+
+
+class ChatDelta(msgspec.Struct):
+    """What a token adds; the role comes with the first of a choice."""
+
+    role: str | UnsetType = UNSET
+    content: str = ""
+
+
+class ChatChunkChoice(msgspec.Struct):
+    """A token of one sample."""
+
+    index: int
+    delta: ChatDelta
+    logprobs: ChatLogprobs | None
+    finish_reason: str | None
+
+
+class ChatCompletionChunk(msgspec.Struct):
+    """One event: one token, or at the end the usage without choices."""
+
+    object: str
+    id: str
+    created: int
+    model: str
+    system_fingerprint: str
+    choices: list[ChatChunkChoice]
+    usage: Usage | None
+
+
+class ChatTokenizeResponse(msgspec.Struct):
+    """The prompt that a conversation becomes, and its tokens."""
+
+    tokenize_response: list[SimpleToken]
+    templated_text: str

@@ -1,0 +1,104 @@
+"""`/v1/completions`: several prompts at once, echo, and the legacy log-probabilities.
+
+Owns the way from prompts to OpenAI's answer or chunks. Does not own sampling (`serving`).
+`platform_routes` reuses `completion_answer`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import replace
+
+import msgspec
+from fastapi import APIRouter, Request, Response
+
+from tgi.api.openai.completion_answer import CompletionAnswer
+from tgi.api.openai.completion_types import Chunk, CompletionFinal, CompletionRequest
+from tgi.api.openapi.document import documented
+from tgi.api.server.access import ClassifiedRoute
+from tgi.api.server.call import Call
+from tgi.api.wire.errors import WordedError
+from tgi.api.wire.streaming import event, merge, together
+from tgi.serving.generation import rank
+from tgi.serving.types import Completion, Delta, Prepared, SamplingParams
+
+router = APIRouter(route_class=ClassifiedRoute, tags=["Text Generation Inference"])
+encode = msgspec.json.Encoder().encode
+SUFFIX = "Suffix is not supported and can be achieved by preprocessing the prompt."
+
+
+@router.post("/v1/completions")
+@documented("completions", CompletionRequest, CompletionFinal, Chunk)
+async def completions(request: Request) -> Response:
+    """Continue one or several prompts; with `stream` as server-sent events."""
+    async with Call(request, openai=True) as call:
+        return await completion_answer(call, await call.read(CompletionRequest))
+
+
+async def completion_answer(call: Call, body: CompletionRequest) -> Response:
+    """The answer of `/v1/completions`, also for `/invocations`."""
+    body.check_model((call.api.served_model_id, call.api.config.model_id), call.ignored)
+    body.check_stream_options(call.ignored)
+    if body.suffix is not None:
+        raise WordedError(422, SUFFIX, "suffix not supported", param="suffix")
+    limit = call.api.config.max_client_batch_size
+    if len(body.prompt) > limit:
+        message = (
+            f"Number of prompts exceeds the maximum allowed batch size of {limit} (--max-client-batch-size). "
+            f"Given: {len(body.prompt)}"
+        )
+        raise WordedError(422, message, "batch size exceeded", param="prompt")
+    body.check_supported()
+    params = body.completion_sampling(call.ignored)
+    await call.take_samples(max(body.samples, body.best_of or 1), len(body.prompt))
+    prepared = await call.wait(_prepare(call, body, params))
+    call.characters = sum(len(one.prompt) for one in prepared)
+    answer = CompletionAnswer(call.api.served_model_id, body, prepared)
+    if body.stream:
+        return call.stream(_events(call, answer))
+    groups = await call.wait(_complete(call, prepared, body.samples))
+    headers = call.timing_headers(answer.prompt_tokens, [one for group in groups for one in group], compute_time=False)
+    return call.answer(encode(answer.whole(groups)), headers)
+
+
+async def _prepare(call: Call, body: CompletionRequest, params: SamplingParams) -> list[Prepared]:
+    """All prompts, before any of them runs: one that is wrong fails all."""
+    prepared = []
+    style = body.style(inputs="prompt", top_n_tokens="logprobs")
+    for prompt in body.prompt:
+        prepared.append(await call.prepare(prompt, params, style, stream=body.stream))
+    return prepared
+
+
+async def _complete(call: Call, prepared: list[Prepared], samples: int) -> list[list[Completion]]:
+    """The samples of every prompt, the best `samples` of them where more were generated."""
+    groups = await together(call.complete(one) for one in prepared)
+    return [_best(group, samples) for group in groups]
+
+
+def _best(completions: list[Completion], samples: int) -> list[Completion]:
+    if len(completions) == samples:
+        return completions
+    cached = min(one.cached_tokens for one in completions)  # the others may share what the first one computed
+    best = rank(completions)[:samples]
+    return [replace(one, index=index, cached_tokens=cached) for index, one in enumerate(best)]
+
+
+async def _events(call: Call, answer: CompletionAnswer) -> AsyncGenerator[bytes, None]:
+    """Prompts interleave as their tokens come."""
+    streams = [_deltas(call, number, one) for number, one in enumerate(answer.prepared)]
+    async with aclosing(merge(streams)) as batches:
+        async for number, deltas in batches:
+            yield b"".join(event(answer.chunk(number, delta)) for delta in deltas)
+    if answer.body.include_usage:
+        yield event(answer.last_chunk())
+
+
+async def _deltas(call: Call, number: int, prepared: Prepared) -> AsyncGenerator[tuple[int, list[Delta]], None]:
+    async with aclosing(call.api.service.stream(prepared)) as batches:
+        async for deltas in batches:
+            for delta in deltas:
+                if delta.final is not None:
+                    call.finished(prepared, delta.final)
+            yield number, deltas

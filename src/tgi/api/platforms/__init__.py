@@ -1,0 +1,1 @@
+"""Routes of hosting platforms: SageMaker, Vertex AI, KServe."""

@@ -1,0 +1,123 @@
+"""Which routes need the API key, and the check of it.
+
+Owns the two lists; a route that is in neither cannot be registered. Keys are compared exactly and
+in constant time. Used by every router as its route class.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from fastapi import Request, Response
+from fastapi.routing import APIRoute
+
+from tgi.api.state import api_of
+from tgi.errors import UnauthorizedError
+
+GROUP = "tgi.group"
+"""Where the scope of a request has the number of its key."""
+
+OPEN = frozenset(
+    {
+        ("GET", "/"),
+        ("GET", "/health"),
+        ("GET", "/ping"),
+        ("GET", "/info"),
+        ("GET", "/metrics"),
+        ("GET", "/v1/models"),
+        ("GET", "/v1/models/{model:path}"),
+        ("GET", "/docs"),
+        ("GET", "/docs/{file}"),
+        ("GET", "/api-doc/openapi.json"),
+        ("GET", "/v2"),
+        ("GET", "/v2/health/live"),
+        ("GET", "/v2/health/ready"),
+        ("GET", "/v2/models/{model}/versions/{version}"),
+        ("GET", "/v2/models/{model}/versions/{version}/ready"),
+    }
+)
+"""Reading about the server is free; all that does work is not."""
+
+PROTECTED = frozenset(
+    {
+        ("POST", "/"),
+        ("POST", "/generate"),
+        ("POST", "/generate_stream"),
+        ("POST", "/tokenize"),
+        ("POST", "/chat_tokenize"),
+        ("POST", "/v1/chat/completions"),
+        ("POST", "/v1/completions"),
+        ("POST", "/invocations"),
+        ("POST", "/vertex"),
+        ("POST", "/v2/models/{model}/versions/{version}/infer"),
+    }
+)
+
+
+def is_protected(method: str, path: str) -> bool:
+    """Raises KeyError for a route nobody has classified."""
+    if (method, path) in PROTECTED:
+        return True
+    if (method, path) in OPEN:
+        return False
+    raise KeyError(f"{method} {path} is neither open nor protected: add it to tgi.api.server.access")
+
+
+def check_key(request: Request) -> None:
+    """`Authorization: Bearer <key>`, if the server has keys; raises UnauthorizedError.
+
+    Leaves the number of the key in the scope, for whoever shares something among keys.
+    """
+    keys = api_of(request).config.api_keys
+    if not keys:
+        return
+    # As the bytes that came: compare_digest refuses text beyond ASCII.
+    given = _bearer(request.headers.get("authorization", "").encode("latin-1"))
+    # All of them are compared, so that the time does not tell which it was.
+    found = [number for number, key in enumerate(keys) if hmac.compare_digest(given or b"", key.encode())]
+    if given is None or not found:
+        raise UnauthorizedError("Missing or wrong API key: send the header `Authorization: Bearer KEY`")
+    request.scope[GROUP] = found[0]
+
+
+def _bearer(authorization: bytes) -> bytes | None:
+    """The credentials of the scheme Bearer, whose name may be written in any case (RFC 9110, 11.1); None: another."""
+    scheme, _, credentials = authorization.partition(b" ")
+    return credentials.strip(b" ") if scheme.lower() == b"bearer" else None
+
+
+Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+
+
+class ClassifiedRoute(APIRoute):
+    """A route that is known to be open or protected; the latter looks at the key before anything else."""
+
+    def protected(self) -> bool:
+        return any(is_protected(method, self.path) for method in self.methods or ())
+
+    def get_route_handler(self) -> Handler:
+        handler = super().get_route_handler()
+        if not self.protected():
+            return handler
+
+        async def guarded(request: Request) -> Response:
+            check_key(request)
+            return await handler(request)
+
+        return guarded
+
+
+class ProtectedRoute(ClassifiedRoute):
+    """A route whose path is only known at start (`AIP_PREDICT_ROUTE`)."""
+
+    def protected(self) -> bool:
+        return True
+
+
+class OpenRoute(ClassifiedRoute):
+    """As ProtectedRoute, but open (`AIP_HEALTH_ROUTE`)."""
+
+    def protected(self) -> bool:
+        return False

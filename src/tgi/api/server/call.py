@@ -1,0 +1,347 @@
+"""One call of a generation route, from its permit to its last byte.
+
+Owns what every such route does alike: permits, reading the body, validation through the service,
+metrics, the `Success` log line, the span, and the `x-` headers. Does not own the shape of answers.
+Used by all routes that generate.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
+from dataclasses import fields
+from itertools import islice
+from typing import Any, TypeVar
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from tgi.api.server.access import GROUP
+from tgi.api.server.admission import Permit
+from tgi.api.server.body import Model, decode, parse, read_body
+from tgi.api.state import Api, api_of
+from tgi.api.wire.answer import Answer
+from tgi.api.wire.errors import InternalError
+from tgi.api.wire.streaming import ClientGone, EventStream, until_gone
+from tgi.errors import (
+    MalformedRequestError,
+    OverloadedError,
+    ShuttingDownError,
+    TgiError,
+    UnhealthyError,
+    ValidationError,
+)
+from tgi.serving.types import Completion, Prepared, SamplingParams, Style
+from tgi.shorten import shorten
+
+logger = logging.getLogger("tgi.api")
+
+STEP_BUDGET = 1024
+"""TGI generates in steps of so many tokens; only the metric of that name still knows."""
+IGNORED_NAMES = 32
+"""At most so many names in `x-tgi-ignored`."""
+LOGGED_CHARACTERS = 100
+"""Of each text among the parameters in the log."""
+LOGGED_ITEMS = 8
+"""Of each list among the parameters in the log."""
+NAME_LENGTH = 96
+"""Of one name, the longest path of ours with room for a name that we do not know."""
+UNLOGGED = (OverloadedError, ShuttingDownError, MalformedRequestError, InternalError)
+"""A flood of refusals must not become one of log lines; our own mistakes are logged with their traceback."""
+
+LARGE_BODY = 65_536
+"""Bytes from which on a body is read and checked in a thread."""
+
+Result = TypeVar("Result")
+
+
+class Call:
+    """Use as `async with`: permits go back at the end, unless an answer took the call over."""
+
+    def __init__(self, request: Request, *, openai: bool = False, counted: bool = True) -> None:
+        """`counted`: whether the call is one of those that TGI counts; once, and once more by how it ended."""
+        self.request = request
+        self.api: Api = api_of(request)
+        self.openai = openai
+        self.started = time.monotonic()
+        self.ignored: list[str] = []
+        """Names of fields that have no effect."""
+        self.characters = 0
+        """Characters of the prompts, template applied."""
+        self.waited = 0.0
+        """Seconds in line for permits."""
+        self._group: int = request.scope.get(GROUP, 0)
+        self._size = 0
+        self._permit: Permit | None = None
+        self._logged: SamplingParams | None = None
+        """The parameters that the log has already."""
+        self._answering = False
+        """An answer that is still written has taken the call over, and closes it."""
+        self._counted = counted
+        self._failure: str | None = None
+        """What the call counts as in `tgi_request_failure`; None: as a success."""
+        self._problem: str | None = None
+        self._name: str = request.scope["endpoint"].__name__
+        self._span = self.api.tracer.start(self._name, request.headers)
+        request.scope["tgi.openai"] = openai
+        self._count("tgi_request_count")
+
+    async def __aenter__(self) -> Call:
+        return self
+
+    async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, TgiError):
+            self.failed(error)
+        if error is not None:
+            left_early = not isinstance(error, Exception) or isinstance(error, ClientGone)
+            if not left_early:
+                self._fail("internal", "internal error")  # one that is not a TgiError, else it has failed already
+            self._close(left_early)
+        elif not self._answering:
+            self._close(left_early=False)
+
+    def _close(self, left_early: bool) -> None:
+        if left_early:
+            self._fail("dropped", "the client left")
+        if self._failure is None:
+            self._count("tgi_request_success")
+        else:
+            self._count("tgi_request_failure", err=self._failure)
+        if self._permit is not None and self._permit.since is not None:
+            self.api.permits.give_back(self._permit)
+        self._permit = None
+        self._span.end(self._problem)
+
+    def _count(self, name: str, **labels: str) -> None:
+        if self._counted:
+            self.api.metrics.count(name, 1, **labels)
+
+    def failed(self, error: TgiError) -> None:
+        """Note, trace and log an error that is answered, by status or by event; log lines as TGI writes them."""
+        if self._failure is None and not isinstance(error, UNLOGGED):
+            logger.error(error.text, extra={"span": (self._name, {})})
+        self._span.set({"error_type": error.error_type})
+        self._fail(error.metric or "internal", error.text)
+
+    def _fail(self, metric: str, problem: str) -> None:
+        """The first reason is the reason; what follows from it is not counted again."""
+        if self._failure is None:
+            self._failure, self._problem = metric, problem
+
+    def speak_openai(self) -> None:
+        """The body turned out to be OpenAI's: so are errors from here on."""
+        self.openai = self.request.scope["tgi.openai"] = True
+
+    async def read(self, model: type[Model]) -> Model:
+        """The body, and the first permit: looked for before a byte is read, taken when the body is there."""
+        return await self.parse(model, await self.read_json())
+
+    async def read_json(self) -> Any:
+        limit = self.api.config.payload_limit
+        declared = self.request.headers.get("content-length", "")
+        self.api.permits.check(self._group, min(int(declared), limit) if declared.isdecimal() else 0)
+        if self._counted:
+            self._check_engine()  # before anything is sent, so that streams can be refused by status, too
+        body = await read_body(self.request, limit)
+        self._size = len(body)
+        await self.take(1)
+        return await self._unhurried(decode, body)
+
+    async def parse(self, model: type[Model], data: Any) -> Model:
+        return await self._unhurried(parse, model, data, self.ignored)
+
+    def _check_engine(self) -> None:
+        if self.api.service.engine.silent:
+            raise UnhealthyError("The engine gives no sign of life: try again later")
+
+    async def _unhurried(self, function: Callable[..., Result], *arguments: Any) -> Result:
+        """The function's result; of a large body from a thread, so that it holds up nobody."""
+        if self._size < LARGE_BODY:
+            return function(*arguments)
+        return await self.wait(asyncio.to_thread(function, *arguments))
+
+    async def take(self, count: int) -> None:
+        """Permits for the call, in place of those it has; waits where that is allowed, else raises OverloadedError."""
+        before, self._permit = self._permit, None
+        self._permit = self.api.permits.take(count, self._group, size=self._size, instead_of=before)
+        if self._permit.since is None:
+            began = time.monotonic()
+            await self.wait(self.api.permits.wait(self._permit))
+            self.waited += time.monotonic() - began
+
+    async def take_samples(self, samples: int, prompts: int = 1, field: str = "prompt") -> None:
+        """A permit for each sample of each prompt; more samples than permits is validation's to refuse.
+
+        Raises ValidationError when there will never be so many; `field` holds the prompts.
+        """
+        limit, samples = self.api.permits.largest, max(samples, 1)
+        if samples > self.api.permits.limit:
+            return
+        if prompts == 1 and samples > limit:
+            raise ValidationError(
+                f"{samples} samples are more than the {limit} that one request can have while there are several API "
+                "keys (--max-concurrent-requests): ask for fewer",
+                param="n",
+            )
+        if samples * prompts > limit:
+            each = f" with {samples} samples each" if samples > 1 else ""
+            raise ValidationError(
+                f"`{field}` holds {prompts} prompts{each}: the server takes {limit} at once "
+                "(--max-concurrent-requests), so send them in several requests",
+                param=field,
+            )
+        if samples * prompts > 1:
+            await self.take(samples * prompts)
+
+    async def prepare(
+        self,
+        inputs: str | Sequence[int],
+        params: SamplingParams,
+        style: Style,
+        *,
+        add_special_tokens: bool = True,
+        stream: bool = False,
+    ) -> Prepared:
+        """Tokenise and check; raises `errors.ValidationError`, or UnhealthyError while the engine is silent."""
+        self._check_engine()
+        prepared = await self.api.service.prepare(
+            inputs,
+            params,
+            style,
+            add_special_tokens=add_special_tokens,
+            stream=stream,
+            started=self.started,
+            waited=self.waited,
+            group=self._group,
+        )
+        metrics = self.api.metrics
+        metrics.observe("tgi_request_input_length", prepared.input_length)
+        metrics.observe("tgi_request_max_new_tokens", min(prepared.request.sampling.max_new_tokens, STEP_BUDGET))
+        return prepared
+
+    async def wait(self, work: Coroutine[Any, Any, Result]) -> Result:
+        """The result of `work`, which ends early when the client leaves."""
+        return await until_gone(self.request.receive, work)
+
+    async def complete(self, prepared: Prepared) -> list[Completion]:
+        """All samples of a prompt, in the order the service gives them, each measured and logged."""
+        completions = await self.api.service.complete(prepared)
+        for completion in completions:
+            self.finished(prepared, completion)
+        return completions
+
+    def finished(self, prepared: Prepared, completion: Completion) -> None:
+        """Metrics, span and log line of one finished sample."""
+        metrics, timings = self.api.metrics, completion.timings
+        metrics.observe("tgi_request_duration", timings.total)
+        metrics.observe("tgi_request_validation_duration", timings.validation)
+        metrics.observe("tgi_request_queue_duration", timings.queue)
+        metrics.observe("tgi_request_inference_duration", timings.inference)
+        metrics.observe("tgi_request_mean_time_per_token_duration", timings.time_per_token)
+        metrics.observe("tgi_request_generated_tokens", completion.generated_tokens)
+        metrics.observe("tgi_request_skipped_tokens", 0)
+        metrics.observe("tgi_request_time_to_first_token_duration", timings.time_to_first_token)
+        if completion.generated_tokens > 1:
+            after_first = max(timings.total - timings.time_to_first_token, 0.0)
+            metrics.observe(
+                "tgi_request_time_per_output_token_duration", after_first / (completion.generated_tokens - 1)
+            )
+        facts = _facts(completion)
+        if prepared.params is not self._logged:  # once a request, not once for each of its samples
+            self._logged = prepared.params
+            facts = {"parameters": _parameters(prepared.params), **facts}
+        self._span.set(facts)
+        logger.info("Success", extra={"span": (self._name, facts)})
+
+    def headers(self) -> dict[str, str]:
+        """Those that every generated answer carries."""
+        headers = {
+            "x-compute-type": self.api.config.compute_type,
+            "x-compute-characters": str(self.characters),
+        }
+        headers.update(ignored_header(self.ignored))
+        return headers
+
+    def timing_headers(
+        self, prompt_tokens: int, completions: Sequence[Completion], *, compute_time: bool = True
+    ) -> dict[str, str]:
+        """Headers of a whole answer: milliseconds and tokens, summed over the completions."""
+        headers = self.headers()
+        if compute_time:
+            headers["x-compute-time"] = str(time.monotonic() - self.started)
+        for name, field in _TIME_HEADERS:
+            headers[name] = str(sum(int(getattr(one.timings, field) * 1000) for one in completions))
+        headers["x-prompt-tokens"] = str(prompt_tokens)
+        headers["x-generated-tokens"] = str(sum(one.generated_tokens for one in completions))
+        return headers
+
+    def answer(self, content: bytes | AsyncGenerator[bytes, None], headers: Mapping[str, str]) -> Response:
+        """Hand the call over to an answer of JSON, which closes it when its reader has it."""
+        self._answering = True
+        return Answer(content, headers, self._close)
+
+    def stream(self, events: AsyncGenerator[bytes, None]) -> Response:
+        """Hand the call over to an event stream, which closes it."""
+        self._answering = True
+        return EventStream(
+            events, self.headers(), openai=self.openai, on_error=self.failed, on_end=lambda left: self._close(left)
+        )
+
+
+_TIME_HEADERS = (
+    ("x-total-time", "total"),
+    ("x-validation-time", "validation"),
+    ("x-queue-time", "queue"),
+    ("x-inference-time", "inference"),
+    ("x-time-per-token", "time_per_token"),
+)
+
+
+def ignored_header(names: list[str]) -> dict[str, str]:
+    """`x-tgi-ignored` with the fields that have no effect, if there are any."""
+    if not names:
+        return {}
+    return {"x-tgi-ignored": ", ".join(_header_safe(name) for name in sorted(set(names))[:IGNORED_NAMES])}
+
+
+def _header_safe(name: str) -> str:
+    """A field name is the client's word: only plain characters of it get into a header."""
+    return "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "?" for c in name[:NAME_LENGTH])
+
+
+def _parameters(params: SamplingParams) -> str:
+    """The parameters that were given, long ones only by their beginning."""
+    values = {field.name: getattr(params, field.name) for field in fields(params)}
+    return repr({name: _beginning(value) for name, value in values.items() if value not in (None, [], {}, False)})
+
+
+def _beginning(value: Any) -> Any:
+    if isinstance(value, str):
+        return shorten(value, LOGGED_CHARACTERS)
+    if isinstance(value, list):
+        more = len(value) - LOGGED_ITEMS
+        return [_beginning(item) for item in value[:LOGGED_ITEMS]] + ([f"... {more:,} more"] if more > 0 else [])
+    if isinstance(value, dict):
+        items = [(_beginning(key), _beginning(item)) for key, item in islice(value.items(), LOGGED_ITEMS)]
+        more = len(value) - LOGGED_ITEMS
+        return dict(items) | ({"...": f"{more:,} more"} if more > 0 else {})
+    return value
+
+
+def _facts(completion: Completion) -> dict[str, str | int]:
+    """What TGI's `Success` line says of a request beside its parameters: never its text."""
+    timings = completion.timings
+    return {
+        "total_time": f"{timings.total:.6f}s",
+        "validation_time": f"{timings.validation:.6f}s",
+        "queue_time": f"{timings.queue:.6f}s",
+        "inference_time": f"{timings.inference:.6f}s",
+        "time_per_token": f"{timings.time_per_token:.6f}s",
+        "seed": str(completion.seed),
+        "input_tokens": completion.input_length,
+        "generated_tokens": completion.generated_tokens,
+        "cached_tokens": completion.cached_tokens,
+        "finish_reason": completion.finish_reason,
+    }

@@ -1,0 +1,277 @@
+"""Reading about the server: health, info, models, metrics, documentation. None of it does work.
+
+Owns their shapes. Does not own the verdict on health (`serving.service`) nor the schema (`openapi`).
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import msgspec
+from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.openapi.docs import get_swagger_ui_html
+from msgspec import UNSET, UnsetType
+
+from tgi import __version__
+from tgi.api.openai.types import NAMELESS_MODELS
+from tgi.api.openapi.document import document, documented
+from tgi.api.server.access import ClassifiedRoute
+from tgi.api.state import Api, api_of
+from tgi.errors import ModelNotFoundError, UnhealthyError
+from tgi.messages import MemoryPlan
+from tgi.metrics import CONTENT_TYPE
+from tgi.serving.service import Service
+
+router = APIRouter(route_class=ClassifiedRoute, tags=["Text Generation Inference"])
+encode = msgspec.json.Encoder().encode
+
+
+VERBOSE = {
+    "name": "verbose",
+    "in": "query",
+    "required": False,
+    "description": "`1`: a JSON body tells `last_step_age_s`, `steps`, `running`, `waiting` and `open_requests`.",
+    "schema": {"type": "string"},
+}
+
+
+class EngineState(msgspec.Struct):
+    """What the engine does, as `/health?verbose=1` tells it; with TGI's error when it is not healthy."""
+
+    last_step_age_s: float
+    steps: int
+    running: int
+    waiting: int
+    open_requests: int
+    error: str | UnsetType = UNSET
+    error_type: str | UnsetType = UNSET
+
+
+class EndToken(msgspec.Struct):
+    """A token that ends answers."""
+
+    id: int
+    text: str
+    sources: list[str]
+    """The files that name it, or "tokenizer" or "chat template"."""
+
+
+class Runtime(msgspec.Struct):
+    """What TGI's `/info` does not say: device, numbers format, cache, memory, end tokens."""
+
+    model_type: str
+    dtype: str
+    device: str
+    quantize: str | None
+    activation_dtype: str | None
+    parameters: int
+    block_size: int
+    num_blocks: int
+    max_batch_prefill_tokens: int
+    max_batch_total_tokens: int
+    max_batch_size: int
+    prefix_caching: bool
+    kernels: dict[str, str]
+    memory: MemoryPlan
+    ineffective_flags: dict[str, str]
+    end_tokens: list[EndToken]
+    default_max_new_tokens: int | None
+    """Of a request that does not say how many; null: up to the end of the context."""
+    raw_logprobs: bool
+    """Whether TGI's routes report the model's own log-probabilities, not those after penalties and warpers."""
+
+
+class Info(msgspec.Struct):
+    """TGI's keys, all always there, and `runtime`."""
+
+    model_id: str
+    model_sha: str | None
+    model_pipeline_tag: str | None
+    max_concurrent_requests: int
+    max_best_of: int
+    max_stop_sequences: int
+    max_input_tokens: int
+    max_total_tokens: int
+    validation_workers: int
+    max_client_batch_size: int
+    router: str
+    version: str
+    sha: str | None
+    docker_label: str | None
+    runtime: Runtime | UnsetType = UNSET
+
+
+class ModelInfo(msgspec.Struct):
+    """A model as OpenAI lists it."""
+
+    id: str
+    object: str
+    created: int
+    owned_by: str
+
+
+class ModelsInfo(msgspec.Struct):
+    """The models of this server: one."""
+
+    object: str
+    data: list[ModelInfo]
+
+
+async def health(request: Request) -> Response:
+    """Healthy when the engine advances or has nothing to do; puts no work into it.
+
+    With `?verbose=1` the body tells the age of the last step and what runs and waits.
+    """
+    api = api_of(request)
+    state = api.service.health()
+    problem = UnhealthyError() if api.permits.draining or not state.ok else None
+    if request.query_params.get("verbose", "0") in ("0", "", "false"):
+        if problem is not None:
+            raise problem
+        return Response()
+    body = EngineState(state.last_step_age_s, state.steps, state.running, state.waiting, state.open_requests)
+    if problem is None:
+        return Response(encode(body), media_type="application/json")
+    body.error, body.error_type = problem.text, problem.error_type
+    return Response(encode(body), problem.status, media_type="application/json")
+
+
+@router.get("/")
+@documented("health_root", errors=(503,), query=(VERBOSE,))
+async def health_root(request: Request) -> Response:
+    """As `/health`."""
+    return await health(request)
+
+
+@router.get("/ping")
+@documented("ping", errors=(503,), query=(VERBOSE,))
+async def ping(request: Request) -> Response:
+    """As `/health`, for SageMaker."""
+    return await health(request)
+
+
+router.get("/health")(documented("health", errors=(503,), query=(VERBOSE,))(health))
+
+
+@router.get("/info")
+@documented("get_model_info", None, Info, errors=())
+async def info(request: Request) -> Response:
+    """Model, limits, version, device and memory."""
+    return Response(encode(model_info(api_of(request))), media_type="application/json")
+
+
+def model_info(api: Api) -> Info:
+    config, engine = api.config, api.service.engine.info
+    return Info(
+        model_id=config.model_id,
+        model_sha=config.model_sha,
+        model_pipeline_tag=config.pipeline_tag,
+        max_concurrent_requests=config.max_concurrent_requests,
+        max_best_of=min(config.max_best_of, config.max_concurrent_requests),
+        max_stop_sequences=config.max_stop_sequences,
+        max_input_tokens=engine.max_input_tokens,
+        max_total_tokens=engine.max_total_tokens,
+        validation_workers=config.validation_workers,
+        max_client_batch_size=config.max_client_batch_size,
+        router="text-generation-router",
+        version=__version__,
+        sha=None,
+        docker_label=None,
+        runtime=Runtime(
+            model_type=engine.model_type,
+            dtype=engine.dtype,
+            device=engine.device,
+            quantize=engine.quantize,
+            activation_dtype=engine.activation_dtype,
+            parameters=engine.parameters,
+            block_size=engine.block_size,
+            num_blocks=engine.num_blocks,
+            max_batch_prefill_tokens=engine.max_batch_prefill_tokens,
+            max_batch_total_tokens=engine.max_batch_total_tokens,
+            max_batch_size=engine.max_batch_size,
+            prefix_caching=engine.prefix_caching,
+            kernels=engine.kernels,
+            memory=engine.memory,
+            ineffective_flags=config.ineffective_flags,
+            end_tokens=end_tokens(api.service),
+            default_max_new_tokens=config.default_max_new_tokens,
+            raw_logprobs=config.raw_logprobs,
+        ),
+    )
+
+
+def end_tokens(service: Service) -> list[EndToken]:
+    text_of, named = service.tokenizer.token_text, service.end_tokens
+    return [EndToken(id, text_of(id), list(named[id])) for id in service.eos_token_ids]
+
+
+@router.get("/v1/models")
+@documented("openai_get_model_info", None, ModelsInfo, errors=())
+async def models(request: Request) -> Response:
+    """The served model, in OpenAI's form."""
+    return Response(encode(ModelsInfo("list", [_served(api_of(request))])), media_type="application/json")
+
+
+@router.get("/v1/models/{model:path}")
+@documented("openai_retrieve_model", None, ModelInfo, errors=(404,))
+async def model(request: Request, model: str) -> Response:
+    """The served model, by the names that requests may give it."""
+    api = api_of(request)
+    if model not in (api.served_model_id, api.config.model_id, *NAMELESS_MODELS):
+        message = f"The model `{model[:200]}` does not exist: `{api.served_model_id}` is served"
+        raise ModelNotFoundError(message, param="model", code="model_not_found")
+    return Response(encode(_served(api)), media_type="application/json")
+
+
+def _served(api: Api) -> ModelInfo:
+    return ModelInfo(id=api.served_model_id, object="model", created=0, owned_by=api.served_model_id)
+
+
+@router.get("/metrics")
+@documented("metrics", None, "text/plain", errors=())
+async def metrics(request: Request) -> Response:
+    """Prometheus metrics."""
+    return Response(api_of(request).metrics.render(), headers={"content-type": CONTENT_TYPE})
+
+
+@router.get("/api-doc/openapi.json")
+async def openapi(request: Request) -> Response:
+    """This interface as an OpenAPI document."""
+    return Response(_document(request.app), media_type="application/json")
+
+
+@cache
+def _document(app: FastAPI) -> bytes:
+    return encode(document(app))
+
+
+@router.get("/docs")
+async def docs(request: Request) -> Response:
+    """Swagger UI over the document; its files come from this server, so it works offline."""
+    # Relative, for proxies that serve us below a path of theirs; for `/docs/` a step further up.
+    above = "../" if request.scope.get("raw_path", b"").endswith(b"/") else ""
+    return get_swagger_ui_html(
+        openapi_url=f"{above}api-doc/openapi.json",
+        title="Text Generation Inference",
+        swagger_js_url=f"{above}docs/swagger-ui-bundle.js",
+        swagger_css_url=f"{above}docs/swagger-ui.css",
+        swagger_favicon_url=f"{above}docs/favicon.png",
+    )
+
+
+DOCS_FILES = {
+    "swagger-ui-bundle.js": "text/javascript",
+    "swagger-ui.css": "text/css",
+    "favicon.png": "image/png",
+}
+
+
+@router.get("/docs/{file}")
+async def docs_file(file: str) -> Response:
+    """A file of Swagger UI, from the package that brings them."""
+    if file not in DOCS_FILES:
+        return Response(status_code=404)
+    content: Any = files("fastapi_offline").joinpath("static", file).read_bytes()
+    return Response(content, media_type=DOCS_FILES[file], headers={"cache-control": "max-age=86400"})

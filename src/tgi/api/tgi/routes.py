@@ -1,0 +1,177 @@
+"""TGI's own generation routes: POST `/`, `/generate`, `/generate_stream`, and `/tokenize`.
+
+Owns the translation between bodies and the service for these routes. They follow TGI to the letter
+but for what docs/tgi-compatibility.md lists. `platform_routes` reuses the two answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import replace
+
+import msgspec
+from fastapi import APIRouter, Request, Response
+from msgspec import UNSET
+
+from tgi.api.openapi.document import documented
+from tgi.api.server.access import ClassifiedRoute
+from tgi.api.server.call import Call
+from tgi.api.tgi.token_answer import token_answer
+from tgi.api.tgi.types import (
+    BestOfSequence,
+    CompatGenerateRequest,
+    Details,
+    GenerateRequest,
+    GenerateResponse,
+    PrefillToken,
+    SimpleToken,
+    StreamDetails,
+    StreamResponse,
+    Token,
+)
+from tgi.api.wire.streaming import event
+from tgi.serving.generation import rank
+from tgi.serving.types import Completion, Delta, Prepared, SamplingParams, TextToken
+
+router = APIRouter(route_class=ClassifiedRoute, tags=["Text Generation Inference"])
+encode = msgspec.json.Encoder().encode
+
+
+@router.post("/")
+@documented("compat_generate", CompatGenerateRequest, list[GenerateResponse], StreamResponse)
+async def compat_generate(request: Request) -> Response:
+    """Generate tokens; with `stream` as server-sent events, else as an array of one answer."""
+    async with Call(request) as call:
+        return await compat_answer(call, await call.read(CompatGenerateRequest))
+
+
+async def compat_answer(call: Call, body: CompatGenerateRequest) -> Response:
+    """The answer of POST `/`, also for `/invocations`."""
+    params = body.sampling(call.ignored)
+    if params.return_full_text is None:
+        params = replace(params, return_full_text=call.api.returns_full_text)
+    if body.stream:
+        return stream_answer(call, body.inputs, params)
+    return await whole_answer(call, body.inputs, params, array=True)
+
+
+@router.post("/generate")
+@documented("generate", GenerateRequest, GenerateResponse)
+async def generate(request: Request) -> Response:
+    """Generate tokens and answer when all are there."""
+    async with Call(request) as call:
+        body = await call.read(GenerateRequest)
+        return await whole_answer(call, body.inputs, body.sampling(call.ignored), array=False)
+
+
+@router.post("/generate_stream")
+@documented("generate_stream", GenerateRequest, None, StreamResponse)
+async def generate_stream(request: Request) -> Response:
+    """Generate tokens, each sent as an event; errors are events too."""
+    async with Call(request) as call:
+        body = await call.read(GenerateRequest)
+        return stream_answer(call, body.inputs, body.sampling(call.ignored))
+
+
+@router.post("/tokenize")
+@documented("tokenize", GenerateRequest, list[SimpleToken])
+async def tokenize(request: Request) -> Response:
+    """Token ids of `inputs` with byte offsets."""
+    async with Call(request, counted=False) as call:
+        body = await call.read(GenerateRequest)
+        return await token_answer(call, await call.wait(call.api.service.tokenize(body.inputs)))
+
+
+async def whole_answer(call: Call, inputs: str, params: SamplingParams, *, array: bool) -> Response:
+    """One GenerateResponse, in an array where the route has it so."""
+    call.characters = len(inputs)
+    await call.take_samples(params.best_of or 1)
+    prepared, completions = await call.wait(_generate(call, inputs, params))
+    answer = generate_response(prepared, completions)
+    body = encode([answer] if array else answer)
+    return call.answer(body, call.timing_headers(prepared.input_length, completions[:1]))
+
+
+async def _generate(call: Call, inputs: str, params: SamplingParams) -> tuple[Prepared, list[Completion]]:
+    prepared = await call.prepare(inputs, params, call.api.tgi_style)
+    return prepared, rank(await call.complete(prepared))
+
+
+def stream_answer(call: Call, inputs: str, params: SamplingParams) -> Response:
+    """Events; the status is 200 whatever happens, as in TGI."""
+    call.characters = len(inputs)
+    return call.stream(_events(call, inputs, params))
+
+
+async def _events(call: Call, inputs: str, params: SamplingParams) -> AsyncGenerator[bytes, None]:
+    prepared = await call.prepare(inputs, params, call.api.tgi_style, stream=True)
+    async with aclosing(call.api.service.stream(prepared)) as batches:
+        async for deltas in batches:
+            for delta in deltas:
+                if delta.final is not None:
+                    call.finished(prepared, delta.final)
+            yield b"".join(event(stream_response(prepared, delta)) for delta in deltas)
+
+
+def generate_response(prepared: Prepared, completions: list[Completion]) -> GenerateResponse:
+    """The best sample (the first), and the others in its details."""
+    best, *others = completions
+    text = _text(prepared, best)
+    if not (prepared.params.details or prepared.params.decoder_input_details):
+        return GenerateResponse(text)
+    details = Details(
+        finish_reason=best.finish_reason,
+        generated_tokens=best.generated_tokens,
+        seed=best.seed,
+        prefill=_prefill(best),
+        tokens=[token(one) for one in best.tokens],
+        best_of_sequences=[_loser(prepared, one) for one in others] or UNSET,
+        top_tokens=_top_tokens(prepared, best),
+    )
+    return GenerateResponse(text, details)
+
+
+def _loser(prepared: Prepared, completion: Completion) -> BestOfSequence:
+    return BestOfSequence(
+        generated_text=_text(prepared, completion),
+        finish_reason=completion.finish_reason,
+        generated_tokens=completion.generated_tokens,
+        seed=completion.seed,
+        prefill=_prefill(completion),
+        tokens=[token(one) for one in completion.tokens],
+        top_tokens=_top_tokens(prepared, completion),
+    )
+
+
+def stream_response(prepared: Prepared, delta: Delta) -> StreamResponse:
+    """The event of one token."""
+    final, details = delta.final, None
+    if final is not None and prepared.params.details:
+        details = StreamDetails(final.finish_reason, final.generated_tokens, final.seed, final.input_length)
+    return StreamResponse(
+        index=delta.position,
+        token=token(delta.token),
+        top_tokens=[token(one) for one in delta.token.top] or UNSET,
+        generated_text=None if final is None else _text(prepared, final),
+        details=details,
+    )
+
+
+def token(one: TextToken) -> Token:
+    return Token(one.id, one.text, one.logprob, one.special)
+
+
+def _text(prepared: Prepared, completion: Completion) -> str:
+    """With `return_full_text` the whole prompt comes first, even when it was truncated."""
+    return prepared.prompt + completion.text if prepared.params.return_full_text else completion.text
+
+
+def _prefill(completion: Completion) -> list[PrefillToken]:
+    return [PrefillToken(one.id, one.text, one.logprob) for one in completion.prefill]
+
+
+def _top_tokens(prepared: Prepared, completion: Completion) -> list[list[Token]] | msgspec.UnsetType:
+    if not prepared.params.top_n_tokens:
+        return UNSET
+    return [[token(other) for other in one.top] for one in completion.tokens]

@@ -1,0 +1,1 @@
+"""`tgi doctor`: what this machine has for serving, and what would make it faster."""

@@ -1,0 +1,69 @@
+"""Write tokenizer.json for a checkpoint that has only another tokenizer format.
+
+A short-lived command of its own, because it needs transformers and serving must not load that:
+
+    python -m tgi.hub.convert_tokenizer DIRECTORY
+
+`ensure_fast_tokenizer` runs it. Code of the checkpoint is never executed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+from tgi import children
+from tgi.errors import ModelError
+from tgi.serving.tokenizer import SLOW_FILES
+
+
+def ensure_fast_tokenizer(model_path: str | Path, timeout: float = 600.0) -> Path:
+    """Give the directory's tokenizer.json, converting another tokenizer format into it if need be.
+
+    The conversion needs transformers, so it runs as a short-lived command. Raises ModelError.
+    """
+    file = Path(model_path) / "tokenizer.json"
+    if file.is_file() or not any((Path(model_path) / name).is_file() for name in SLOW_FILES):
+        return file
+    command = children.python(__name__, str(model_path))
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise ModelError(f"converting the tokenizer of {model_path} took more than {timeout:.0f} s") from error
+    if result.returncode != 0 or not file.is_file():
+        reason = result.stderr.strip().rpartition("\n")[2] or f"exit status {result.returncode}"
+        raise ModelError(f"the tokenizer of {model_path} cannot be converted to tokenizer.json: {reason}")
+    return file
+
+
+def convert(directory: Path) -> Path:
+    """Write `directory`/tokenizer.json, whole or not at all. Raises ValueError when there is no fast form."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(str(directory), local_files_only=True, trust_remote_code=False)
+    fast = getattr(tokenizer, "backend_tokenizer", None)
+    if fast is None:
+        raise ValueError(f"{type(tokenizer).__name__} has no fast form")
+    target = directory / "tokenizer.json"
+    unfinished = target.with_suffix(".json.part")
+    fast.save(str(unfinished))
+    unfinished.replace(target)
+    return target
+
+
+def main() -> int:
+    """Exit status 0, or 1 with one line on standard error."""
+    parser = argparse.ArgumentParser(description="Write tokenizer.json for a checkpoint without one.")
+    parser.add_argument("directory", type=Path)
+    try:
+        print(convert(parser.parse_args().directory))
+    except Exception as error:  # whatever a foreign file makes the library raise
+        print(" ".join(f"{type(error).__name__}: {error}".split()), file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

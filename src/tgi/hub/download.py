@@ -1,0 +1,237 @@
+"""Brings a model from the hub to this disk.
+
+Owns talking to the hub through `huggingface_hub` (cache, token, offline mode, progress, tries) and
+turning its errors into sentences that say what to do. Which files are needed is decided by `files`,
+conversion by `prepare`; what an earlier run left unfinished is `unfinished`'s. Imports no torch.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import NoReturn, TypeVar
+
+from tgi.errors import DownloadError
+from tgi.hub import files
+from tgi.hub.unfinished import fetch_blob
+from tgi.settings.resolve import ModelFiles
+from tgi.untrusted import printable
+
+logger = logging.getLogger(__name__)
+Result = TypeVar("Result")
+
+TRIES = 5
+PAUSE_S = 5.0
+_NETWORK_LIBRARIES = ("httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3")
+
+
+@dataclass(frozen=True)
+class Hub:
+    """How to reach the hub."""
+
+    token: str | None = field(default=None, repr=False)
+    cache_dir: str | None = None
+    """None: huggingface_hub's own rules (HF_HUB_CACHE, HF_HOME, the home directory)."""
+    offline: bool = False
+    endpoint: str | None = None
+    progress: bool = True
+    """Show bars, where standard error is a terminal."""
+    pause_s: float = PAUSE_S
+    """Between two tries."""
+
+
+def download(model_id: str, revision: str | None, hub: Hub, *, code: bool = False) -> ModelFiles:
+    """Make sure that all files of a model are in the cache; give their directory.
+
+    Files that are there are not asked for again; with the hub out of reach a complete cached model is
+    used as it is. `code`: fetch Python files too. Raises `DownloadError`.
+    """
+    import huggingface_hub
+    from huggingface_hub import utils
+    from huggingface_hub.utils import logging as library  # adds a handler, with which warnings would appear twice
+
+    library.get_logger("huggingface_hub").handlers.clear()
+    bars = hub.progress and sys.stderr.isatty()
+    (utils.enable_progress_bars if bars else utils.disable_progress_bars)()
+    if hub.offline:
+        return _cached(model_id, revision, hub, "HF_HUB_OFFLINE is set")
+    api = huggingface_hub.HfApi(endpoint=hub.endpoint, token=hub.token, library_name="text-generation-inference")
+    try:
+        info = _with_tries(lambda: api.model_info(model_id, revision=revision), hub)
+    except Exception as error:
+        if not _is_network(error):
+            _explain(error, model_id, revision)
+        found = _cached(model_id, revision, hub, f"the hub cannot be reached ({_first_line(error)})")
+        logger.warning("The hub cannot be reached, using the cached files of %s", model_id)
+        return found
+    names = [sibling.rfilename for sibling in info.siblings or []]
+    try:
+        directory = _Repository(model_id, revision, info.sha, hub).fetch(names, code=code)
+    except DownloadError:
+        raise
+    except Exception as error:
+        _explain(error, model_id, revision)
+    return ModelFiles(str(directory), model_id, info.sha, info.pipeline_tag)
+
+
+def download_config(model_id: str, revision: str | None, hub: Hub) -> Path:
+    """Fetch config.json alone; give its directory. Raises `DownloadError`."""
+    try:
+        function = partial(_hub_file, model_id, "config.json", revision, hub, local=hub.offline)
+        return Path(_with_tries(function, hub)).parent
+    except Exception as error:
+        _explain(error, model_id, revision)
+
+
+class _Repository:
+    """The files of one commit."""
+
+    def __init__(self, model_id: str, revision: str | None, sha: str | None, hub: Hub) -> None:
+        self._id, self._revision, self._sha, self._hub = model_id, revision, sha, hub
+
+    def fetch(self, names: list[str], *, code: bool) -> Path:
+        """Get what is needed of `names`; small files first, so that what is wrong shows early."""
+        if "config.json" not in names:
+            raise DownloadError(f"{self._id} has no config.json: it is not a model in transformers format")
+        # By its name the revision is noted in the cache, which is how it is found without the network.
+        directory = self._get("config.json", self._revision).parent
+        weights = files.choose(names, lambda index: self._get(index, self._sha))
+        if not weights.names:
+            raise files.no_weights(self._id, names)
+        for name in files.small_files(names, code=code):
+            self._get(name, self._sha)
+        self._fetch_weights(list(weights.names))
+        return directory
+
+    def _fetch_weights(self, weights: list[str]) -> None:
+        missing = [name for name in weights if not self._is_cached(name)]
+        if not missing:
+            logger.info("Files are already present on the host. Skipping download.")
+            return
+        began = time.monotonic()
+        for number, name in enumerate(missing, 1):
+            logger.info("Download file: %s", name)
+            file_began = time.monotonic()
+            _with_tries(partial(self._fetch_blob, name), self._hub)
+            path = self._get(name, self._sha)
+            logger.info("Downloaded %s in %s.", path, _duration(time.monotonic() - file_began))
+            left = (time.monotonic() - began) / number * (len(missing) - number)
+            logger.info("Download: [%d/%d] -- ETA: %s", number, len(missing), _duration(left))
+
+    def _fetch_blob(self, name: str) -> None:
+        hub = self._hub
+        fetch_blob(self._id, name, self._sha, cache_dir=hub.cache_dir, token=hub.token, endpoint=hub.endpoint)
+
+    def _is_cached(self, name: str) -> bool:
+        from huggingface_hub import try_to_load_from_cache
+
+        return isinstance(try_to_load_from_cache(self._id, name, self._hub.cache_dir, self._sha), str)
+
+    def _get(self, name: str, revision: str | None) -> Path:
+        return Path(_with_tries(lambda: _hub_file(self._id, name, revision, self._hub), self._hub))
+
+
+def _hub_file(model_id: str, name: str, revision: str | None, hub: Hub, *, local: bool = False) -> str:
+    from huggingface_hub import hf_hub_download
+
+    return hf_hub_download(
+        model_id,
+        name,
+        revision=revision,
+        cache_dir=hub.cache_dir,
+        token=hub.token,
+        endpoint=hub.endpoint,
+        local_files_only=local,
+        library_name="text-generation-inference",
+    )
+
+
+def _cached(model_id: str, revision: str | None, hub: Hub, why: str) -> ModelFiles:
+    """The model from the cache alone. Raises `DownloadError` with `why` when it is not (all) there."""
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    wanted = model_id + (f" at revision {revision}" if revision else "")
+    try:
+        directory = Path(_hub_file(model_id, "config.json", revision, hub, local=True)).parent
+    except HFValidationError as error:
+        _explain(error, model_id, revision)
+    except LocalEntryNotFoundError:
+        raise DownloadError(
+            f"{why} and {wanted} is not in the cache: download it first with "
+            f"`text-generation-server download-weights {model_id}`, or give a local directory"
+        ) from None
+    if not files.in_directory(directory).names:
+        raise DownloadError(f"{why} and the cache holds no weights of {wanted}: download it again")
+    logger.info("Files are already present on the host. Skipping download.")
+    return ModelFiles(str(directory), model_id, directory.name)
+
+
+def _with_tries(function: Callable[[], Result], hub: Hub) -> Result:
+    """Call again after faults that pass: a lost connection, a busy or failing server."""
+    for attempt in range(1, TRIES + 1):
+        try:
+            return function()
+        except Exception as error:
+            if attempt == TRIES or not (_is_network(error) or _status(error) in (429, 500, 502, 503, 504)):
+                raise
+            logger.warning("Retrying %d/%d: %s", attempt, TRIES - 1, _first_line(error))
+            time.sleep(hub.pause_s)
+    raise AssertionError("unreachable")
+
+
+def _explain(error: Exception, model_id: str, revision: str | None) -> NoReturn:
+    """Raise the sentence for an error of the hub."""
+    from huggingface_hub import errors
+
+    if isinstance(error, errors.GatedRepoError):
+        sentence = (
+            f"access to {model_id} is restricted: ask for access on its page on the hub, "
+            "then set HF_TOKEN to a token of that account"
+        )
+    elif isinstance(error, errors.RepositoryNotFoundError):
+        sentence = (
+            f"{model_id} is neither a local directory nor a model on the hub. "
+            "Check the spelling; if it is private, set HF_TOKEN"
+        )
+    elif isinstance(error, errors.RevisionNotFoundError):
+        sentence = f"{model_id} has no revision {revision}: check --revision"
+    elif isinstance(error, errors.HFValidationError):
+        shown = printable(repr(model_id))
+        sentence = f"{shown} is neither a local directory nor a valid hub id (`name` or `organisation/name`)"
+    elif _status(error) in (401, 403):
+        sentence = f"the hub refuses access to {model_id}: check that HF_TOKEN is valid and may read it"
+    elif isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        sentence = f"no space left for {model_id}: free some, or choose another place with --huggingface-hub-cache"
+    elif isinstance(error, PermissionError):
+        sentence = f"the cache cannot be written ({error}): choose another place with --huggingface-hub-cache"
+    else:
+        sentence = f"downloading {model_id} failed after {TRIES} tries: {_first_line(error)}"
+    raise DownloadError(sentence) from error
+
+
+def _is_network(error: BaseException) -> bool:
+    """Whether the server was not reached, or lost on the way (and did not answer with an error)."""
+    if _status(error) is not None:
+        return False
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+        return False
+    return type(error).__module__.split(".")[0] in _NETWORK_LIBRARIES or isinstance(error, ConnectionError)
+
+
+def _status(error: BaseException) -> int | None:
+    return getattr(getattr(error, "response", None), "status_code", None)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _duration(seconds: float) -> str:
+    return str(timedelta(seconds=int(seconds)))

@@ -1,0 +1,189 @@
+"""From flags to a model on this disk and the two configurations: all that happens before a process starts.
+
+Owns the order: checks, model files (bundled, local, hub; converted if need be), `resolve`. Called by
+`cli` and by `tgi.offline`.
+"""
+
+from __future__ import annotations
+
+import atexit
+import importlib.resources
+import logging
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tgi import children, hardware
+from tgi.errors import ArgumentError, DownloadError
+from tgi.hub import convert as conversion
+from tgi.hub import files
+from tgi.hub.convert_tokenizer import ensure_fast_tokenizer
+from tgi.hub.download import Hub, download, download_config
+from tgi.serving.template_sources import read_chosen
+from tgi.settings.config import ApiConfig, EngineConfig, Environment, environment_settings, read_environment
+from tgi.settings.flags import LauncherConfig
+from tgi.settings.parse import Bytes, Parsed, UsageError, options, parse_bytes, unknown
+from tgi.settings.resolve import ModelFiles, check, check_machine, resolve
+from tgi.untrusted import printable
+
+logger = logging.getLogger(__name__)
+
+DEMO_ID = "tgi-demo"
+
+
+def prepare(model_id: str | None = None, **flags: Any) -> tuple[ApiConfig, EngineConfig]:
+    """The configurations for a model; keyword arguments are the launcher's flags with underscores.
+
+    The environment gives no flags here, only what has none (HF_TOKEN, HF_HUB_OFFLINE, ...).
+    Raises `StartupError`.
+    """
+    known = {option.name: option for option in options()}
+    given = {"model_id": model_id, **flags}
+    for name, value in given.items():
+        if name not in known:
+            error = unknown(name, list(known))
+            raise ArgumentError(f"{error}" + (f"; {error.tip}" if error.tip else ""))
+        if known[name].type is Bytes and isinstance(value, str):
+            try:
+                given[name] = parse_bytes(value, name)
+            except UsageError as error:
+                raise ArgumentError(str(error)) from None
+    sources = {name: name for name, value in given.items() if value is not None}
+    parsed = Parsed(LauncherConfig(**given), sources)
+    return prepare_parsed(parsed, read_environment(), hardware.detect())
+
+
+def prepare_parsed(
+    parsed: Parsed, variables: Mapping[str, str], facts: hardware.Hardware
+) -> tuple[ApiConfig, EngineConfig]:
+    """Check, fetch, convert, resolve. Raises `StartupError`."""
+    check(parsed.config, facts, variables)
+    check_machine(parsed.config, facts)
+    given = parsed.config.tokenizer_config_path
+    if given and not Path(given).is_file():  # now, and not after a download
+        raise ArgumentError(f"--tokenizer-config-path: there is no file {given}")
+    if parsed.config.chat_template is not None:
+        read_chosen(parsed.config.chat_template)  # what is wrong with it shows before a download
+    settings = environment_settings(variables)
+    hub = hub_of(settings, parsed.config.huggingface_hub_cache, progress=not parsed.config.json_output)
+    logger.info("Using attention paged - Prefix caching %s", str(settings.prefix_caching is not False).lower())
+    model = model_files(parsed.config, hub)
+    return resolve(parsed, settings, facts, model)
+
+
+def prepare_plan(parsed: Parsed, variables: Mapping[str, str], facts: hardware.Hardware) -> EngineConfig:
+    """The engine's configuration for a plan: of a model on the hub only config.json is fetched."""
+    check(parsed.config, facts, variables)
+    settings = environment_settings(variables)
+    name = parsed.config.model_id or DEMO_ID
+    directory = files.directory(name) or (demo_directory() if name == DEMO_ID else None)
+    if directory is None:
+        refuse_path(name)
+        hub = hub_of(settings, parsed.config.huggingface_hub_cache, progress=False)
+        directory = download_config(name, parsed.config.revision, hub)
+    return resolve(parsed, settings, facts, ModelFiles(str(directory), name))[1]
+
+
+def hub_of(settings: Environment, cache_dir: str | None, *, progress: bool) -> Hub:
+    """How the environment says to reach the hub."""
+    return Hub(settings.hf_token, cache_dir, settings.hub_offline, settings.hub_endpoint, progress)
+
+
+def model_files(config: LauncherConfig, hub: Hub) -> ModelFiles:
+    """The model on this disk, ready to load: downloaded and converted if need be. Raises `DownloadError`."""
+    name = config.model_id or DEMO_ID
+    logger.info("Starting check and download process for %s", name)
+    model = locate(name, config.revision, hub, code=config.trust_remote_code)
+    if config.weights_cache_override:
+        model = override_weights(model, Path(config.weights_cache_override))
+    files.check(Path(model.path))
+    convert(model)
+    ensure_fast_tokenizer(Path(model.path))
+    logger.info("Successfully downloaded weights for %s", name)
+    return model
+
+
+def locate(name: str, revision: str | None, hub: Hub, *, code: bool = False) -> ModelFiles:
+    """The bundled model, a local directory, or one from the hub."""
+    if path := files.directory(name):
+        if revision:
+            logger.warning("--revision has no effect on the local directory %s", name)
+        check_directory(name, path)
+        logger.info("Files are already present on the host. Skipping download.")
+        return ModelFiles(str(path.absolute()), name)
+    if name == DEMO_ID:
+        demo = demo_directory()
+        check_directory(name, demo)
+        return ModelFiles(str(demo), name, pipeline_tag="text-generation")
+    refuse_path(name)
+    return download(name, revision, hub, code=code)
+
+
+def refuse_path(name: str) -> None:
+    """Refuse what looks like a path but is no directory, before the hub is asked. Raises `DownloadError`."""
+    if files.is_file(name):
+        raise DownloadError(f"{name} is a file: give the directory of a model, or its id on the hub")
+    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise DownloadError(f"there is no directory {printable(name)}")
+
+
+def check_directory(name: str, path: Path) -> None:
+    """A model needs a configuration and weights. Raises `DownloadError`."""
+    if not files.is_file(path / "config.json"):
+        raise DownloadError(f"{name} has no config.json: it is not a model in transformers format")
+    if not weights_of(path):
+        raise files.no_weights(name, [entry.name for entry in path.iterdir()])
+
+
+def weights_of(directory: Path) -> list[str]:
+    """Weight files of a directory; empty when there are none. Raises `DownloadError` if some are missing."""
+    return list(files.in_directory(directory).names)
+
+
+def convert(model: ModelFiles) -> None:
+    """Run the conversion where there is no safetensors file; see `tgi.hub.convert`."""
+    directory = Path(model.path)
+    if all(name.endswith(".safetensors") for name in weights_of(directory)):
+        return
+    logger.warning("%s has no safetensors weights: converting them, once", model.model_id)
+    if warning := files.in_directory(directory).warning(directory):
+        logger.warning(warning)
+    command = children.python(conversion.__name__, str(directory))
+    with (
+        tempfile.TemporaryFile("w+") as errors,
+        children.started(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, text=True) as child,
+    ):
+        assert child.stdout is not None
+        for line in child.stdout:
+            logger.info("%s", line.rstrip())
+        if child.wait() != 0:
+            errors.seek(0)
+            lines = errors.read().strip().splitlines() or [f"exit status {child.returncode}"]
+            raise DownloadError(f"the weights of {model.model_id} cannot be converted: {lines[-1]}")
+
+
+def override_weights(model: ModelFiles, directory: Path) -> ModelFiles:
+    """The model's own configuration and tokenizer with the weights of another directory (TGI's test hook).
+
+    Gives a temporary directory of links, removed when this process ends.
+    """
+    if not directory.is_dir():
+        raise DownloadError(f"--weights-cache-override: there is no directory {directory}")
+    weights = files.in_directory(directory)
+    if not weights.names:
+        raise files.no_weights(str(directory), [path.name for path in directory.iterdir() if path.is_file()])
+    joined = Path(tempfile.mkdtemp(prefix="tgi-model-"))
+    atexit.register(shutil.rmtree, joined, ignore_errors=True)
+    sources = [Path(model.path) / name for name in files.small_files([p.name for p in Path(model.path).iterdir()])]
+    sources += [directory / name for name in [*weights.names, *([weights.index] if weights.index else [])]]
+    for source in sources:
+        (joined / source.name).symlink_to(source.resolve())
+    return ModelFiles(str(joined), model.model_id, model.sha, model.pipeline_tag)
+
+
+def demo_directory() -> Path:
+    """Where the bundled demo model is."""
+    return Path(str(importlib.resources.files("tgi") / "demo"))

@@ -1,0 +1,262 @@
+"""Token budgets without trial and error: what fits the memory, and which limit binds.
+
+One pure function from numbers to limits, used by the engine at start and by `tgi plan` (which knows
+the same numbers from config.json alone). Whoever calls it says the result; nothing is lowered in
+silence. Imports no torch.
+
+    available = weights + runtime + activations of one step + KV cache + left free
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tgi.errors import StartupError
+from tgi.memory.cost import ModelCost
+from tgi.messages import MemoryPlan, MemoryRow
+from tgi.settings.config import EngineConfig
+from tgi.shorten import size
+
+CPU_CACHE_SHARE = 0.5
+"""Share of what is left on a CPU that the cache may take: other programs live there too."""
+CPU_CACHE_REQUESTS = 32
+"""Requests of full length for which a CPU's cache has room by default: more would hardly run at once."""
+CUDA_CACHE_SHARE = 0.9
+"""Share of what is left on a GPU; the rest is for the allocator's fragments."""
+CPU_STEP_TOKENS = 512
+CUDA_STEP_TOKENS = 4096
+DEFAULT_BATCH_SIZE = 128
+RUNTIME_BYTES = {"cpu": 450 << 20, "cuda": 800 << 20}
+"""Interpreter, libraries and device context of the engine before any weight."""
+MIN_STEP_TOKENS = 16
+
+
+def wanted_of(config: EngineConfig) -> Wanted:
+    """What the flags ask for."""
+    return Wanted(
+        max_input_tokens=config.max_input_tokens,
+        max_total_tokens=config.max_total_tokens,
+        max_batch_prefill_tokens=config.max_batch_prefill_tokens,
+        max_batch_total_tokens=config.max_batch_total_tokens,
+        max_batch_size=config.max_batch_size,
+        kv_cache_bytes=config.kv_cache_bytes,
+        memory_fraction=config.cuda_memory_fraction if (config.device or "").startswith("cuda") else 1.0,
+    )
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the user asked for; None means "compute it"."""
+
+    max_input_tokens: int | None = None
+    max_total_tokens: int | None = None
+    max_batch_prefill_tokens: int | None = None
+    max_batch_total_tokens: int | None = None
+    max_batch_size: int | None = None
+    kv_cache_bytes: int | None = None
+    memory_fraction: float = 1.0
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the engine runs with."""
+
+    max_input_tokens: int
+    max_total_tokens: int
+    max_batch_prefill_tokens: int
+    max_batch_size: int
+    num_blocks: int
+    memory: MemoryPlan
+
+
+def compute(cost: ModelCost, wanted: Wanted, *, available_bytes: int, device: str, block_size: int) -> Limits:
+    """The largest limits that fit `available_bytes`, with the reasons.
+
+    Raises `StartupError` naming what does not fit (weights, activations or KV cache) and the one
+    direction that helps.
+    """
+    kind = device.split(":")[0]
+    available = int(available_bytes * wanted.memory_fraction)
+    runtime = RUNTIME_BYTES.get(kind, RUNTIME_BYTES["cpu"])
+    lowered: list[str] = []
+    after_weights = _after_weights(cost, runtime, available)
+    step_tokens = _step_tokens(cost, wanted, after_weights, kind, block_size, lowered)
+    batch_size = _batch_size(wanted, step_tokens, lowered)
+    left = after_weights - _activations(cost, step_tokens)
+    context = _context(cost, wanted, lowered)
+    longest = _blocks(context, block_size) * block_size  # what a request of full length holds
+    tokens, binding = _cache_tokens(cost, wanted, left, kind, longest, batch_size, lowered)
+    num_blocks = _cache_blocks(cost, wanted, tokens, left, block_size)
+    cache_tokens = num_blocks * block_size
+    max_input, max_total = _lengths(wanted, context, cache_tokens, lowered)
+    memory = MemoryPlan(
+        rows=_rows(cost, runtime, step_tokens, cache_tokens, available, kind),
+        available_bytes=available,
+        kv_bytes_per_token=cost.kv_bytes_per_token,
+        cache_tokens=cache_tokens,
+        full_length_requests=cache_tokens / max_total,
+        binding_limit=binding,
+        lowered=lowered,
+    )
+    return Limits(max_input, max_total, step_tokens, batch_size, num_blocks, memory)
+
+
+def _after_weights(cost: ModelCost, runtime: int, available: int) -> int:
+    """Bytes left for activations and cache."""
+    left = available - cost.weight_bytes - runtime
+    if left <= 0:
+        raise StartupError(
+            f"the weights do not fit: {size(cost.weight_bytes)} of weights and {size(runtime)} of runtime, "
+            f"{size(available)} available. Use a smaller model, a quantised one, or more memory"
+        )
+    return left
+
+
+def _activations(cost: ModelCost, step_tokens: int) -> int:
+    return cost.activation_bytes_fixed + cost.activation_bytes_per_token * step_tokens
+
+
+def _step_tokens(cost: ModelCost, wanted: Wanted, left: int, kind: str, block_size: int, lowered: list[str]) -> int:
+    """Tokens of a step: as many as asked that fit beside the cache, or the device's default, halved until it does."""
+    asked = wanted.max_batch_prefill_tokens or (CUDA_STEP_TOKENS if kind == "cuda" else CPU_STEP_TOKENS)
+    room = left - block_size * cost.kv_bytes_per_token
+    most = _activation_room(cost, wanted, room, block_size)
+    tokens = asked
+    if wanted.max_batch_prefill_tokens:
+        fits = (most - cost.activation_bytes_fixed) // max(cost.activation_bytes_per_token, 1)
+        tokens = min(asked, max(fits, MIN_STEP_TOKENS))
+    else:
+        while tokens > MIN_STEP_TOKENS and _activations(cost, tokens) > most:
+            tokens //= 2
+    if _activations(cost, tokens) > room:
+        raise StartupError(
+            f"the activations do not fit: a step of {tokens} tokens takes {size(_activations(cost, tokens))}, "
+            f"{size(max(room, 0))} left beside the weights. Give more memory or use a smaller model"
+        )
+    if tokens < asked and wanted.max_batch_prefill_tokens:
+        lowered.append(f"max_batch_prefill_tokens lowered from {asked} to {tokens}: its activations would not fit")
+    return tokens
+
+
+def _activation_room(cost: ModelCost, wanted: Wanted, room: int, block_size: int) -> int:
+    """Bytes of `room` that activations may take: half, but what is asked for goes before what is computed.
+
+    A step that is asked for may take all but the cache (asked for, or of one request of full length);
+    a computed one gives way to a cache that is asked for, if that helps.
+    """
+    longest = _context(cost, wanted, [])
+    cache = wanted.kv_cache_bytes
+    if cache is None:
+        tokens = wanted.max_batch_total_tokens or longest
+        cache = _blocks(tokens, block_size) * block_size * cost.kv_bytes_per_token
+    if wanted.max_batch_prefill_tokens:
+        return max(room // 2, room - cache)
+    asked = wanted.max_total_tokens or wanted.max_batch_total_tokens or wanted.kv_cache_bytes
+    if asked and room - cache >= _activations(cost, MIN_STEP_TOKENS):
+        return min(room // 2, room - cache)
+    return room // 2
+
+
+def _batch_size(wanted: Wanted, step_tokens: int, lowered: list[str]) -> int:
+    """Sequences of a step, each of which takes at least a token of it."""
+    asked = wanted.max_batch_size
+    batch_size = min(asked or DEFAULT_BATCH_SIZE, step_tokens)
+    if asked and batch_size < asked:
+        lowered.append(f"max_batch_size lowered from {asked} to {batch_size}: a step has no more tokens")
+    return batch_size
+
+
+def _context(cost: ModelCost, wanted: Wanted, lowered: list[str]) -> int:
+    """Tokens of a request as far as the model goes, whatever the cache holds."""
+    asked, context = wanted.max_total_tokens or cost.max_positions, cost.max_positions
+    if asked > context and cost.positions_go_on:
+        lowered.append(f"max_total_tokens {asked} is more than the model's context of {context}: its positions go on")
+        return asked
+    if asked > context:
+        lowered.append(f"max_total_tokens lowered from {asked} to {context}: the model's context ends there")
+    return min(asked, context)
+
+
+def _blocks(tokens: int, block_size: int) -> int:
+    """Blocks that hold so many tokens."""
+    return -(-tokens // block_size)
+
+
+def _cache_tokens(
+    cost: ModelCost, wanted: Wanted, left: int, kind: str, longest: int, batch_size: int, lowered: list[str]
+) -> tuple[int, str]:
+    """Tokens of the cache and the limit that binds them; a request holds at most `longest`."""
+    fits = left // cost.kv_bytes_per_token
+    if wanted.kv_cache_bytes is not None or wanted.max_batch_total_tokens is not None:
+        flag, asked = "max_batch_total_tokens", wanted.max_batch_total_tokens or 0
+        if wanted.kv_cache_bytes is not None:
+            flag, asked = "kv_cache_memory", wanted.kv_cache_bytes // cost.kv_bytes_per_token
+        if asked > fits:
+            lowered.append(f"{flag} lowered from {asked} to {max(fits, 0)} tokens: the memory holds no more")
+            return max(fits, 0), "memory"
+        return asked, f"--{flag.replace('_', '-')}"
+    share = CUDA_CACHE_SHARE if kind == "cuda" else CPU_CACHE_SHARE
+    tokens = int(left * share) // cost.kv_bytes_per_token
+    requests = batch_size if kind == "cuda" or wanted.max_batch_size else min(batch_size, CPU_CACHE_REQUESTS)
+    needed, has = longest * requests, f"{share:.0%} of what is left, {size(tokens * cost.kv_bytes_per_token)}"
+    if tokens >= needed and requests == batch_size:
+        return needed, "batch size x max_total_tokens: more cache could not be used at once"
+    if tokens >= needed:
+        return needed, f"{requests} requests of full length ({has}, is not needed; --kv-cache-memory gives more)"
+    if wanted.max_total_tokens and tokens < longest and kind != "cuda":  # a GPU's allocator needs its rest
+        why = f"--max-total-tokens: one request needs more than {share:.0%} of what is left"
+        return max(min(longest, fits), 0), why
+    wish = f"; {requests} requests of full length need {size(needed * cost.kv_bytes_per_token)}"
+    return max(tokens, 0), f"memory: the cache may take {has}{wish}"
+
+
+def _cache_blocks(cost: ModelCost, wanted: Wanted, tokens: int, left: int, block_size: int) -> int:
+    """Whole blocks of the cache; a number of tokens that was asked for and fits is rounded up."""
+    num_blocks = tokens // block_size
+    if wanted.max_batch_total_tokens and tokens == wanted.max_batch_total_tokens:
+        num_blocks = _blocks(tokens, block_size)
+    if num_blocks * block_size < 2:
+        raise StartupError(
+            f"the KV cache does not fit: {size(max(left, 0))} left for it, a block of {block_size} tokens takes "
+            f"{size(block_size * cost.kv_bytes_per_token)}. {_remedy(wanted)}"
+        )
+    return num_blocks
+
+
+def _remedy(wanted: Wanted) -> str:
+    """What to do when there is no room for a single block."""
+    if wanted.kv_cache_bytes is not None:
+        return "Raise --kv-cache-memory"
+    if wanted.max_batch_total_tokens is not None:
+        return "Raise --max-batch-total-tokens, or give more memory"
+    return "Lower --max-batch-prefill-tokens or give more memory"
+
+
+def _lengths(wanted: Wanted, context: int, cache_tokens: int, lowered: list[str]) -> tuple[int, int]:
+    """Tokens of a prompt, and of a request, which must fit the cache alone."""
+    total = context
+    if cache_tokens < total:
+        if wanted.max_total_tokens:
+            lowered.append(f"max_total_tokens lowered from {total} to {cache_tokens}: the KV cache holds no more")
+        total = cache_tokens
+    max_input = wanted.max_input_tokens or total - 1
+    if max_input >= total:
+        lowered.append(f"max_input_tokens lowered from {max_input} to {total - 1}: max_total_tokens is {total}")
+        max_input = total - 1
+    return max_input, total
+
+
+def _rows(
+    cost: ModelCost, runtime: int, step_tokens: int, cache_tokens: int, available: int, kind: str
+) -> list[MemoryRow]:
+    """The table: what takes how much at most, and the rest."""
+    taken = "" if kind == "cuda" else ", taken as they are used"
+    activations = _activations(cost, step_tokens)
+    cache_bytes = cache_tokens * cost.kv_bytes_per_token
+    return [
+        MemoryRow("weights", cost.weight_bytes),
+        MemoryRow("runtime", runtime, "interpreter, libraries"),
+        MemoryRow("activations", activations, f"a step of {step_tokens} tokens"),
+        MemoryRow("KV cache", cache_bytes, f"{cache_tokens} tokens x {size(cost.kv_bytes_per_token)}{taken}"),
+        MemoryRow("left free", available - cost.weight_bytes - runtime - activations - cache_bytes),
+    ]

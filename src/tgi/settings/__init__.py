@@ -1,0 +1,1 @@
+"""Flags, environment and the settings that the API and the engine get of them."""

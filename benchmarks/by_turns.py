@@ -26,8 +26,7 @@ from benchmarks.checkpoints import SHAPES, ensure
 # Runs inside a checkout, with that checkout's packages: prints one JSON object.
 TURN = """
 import json, sys, time
-from benchmarks.engine import measure
-from tgi.settings.config import EngineConfig
+from benchmarks.engine import EngineConfig, measure
 from tgi.engine.core import EngineCore
 from tgi.engine.main import make_scheduler
 from tgi.engine.worker import Worker

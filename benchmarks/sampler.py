@@ -16,8 +16,8 @@ from typing import Any
 
 import torch
 
+from tgi.engine.plan import Draw
 from tgi.engine.sampler import Sampler
-from tgi.engine.sequence import Sequence
 from tgi.messages import Sampling
 
 CASES: dict[str, list[dict[str, Any]]] = {
@@ -82,23 +82,24 @@ def main() -> None:
     print(f"{size / 1e6:.1f} MB of logits at {size / least / 1e6:.1f} GB/s")
     print(f"{'requests':28}{'ms per call':>12}{'read once':>12}{'times that':>12}")
     for name, cases in CASES.items():
-        sequences = [
-            Sequence(
+        sampler.forget(list(range(rows)))
+        draws = [
+            Draw(
                 row,
-                0,
-                prompts[row],
-                len(prompts[row]) - 100,
                 Sampling(max_new_tokens=1000, **cases[row % len(cases)]),
                 seed=row,
+                num_prompt=len(prompts[row]) - 100,
+                position=len(prompts[row]),
+                token_ids=prompts[row],
             )
             for row in range(rows)
         ]
         values = flat if "flat" in name else logits
-        result = sampler.sample(values, sequences)
+        result = sampler.sample(values, draws)
         assert not any(isinstance(token, str) for token in result), result
 
-        def call(values: torch.Tensor = values, sequences: list[Sequence] = sequences) -> None:
-            sampler.sample(values, sequences)
+        def call(values: torch.Tensor = values, draws: list[Draw] = draws) -> None:
+            sampler.sample(values, draws)
 
         taken = milliseconds(call, arguments.repeats, device)
         print(f"{name:28}{taken:12.2f}{least:12.2f}{taken / least:12.1f}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import uuid
+
 import numpy as np
 import torch
 from transformers import (
@@ -12,20 +14,21 @@ from transformers import (
     TypicalLogitsWarper,
 )
 
-from tgi.engine.sequence import Sequence
+from tgi.engine.plan import Draw
 from tgi.messages import Sampling
 
 HASH_KEY = 15485863
 
 
-def sequence(token_ids=(1, 2, 3), num_prompt=None, seed=0, **sampling) -> Sequence:
-    """A sequence with these sampling parameters; all of `token_ids` is prompt unless said otherwise."""
+def sequence(token_ids=(1, 2, 3), num_prompt=None, seed=0, **sampling) -> Draw:
+    """The draw of a sequence with these sampling parameters; all of `token_ids` is prompt unless said otherwise."""
     sampling.setdefault("max_new_tokens", 1000)
     ids = list(token_ids)
-    return Sequence(1, 0, ids, len(ids) if num_prompt is None else num_prompt, Sampling(**sampling), seed)
+    known = len(ids) if num_prompt is None else num_prompt
+    return Draw(uuid.uuid4().int, Sampling(**sampling), seed, known, len(ids), ids)
 
 
-def processed(row: torch.Tensor, s: Sequence) -> torch.Tensor:
+def processed(row: torch.Tensor, s: Draw) -> torch.Tensor:
     """Logits before temperature: [vocabulary] float64."""
     sampling, scores = s.sampling, row.double().clone()
     if sampling.watermark:
@@ -76,7 +79,7 @@ def uniform(seed: int, position: int) -> float:
     return ((words[0] >> 5) * (1 << 26) + (words[1] >> 6)) / (1 << 53)
 
 
-def expect(row: torch.Tensor, s: Sequence) -> tuple[int, torch.Tensor]:
+def expect(row: torch.Tensor, s: Draw) -> tuple[int, torch.Tensor]:
     """The token and the log-probabilities [vocabulary] that the sampler must report."""
     scores = processed(row, s)
     logprobs = warped(scores, s.sampling)

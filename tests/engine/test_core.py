@@ -8,22 +8,25 @@ from tests.engine.test_scheduler import make_scheduler, request
 from tests.engine.test_scheduler import run as pretend
 from tgi.engine.core import EngineBrokenError, EngineCore, run
 from tgi.engine.plan import Plan, Sampled
+from tgi.engine.scheduler import Scheduler
 from tgi.messages import Abort, EngineFailed, StepOutput
 
 
 class Executor:
     """Runs plans without a model; raises whenever a chunk of a poisoned request is in the plan."""
 
-    def __init__(self, poisoned: set[int] = frozenset()) -> None:
+    def __init__(self, scheduler: Scheduler, poisoned: set[int] = frozenset()) -> None:
+        self.scheduler = scheduler
         self.poisoned = set(poisoned)
         self.calls = 0
         self.broken = False
 
     def execute(self, plan: Plan) -> Sampled:
         self.calls += 1
-        if self.broken or any(chunk.sequence.request_id in self.poisoned for chunk in plan.chunks):
+        sequences = [self.scheduler.find(chunk.sequence_id) for chunk in plan.chunks]
+        if self.broken or any(sequence and sequence.request_id in self.poisoned for sequence in sequences):
             raise RuntimeError("/secret/path at 0xdeadbeef")
-        return pretend(plan)
+        return Sampled([[]]) if sequences == [None] else pretend(self.scheduler, plan)
 
 
 def outcome(outputs: list[StepOutput]) -> dict[int, str | None]:
@@ -38,7 +41,7 @@ def steps(core: EngineCore) -> list[StepOutput]:
 
 
 def test_a_failing_request_fails_alone():
-    core = EngineCore(make_scheduler(num_blocks=64), Executor({2}))
+    core = EngineCore(scheduler := make_scheduler(num_blocks=64), Executor(scheduler, {2}))
     for number in range(4):
         core.handle(request(number, [1, 2, number]))
     outputs = steps(core)
@@ -49,7 +52,7 @@ def test_a_failing_request_fails_alone():
 
 
 def test_a_lone_failing_request_does_not_stop_the_engine():
-    core = EngineCore(make_scheduler(), Executor({1}))
+    core = EngineCore(scheduler := make_scheduler(), Executor(scheduler, {1}))
     core.handle(request(1, [1, 2]))
     assert outcome(steps(core)) == {1: "error"}
     core.handle(request(2, [1, 2]))
@@ -57,8 +60,9 @@ def test_a_lone_failing_request_does_not_stop_the_engine():
 
 
 def test_a_broken_device_ends_every_request_and_says_so():
-    executor = Executor()
-    core = EngineCore(make_scheduler(batch_size=2), executor)
+    scheduler = make_scheduler(batch_size=2)
+    executor = Executor(scheduler)
+    core = EngineCore(scheduler, executor)
     sent: list = []
     inbox = [request(number, [1, 2, 3]) for number in range(5)]
 
@@ -76,7 +80,7 @@ def test_a_broken_device_ends_every_request_and_says_so():
 
 
 def test_abort_frees_within_the_next_step():
-    core = EngineCore(make_scheduler(num_blocks=32), Executor())
+    core = EngineCore(scheduler := make_scheduler(num_blocks=32), Executor(scheduler))
     for number in range(3):
         core.handle(request(number, [number] * 8, new=50, samples=2))
     core.step()
@@ -90,7 +94,7 @@ def test_abort_frees_within_the_next_step():
 
 
 def test_idle_engine_reports_and_refusals_are_answered():
-    core = EngineCore(make_scheduler(), Executor())
+    core = EngineCore(scheduler := make_scheduler(), Executor(scheduler))
     output = core.step()
     assert not output.events and output.stats.step == 0
     core.handle(request(1, list(range(1000))))
@@ -99,7 +103,7 @@ def test_idle_engine_reports_and_refusals_are_answered():
 
 
 def test_stats_tell_prefill_from_decode():
-    core = EngineCore(make_scheduler(), Executor())
+    core = EngineCore(scheduler := make_scheduler(), Executor(scheduler))
     core.handle(request(1, [1, 2, 3, 4, 5]))
     first, second = core.step().stats, core.step().stats
     assert (first.scheduled_prefill_tokens, first.scheduled_decode_tokens, first.admitted) == (5, 0, 1)

@@ -10,7 +10,7 @@ from statistics import median
 
 import pytest
 
-from tests.engine.test_scheduler import check, request
+from tests.engine.test_scheduler import check, owner, request
 from tests.engine.test_scheduler import run as pretend
 from tgi.engine.blocks import BlockPool
 from tgi.engine.pace import (
@@ -39,6 +39,8 @@ class Machine:
     budget: int = BUDGET
     now: float = 0.0
     plans: list[Plan] = field(default_factory=list)
+    groups: dict[int, int] = field(default_factory=dict)
+    """Sequence id -> group."""
     arrivals: dict[int, list[float]] = field(default_factory=dict)
     """Request id -> when each of its tokens came."""
 
@@ -51,10 +53,11 @@ class Machine:
         plan = self.scheduler.schedule()
         check(self.scheduler, plan)
         assert plan
-        prompts = [chunk for chunk in plan.chunks if len(chunk.token_ids) > 1]
+        self.groups |= {chunk.sequence_id: owner(self.scheduler, chunk).group for chunk in plan.chunks}
+        prompts = [chunk for chunk in plan.chunks if not chunk.decode]
         tokens = sum(len(chunk.token_ids) for chunk in prompts)
         context = sum(len(chunk.token_ids) * (chunk.start + chunk.end) // 2 for chunk in prompts)
-        sampled = pretend(plan)
+        sampled = pretend(self.scheduler, plan)
         sampled.forward_s = self.seconds(len(plan.chunks) - len(prompts), tokens, context)
         self.now += sampled.forward_s
         events = self.scheduler.commit(plan, sampled)
@@ -237,7 +240,7 @@ def test_steps_with_errors_teach_nothing():
     machine.scheduler.pace = pace
     machine.scheduler.add(request(0, [1, 2, 3]))
     plan = machine.scheduler.schedule()
-    sampled = pretend(plan)
+    sampled = pretend(machine.scheduler, plan)
     sampled.forward_s, sampled.errors = 9.0, {0: "broken"}
     machine.scheduler.commit(plan, sampled)
     assert pace.share(10, 1, settled=True).grant(0, 10) == 10, "still unmeasured, hence unlimited"

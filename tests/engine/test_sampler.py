@@ -235,11 +235,12 @@ def test_running_counts_equal_counts_from_scratch(repetition):
         logits = torch.randn(1, 500, generator=generator)
         fresh = sequence(running.token_ids, num_prompt=4, seed=4, **sampling)
         if step == 150:
-            running.sampler_state = None  # as a restored sequence would come
+            sampler.forget([running.sequence_id])  # as a restored sequence would come
         (got,), (want,) = sampler.sample(logits, [running]), sampler.sample(logits, [fresh])
         assert got == want
         check(got, logits[0], running)
         running.token_ids.append(got.id)
+        running.position += 1
 
 
 def test_sampling_twice_changes_nothing():

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tgi.engine.blocks import BlockPool, hash_block
-from tgi.engine.plan import Plan, Sampled
+from tgi.engine.plan import Chunk, Plan, Sampled, decode, encode
 from tgi.engine.scheduler import Scheduler
 from tgi.engine.sequence import Sequence
 from tgi.messages import GenerateRequest, PromptLogprobs, Sampling, Token, TokenEvent
@@ -36,18 +36,32 @@ def request(request_id: int, prompt: list[int], new: int = 4, samples: int = 1, 
     )
 
 
-def next_token(sequence: Sequence) -> int:
+def next_token(token_ids: list[int], seed: int) -> int:
     """A stand-in for a model: the next token depends on all tokens before it."""
-    return hash((tuple(sequence.token_ids), sequence.seed)) % 50
+    return hash((tuple(token_ids), seed)) % 50
 
 
-def run(plan: Plan) -> Sampled:
+def owner(scheduler: Scheduler, chunk: Chunk) -> Sequence:
+    sequence = scheduler.find(chunk.sequence_id)
+    assert sequence is not None
+    return sequence
+
+
+def run(scheduler: Scheduler, plan: Plan) -> Sampled:
+    """What the stand-in computes; drafts are kept as far as they are what it would have said."""
     sampled = Sampled(tokens=[])
     for number, chunk in enumerate(plan.chunks):
-        sampled.tokens.append(Token(next_token(chunk.sequence), -1.0) if chunk.samples else None)
-        if chunk.wants_prompt_logprobs:
-            last = min(chunk.end, chunk.sequence.num_prompt - 1)
-            wanted = list(range(chunk.start + 1, last + 1))
+        sequence = owner(scheduler, chunk)
+        ids, tokens = list(sequence.token_ids), []
+        for draft in [*chunk.token_ids[len(chunk.token_ids) - chunk.num_draft :], None] if chunk.draw else []:
+            tokens.append(Token(next_token(ids, sequence.seed), -1.0))
+            if tokens[-1].id != draft:
+                break
+            ids.append(draft)
+        sampled.tokens.append(tokens)
+        if chunk.prompt_targets:
+            wanted = list(range(chunk.start + 1, chunk.start + 1 + len(chunk.prompt_targets)))
+            assert chunk.prompt_targets == [sequence.token_ids[position] for position in wanted]
             sampled.prompt[number] = PromptLogprobs([float(i) for i in wanted], [[] for _ in wanted])
     return sampled
 
@@ -61,10 +75,12 @@ def check(scheduler: Scheduler, plan: Plan) -> None:
     followers = Counter(id(f) for s in unfinished for f in s.followers)
     assert places + followers == Counter(id(s) for s in unfinished), "every sequence is in exactly one place"
     for chunk in plan.chunks:
-        assert chunk.token_ids and chunk.start == chunk.sequence.num_computed
+        sequence = owner(scheduler, chunk)
+        assert chunk.token_ids and chunk.start == sequence.num_computed
+        assert decode(encode(Plan([chunk]))) == Plan([chunk])
         assert len(chunk.block_table) * scheduler.blocks.block_size >= chunk.end
         writes = chunk.block_table[chunk.start // scheduler.blocks.block_size :]
-        others = [b for s in scheduler.running if s is not chunk.sequence for b in s.block_table]
+        others = [b for s in scheduler.running if s is not sequence for b in s.block_table]
         assert not set(writes) & set(others), "a block that is written to is nobody else's"
 
 
@@ -76,7 +92,7 @@ def drain(scheduler: Scheduler, limit: int = 10_000) -> list[TokenEvent]:
         plan = scheduler.schedule()
         check(scheduler, plan)
         assert plan, "work without a step: a deadlock"
-        events += scheduler.commit(plan, run(plan))
+        events += scheduler.commit(plan, run(scheduler, plan))
         scheduler.blocks.check(scheduler.unfinished)
     raise AssertionError("does not finish")
 
@@ -131,7 +147,7 @@ def test_random_traffic(traffic, num_blocks, step_tokens, batch_size, prefix_cac
         plan = scheduler.schedule()
         check(scheduler, plan)
         assert bool(plan) == scheduler.has_work
-        events += scheduler.commit(plan, run(plan))
+        events += scheduler.commit(plan, run(scheduler, plan))
         if step > 25 and not scheduler.has_work:
             break
     scheduler.blocks.check([])
@@ -149,24 +165,22 @@ def test_random_traffic(traffic, num_blocks, step_tokens, batch_size, prefix_cac
 
 
 def solo(request: GenerateRequest, index: int) -> list[int]:
-    sequence = Sequence(
-        0, index, list(request.prompt_ids), len(request.prompt_ids), request.sampling, request.seeds[index]
-    )
+    token_ids = list(request.prompt_ids)
     for _ in range(request.sampling.max_new_tokens):
-        sequence.token_ids.append(next_token(sequence))
-    return sequence.token_ids[sequence.num_prompt :]
+        token_ids.append(next_token(token_ids, request.seeds[index]))
+    return token_ids[len(request.prompt_ids) :]
 
 
 def test_decodes_come_before_a_long_prompt():
     scheduler = make_scheduler(num_blocks=64, step_tokens=8)
     scheduler.add(request(1, [1, 2, 3], new=20))
-    scheduler.commit(plan := scheduler.schedule(), run(plan))
+    scheduler.commit(plan := scheduler.schedule(), run(scheduler, plan))
     scheduler.add(request(2, list(range(40))))
     for _ in range(4):
         plan = scheduler.schedule()
-        assert [len(c.token_ids) for c in plan.chunks if c.sequence.request_id == 1] == [1]
+        assert [len(c.token_ids) for c in plan.chunks if owner(scheduler, c).request_id == 1] == [1]
         assert plan.num_tokens == 8
-        scheduler.commit(plan, run(plan))
+        scheduler.commit(plan, run(scheduler, plan))
 
 
 def test_prefix_hit_leaves_one_token_and_shares_blocks():
@@ -177,7 +191,7 @@ def test_prefix_hit_leaves_one_token_and_shares_blocks():
     scheduler.add(request(2, prompt, new=1))
     plan = scheduler.schedule()
     assert plan.prefix_hit_tokens == 8 and plan.chunks[0].start == 8
-    events = scheduler.commit(plan, run(plan))
+    events = scheduler.commit(plan, run(scheduler, plan))
     assert events[0].cached_tokens == 8
 
 
@@ -188,7 +202,7 @@ def test_other_salt_shares_nothing():
         scheduler.add(GenerateRequest(number, plain.prompt_ids, plain.sampling, plain.seeds, cache_salt=salt))
         plan = scheduler.schedule()
         assert plan.prefix_hit_tokens == 0
-        scheduler.commit(plan, run(plan))
+        scheduler.commit(plan, run(scheduler, plan))
 
 
 def test_samples_share_the_prompt_even_without_prefix_caching():
@@ -196,7 +210,7 @@ def test_samples_share_the_prompt_even_without_prefix_caching():
     scheduler.add(request(1, list(range(16)), new=3, samples=3))
     first = scheduler.schedule()
     assert len(first.chunks) == 1
-    scheduler.commit(first, run(first))
+    scheduler.commit(first, run(scheduler, first))
     second = scheduler.schedule()
     assert sorted(len(chunk.token_ids) for chunk in second.chunks) == [1, 4, 4]
     tables = [chunk.block_table[:3] for chunk in second.chunks]
@@ -211,7 +225,7 @@ def test_collision_is_a_miss_never_a_hit(monkeypatch):
         scheduler.add(request(number, [number] * 4 + [9] * 8, new=1))
         plan = scheduler.schedule()
         assert plan.prefix_hit_tokens == 0
-        scheduler.commit(plan, run(plan))
+        scheduler.commit(plan, run(scheduler, plan))
     assert hash_block(b"", [1]) != hash_block(b"", [2]) != hash_block(b"x", [2])
 
 
@@ -240,7 +254,7 @@ def test_one_failing_sequence_harms_nobody():
     scheduler.add(request(1, [1, 2, 3]))
     scheduler.add(request(2, [4, 5, 6]))
     plan = scheduler.schedule()
-    sampled = run(plan)
+    sampled = run(scheduler, plan)
     sampled.errors[0] = "not a number"
     events = scheduler.commit(plan, sampled)
     assert (events[0].finish, events[0].error) == ("error", "not a number")
@@ -249,18 +263,18 @@ def test_one_failing_sequence_harms_nobody():
 
 def test_eviction_takes_the_least_recent_and_the_tail_first():
     pool = BlockPool(4, 2)
-    old = Sequence(1, 0, [1, 2, 3, 4], 4, Sampling(max_new_tokens=1), 0)
-    new = Sequence(2, 0, [5, 6, 7, 8], 4, Sampling(max_new_tokens=1), 0)
+    old = Sequence(1, 1, 0, [1, 2, 3, 4], 4, Sampling(max_new_tokens=1), 0)
+    new = Sequence(2, 2, 0, [5, 6, 7, 8], 4, Sampling(max_new_tokens=1), 0)
     for sequence in (old, new):
         assert pool.grow(sequence, 4)
         pool.index(sequence, 0, 2)
     tables = old.block_table, new.block_table
     pool.release(old)
     pool.release(new)
-    taker = Sequence(3, 0, [9] * 6, 6, Sampling(max_new_tokens=1), 0)
+    taker = Sequence(3, 3, 0, [9] * 6, 6, Sampling(max_new_tokens=1), 0)
     assert pool.grow(taker, 6)
     assert taker.block_table == [tables[0][1], tables[0][0], tables[1][1]]
-    assert not pool.grow(Sequence(4, 0, [1] * 4, 4, Sampling(max_new_tokens=1), 0), 4)
+    assert not pool.grow(Sequence(4, 4, 0, [1] * 4, 4, Sampling(max_new_tokens=1), 0), 4)
 
 
 def test_order_of_arrival_survives_preemption():
@@ -275,5 +289,77 @@ def test_order_of_arrival_survives_preemption():
         preempted += plan.preempted
         waiting = [s.request_id for s in scheduler.waiting]
         assert waiting == sorted(waiting)
-        order += [e.request_id for e in scheduler.commit(plan, run(plan)) if e.finish]
+        order += [e.request_id for e in scheduler.commit(plan, run(scheduler, plan)) if e.finish]
     assert preempted and order == [0, 1, 2]
+
+
+def drafts_of(sequence: Sequence, count: int, wrong: int | None) -> list[int]:
+    """The next `count` tokens as the stand-in will say them, the one numbered `wrong` another."""
+    ids = list(sequence.token_ids)
+    for number in range(count):
+        ids.append(next_token(ids, sequence.seed) + (number == wrong))
+    return ids[sequence.num_tokens :]
+
+
+@pytest.mark.parametrize("wrong", [None, 0, 1, 3])
+@pytest.mark.parametrize("num_blocks", [7, 64])
+def test_drafts_change_no_token_and_save_steps(wrong: int | None, num_blocks: int):
+    plain, drafted = (make_scheduler(num_blocks=num_blocks, step_tokens=40) for _ in range(2))
+    requests = [request(number, [number, 2, 3, 4, 5], new=9, samples=number) for number in (1, 2)]
+    for scheduler in (plain, drafted):
+        for asked in requests:
+            assert not scheduler.add(asked)
+    expected = texts(drain(plain))
+    events, accepted = [], 0
+    while drafted.has_work:
+        for sequence in drafted.running:
+            if sequence.num_uncomputed == 1:
+                sequence.draft_ids = drafts_of(sequence, 4, wrong)
+        plan = drafted.schedule()
+        check(drafted, plan)
+        for chunk in plan.chunks:
+            assert chunk.logit_rows == (1 + chunk.num_draft if chunk.draw else 0)
+        booked = drafted.commit(plan, run(drafted, plan))
+        accepted += sum(max(0, len(event.tokens) - 1) for event in booked)
+        events += booked
+        drafted.blocks.check(drafted.unfinished)
+    assert texts(events) == expected
+    assert {event.finish for event in events if event.finish} == {"length"}
+    assert (accepted > 0) == (wrong != 0)
+
+
+def test_a_draft_beyond_the_end_token_is_dropped():
+    scheduler = make_scheduler(num_blocks=64)
+    ids = [1, 2]
+    for _ in range(3):
+        ids.append(next_token(ids, 0))
+    scheduler.add(request(1, [1, 2], new=9, eos_token_ids=(ids[3],)))
+    scheduler.commit(plan := scheduler.schedule(), run(scheduler, plan))
+    scheduler.running[0].draft_ids = [ids[3], ids[4]]
+    plan = scheduler.schedule()
+    (event,) = scheduler.commit(plan, run(scheduler, plan))
+    assert ([token.id for token in event.tokens], event.finish) == ([ids[3]], "eos_token")
+    assert scheduler.blocks.num_free == 64
+
+
+def test_a_sequence_that_is_not_ready_holds_up_nobody():
+    scheduler = make_scheduler(num_blocks=64)
+    scheduler.add(request(1, [1, 2, 3]))
+    slow = scheduler.waiting[0]
+    slow.ready = False
+    assert not scheduler.has_work and not scheduler.schedule()
+    scheduler.add(request(2, [4, 5]))
+    events = drain(scheduler)
+    assert {event.request_id for event in events if event.finish} == {2}
+    slow.ready = True
+    assert {event.request_id for event in drain(scheduler) if event.finish} == {1}
+
+
+def test_a_plan_says_which_sequences_are_over():
+    scheduler = make_scheduler(num_blocks=64)
+    scheduler.add(request(1, [1, 2, 3], new=1))
+    scheduler.add(request(2, [1, 2, 3], new=3))
+    first = scheduler.schedule()
+    ids = {owner(scheduler, chunk).request_id: chunk.sequence_id for chunk in first.chunks}
+    scheduler.commit(first, run(scheduler, first))
+    assert first.ended == [] and scheduler.schedule().ended == [ids[1]]

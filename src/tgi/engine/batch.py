@@ -1,4 +1,4 @@
-"""A plan as tensors, in one copy to the device. Called by `runner`; the only place that does it."""
+"""A plan as tensors, in one copy to the device."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Batch:
 
     token_ids: torch.Tensor  # [tokens] int64
     paging: Paging
-    sample_rows: torch.Tensor | None  # [sampling chunks] int64, last row of each chunk that samples; None: all rows
+    logit_rows: torch.Tensor | None  # [rows] int64, the last rows of each chunk that samples; None: all rows
     first_rows: list[int]  # row where each chunk begins
 
 
@@ -47,9 +47,12 @@ def build(plan: Plan, block_size: int, device: torch.device) -> Batch:
             slots += range(base + first, base + past)
         tables += table
         tables += [0] * (width - len(table))
-    sample_rows = [end - 1 for end, chunk in zip(starts[1:], chunks, strict=True) if chunk.samples]
+    logit_rows: list[int] = []
+    for end, chunk in zip(starts[1:], chunks, strict=True):
+        if chunk.draw is not None:
+            logit_rows += range(end - 1 - chunk.num_draft, end)
 
-    parts = [token_ids, positions, slots, tables, starts, contexts, sample_rows]
+    parts = [token_ids, positions, slots, tables, starts, contexts, logit_rows]
     packed = torch.from_numpy(np.array(list(chain.from_iterable(parts)), np.int64)).to(device)
     views = packed.split([len(part) for part in parts])
     paging = Paging(
@@ -61,4 +64,4 @@ def build(plan: Plan, block_size: int, device: torch.device) -> Batch:
         query_starts=views[4],
         contexts=views[5],
     )
-    return Batch(views[0], paging, views[6] if len(sample_rows) < starts[-1] else None, starts[:-1])
+    return Batch(views[0], paging, views[6] if len(logit_rows) < starts[-1] else None, starts[:-1])

@@ -12,15 +12,13 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from tgi.engine.plan import Chunk, Plan, Sampled
+from tgi.engine.plan import Chunk, Plan, Sampled, probe
 from tgi.engine.scheduler import Scheduler
-from tgi.engine.sequence import Sequence
 from tgi.messages import (
     Abort,
     EngineFailed,
     FromEngine,
     GenerateRequest,
-    Sampling,
     StepOutput,
     StepStats,
     ToEngine,
@@ -80,9 +78,7 @@ class EngineCore:
         return StepOutput(events, stats)
 
     def _stats(self, plan: Plan, sampled: Sampled) -> StepStats:
-        decodes = sum(
-            1 for chunk in plan.chunks if len(chunk.token_ids) == 1 and chunk.start >= chunk.sequence.num_prompt
-        )
+        decodes = sum(len(chunk.token_ids) for chunk in plan.chunks if chunk.decode)
         scheduler = self.scheduler
         return StepStats(
             step=self.steps,
@@ -107,12 +103,13 @@ class EngineCore:
             return self.executor.execute(plan)
         except Exception:
             logger.exception("A step over %d sequences failed; running them one by one", len(plan.chunks))
-        merged = Sampled(tokens=[None] * len(plan.chunks))
+        merged = Sampled(tokens=[[] for _ in plan.chunks])
         for number, chunk in enumerate(plan.chunks):
             try:
                 alone = self.executor.execute(Plan([chunk]))
             except Exception as error:
-                logger.exception("Request %d fails", chunk.sequence.request_id)
+                sequence = self.scheduler.find(chunk.sequence_id)
+                logger.exception("Request %d fails", -1 if sequence is None else sequence.request_id)
                 merged.errors[number] = f"the model step failed ({type(error).__name__})"
                 continue
             merged.tokens[number] = alone.tokens[0]
@@ -128,9 +125,8 @@ class EngineCore:
 
     def _probe(self, failed: Chunk) -> None:
         """Everything failed: is it the requests or the device? One token on the failed chunk's block tells."""
-        probe = Sequence(-1, 0, [0], 1, Sampling(max_new_tokens=1), 0)
         try:
-            self.executor.execute(Plan([Chunk(probe, [0], 0, failed.block_table[-1:], samples=True)]))
+            self.executor.execute(Plan([probe([0], 0, failed.block_table[-1:])]))
         except Exception as error:
             raise EngineBrokenError(f"the model step fails on every input ({type(error).__name__})") from error
 

@@ -5,7 +5,9 @@ Owns their register and the counts by group. Does not know which of them run (`s
 
 from __future__ import annotations
 
+import random
 from collections import Counter
+from itertools import count
 
 from tgi.engine.sequence import Sequence
 from tgi.messages import GenerateRequest
@@ -16,6 +18,8 @@ class OpenRequests:
 
     def __init__(self) -> None:
         self._requests: dict[int, dict[int, Sequence]] = {}
+        self._by_id: dict[int, Sequence] = {}
+        self._ids = count(random.getrandbits(48))  # two schedulers of one worker never give the same id
         self._added = 0
         self.groups: Counter[int] = Counter()
         """Group -> unfinished sequences; only groups that have some."""
@@ -26,7 +30,11 @@ class OpenRequests:
     @property
     def sequences(self) -> list[Sequence]:
         """Every sequence that has not had its last event."""
-        return [sequence for samples in self._requests.values() for sequence in samples.values()]
+        return list(self._by_id.values())
+
+    def find(self, sequence_id: int) -> Sequence | None:
+        """The sequence with this id; None if it is finished."""
+        return self._by_id.get(sequence_id)
 
     def of(self, request_id: int) -> list[Sequence]:
         """The unfinished samples of a request; none for an unknown id."""
@@ -38,6 +46,7 @@ class OpenRequests:
         salt = f"s{request.cache_salt}" if prefix_caching else f"r{request.request_id}"
         samples = [
             Sequence(
+                id=next(self._ids),
                 request_id=request.request_id,
                 index=index,
                 token_ids=list(request.prompt_ids),
@@ -54,12 +63,14 @@ class OpenRequests:
             for index, seed in enumerate(request.seeds)
         ]
         self._requests[request.request_id] = {sample.index: sample for sample in samples}
+        self._by_id |= {sample.id: sample for sample in samples}
         self._added += 1
         self.groups[request.group] += len(samples)
         samples[0].followers = samples[1:]
         return samples[0]
 
     def remove(self, sequence: Sequence) -> None:
+        del self._by_id[sequence.id]
         samples = self._requests[sequence.request_id]
         del samples[sequence.index]
         if not samples:

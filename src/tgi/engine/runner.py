@@ -10,7 +10,7 @@ import time
 import torch
 
 from tgi.engine import batch as batches
-from tgi.engine.plan import Chunk, Plan, Sampled
+from tgi.engine.plan import Chunk, Draw, Plan, Sampled
 from tgi.engine.sampler import Sampler, prompt_logprobs
 from tgi.kernels.types import CompiledStep, KVCache
 from tgi.messages import PromptLogprobs, Token
@@ -44,20 +44,21 @@ class Runner:
         began = time.perf_counter()
         batch = batches.build(plan, self.block_size, self.device)
         hidden = self.step.forward(batch.token_ids, batch.paging, self.cache)  # [tokens, dim]
-        sampling = [number for number, chunk in enumerate(plan.chunks) if chunk.samples]
+        draws = _draws(plan)
         logits = None
-        if sampling:
-            rows = hidden if batch.sample_rows is None else hidden[batch.sample_rows]
-            logits = self._logits(rows, len(sampling))  # [rows, vocab] float32
+        if draws:
+            rows = hidden if batch.logit_rows is None else hidden[batch.logit_rows]
+            logits = self._logits(rows, len(draws))  # [rows, vocab] float32
         if self._synchronize:
             self._synchronize(self.device)  # else the forward pass would be booked as sampling
         forwarded = time.perf_counter()
 
-        sampled = Sampled(tokens=[None] * len(plan.chunks))
+        sampled = Sampled(tokens=[[] for _ in plan.chunks])
+        self.sampler.forget(plan.ended)
         if logits is not None:
-            self._sample(logits, plan, sampling, sampled)
+            _accept(plan, self.sampler.sample(logits, draws), sampled)
         for number, chunk in enumerate(plan.chunks):
-            if chunk.wants_prompt_logprobs:
+            if chunk.prompt_targets:
                 sampled.prompt[number] = self._prompt_logprobs(hidden, batch.first_rows[number], chunk)
         sampled.forward_s = forwarded - began
         sampled.sample_s = time.perf_counter() - forwarded
@@ -74,24 +75,48 @@ class Runner:
             self._num_rows, self._rows = count, self._out[:count]
         return self.step.logits(hidden, self._rows)
 
-    def _sample(self, logits: torch.Tensor, plan: Plan, sampling: list[int], sampled: Sampled) -> None:
-        results = self.sampler.sample(logits, [plan.chunks[number].sequence for number in sampling])
-        for number, result in zip(sampling, results, strict=True):
-            if isinstance(result, Token):
-                sampled.tokens[number] = result
-            else:
-                sampled.errors[number] = result
-
     def _prompt_logprobs(self, hidden: torch.Tensor, first_row: int, chunk: Chunk) -> PromptLogprobs:
         """Log-probabilities of the prompt tokens that this chunk's rows predict."""
-        sequence = chunk.sequence
-        count = min(chunk.end, sequence.num_prompt - 1) - chunk.start
+        count = len(chunk.prompt_targets)
         pieces = PromptLogprobs([])
         for offset in range(0, count, LOGPROB_ROWS):
-            rows = min(LOGPROB_ROWS, count - offset)
-            targets = sequence.token_ids[chunk.start + offset + 1 : chunk.start + offset + rows + 1]
-            logits = self._logits(hidden[first_row + offset : first_row + offset + rows], rows)
-            logprobs, top = prompt_logprobs(self.sampler.vocabulary, logits, targets, sequence.sampling.prompt_logprobs)
+            targets = chunk.prompt_targets[offset : offset + LOGPROB_ROWS]
+            first = first_row + offset
+            logits = self._logits(hidden[first : first + len(targets)], len(targets))
+            logprobs, top = prompt_logprobs(self.sampler.vocabulary, logits, targets, chunk.prompt_alternatives)
             pieces.logprobs.extend(logprobs)
             pieces.top.extend(top)
         return pieces
+
+
+def _draws(plan: Plan) -> list[Draw]:
+    """One for each row of logits: what follows a chunk, after each of its drafts."""
+    draws = []
+    for chunk in plan.chunks:
+        if chunk.draw is None:
+            continue
+        drafts = chunk.token_ids[len(chunk.token_ids) - chunk.num_draft :]
+        draws.append(chunk.draw)
+        draws += [chunk.draw.after(drafts[:count]) for count in range(1, len(drafts) + 1)]
+    return draws
+
+
+def _accept(plan: Plan, results: list[Token | str], sampled: Sampled) -> None:
+    """Keep each result as long as the drafts before it are what was chosen.
+
+    The random number of a position depends on seed and position alone, so the tokens are those that decoding one by
+    one gives. A failed row fails its sequence if that row would have been reached.
+    """
+    row = 0
+    for number, chunk in enumerate(plan.chunks):
+        if chunk.draw is None:
+            continue
+        drafts = chunk.token_ids[len(chunk.token_ids) - chunk.num_draft :]
+        for result, draft in zip(results[row : row + chunk.logit_rows], [*drafts, None], strict=True):
+            if not isinstance(result, Token):
+                sampled.errors[number] = result
+                break
+            sampled.tokens[number].append(result)
+            if result.id != draft:
+                break
+        row += chunk.logit_rows

@@ -11,8 +11,7 @@ worked on together:
 
 The random number is a function of (seed, position) and is always held against the cumulative
 probabilities in order of token id, so that a token depends on its own distribution alone: not on the
-batch, nor on the way it was computed. Owns `Sequence.sampler_state`; knows nothing of stop
-conditions, which are the scheduler's. Called by `engine.runner`.
+batch, nor on the way it was computed. Knows nothing of stop conditions, which are the scheduler's.
 """
 
 from __future__ import annotations
@@ -24,13 +23,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tgi.engine.plan import Draw
 from tgi.engine.sampling import processors
 from tgi.engine.sampling.logprobs import Alternatives, alternatives, prompt_logprobs, ranked_logprobs
 from tgi.engine.sampling.philox import uniforms
 from tgi.engine.sampling.processors import SamplerState
 from tgi.engine.sampling.warpers import CANDIDATES, Candidates, has_warper, kept_tokens, narrow, needs_whole_row
 from tgi.engine.sampling.watermark import Watermark
-from tgi.engine.sequence import Sequence
 from tgi.kernels.reference.vocabulary import TorchVocabulary, pick_among, row_sums
 from tgi.kernels.types import Vocabulary
 from tgi.messages import Sampling, Token
@@ -48,7 +47,7 @@ class _Choice:
 
 
 class Sampler:
-    """Chooses the next token of each row. Pure but for `sampler_state` and a cache of green lists."""
+    """Chooses the next token of each row. Remembers counts of open sequences and a cache of green lists."""
 
     def __init__(
         self,
@@ -62,16 +61,33 @@ class Sampler:
         self.vocab_size = vocab_size
         self.vocabulary = vocabulary or TorchVocabulary()
         self.watermark = Watermark(vocab_size, device, watermark_gamma, watermark_delta)
+        self._states: dict[int, SamplerState] = {}
 
-    def sample(self, logits: Tensor, sequences: list[Sequence]) -> list[Token | str]:
-        """The next token of each sequence, or a sentence that says why it has none.
+    def sample(self, logits: Tensor, draws: list[Draw]) -> list[Token | str]:
+        """The next token of each draw, or a sentence that says why it has none.
 
-        `logits` [rows, vocabulary] float32, row i for sequence i; left unchanged. Only the row with
+        `logits` [rows, vocabulary] float32, row i for draw i; left unchanged. Only the row with
         a NaN, with +inf, or with nothing but -inf fails.
         """
-        assert logits.shape == (len(sequences), self.vocab_size), (logits.shape, len(sequences))
+        assert logits.shape == (len(draws), self.vocab_size), (logits.shape, len(draws))
         logits = logits.float()
-        return self._greedy(logits) if all(map(_is_greedy, sequences)) else self._choose(logits, sequences)
+        return self._greedy(logits) if all(map(_is_greedy, draws)) else self._choose(logits, draws)
+
+    def forget(self, sequence_ids: list[int]) -> None:
+        """Drop what is remembered of these sequences; it would be made again from the next draw."""
+        for sequence_id in sequence_ids:
+            self._states.pop(sequence_id, None)
+
+    def _state(self, draw: Draw) -> SamplerState:
+        """What is remembered of the sequence, with its newest tokens counted."""
+        state = self._states.get(draw.sequence_id)
+        if state is None:
+            state = SamplerState.of(draw, self.vocab_size)
+            if draw.sequence_id >= 0:
+                self._states[draw.sequence_id] = state
+        if state.counts is not None:
+            state.counts.update(draw)
+        return state
 
     def _greedy(self, logits: Tensor) -> list[Token | str]:
         """What "plain" does, in few operations: after a forward pass each finds its code out of the caches."""
@@ -82,22 +98,22 @@ class Sampler:
         ]
 
     @torch.inference_mode()
-    def _choose(self, logits: Tensor, sequences: list[Sequence]) -> list[Token | str]:
-        states = [SamplerState.of(sequence, self.vocab_size) for sequence in sequences]
+    def _choose(self, logits: Tensor, draws: list[Draw]) -> list[Token | str]:
+        states = [self._state(draw) for draw in draws]
         groups: dict[str, list[int]] = {"plain": [], "whole": [], "narrowed": []}
-        for row, sequence in enumerate(sequences):
-            groups[_kind(sequence.sampling)].append(row)
-        results: list[Token | str] = [""] * len(sequences)
+        for row, draw in enumerate(draws):
+            groups[_kind(draw.sampling)].append(row)
+        results: list[Token | str] = [""] * len(draws)
         for kind, rows in groups.items():
             if not rows:
                 continue
-            group = [sequences[row] for row in rows]
-            samplings = [sequence.sampling for sequence in group]
+            group = [draws[row] for row in rows]
+            samplings = [draw.sampling for draw in group]
             values = self._processed(logits, rows, group, [states[row] for row in rows])
             if kind == "plain":
                 choice = self._choose_plain(values, samplings)
             else:
-                numbers = uniforms([sequence.seed for sequence in group], [len(s.token_ids) for s in group])
+                numbers = uniforms([draw.seed for draw in group], [draw.position for draw in group])
                 uniform = torch.from_numpy(numbers).to(logits.device)
                 if kind == "whole":
                     choice = self._choose_whole(values, samplings, uniform)
@@ -108,36 +124,34 @@ class Sampler:
                 results[row] = token
         return results
 
-    def _processed(
-        self, logits: Tensor, rows: list[int], sequences: list[Sequence], states: list[SamplerState]
-    ) -> Tensor:
+    def _processed(self, logits: Tensor, rows: list[int], draws: list[Draw], states: list[SamplerState]) -> Tensor:
         """These rows of the logits after the processors: a copy if anything changes."""
         values = logits if len(rows) == len(logits) else logits[rows]
-        if not any(map(_is_processed, sequences)):
+        if not any(map(_is_processed, draws)):
             return values
         values = values.clone() if values is logits else values
-        for index, sequence in enumerate(sequences):
-            if sequence.sampling.watermark:
-                self.watermark.apply(values[index], sequence.token_ids[-1])
-        each = list(zip(range(len(rows)), sequences, states, strict=True))
+        for index, draw in enumerate(draws):
+            if draw.sampling.watermark:
+                self.watermark.apply(values[index], draw.token_ids[-1])
+        each = list(zip(range(len(rows)), draws, states, strict=True))
         processors.apply_penalties(values, each)
         processors.apply_bias(values, each)
         return values
 
-    def _tokens(self, choice: _Choice, logits: Tensor, rows: list[int], sequences: list[Sequence]) -> list[Token | str]:
+    def _tokens(self, choice: _Choice, logits: Tensor, rows: list[int], draws: list[Draw]) -> list[Token | str]:
         """The choice for `rows` of the model's `logits` as results."""
         ids, logprobs, tops = choice.ids.tolist(), choice.logprobs.tolist(), choice.tops
         failed = [math.isnan(logprob) for logprob in logprobs]
         owns: list[float | None] = [None] * len(ids)
-        own = [index for index, sequence in enumerate(sequences) if _needs_own(sequence)]
+        own = [index for index, draw in enumerate(draws) if _needs_own(draw)]
         if own:
             values = logits[[rows[index] for index in own]]
-            counts = _top_counts([sequences[index].sampling for index in own], values)
+            counts = _top_counts([draws[index].sampling for index in own], values)
             ranks, ids_by_rank, (best, mass) = ranked_logprobs(self.vocabulary, values, max(counts) or 1)
             chosen = values.gather(-1, choice.ids[own].unsqueeze(-1)).double() - best - mass
             lists = alternatives(ranks, ids_by_rank, counts)
             for index, logprob, top in zip(own, chosen.squeeze(-1).tolist(), lists, strict=True):
-                if sequences[index].sampling.raw_logprobs:
+                if draws[index].sampling.raw_logprobs:
                     logprobs[index], tops[index] = logprob, top
                 else:
                     owns[index] = logprob
@@ -232,25 +246,25 @@ def _kind(sampling: Sampling) -> str:
     return "whole" if sampling.do_sample or sampling.temperature != 1.0 else "plain"
 
 
-def _is_greedy(sequence: Sequence) -> bool:
+def _is_greedy(draw: Draw) -> bool:
     """Whether the best logit as it is gives the token, and no alternatives are wanted."""
-    sampling = sequence.sampling
-    return not sampling.top_n_tokens and _kind(sampling) == "plain" and not _is_processed(sequence)
+    sampling = draw.sampling
+    return not sampling.top_n_tokens and _kind(sampling) == "plain" and not _is_processed(draw)
 
 
-def _is_processed(sequence: Sequence) -> bool:
+def _is_processed(draw: Draw) -> bool:
     """Whether any logit changes before temperature in this step."""
-    sampling = sequence.sampling
-    banned = sequence.num_generated < sampling.min_new_tokens
+    sampling = draw.sampling
+    banned = draw.num_generated < sampling.min_new_tokens
     return sampling.watermark or processors.has_penalty(sampling) or bool(sampling.logit_bias) or banned
 
 
-def _needs_own(sequence: Sequence) -> bool:
+def _needs_own(draw: Draw) -> bool:
     """The model's own log-probabilities are wanted and differ from those after processors and warpers."""
-    sampling = sequence.sampling
+    sampling = draw.sampling
     if not (sampling.raw_logprobs or sampling.own_logprobs):
         return False
-    return sampling.temperature != 1.0 or has_warper(sampling) or _is_processed(sequence)
+    return sampling.temperature != 1.0 or has_warper(sampling) or _is_processed(draw)
 
 
 def _top_counts(samplings: list[Sampling], ranks: Tensor) -> list[int]:

@@ -1,7 +1,6 @@
 """Who runs in the next step: the only place that decides on admission, chunks and preemption.
 
-Owns the queue, the running set and the blocks. Called by `core`: `add`, `abort`, then
-schedule / run / commit. Imports no torch.
+Owns the queue, the running set and the blocks. Imports no torch.
 
 There are no phases. A step gives every running sequence its next token, then unfinished prompts, running or
 queued, their turns (see `turns`) while tokens, blocks and batch slots (see `places`) last:
@@ -25,11 +24,11 @@ from collections import Counter, deque
 from contextlib import closing
 
 from tgi.engine.blocks import BlockPool
-from tgi.engine.draft import Draft
 from tgi.engine.open_requests import OpenRequests
 from tgi.engine.pace import SETTLED_TOKENS, Pace, Share
 from tgi.engine.places import giver, places
-from tgi.engine.plan import Chunk, Plan, Sampled
+from tgi.engine.plan import Plan, Sampled
+from tgi.engine.plan_builder import PlanBuilder, chunk_of
 from tgi.engine.sequence import Sequence
 from tgi.engine.turns import Turns
 from tgi.messages import FinishReason, GenerateRequest, PromptLogprobs, Token, TokenEvent
@@ -57,6 +56,7 @@ class Scheduler:
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []  # by admission, oldest first
         self._open = OpenRequests()
+        self._ended: list[int] = []  # since the last plan
 
     # --- requests ---------------------------------------------------------------------------
 
@@ -103,6 +103,7 @@ class Scheduler:
         self.blocks.release(sequence)
         self._release_followers(sequence)  # they go on without their leader
         self._open.remove(sequence)
+        self._ended.append(sequence.id)
         return TokenEvent(sequence.request_id, sequence.index, finish=reason, error=error)
 
     def _release_followers(self, leader: Sequence) -> None:
@@ -119,6 +120,10 @@ class Scheduler:
             follower.ahead = leader.prompt_done
         self.waiting.extendleft(reversed(followers))
 
+    def find(self, sequence_id: int) -> Sequence | None:
+        """The sequence with this id; None if it is finished."""
+        return self._open.find(sequence_id)
+
     @property
     def unfinished(self) -> list[Sequence]:
         """Every sequence that has not had its last event."""
@@ -126,32 +131,35 @@ class Scheduler:
 
     @property
     def has_work(self) -> bool:
-        return bool(self.running or self.waiting)
+        return bool(self.running) or any(sequence.ready for sequence in self.waiting)
 
     # --- schedule ---------------------------------------------------------------------------
 
     def schedule(self) -> Plan:
         """The next step; empty when there is nothing to do."""
-        draft = Draft()
-        share = self._schedule_decodes(draft)
-        self._schedule_prompts(draft, share)
-        return draft.finish()
+        builder = PlanBuilder()
+        share = self._schedule_decodes(builder)
+        self._schedule_prompts(builder, share)
+        plan = builder.finish()
+        if plan:
+            plan.ended, self._ended = self._ended, []
+        return plan
 
-    def _schedule_decodes(self, draft: Draft) -> Share:
+    def _schedule_decodes(self, builder: PlanBuilder) -> Share:
         """The next token of every stream; gives what prompts may take."""
-        decodes = [s for s in self.running if s.num_tokens - s.num_computed == 1]
+        decodes = [s for s in self.running if s.num_uncomputed == 1]
         for sequence in decodes:
-            self._schedule_one(sequence, 1, draft)
-        return self.pace.share(self.max_step_tokens - len(draft), len(draft), _any_settled(decodes))
+            self._schedule_one(sequence, 1, builder)
+        return self.pace.share(self.max_step_tokens - builder.num_tokens, len(builder), _any_settled(decodes))
 
-    def _schedule_prompts(self, draft: Draft, share: Share) -> None:
+    def _schedule_prompts(self, builder: PlanBuilder, share: Share) -> None:
         """Chunks of prompts, of running sequences and of newcomers, in the order of their turns."""
-        prompts = [s for s in self.running if s.num_tokens - s.num_computed > 1]
+        prompts = [s for s in self.running if s.num_uncomputed > 1]
         begun = set(map(id, prompts))
         free: Counter[int] = Counter()
-        if self.waiting and not draft.preempted:  # who was just preempted must not be replaced by a newcomer
+        if self.waiting and not builder.preempted:  # who was just preempted must not be replaced by a newcomer
             free = self._free_places()
-            prompts += [sequence for sequence in self.waiting if free[sequence.group]]
+            prompts += [sequence for sequence in self.waiting if sequence.ready and free[sequence.group]]
         blocked = False
         with closing(self.turns.order(prompts, share.room)) as turns:
             for turn in turns:
@@ -161,45 +169,56 @@ class Scheduler:
                 if id(sequence) in begun:
                     if not sequence.block_table:  # it gave its place to another group in this step
                         continue
-                    turn.taken = self._continue(sequence, turn.limit, draft, share)
+                    turn.taken = self._continue(sequence, turn.limit, builder, share)
                 elif not free[sequence.group] or (blocked and not self._is_alone(sequence)):
                     continue
-                elif not self._find_room(sequence, draft):
+                elif not self._find_room(sequence, builder):
                     blocked = True  # no newcomer overtakes the first that does not fit
                     continue
                 else:
                     free[sequence.group] -= 1
-                    turn.taken = self._admit(sequence, turn.limit, draft, share)
+                    turn.taken = self._admit(sequence, turn.limit, builder, share)
                 if not turn.taken:
                     return
 
-    def _continue(self, sequence: Sequence, limit: int | None, draft: Draft, share: Share) -> int:
+    def _continue(self, sequence: Sequence, limit: int | None, builder: PlanBuilder, share: Share) -> int:
         """The next tokens of a prompt that has blocks; gives how many."""
-        wanted = sequence.num_tokens - sequence.num_computed
-        count = share.grant(sequence.num_computed, wanted, sequence.paced, limit)
+        count = share.grant(sequence.num_computed, sequence.num_uncomputed, sequence.paced, limit)
         if count:
-            self._schedule_one(sequence, count, draft)
+            self._schedule_one(sequence, count, builder)
         return count
 
-    def _schedule_one(self, sequence: Sequence, count: int, draft: Draft) -> None:
-        if sequence.block_table and self._make_room(sequence, sequence.num_computed + count, draft):
-            draft.put(self._chunk(sequence, count))
+    def _schedule_one(self, sequence: Sequence, count: int, builder: PlanBuilder) -> None:
+        if not sequence.block_table:
+            return
+        drafts = sequence.draft_ids = self._drafts(sequence, builder) if count == sequence.num_uncomputed else []
+        if self._make_room(sequence, sequence.num_computed + count + len(drafts), builder):
+            builder.put(chunk_of(sequence, count, self.blocks.block_size))
 
-    def _make_room(self, sequence: Sequence, num_tokens: int, draft: Draft) -> bool:
+    def _drafts(self, sequence: Sequence, builder: PlanBuilder) -> list[int]:
+        """Its drafts, as many as the step and the sequence's length have room for."""
+        if not sequence.draft_ids:
+            return []
+        room = self.max_step_tokens - builder.num_tokens - len(self.running)
+        length = min(sequence.max_tokens, self.max_total_tokens) - sequence.num_tokens - 1
+        return sequence.draft_ids[: max(0, min(room, length))]
+
+    def _make_room(self, sequence: Sequence, num_tokens: int, builder: PlanBuilder) -> bool:
         """Grow the sequence's blocks, preempting the youngest others; False if it had to go itself."""
         while not self.blocks.grow(sequence, num_tokens):
             victim = self.running[-1]
-            self._preempt(victim, draft)
+            self._preempt(victim, builder)
             if victim is sequence:
                 return False
         return True
 
-    def _preempt(self, victim: Sequence, draft: Draft) -> None:
+    def _preempt(self, victim: Sequence, builder: PlanBuilder) -> None:
         """Put a running sequence back into the queue, to be computed again."""
         self.running.remove(victim)
-        draft.preempt(victim)
+        builder.preempt(victim)
         self.blocks.release(victim)
         victim.num_computed = 0
+        victim.draft_ids = []
         victim.ahead = True
         victim.paced = True  # those that go on came first
         if not victim.prompt_done:
@@ -209,19 +228,20 @@ class Scheduler:
     def _free_places(self) -> Counter[int]:
         """Group -> how many of its waiting sequences may join the batch."""
         if len(self._open.groups) > 1:
-            return places(self.running, self.waiting, self.max_batch_size)
+            ready = (sequence for sequence in self.waiting if sequence.ready)
+            return places(self.running, ready, self.max_batch_size)
         return Counter({self.waiting[0].group: self.max_batch_size - len(self.running)})
 
     def _is_alone(self, sequence: Sequence) -> bool:
         """No other of its group runs."""
         return all(other.group != sequence.group for other in self.running)
 
-    def _find_room(self, sequence: Sequence, draft: Draft) -> bool:
+    def _find_room(self, sequence: Sequence, builder: PlanBuilder) -> bool:
         """Take the prefix that the cache has, and see whether a place and blocks for the rest are free.
 
         A sequence of a group that has nothing running gets them from the group that has most.
         """
-        if sequence.cacheable and not self._needs_all_rows(sequence):
+        if sequence.cacheable and not sequence.needs_all_rows:
             sequence.num_computed = self.blocks.match(sequence)
         # Every running sequence may soon want a block: without a reserve the newcomer would be
         # preempted at once.
@@ -232,14 +252,14 @@ class Scheduler:
             if victim is None:
                 self._leave_waiting(sequence)
                 return False
-            self._preempt(victim, draft)
+            self._preempt(victim, builder)
         return True
 
     def _leave_waiting(self, sequence: Sequence) -> None:
         self.blocks.release(sequence)
         sequence.num_computed = 0
 
-    def _admit(self, sequence: Sequence, limit: int | None, draft: Draft, share: Share) -> int:
+    def _admit(self, sequence: Sequence, limit: int | None, builder: PlanBuilder, share: Share) -> int:
         """From the queue into the batch, where there is room; gives the tokens of its first chunk, 0: it must wait."""
         hit = sequence.num_computed
         count = share.grant(hit, sequence.num_tokens - hit, sequence.paced, limit)
@@ -252,25 +272,9 @@ class Scheduler:
         if not sequence.scheduled:
             sequence.scheduled = time.monotonic()
             sequence.num_cached = hit
-            draft.admit(sequence, hit)
-        draft.put(self._chunk(sequence, count))
+            builder.admit(sequence, hit)
+        builder.put(chunk_of(sequence, count, self.blocks.block_size))
         return count
-
-    def _needs_all_rows(self, sequence: Sequence) -> bool:
-        """Prompt log-probabilities come from the rows themselves, which a cache hit would skip."""
-        return sequence.wants_prompt_logprobs and not sequence.prompt_done
-
-    def _chunk(self, sequence: Sequence, count: int) -> Chunk:
-        start = sequence.num_computed
-        end = start + count
-        return Chunk(
-            sequence=sequence,
-            token_ids=sequence.token_ids[start:end],
-            start=start,
-            block_table=sequence.block_table[: self.blocks.blocks_for(end)],
-            samples=end == sequence.num_tokens,
-            wants_prompt_logprobs=self._needs_all_rows(sequence) and start < sequence.num_prompt - 1,
-        )
 
     # --- commit -----------------------------------------------------------------------------
 
@@ -280,22 +284,22 @@ class Scheduler:
         if not sampled.errors:
             self._time(plan, sampled.forward_s + sampled.sample_s)
         for number, chunk in enumerate(plan.chunks):
-            sequence = chunk.sequence
-            if sequence.finished:
+            sequence = self.find(chunk.sequence_id)
+            if sequence is None:
                 continue
             if number in sampled.errors:
                 events.append(self.finish(sequence, "error", sampled.errors[number]))
                 continue
-            self._advance(sequence, chunk.end)
+            sequence.draft_ids = []
+            self._advance(sequence, chunk.end - chunk.num_draft)
             if number in sampled.prompt:
-                _collect(sequence, sampled.prompt[number])
-            token = sampled.tokens[number]
-            if token is not None:
-                events.append(self._append(sequence, token))
+                sequence.collect(sampled.prompt[number])
+            if tokens := sampled.tokens[number]:
+                events.append(self._append(sequence, tokens))
         return events
 
     def _time(self, plan: Plan, seconds: float) -> None:
-        prompts = [chunk for chunk in plan.chunks if len(chunk.token_ids) > 1]
+        prompts = [chunk for chunk in plan.chunks if not chunk.decode]
         tokens = context = 0
         for chunk in prompts:
             count = len(chunk.token_ids)
@@ -312,17 +316,22 @@ class Scheduler:
             sequence.prompt_done = True
             self._release_followers(sequence)
 
-    def _append(self, sequence: Sequence, token: Token) -> TokenEvent:
+    def _append(self, sequence: Sequence, tokens: list[Token]) -> TokenEvent:
+        """Book the next tokens; all but the last were drafts, so they are computed already."""
         first = sequence.num_generated == 0
-        sequence.token_ids.append(token.id)
+        kept: list[Token] = []
         reason: FinishReason | None = None
-        if sequence.num_tokens >= min(sequence.max_tokens, self.max_total_tokens):
-            reason = "length"  # TGI's order: the last allowed token reports `length` even if it is an EOS
-        elif token.id in sequence.sampling.eos_token_ids:
-            reason = "eos_token"
+        for token in tokens:
+            if kept:
+                self._advance(sequence, sequence.num_tokens)
+            sequence.token_ids.append(token.id)
+            kept.append(token)
+            reason = self._end_reason(sequence, token.id)
+            if reason:
+                break
         request_id, index = sequence.request_id, sequence.index
         event = self.finish(sequence, reason) if reason else TokenEvent(request_id, index)
-        event.tokens = [token]
+        event.tokens = kept
         if first:
             event.scheduled = sequence.scheduled
             event.cached_tokens = sequence.num_cached
@@ -331,16 +340,12 @@ class Scheduler:
                 sequence.prompt_logprobs = None
         return event
 
+    def _end_reason(self, sequence: Sequence, token_id: int) -> FinishReason | None:
+        if sequence.num_tokens >= min(sequence.max_tokens, self.max_total_tokens):
+            return "length"  # TGI's order: the last allowed token reports `length` even if it is an EOS
+        return "eos_token" if token_id in sequence.sampling.eos_token_ids else None
+
 
 def _any_settled(sequences: list[Sequence]) -> bool:
     """Whether any of them is a stream on its way, which prompts must not hold up."""
     return any(sequence.num_generated >= SETTLED_TOKENS for sequence in sequences)
-
-
-def _collect(sequence: Sequence, piece: PromptLogprobs) -> None:
-    """Join the log-probabilities of one chunk to those of the chunks before."""
-    whole = sequence.prompt_logprobs
-    if whole is None:
-        whole = sequence.prompt_logprobs = PromptLogprobs([math.nan], [[]])
-    whole.logprobs.extend(piece.logprobs)
-    whole.top.extend(piece.top)

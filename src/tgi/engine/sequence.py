@@ -1,13 +1,13 @@
 """One sample of one request while it lives in the engine.
 
-Owns the token ids and how far they are computed. The scheduler changes it, the sampler reads it
-and keeps its own running state in `sampler_state`. Imports no torch.
+Owns the token ids and how far they are computed. Only the scheduler and the blocks see it: what others need of it is
+in the `Plan`. Imports no torch.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
-from typing import Any
 
 from tgi.messages import PromptLogprobs, Sampling
 
@@ -23,6 +23,8 @@ class Sequence:
     has exactly one token beyond it: the last one sampled.
     """
 
+    id: int
+    """Its own among all of this engine."""
     request_id: int
     index: int
     token_ids: list[int]
@@ -56,12 +58,18 @@ class Sequence:
     finished: bool = False
     prompt_done: bool = False
     """The prompt's blocks have been computed once, and the followers released."""
-    sampler_state: Any = None
-    """Owned by the sampler: running counts, random state; None until first used."""
+    ready: bool = True
+    """False: something it needs is still being made; it waits, and those behind it go ahead."""
+    draft_ids: list[int] = field(default_factory=list)
+    """Guesses of the tokens after `token_ids`, to be verified in the next step."""
 
     @property
     def num_tokens(self) -> int:
         return len(self.token_ids)
+
+    @property
+    def num_uncomputed(self) -> int:
+        return len(self.token_ids) - self.num_computed
 
     @property
     def num_generated(self) -> int:
@@ -75,3 +83,15 @@ class Sequence:
     @property
     def wants_prompt_logprobs(self) -> bool:
         return self.index == 0 and self.sampling.prompt_logprobs >= 0
+
+    @property
+    def needs_all_rows(self) -> bool:
+        """Prompt log-probabilities come from the rows themselves, which a cache hit would skip."""
+        return self.wants_prompt_logprobs and not self.prompt_done
+
+    def collect(self, piece: PromptLogprobs) -> None:
+        """Join the log-probabilities of one chunk to those of the chunks before."""
+        if self.prompt_logprobs is None:
+            self.prompt_logprobs = PromptLogprobs([math.nan], [[]])
+        self.prompt_logprobs.logprobs.extend(piece.logprobs)
+        self.prompt_logprobs.top.extend(piece.top)

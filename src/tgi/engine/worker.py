@@ -15,10 +15,9 @@ from pathlib import Path
 import torch
 
 from tgi import hardware
-from tgi.engine.plan import Chunk, Plan, Sampled
+from tgi.engine.plan import Plan, Sampled, probe
 from tgi.engine.runner import Runner
 from tgi.engine.sampler import Sampler
-from tgi.engine.sequence import Sequence
 from tgi.errors import ModelError, StartupError
 from tgi.kernels.host_memory import give_back
 from tgi.kernels.program import Program
@@ -26,7 +25,7 @@ from tgi.kernels.select import select
 from tgi.kernels.types import Backend, KVCache
 from tgi.memory import budget
 from tgi.memory.cost import ModelCost, model_cost
-from tgi.messages import EngineInfo, Sampling
+from tgi.messages import EngineInfo
 from tgi.models.build.decoder import build
 from tgi.models.families import read_spec
 from tgi.models.loader import LoadedModel, load_model, serving_dtype
@@ -165,12 +164,11 @@ class Worker:
         most = limits.max_batch_prefill_tokens if self.device.type == "cuda" else WARM_UP_TOKENS
         count = min(most, limits.max_batch_prefill_tokens, limits.max_input_tokens)
         ids = [number * 7919 % self.runner.sampler.vocab_size for number in range(count + 1)]
-        sequence = Sequence(-1, 0, ids, count + 1, Sampling(max_new_tokens=1), 0)
         table = list(range(-(-(count + 1) // self.runner.block_size)))
         try:
             steps = [
-                self.execute(Plan([Chunk(sequence, ids[:count], 0, table, samples=True)])),
-                self.execute(Plan([Chunk(sequence, ids[count:], count, table, samples=True)])),
+                self.execute(Plan([probe(ids[:count], 0, table)])),
+                self.execute(Plan([probe(ids[count:], count, table)])),
             ]
         except torch.OutOfMemoryError as error:
             raise StartupError(
@@ -185,8 +183,7 @@ class Worker:
 
     def _computes(self, token_id: int) -> bool:
         """Whether the model has logits for a token alone: one that was never trained may be damaged by itself."""
-        sequence = Sequence(-1, 0, [token_id], 1, Sampling(max_new_tokens=1), 0)
-        return not self.execute(Plan([Chunk(sequence, [token_id], 0, [0], samples=True)])).errors
+        return not self.execute(Plan([probe([token_id], 0, [0])])).errors
 
     def _describe(
         self, loaded: LoadedModel, backend: Backend, limits: budget.Limits, load_s: float, warmup_s: float

@@ -16,6 +16,8 @@ import torch
 
 from tgi.engine.core import EngineCore
 from tgi.engine.main import make_scheduler
+from tgi.engine.plan import Draw
+from tgi.engine.scheduler import Scheduler
 from tgi.engine.worker import Worker
 from tgi.errors import StartupError
 from tgi.messages import GenerateRequest, PromptLogprobs, Sampling, StepStats, Token
@@ -59,16 +61,19 @@ class Run:
 
 
 class TappedSampler:
-    """The worker's sampler; shows the logits to `tap` before it samples."""
+    """The worker's sampler; keeps the logits before it samples."""
 
-    def __init__(self, sampler: Any) -> None:
+    def __init__(self, sampler: Any, scheduler: Scheduler) -> None:
         self._sampler = sampler
+        self._scheduler = scheduler
         self.taken: dict[tuple[int, int], list[torch.Tensor]] = defaultdict(list)
 
-    def sample(self, logits: torch.Tensor, sequences: list[Any]) -> list[Token | str]:
-        for row, sequence in zip(logits, sequences, strict=True):
+    def sample(self, logits: torch.Tensor, draws: list[Draw]) -> list[Token | str]:
+        for row, draw in zip(logits, draws, strict=True):
+            sequence = self._scheduler.find(draw.sequence_id)
+            assert sequence is not None, "only open sequences are in a step"
             self.taken[sequence.request_id, sequence.index].append(row.to("cpu", torch.float32, copy=True))
-        return self._sampler.sample(logits, sequences)
+        return self._sampler.sample(logits, draws)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._sampler, name)
@@ -86,7 +91,7 @@ def run(
     waiting = sorted(requests, key=lambda number: (arrivals or {}).get(number, 0))
     result = Run(defaultdict(Trace), [], {})
     original = worker.runner.sampler
-    worker.runner.sampler = tapped = TappedSampler(original)  # type: ignore[assignment]
+    worker.runner.sampler = tapped = TappedSampler(original, core.scheduler)  # type: ignore[assignment]
     try:
         while waiting or core.has_work:
             while waiting and ((arrivals or {}).get(waiting[0], 0) <= len(result.stats) or not core.has_work):

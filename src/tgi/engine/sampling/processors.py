@@ -1,8 +1,7 @@
 """Penalties, logit bias and the ban on ending early: what changes single logits of a row.
 
 Each touches only the ids it is about, gathered over all rows of a step, so that the cost does not
-grow with the vocabulary. The running counts live in `Sequence.sampler_state` and grow with the
-sequence; built again from the token ids when missing. Called by `engine.sampler`.
+grow with the vocabulary. The running counts grow with the sequence.
 """
 
 from __future__ import annotations
@@ -15,12 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from tgi.engine.sequence import Sequence
-from tgi.messages import Sampling
-
-
-def has_penalty(sampling: Sampling) -> bool:
-    return sampling.repetition_penalty != 1.0 or sampling.frequency_penalty != 0.0 or sampling.presence_penalty != 0.0
+from tgi.engine.plan import Draw, has_penalty
 
 
 class Counts:
@@ -29,19 +23,19 @@ class Counts:
     `ids` and `times` are views of buffers that double when full.
     """
 
-    def __init__(self, sequence: Sequence, vocab_size: int) -> None:
+    def __init__(self, draw: Draw, vocab_size: int) -> None:
         # Only the repetition penalty looks at the prompt.
-        prompt = sequence.token_ids[: sequence.num_prompt] if sequence.sampling.repetition_penalty != 1.0 else []
+        prompt = draw.token_ids[: draw.num_prompt] if draw.sampling.repetition_penalty != 1.0 else []
         distinct = np.unique(np.array(prompt, dtype=np.int64))
         distinct = distinct[distinct < vocab_size]  # a head may have fewer rows than the embedding
         self._ids = distinct
         self._times = np.zeros(len(distinct), dtype=np.float32)
         self._slots = {token: slot for slot, token in enumerate(distinct.tolist())}
-        self._known = sequence.num_prompt
+        self._known = draw.num_prompt
 
-    def update(self, sequence: Sequence) -> None:
+    def update(self, draw: Draw) -> None:
         """Count the tokens generated since the last call."""
-        for token in sequence.token_ids[self._known :]:
+        for token in draw.token_ids[self._known :]:
             slot = self._slots.setdefault(token, len(self._slots))
             if slot == len(self._ids):
                 room = max(64, slot)
@@ -49,7 +43,7 @@ class Counts:
                 self._times = np.concatenate([self._times, np.zeros(room, dtype=np.float32)])
             self._ids[slot] = token
             self._times[slot] += 1.0
-        self._known = len(sequence.token_ids)
+        self._known = len(draw.token_ids)
 
     @property
     def ids(self) -> npt.NDArray[np.int64]:
@@ -62,7 +56,7 @@ class Counts:
 
 @dataclass(slots=True)
 class SamplerState:
-    """What the sampler remembers of a sequence; all of it can be computed again from the sequence."""
+    """What the sampler remembers of a sequence; all of it can be computed again from a draw."""
 
     counts: Counts | None
     bias_ids: npt.NDArray[np.int64]
@@ -71,30 +65,25 @@ class SamplerState:
     """End-of-sequence ids, as long as `min_new_tokens` is not reached."""
 
     @classmethod
-    def of(cls, sequence: Sequence, vocab_size: int) -> SamplerState:
-        """The sequence's state, made if there is none, with its newest tokens counted."""
-        state = sequence.sampler_state
-        if state is None:
-            sampling = sequence.sampling
-            state = sequence.sampler_state = cls(
-                counts=Counts(sequence, vocab_size) if has_penalty(sampling) else None,
-                bias_ids=np.fromiter(sampling.logit_bias.keys(), dtype=np.int64),
-                bias=np.fromiter(sampling.logit_bias.values(), dtype=np.float32),
-                banned=np.array([token for token in sampling.eos_token_ids if token < vocab_size], dtype=np.int64),
-            )
-        if state.counts is not None:
-            state.counts.update(sequence)
-        return state
+    def of(cls, draw: Draw, vocab_size: int) -> SamplerState:
+        """Made from the prompt; generated tokens are still to be counted."""
+        sampling = draw.sampling
+        return cls(
+            counts=Counts(draw, vocab_size) if has_penalty(sampling) else None,
+            bias_ids=np.fromiter(sampling.logit_bias.keys(), dtype=np.int64),
+            bias=np.fromiter(sampling.logit_bias.values(), dtype=np.float32),
+            banned=np.array([token for token in sampling.eos_token_ids if token < vocab_size], dtype=np.int64),
+        )
 
 
-def apply_penalties(logits: Tensor, rows: Iterable[tuple[int, Sequence, SamplerState]]) -> None:
+def apply_penalties(logits: Tensor, rows: Iterable[tuple[int, Draw, SamplerState]]) -> None:
     """Repetition, then frequency and presence penalty, in place.
 
     Repetition (Keskar et al., CTRL, 2019) over prompt and output: positive logits are divided,
     others multiplied. Frequency and presence (OpenAI): logit -= frequency * times + presence * (times > 0),
     over generated tokens alone.
     """
-    chosen = [(row, sequence.sampling, state.counts) for row, sequence, state in rows if state.counts is not None]
+    chosen = [(row, draw.sampling, state.counts) for row, draw, state in rows if state.counts is not None]
     lengths = [len(counts.ids) for _, _, counts in chosen]
     if not sum(lengths):
         return
@@ -113,11 +102,11 @@ def apply_penalties(logits: Tensor, rows: Iterable[tuple[int, Sequence, SamplerS
     logits[row, ids] = values - frequency * times - presence * (times > 0)
 
 
-def apply_bias(logits: Tensor, rows: Iterable[tuple[int, Sequence, SamplerState]]) -> None:
+def apply_bias(logits: Tensor, rows: Iterable[tuple[int, Draw, SamplerState]]) -> None:
     """Add `logit_bias`, then -inf to end-of-sequence ids before `min_new_tokens`, in place."""
     row_parts, id_parts, value_parts = [], [], []
-    for row, sequence, state in rows:
-        banned = state.banned if sequence.num_generated < sequence.sampling.min_new_tokens else state.banned[:0]
+    for row, draw, state in rows:
+        banned = state.banned if draw.num_generated < draw.sampling.min_new_tokens else state.banned[:0]
         row_parts.append(np.full(len(state.bias_ids) + len(banned), row, dtype=np.int64))
         id_parts += [state.bias_ids, banned]
         value_parts += [state.bias, np.full(len(banned), -np.inf, dtype=np.float32)]

@@ -84,8 +84,8 @@ bool Program::within_tables(const tgi_step& step) const {
   for (const tgi_op& op : ops_) {
     if (op.code != TGI_EMBED) continue;
     const int64_t* ids = op.embed.by_position ? step.positions : step.token_ids;
-    const int64_t rows = op.embed.table->out;
-    if (std::any_of(ids, ids + step.rows, [&](int64_t id) { return id < 0 || id >= rows; })) return false;
+    const int64_t first = op.embed.first, rows = op.embed.table->out;
+    if (std::any_of(ids, ids + step.rows, [&](int64_t id) { return id < 0 || id + first >= rows; })) return false;
   }
   return true;
 }
@@ -187,21 +187,26 @@ void Program::run_row(const tgi_op& any, const tgi_step& step, const Slice& slic
   switch (any.code) {
     case TGI_EMBED: {
       const tgi_embed_op& op = any.embed;
-      read_row(*op.table, op.by_position ? step.positions[at] : step.token_ids[at], row(op.out, r));
+      read_row(*op.table, op.first + (op.by_position ? step.positions[at] : step.token_ids[at]), row(op.out, r));
       break;
     }
     case TGI_ADD: add_to(row(any.add.out, r), row(any.add.x, r), widths_[any.add.out]); break;
     case TGI_SCALE: scale_by(row(any.scale.out, r), any.scale.factor, widths_[any.scale.out]); break;
+    case TGI_CLAMP: clamp(row(any.clamp.out, r), any.clamp.limit, widths_[any.clamp.out]); break;
     case TGI_SOFT_CAP: soft_cap(row(any.soft_cap.out, r), any.soft_cap.cap, widths_[any.soft_cap.out]); break;
     case TGI_RMS_NORM: {
       const tgi_rms_norm_op& op = any.rms_norm;
       for (int head = 0, from = op.offset; head < op.heads; head++, from += op.width)
-        rms_norm(row(op.x, r) + from, op.weight, op.eps, op.width, row(op.out, r) + from);
+        rms_norm(row(op.x, r) + from, op.weight + (op.each ? head * op.width : 0), op.eps, op.width, row(op.out, r) + from);
       break;
     }
     case TGI_LAYER_NORM: {
       const tgi_layer_norm_op& op = any.layer_norm;
-      layer_norm(row(op.x, r), op.weight, op.bias, op.eps, widths_[op.x], row(op.out, r));
+      for (int head = 0, from = op.offset; head < op.heads; head++, from += op.width) {
+        const int own = op.each ? head * op.width : 0;
+        layer_norm(row(op.x, r) + from, op.weight ? op.weight + own : nullptr, op.bias ? op.bias + own : nullptr, op.eps,
+                   op.width, row(op.out, r) + from);
+      }
       break;
     }
     case TGI_ROTARY: {
@@ -214,7 +219,8 @@ void Program::run_row(const tgi_op& any, const tgi_step& step, const Slice& slic
     }
     case TGI_ACTIVATE: {
       const tgi_activate_op& op = any.activate;
-      activate(op.function, row(op.x, r), widths_[op.out], row(op.out, r));
+      if (op.parameters) xielu(row(op.x, r), op.parameters, widths_[op.out], row(op.out, r));
+      else activate(op.function, row(op.x, r), widths_[op.out], row(op.out, r));
       break;
     }
     case TGI_GATE: {
@@ -249,10 +255,10 @@ size_t tgi_value_bytes(const tgi_cache_heads* heads) { return cache_shape(*heads
 
 size_t tgi_op_bytes(int code) {
   static constexpr size_t bytes[] = {
-      sizeof(tgi_embed_op),  sizeof(tgi_add_op),      sizeof(tgi_scale_op),    sizeof(tgi_soft_cap_op),
-      sizeof(tgi_rms_norm_op), sizeof(tgi_layer_norm_op), sizeof(tgi_linear_op), sizeof(tgi_rotary_op),
-      sizeof(tgi_activate_op), sizeof(tgi_gate_op),     sizeof(tgi_store_kv_op), sizeof(tgi_attention_op),
-      sizeof(tgi_op)};
+      sizeof(tgi_embed_op),    sizeof(tgi_add_op),      sizeof(tgi_scale_op),      sizeof(tgi_clamp_op),
+      sizeof(tgi_soft_cap_op), sizeof(tgi_rms_norm_op), sizeof(tgi_layer_norm_op), sizeof(tgi_linear_op),
+      sizeof(tgi_rotary_op),   sizeof(tgi_activate_op), sizeof(tgi_gate_op),       sizeof(tgi_store_kv_op),
+      sizeof(tgi_attention_op), sizeof(tgi_op)};
   static_assert(sizeof(bytes) / sizeof(bytes[0]) == TGI_CODES + 1, "one for each operation");
   return code >= 0 && code <= TGI_CODES ? bytes[code] : 0;
 }

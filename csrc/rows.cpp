@@ -29,6 +29,7 @@ inline F apply(F x) {
     return mul(mul(set(0.5f), x), add(set(1.0f), tanh(mul(cubic, set(0.79788456f)))));
   }
   if constexpr (Kind == kRelu) return if_less(x, zero(), zero(), x);  // not max: what is not a number stays so
+  if constexpr (Kind == kReluSquared) return if_less(x, zero(), zero(), mul(x, x));
   return mul(x, sigmoid(mul(x, set(1.702f))));
 }
 
@@ -47,6 +48,7 @@ void choose_activation(int kind, const float* x, const float* up, int width, flo
     case kGelu: return activate_row<kGelu>(x, up, width, y);
     case kGeluTanh: return activate_row<kGeluTanh>(x, up, width, y);
     case kRelu: return activate_row<kRelu>(x, up, width, y);
+    case kReluSquared: return activate_row<kReluSquared>(x, up, width, y);
     default: return activate_row<kQuickGelu>(x, up, width, y);
   }
 }
@@ -81,7 +83,8 @@ void layer_norm(const float* x, const float* scale, const float* bias, float eps
   });
   const F factor = set(1.0f / sqrtf(sum(squares) / (float)width + eps));
   for_each_vector(width, [&](int k, int lanes) {
-    F value = mul(mul(sub(get(x + k, lanes), mean), factor), get(scale + k, lanes));
+    F value = mul(sub(get(x + k, lanes), mean), factor);
+    if (scale) value = mul(value, get(scale + k, lanes));
     if (bias) value = add(value, get(bias + k, lanes));
     put(y + k, value, lanes);
   });
@@ -112,12 +115,26 @@ void rotate(float* heads, int count, int head_dim, const float* cos, const float
   }
 }
 
+void xielu(const float* x, const float* parameters, int width, float* y) {
+  const auto softplus = [](float v) { return v > 20 ? v : log1pf(expf(v)); };
+  const float beta = parameters[2], a = softplus(parameters[0]), b = beta + softplus(parameters[1]);
+  for (int k = 0; k < width; k++)  // expm1 to its last bits: its argument is mostly near 0
+    y[k] = (x[k] > 0 ? a * x[k] * x[k] : (expm1f(x[k] < parameters[3] ? x[k] : parameters[3]) - x[k]) * b) + beta * x[k];
+}
+
 void add_to(float* y, const float* x, int width) {
   for_each_vector(width, [&](int k, int lanes) { put(y + k, add(get(y + k, lanes), get(x + k, lanes)), lanes); });
 }
 
 void scale_by(float* y, float factor, int width) {
   for_each_vector(width, [&](int k, int lanes) { put(y + k, mul(get(y + k, lanes), set(factor)), lanes); });
+}
+
+void clamp(float* y, float limit, int width) {
+  for_each_vector(width, [&](int k, int lanes) {  // what is not a number stays so
+    const F x = get(y + k, lanes), low = set(-limit), high = set(limit);
+    put(y + k, if_less(x, low, low, if_less(high, x, high, x)), lanes);
+  });
 }
 
 void soft_cap(float* y, float cap, int width) {

@@ -7,7 +7,7 @@
 #include <stdint.h>
 
 #define TGI_API extern "C" __attribute__((visibility("default")))
-#define TGI_ABI 9  // raised with every change of this file; the loader refuses another number
+#define TGI_ABI 10  // raised with every change of this file; the loader refuses another number
 
 typedef struct tgi_pool tgi_pool;
 typedef struct tgi_arena tgi_arena;
@@ -74,6 +74,7 @@ enum {
   TGI_EMBED,
   TGI_ADD,
   TGI_SCALE,
+  TGI_CLAMP,
   TGI_SOFT_CAP,
   TGI_RMS_NORM,
   TGI_LAYER_NORM,
@@ -89,7 +90,7 @@ enum {
 typedef struct {
   int32_t code, out;
   const tgi_linear* table;
-  int32_t by_position;
+  int32_t by_position, first;
 } tgi_embed_op;
 
 typedef struct {
@@ -103,20 +104,27 @@ typedef struct {
 
 typedef struct {
   int32_t code, out;
+  float limit;
+} tgi_clamp_op;
+
+typedef struct {
+  int32_t code, out;
   float cap;
 } tgi_soft_cap_op;
 
 typedef struct {
   int32_t code, out, x;
   int32_t heads, width, offset;  // `heads` times `width` numbers from `offset` on
+  int32_t each;                  // a weight for each head
   float eps;
-  const float* weight;  // [width]
+  const float* weight;  // [width], or [heads][width]
 } tgi_rms_norm_op;
 
 typedef struct {
   int32_t code, out, x;
+  int32_t heads, width, offset, each;  // as above
   float eps;
-  const float *weight, *bias;  // [width of x]; bias may be nullptr
+  const float *weight, *bias;  // as above; either may be nullptr
 } tgi_layer_norm_op;
 
 typedef struct {
@@ -133,10 +141,14 @@ typedef struct {
 
 typedef struct {
   int32_t code, out, x;
-  int32_t function;  // silu, gelu, tanh gelu, relu, quick gelu
+  int32_t function;         // as in rows.h
+  const float* parameters;  // of xielu [4]; nullptr of others
 } tgi_activate_op;
 
-typedef tgi_activate_op tgi_gate_op;
+typedef struct {
+  int32_t code, out, x;
+  int32_t function;
+} tgi_gate_op;
 
 typedef struct {
   int32_t code, x, layer;
@@ -159,6 +171,7 @@ typedef union {
   tgi_embed_op embed;
   tgi_add_op add;
   tgi_scale_op scale;
+  tgi_clamp_op clamp;
   tgi_soft_cap_op soft_cap;
   tgi_rms_norm_op rms_norm;
   tgi_layer_norm_op layer_norm;

@@ -10,11 +10,13 @@ import sys
 from pathlib import Path
 
 from tgi.commands.cli import FRIENDLY
+from tgi.models.families.registry import FAMILIES, TITLES
 from tgi.settings.config import INEFFECTIVE_VARIABLES
 from tgi.settings.flags import WITHOUT_EFFECT
 from tgi.settings.help import markdown
 
-DOCS = Path(__file__).resolve().parent.parent / "docs"
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
 
 FLAGS = f"""\
 # Flags
@@ -50,6 +52,36 @@ SageMaker's names for model, revision, quantization, trust and shards; with `HF_
 """
 
 
+MODELS = """\
+# Models
+
+<!-- Written by `make docs` from src/tgi/models/families/ and tests/models/; do not edit. -->
+
+Families that are computed natively, as one program on the reference and on the native CPU backend, in float32, bfloat16
+and float16, with `--quantize` and with every other feature of the server. Each is compared with transformers on tiny
+random checkpoints: logits to 1e-4 and greedy tokens, with whole prompts, in chunks, in mixed batches, after prefix hits
+and after preemption. The last column names the checkpoints. How to add a family: [adding a model](adding-a-model.md).
+
+| `model_type` | models | apart from Llama | tested as |
+| --- | --- | --- | --- |
+{rows}
+"""
+
+
+def models() -> str:
+    """A row for each family: what its function says of it, and the checkpoints it is tested with."""
+    sys.path.insert(0, str(ROOT))
+    from tests.models.tiny import CASES  # its tables alone, without torch
+
+    tests = {"llama", "mistral", "qwen2", "gpt2", "gpt_neox", "bloom", "gemma2"}  # of tests/models/checkpoints.py
+    rows = []
+    for name, family in sorted(FAMILIES.items()):
+        said = (family.__doc__ or "").strip().split("\n")[0]
+        cases = [case for case, (model_type, _) in CASES.items() if model_type == name] + [name] * (name in tests)
+        rows.append(f"| `{name}` | {TITLES[name]} | {said} | {', '.join(cases)} |")
+    return "\n".join(rows)
+
+
 def ineffective() -> str:
     """Rows for variables of TGI's that are accepted and named in the log."""
     return "\n".join(f"| `{name}` | no effect: {why} |" for name, why in INEFFECTIVE_VARIABLES.items())
@@ -57,7 +89,10 @@ def ineffective() -> str:
 
 def pages() -> dict[Path, str]:
     """Each generated page with its text."""
-    return {DOCS / "flags.md": FLAGS.format(table=markdown(FRIENDLY), ineffective=ineffective())}
+    return {
+        DOCS / "flags.md": FLAGS.format(table=markdown(FRIENDLY), ineffective=ineffective()),
+        DOCS / "models.md": MODELS.format(rows=models()),
+    }
 
 
 def main() -> int:

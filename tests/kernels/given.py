@@ -38,4 +38,4 @@ class Given:
         return torch.cat([self.tensors[f"{name}.bias"] for name in weight.names]) if weight.bias else None
 
     def vector(self, vector: Vector) -> torch.Tensor:
-        return self.tensors[vector.name] + vector.add
+        return torch.cat([self.tensors[name].flatten() for name in vector.names]) + vector.add

@@ -13,10 +13,11 @@ from tests.models.driver import make_paging
 from tgi.kernels.formats import CODE_FORMATS
 from tgi.kernels.native.library import Arena, Library, Pool
 from tgi.kernels.native.step import NativeStep
-from tgi.kernels.native.structs import CODES, FUNCTIONS, AnyOp
+from tgi.kernels.native.structs import CODES, AnyOp
 from tgi.kernels.program import (
     Activate,
     Add,
+    Clamp,
     Embed,
     Gate,
     LayerNorm,
@@ -88,24 +89,74 @@ def close(found: torch.Tensor, wanted: torch.Tensor) -> None:
 def test_norms(library, width):
     x, scale, bias = 3 * torch.randn((ROWS, width)) + 1, torch.randn(width), torch.randn(width)
     run = Run(library, x, scale=scale, bias=bias)
-    weight, shift = Vector("scale", width), Vector("bias", width)
+    weight, shift = Vector(("scale",), width), Vector(("bias",), width)
     close(run("y", RmsNorm("y", "x", weight, 1e-5), y=width), reference.rms_norm(x, scale, 1e-5))
-    close(run("y", RmsNorm("y", "x", Vector("scale", width, 1.0), 1e-5), y=width),
+    close(run("y", RmsNorm("y", "x", Vector(("scale",), width, 1.0), 1e-5), y=width),
           reference.rms_norm(x, scale + 1, 1e-5))  # fmt: skip
-    close(run("y", LayerNorm("y", "x", weight, shift, 1e-5), y=width), reference.layer_norm(x, scale, bias, 1e-5))
-    close(run("y", LayerNorm("y", "x", weight, None, 1e-5), y=width), reference.layer_norm(x, scale, None, 1e-5))
+    close(
+        run("y", LayerNorm("y", "x", weight, shift, 1e-5, width), y=width), reference.layer_norm(x, scale, bias, 1e-5)
+    )
+    close(run("y", LayerNorm("y", "x", weight, None, 1e-5, width), y=width), reference.layer_norm(x, scale, None, 1e-5))
+    close(run("y", LayerNorm("y", "x", None, None, 1e-5, width), y=width), reference.layer_norm(x, None, None, 1e-5))
 
 
 def test_norm_of_each_head(library):
     x, scale = torch.randn((ROWS, 7 + 3 * 20)), torch.randn(20)
-    found = Run(library, x, scale=scale)("x", RmsNorm("x", "x", Vector("scale", 20), 1e-6, heads=3, offset=7))
+    found = Run(library, x, scale=scale)("x", RmsNorm("x", "x", Vector(("scale",), 20), 1e-6, heads=3, offset=7))
     wanted = x.clone()
     wanted[:, 7:] = reference.rms_norm(x[:, 7:].unflatten(1, (3, 20)), scale, 1e-6).flatten(1)
     close(found, wanted)
 
 
+@pytest.mark.parametrize("each", [False, True])
+def test_norms_of_heads(library, each):
+    """With weights that the heads share, and with weights of their own."""
+    heads, size = 3, 20
+    x, scale, bias = torch.randn((ROWS, 7 + heads * size)), torch.randn(heads * size), torch.randn(heads * size)
+    run = Run(library, x, scale=scale, bias=bias)
+    count = heads * size if each else size
+    run.tensors |= {"scale": scale[:count], "bias": bias[:count]}
+    weight, shift = Vector(("scale",), count), Vector(("bias",), count)
+    shape = (heads, size) if each else (size,)
+    parts = x[:, 7:].unflatten(1, (heads, size))
+    rms = run("x", RmsNorm("x", "x", weight, 1e-6, heads, 7, each))
+    layer = run("x", LayerNorm("x", "x", weight, shift, 1e-6, size, heads, 7, each))
+    for found, wanted in (
+        (rms, torch.nn.functional.rms_norm(parts, (size,), None, 1e-6) * scale[:count].view(shape)),
+        (layer, (parts - parts.mean(-1, keepdim=True)) / (parts.var(-1, correction=0, keepdim=True) + 1e-6).sqrt()
+         * scale[:count].view(shape) + bias[:count].view(shape)),
+    ):  # fmt: skip
+        close(found[:, :7], x[:, :7])
+        torch.testing.assert_close(found[:, 7:], wanted.flatten(1), rtol=1e-5, atol=1e-5)
+
+
+def test_xielu(library):
+    x, numbers = 3 * torch.randn((ROWS, 37)), torch.tensor([0.7, -0.4, 0.5, -1e-6])
+    x[0, :2] = torch.tensor([0.0, -1e-8])
+    names = tuple(f"number{at}" for at in range(4))
+    run = Run(library, x, **{name: numbers[at] for at, name in enumerate(names)})
+    close(run("y", Activate("y", "x", "xielu", Vector(names, 4)), y=37), reference.xielu(x, numbers))
+
+
+def test_clamp(library):
+    x = 3 * torch.randn((ROWS, 37))
+    x[1, 5] = torch.nan
+    found = Run(library, x)("x", Clamp("x", 1.5))
+    torch.testing.assert_close(found, x.clamp(-1.5, 1.5), rtol=0, atol=0, equal_nan=True)
+
+
+def test_rows_of_positions_begin_further_down(library):
+    run = Run(library, torch.randn((16, 16)), positions_weight=torch.randn((6, 16)))
+    positions = Weight(("positions",), (6,), 16, role="table")
+    step = run.step("x", Embed("x", positions, by_position=True, first=2))
+    found = step.forward(torch.tensor([9, 9]), make_paging([[0]], [2], [2], 32), None)
+    assert torch.equal(found, run.tensors["positions.weight"][4:6])
+    with pytest.raises(IndexError, match="beyond its embedding table"):
+        step.forward(torch.tensor([0, 0]), make_paging([[0]], [3], [2], 32), None)
+
+
 @pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize("name", sorted(reference.ACTIVATIONS))
 def test_activations(library, name, width):
     x = 4 * torch.randn((ROWS, 2 * width))
     x[0, 0], x[1, 0] = 60.0, -60.0

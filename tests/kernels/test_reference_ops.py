@@ -114,6 +114,7 @@ def test_activations(name: str) -> None:
         "gelu_new": lambda v: 0.5 * v * (1 + math.tanh(math.sqrt(2 / math.pi) * (v + 0.044715 * v**3))),
         "quick_gelu": lambda v: v / (1 + math.exp(-1.702 * v)),
         "relu": lambda v: max(v, 0.0),
+        "relu2": lambda v: max(v, 0.0) ** 2,
     }
     formula = np.vectorize(formulas["gelu_new" if name == "gelu_pytorch_tanh" else name])
     got = OPS.ACTIVATIONS[name](x)

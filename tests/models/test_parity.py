@@ -21,8 +21,8 @@ from tgi.kernels.native.backend import NativeBackend
 from tgi.kernels.program import Scale
 from tgi.kernels.select import select
 from tgi.kernels.types import Backend, CacheShape
+from tgi.models.families.gemma import GEMMA2_NAMES
 from tgi.models.loader import load_model
-from tgi.models.names import GEMMA2_NAMES
 from tgi.models.weights import Weights
 from tgi.quant.reader import ModelWeights
 

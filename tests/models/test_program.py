@@ -17,7 +17,7 @@ from tgi.kernels.native.backend import NativeBackend
 from tgi.kernels.program import Add, Attention, Linear, StoreKV
 from tgi.kernels.select import select
 from tgi.models.build.decoder import build
-from tgi.models.families import spec_from_config
+from tgi.models.families.registry import spec_from_config
 from tgi.models.loader import load_model
 from tgi.models.passes.fuse import fuse_sums
 

@@ -13,9 +13,9 @@ from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from tests.models.checkpoints import make_config
 from tgi.errors import ModelError
-from tgi.kernels.reference.ops import alibi_slopes
 from tgi.kernels.reference.rope import Rope
-from tgi.models.families import spec_from_config
+from tgi.models.families.registry import spec_from_config
+from tgi.models.families.shared import alibi_slopes
 from tgi.models.rope_config import RopeOverride
 
 CPU = torch.device("cpu")
@@ -125,7 +125,8 @@ def test_override_by_flags() -> None:
 @pytest.mark.parametrize(
     ("scaling", "message"),
     [
-        ({"rope_type": "longrope", "factor": 2.0}, "rope type 'longrope' is not supported"),
+        ({"rope_type": "longrope", "factor": 2.0}, "longrope needs `short_factor`, a list of 8 numbers"),
+        ({"rope_type": "mrope"}, "rope type 'mrope' is not supported"),
         ({"rope_type": "linear"}, "lacks `factor`"),
         ({"rope_type": "linear", "factor": -1}, "`factor` must be a positive number"),
         ({"rope_type": "linear", "factor": 2.0, "beta_fast": 3}, "unsupported parameters: beta_fast"),
@@ -156,5 +157,5 @@ def test_part_of_a_head(name: str) -> None:
 def test_alibi_slopes() -> None:
     for heads in (*range(1, 41), 64, 71, 112, 128):
         bias = build_alibi_tensor(torch.ones(1, 2), heads, torch.float32)  # [heads, 1, 2]: 0 and the slope
-        torch.testing.assert_close(alibi_slopes(heads), bias[:, 0, 1])
-    assert alibi_slopes(8).tolist() == [2.0**-i for i in range(1, 9)]
+        torch.testing.assert_close(torch.tensor(alibi_slopes(heads)), bias[:, 0, 1])
+    assert list(alibi_slopes(8)) == [2.0**-i for i in range(1, 9)]

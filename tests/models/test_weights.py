@@ -24,9 +24,9 @@ from tgi.kernels.reference.step import Matrix, ReferenceStep, load_matrix
 from tgi.kernels.select import select
 from tgi.kernels.weight import Weight
 from tgi.models.build.decoder import build
-from tgi.models.families import read_spec
+from tgi.models.families.registry import read_spec
+from tgi.models.families.shared import LLAMA_NAMES
 from tgi.models.loader import LoadedModel, load_model
-from tgi.models.names import LLAMA_NAMES
 from tgi.models.safetensors import SafetensorsFile
 from tgi.models.weights import Weights, weight_files
 from tgi.quant.reader import ModelWeights

@@ -27,7 +27,7 @@ from tgi.memory import budget
 from tgi.memory.cost import ModelCost, model_cost
 from tgi.messages import EngineInfo
 from tgi.models.build.decoder import build
-from tgi.models.families import read_spec
+from tgi.models.families.registry import read_spec
 from tgi.models.loader import LoadedModel, load_model, serving_dtype
 from tgi.models.rope_config import RopeOverride
 from tgi.models.weights import Progress

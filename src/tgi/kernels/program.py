@@ -17,17 +17,18 @@ from typing import Literal, TypeAlias
 from tgi.kernels.rope_spec import RopeSpec
 from tgi.kernels.weight import Vector, Weight
 
-Activation: TypeAlias = Literal["silu", "gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "quick_gelu"]
+Activation: TypeAlias = Literal["silu", "gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "relu2", "quick_gelu", "xielu"]
 """Names of activation functions as Hugging Face configs have them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Embed:
-    """out = the row of `table` for the token's id, or for its position in the sequence."""
+    """out = the row of `table` for the token's id, or for its position in the sequence plus `first`."""
 
     out: str
     table: Weight
     by_position: bool = False
+    first: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +41,19 @@ class Add:
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """out *= factor, which is first rounded to the serving dtype as training code does."""
+    """out *= factor. rounded: the factor is rounded to the serving dtype first, as some training code does."""
 
     out: str
     factor: float
+    rounded: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Clamp:
+    """out = out, but -limit where it is less and limit where it is more."""
+
+    out: str
+    limit: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +69,7 @@ class RmsNorm:
     """out = x / sqrt(mean(x^2) + eps) * weight (Zhang and Sennrich 2019).
 
     With `heads` each of them, `weight.size` numbers from `offset` on, is normalised by itself, and x must be out.
+    each: every head has a part of `weight` for itself, which then holds `heads` times as many numbers.
     """
 
     out: str
@@ -67,17 +78,30 @@ class RmsNorm:
     eps: float
     heads: int = 1
     offset: int = 0
+    each: bool = False
+
+    @property
+    def width(self) -> int:
+        """Numbers that are normalised together."""
+        return self.weight.size // (self.heads if self.each else 1)
 
 
 @dataclass(frozen=True, slots=True)
 class LayerNorm:
-    """out = (x - mean(x)) / sqrt(variance(x) + eps) * weight + bias (Ba et al. 2016)."""
+    """out = (x - mean(x)) / sqrt(variance(x) + eps) * weight + bias (Ba et al. 2016); heads as in `RmsNorm`.
+
+    width: numbers that are normalised together.
+    """
 
     out: str
     x: str
-    weight: Vector
+    weight: Vector | None
     bias: Vector | None
     eps: float
+    width: int
+    heads: int = 1
+    offset: int = 0
+    each: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,11 +131,12 @@ class Rotary:
 
 @dataclass(frozen=True, slots=True)
 class Activate:
-    """out = function(x)"""
+    """out = function(x); parameters: the learned numbers of xielu, see `reference.ops.xielu`."""
 
     out: str
     x: str
     function: Activation
+    parameters: Vector | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,8 +165,8 @@ class Attention:
     """out = causal attention of the queries at offset `queries` of x over cache layer `layer`.
 
     The rows' own keys and values are already stored. With a window w the row at position p sees keys p - w + 1 .. p.
-    Scores are scale * q.k, then soft_cap * tanh(score / soft_cap), then, with `alibi`, plus slope * (key position - p);
-    softmax in float32.
+    Scores are scale * q.k, then soft_cap * tanh(score / soft_cap), then, with ALiBi, plus slope * (key position - p), a
+    slope for each head; softmax in float32.
     """
 
     out: str
@@ -153,20 +178,33 @@ class Attention:
     scale: float
     window: int | None = None
     soft_cap: float | None = None
-    alibi: bool = False
+    slopes: tuple[float, ...] | None = None
     queries: int = 0
 
 
 Op: TypeAlias = (
-    Embed | Add | Scale | SoftCap | RmsNorm | LayerNorm | Linear | Rotary | Activate | Gate | StoreKV | Attention
+    Embed
+    | Add
+    | Scale
+    | Clamp
+    | SoftCap
+    | RmsNorm
+    | LayerNorm
+    | Linear
+    | Rotary
+    | Activate
+    | Gate
+    | StoreKV
+    | Attention
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Logits:
-    """The head: weight x, then soft_cap * tanh(logit / soft_cap), in float32."""
+    """The head: scale * weight x, then soft_cap * tanh(logit / soft_cap), in float32."""
 
     weight: Weight
+    scale: float = 1.0
     soft_cap: float | None = None
 
 
@@ -204,7 +242,7 @@ class Program:
         return list(dict.fromkeys(found))
 
     def vectors(self) -> list[Vector]:
-        """Every vector once: scales and biases of norms."""
+        """Every vector once: scales and biases of norms, numbers of activation functions."""
         found = [item for op in self.ops for item in _parameters(op) if isinstance(item, Vector)]
         return list(dict.fromkeys(found))
 

@@ -10,21 +10,28 @@ from typing import Literal
 class RopeSpec:
     """Rotary position embedding: how fast each pair of dimensions turns.
 
-    kind: default, linear, dynamic (NTK-aware), llama3 or yarn, as in Hugging Face's `rope_type`.
+    kind: as in Hugging Face's `rope_type`; dynamic is NTK-aware.
     """
 
-    kind: Literal["default", "linear", "dynamic", "llama3", "yarn"]
+    kind: Literal["default", "linear", "dynamic", "llama3", "yarn", "longrope", "proportional"]
     theta: float
     dim: int
     """Dimensions of a head that turn, even."""
     factor: float = 1.0
     original_max_positions: int = 0
-    """Context of pre-training, for dynamic, llama3 and yarn."""
+    """Context of pre-training, for dynamic, llama3, yarn and longrope, and for `temperature`."""
     low_freq_factor: float = 1.0
     high_freq_factor: float = 4.0
     beta_fast: float = 32.0
     beta_slow: float = 1.0
     attention_factor: float = 1.0
-    """Multiplies cos and sin (yarn)."""
+    """Multiplies cos and sin (yarn, longrope)."""
     truncate: bool = True
     """Round the correction range of yarn to whole dimensions."""
+    short_factors: tuple[float, ...] = ()
+    """longrope: what each pair is slowed down by within the original context, and beyond it."""
+    long_factors: tuple[float, ...] = ()
+    turning: int = 0
+    """proportional: how many pairs turn at all; the angles of the others are 0."""
+    temperature: float = 0.0
+    """Multiplies cos and sin by 1 + temperature * log(1 + floor(position / original_max_positions)) (Llama 4)."""

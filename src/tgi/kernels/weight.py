@@ -42,6 +42,8 @@ class Weight:
     groups: int = 1
     """The single stored tensor alternates between the parts this many times: q, k, v of the first head, then of the
     second ... The matrix always has all of q, then all of k, then all of v."""
+    order: tuple[int, ...] = ()
+    """In which order the parts follow each other in the single stored tensor; empty: that of the matrix."""
     role: Literal["layer", "head", "table"] = "layer"
     """head: gives the logits (and is the embedding as well where the two are tied); table: only looked up. Formats may
     treat both with more care."""
@@ -63,9 +65,12 @@ class Weight:
     def stored_rows(self) -> Iterator[StoredRows]:
         """Where the rows stand in the checkpoint, in their order."""
         single, first = len(self.names) == 1, 0
-        for index, rows in enumerate((self.rows,) if single and self.groups == 1 else self.parts):
+        order = self.order or tuple(range(len(self.parts)))
+        before = [sum(self.parts[part] for part in order[: order.index(index)]) for index in range(len(self.parts))]
+        whole = single and self.groups == 1 and not self.order
+        for index, rows in enumerate((self.rows,) if whole else self.parts):
             count, name = rows // self.groups, self.names[0 if single else index]
-            offset = first // self.groups if single else 0
+            offset = before[index] // self.groups if single else 0
             for group in range(self.groups):
                 yield StoredRows(name, group * self.rows // self.groups + offset, first + group * count, count)
             first += rows
@@ -101,9 +106,9 @@ def _by_part(weight: Weight, rank: int, ranks: int) -> Iterator[StoredRows]:
 
 @dataclass(frozen=True, slots=True)
 class Vector:
-    """A vector [size] of the model: the scale or bias of a norm, stored as tensor `name`."""
+    """A vector [size] of the model, such as the scale of a norm: the numbers of these tensors in their order."""
 
-    name: str
+    names: tuple[str, ...]
     size: int
     add: float = 0.0
     """Added to what is stored: 1 where checkpoints store the distance from 1. The sum is kept in float32, since in

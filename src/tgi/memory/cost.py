@@ -96,7 +96,7 @@ def activation_bytes(program: Program, tokens: int, dtype_bytes: int, *, logit_r
     gathered = 2 * keys * kv_size * dtype_bytes
     piece = 1 << 21
     mask = piece * 5
-    written_out = [op for op in attentions if op.alibi or op.soft_cap is not None]
+    written_out = [op for op in attentions if op.slopes or op.soft_cap is not None]
     if written_out:
         gathered += 2 * keys * kv_size * 4
         mask += 4 * 4 * max(max(piece * op.heads // op.kv_heads, keys * op.heads) for op in written_out)

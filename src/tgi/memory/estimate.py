@@ -9,7 +9,7 @@ from tgi.kernels.footprint import footprint
 from tgi.memory import budget
 from tgi.memory.cost import model_cost
 from tgi.models.build.decoder import build
-from tgi.models.families import read_spec
+from tgi.models.families.registry import read_spec
 from tgi.models.rope_config import RopeOverride
 from tgi.settings.config import EngineConfig
 

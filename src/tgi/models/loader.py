@@ -15,9 +15,9 @@ from tgi.errors import ModelError
 from tgi.kernels.types import Backend, CacheShape, CompiledStep
 from tgi.models.build.decoder import build
 from tgi.models.config_reader import read_config
-from tgi.models.families import spec_from_config
+from tgi.models.families.registry import spec_from_config
+from tgi.models.families.shared import DTYPES
 from tgi.models.rope_config import RopeOverride
-from tgi.models.shared_keys import DTYPES
 from tgi.models.spec import ModelSpec
 from tgi.models.weights import Progress, Weights
 from tgi.quant.formats import detect

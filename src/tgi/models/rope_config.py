@@ -31,6 +31,10 @@ _PARAMETERS: dict[str, frozenset[str]] = {
             "truncate",
         }
     ),
+    "longrope": frozenset(
+        {"factor", "original_max_position_embeddings", "attention_factor", "short_factor", "long_factor"}
+    ),
+    "proportional": frozenset({"factor"}),
 }
 _ALWAYS = frozenset({"rope_type", "type", "rope_theta", "partial_rotary_factor"})
 _HARMLESS = {"finetuned": (True, False), "extrapolation_factor": (1,), "attn_factor": (1,)}
@@ -59,18 +63,15 @@ def rope_spec(
     *,
     theta: float = 10_000.0,
     partial: float | None = None,
+    parameters: dict[str, Any] | None = None,
 ) -> tuple[RopeSpec, int]:
     """The rotary embedding, and the longest sequence it serves. Raises ModelError.
 
     theta: where the config has none under the usual names. partial: the part of a head that turns, in a
     family where `partial_rotary_factor` may say otherwise; None: the whole head, and nothing may.
+    parameters: in place of what `rope_parameters` gives.
     """
-    parameters: dict[str, Any] = {}
-    for key in ("rope_parameters", "rope_scaling"):
-        given = reader.get(key, {})
-        if not isinstance(given, dict):
-            raise ModelError(f"config.json: `{key}` must be an object, it is {given!r}")
-        parameters.update(given)
+    parameters = rope_parameters(reader) if parameters is None else dict(parameters)
     outer = reader.get("rope_theta", theta)
     theta = positive_number(parameters.get("rope_theta") or outer, "rope_theta")
     if theta <= 1:
@@ -88,9 +89,38 @@ def rope_spec(
     stretched = kind == "dynamic" or (overridden is not None and kind == "linear")
     if stretched:
         return spec, int(max_positions * spec.factor)
-    if kind == "yarn":
+    if kind in ("yarn", "longrope"):
         return spec, max(max_positions, int(spec.original_max_positions * spec.factor))
     return spec, max_positions
+
+
+def rope_parameters(reader: ConfigReader) -> dict[str, Any]:
+    """The objects `rope_parameters` and `rope_scaling` of the config as one."""
+    parameters: dict[str, Any] = {}
+    for key in ("rope_parameters", "rope_scaling"):
+        given = reader.get(key, {})
+        if not isinstance(given, dict):
+            raise ModelError(f"config.json: `{key}` must be an object, it is {given!r}")
+        parameters.update(given)
+    return parameters
+
+
+def rope_parameters_by_type(reader: ConfigReader, local_theta: float, theta: float) -> dict[str, dict[str, Any]]:
+    """Parameters of sliding_attention and full_attention layers, where they may differ.
+
+    transformers 5 nests them by the type of layer; 4 meant with `rope_scaling` the full ones, and had other keys for
+    the bases. The bases are used where the config has none.
+    """
+    parameters = rope_parameters(reader)
+    types = {kind: parameters.pop(kind, None) for kind in ("sliding_attention", "full_attention")}
+    for kind, own in types.items():
+        if own is not None and not isinstance(own, dict):
+            raise ModelError(f"config.json: `{kind}` of `rope_parameters` must be an object, it is {own!r}")
+    sliding, full = types["sliding_attention"] or {}, {**(types["full_attention"] or {}), **parameters}
+    return {
+        "sliding_attention": {"rope_theta": local_theta, **sliding},
+        "full_attention": {"rope_theta": reader.get("rope_theta", theta), **full},
+    }
 
 
 def _rotary_dim(head_dim: int, parameters: dict[str, Any], partial: float | None) -> int:
@@ -102,6 +132,8 @@ def _rotary_dim(head_dim: int, parameters: dict[str, Any], partial: float | None
         partial = 1.0
     elif given is not None:
         partial = positive_number(given, "partial_rotary_factor")
+    if (parameters.get("rope_type") or parameters.get("type")) == "proportional":
+        return head_dim
     dim = int(head_dim * min(partial, 2.0))
     if partial > 1 or dim < 2:
         raise ModelError(f"config.json: rotary embedding cannot turn the part {partial} of a head of {head_dim}")
@@ -139,6 +171,11 @@ def _build(kind: Any, parameters: dict[str, Any], theta: float, dim: int, max_po
             raise ModelError("config.json: rope type dynamic needs at least 4 turning dimensions of a head")
         return RopeSpec("dynamic", theta, dim, factor=number("factor"), original_max_positions=max_positions)
     original = int(number("original_max_position_embeddings", max_positions))
+    if kind == "longrope":
+        return _longrope(parameters, theta, dim, max_positions, original)
+    if kind == "proportional":
+        turning = int(number("partial_rotary_factor", 1.0) * dim // 2)
+        return RopeSpec("proportional", theta, dim, factor=number("factor", 1.0), turning=turning)
     if kind == "llama3":
         spec = RopeSpec(
             "llama3",
@@ -164,6 +201,31 @@ def _build(kind: Any, parameters: dict[str, Any], theta: float, dim: int, max_po
         beta_slow=number("beta_slow", 1.0),
         attention_factor=_yarn_attention_factor(parameters, factor),
         truncate=True if truncate is None else bool(truncate),
+    )
+
+
+def _longrope(parameters: dict[str, Any], theta: float, dim: int, max_positions: int, original: int) -> RopeSpec:
+    """Ding et al. 2024, with the factor of cos and sin that transformers infers."""
+    factors = {}
+    for key in ("short_factor", "long_factor"):
+        given = parameters.get(key)
+        if not isinstance(given, list) or len(given) != dim // 2:
+            raise ModelError(f"config.json: rope type longrope needs `{key}`, a list of {dim // 2} numbers")
+        factors[key] = tuple(positive_number(value, key) for value in given)
+    factor = parameters.get("factor")
+    factor = max_positions / original if factor is None else positive_number(factor, "factor")
+    attention_factor = parameters.get("attention_factor")
+    if attention_factor is None:
+        attention_factor = math.sqrt(1 + math.log(factor) / math.log(original)) if factor > 1 and original > 1 else 1.0
+    return RopeSpec(
+        "longrope",
+        theta,
+        dim,
+        factor=factor,
+        original_max_positions=original,
+        attention_factor=positive_number(attention_factor, "attention_factor"),
+        short_factors=factors["short_factor"],
+        long_factors=factors["long_factor"],
     )
 
 

@@ -6,6 +6,7 @@ Imports no torch. Every field is an axis that some family needs and a parity tes
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -22,12 +23,13 @@ class Names:
     """
 
     embedding: str
-    final_norm: str
+    final_norm: str | None
     head: str
-    attention_norm: str
+    attention_norm: str | None
     qkv: tuple[str, ...]
     attention_out: str
-    feedforward_norm: str
+    feedforward_norm: str | None
+    """In parallel layers the same name as `attention_norm` where one norm serves both."""
     up: tuple[str, ...]
     """(gate, up) with a gate, else (up,)."""
     down: str
@@ -35,14 +37,48 @@ class Names:
     embedding_norm: str | None = None
     attention_post_norm: str | None = None
     feedforward_post_norm: str | None = None
+    query_norm: str | None = None
+    """Of `AttentionSpec.qk_norm`; `{head}` in it stands for the head's number."""
+    key_norm: str | None = None
+    project_in: str | None = None
+    """From embeddings of `ModelSpec.embedding_size` numbers to the hidden size, and back before the head."""
+    project_out: str | None = None
+    activation: tuple[str, ...] = ()
+    """Full names of the tensors that an activation function with learned numbers has."""
+    qkv_groups: int = 1
+    """The single qkv tensor alternates between q, k and v this many times, whatever the number of heads."""
+    qkv_order: tuple[int, ...] = ()
+    """In which order q (0), k (1) and v (2) follow each other in the single tensor; empty: q, k, v."""
     qkv_by_head: bool = False
-    """The single qkv tensor holds q, k, v of the first head, then of the second, and so on."""
+    """The single qkv tensor holds q, k, v of the first KV head, then of the second, and so on."""
     prefix: str = ""
     """Base-model prefix that some checkpoints leave out."""
     transposed: bool = False
     """Linear weights are stored [in, out]."""
     ignored: tuple[str, ...] = ()
     """Regular expressions of full tensor names that carry nothing the model needs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NormSpec:
+    """A normalisation of rows, or of parts of rows."""
+
+    kind: Literal["rms", "layer"]
+    eps: float
+    offset: float = 0.0
+    """Added to the stored scale: 1 where checkpoints store the distance from 1."""
+    scale: bool = True
+    bias: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QkNormSpec:
+    """Normalises queries and keys before they are turned."""
+
+    norm: NormSpec
+    over: Literal["head", "each head", "all heads"] = "head"
+    """Each head alone with weights that all share, each with weights of its own, or all heads as one row."""
+    after_rope: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,8 +95,15 @@ class AttentionSpec:
     """Scores become cap * tanh(score / cap)."""
     rope: RopeSpec | None = None
     """None: positions are learned embeddings, added once, or ALiBi, or none."""
-    alibi: bool = False
-    """Scores fall with the distance of the key, by a slope of each head (Press et al. 2021)."""
+    query_rope: RopeSpec | None = None
+    """Where queries are turned in another way than keys."""
+    rope_adjacent: bool = False
+    """Pairs that turn are neighbours; else their distance is half of what turns."""
+    slopes: tuple[float, ...] | None = None
+    """ALiBi: scores fall with the distance of the key, by a slope of each head (Press et al. 2021)."""
+    qk_norm: QkNormSpec | None = None
+    clip: float | None = None
+    """Queries, keys and values are cut to -clip ... clip."""
     qkv_bias: bool = False
     out_bias: bool = False
 
@@ -84,12 +127,21 @@ class FeedForwardSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerSpec:
-    """x + attention(norm(x)), then x + feedforward(norm(x)); with post norms each sum's second term is normalised."""
+    """x + attention(norm(x)), then x + feedforward(norm(x)); with post norms each sum's second term is normalised.
+
+    Norms without a name in `Names` are left out.
+    """
 
     attention: AttentionSpec
     feedforward: FeedForwardSpec
     parallel: bool = False
     """Attention and feed-forward read the same residual: x + attention(norm(x)) + feedforward(norm'(x))."""
+    norm_sums: bool = False
+    """The sums are normalised and not what is added to them: norm(x + attention(x)), then norm(x + feedforward(x))."""
+    normed_residual: bool = False
+    """x in the sums is what the norm before gave: y = norm(x), y + attention(y)."""
+    residual_scale: float = 1.0
+    """Multiplies what is added to the residual."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,14 +154,21 @@ class ModelSpec:
     layers: tuple[LayerSpec, ...]
     max_positions: int
     """Longest sequence the model can run."""
-    norm: Literal["rms", "layer"]
-    norm_eps: float
-    norm_offset: float = 0.0
-    """Added to the stored scale of every norm: 1 where checkpoints store the distance from 1."""
+    norm: NormSpec
+    """Of every norm but those of queries and keys."""
+    embedding_size: int | None = None
+    """Of token embeddings that are projected; None: the hidden size."""
     embedding_scale: float = 1.0
-    """Multiplies the token embeddings, rounded to the serving dtype first."""
+    """Multiplies the token embeddings."""
+    embedding_scale_rounded: bool = False
+    """The factor is rounded to the serving dtype first."""
+    first_position: int = 0
+    """Row of the first position in the table of learned positions, which has so many more rows."""
     tied_head: bool
     """The head's weight is the embedding table."""
+    head_bias: bool = False
+    logit_scale: float = 1.0
+    """Multiplies the logits."""
     logit_soft_cap: float | None = None
     """Logits become cap * tanh(logit / cap)."""
     dtype: str | None
@@ -119,23 +178,29 @@ class ModelSpec:
     @property
     def positions_go_on(self) -> bool:
         """Beyond `max_positions` too there are positions, so that a longer sequence may be asked for."""
-        attentions = (layer.attention for layer in self.layers)
-        return all(a.alibi or (a.rope is not None and a.rope.kind in ("linear", "dynamic")) for a in attentions)
+        ropes = [layer.attention.rope for layer in self.layers if layer.attention.slopes is None]
+        return all(rope is not None and rope.kind in ("linear", "dynamic") for rope in ropes)
 
     def with_layers(
         self,
         *,
         attention: dict[str, Any] | None = None,
         feedforward: dict[str, Any] | None = None,
-        parallel: bool | None = None,
+        **fields: Any,
     ) -> ModelSpec:
         """The same model with other values of these fields in every layer."""
 
         def change(layer: LayerSpec) -> LayerSpec:
-            return LayerSpec(
+            return replace(
+                layer,
                 attention=replace(layer.attention, **attention or {}),
                 feedforward=replace(layer.feedforward, **feedforward or {}),
-                parallel=layer.parallel if parallel is None else parallel,
+                **fields,
             )
 
         return replace(self, layers=tuple(map(change, self.layers)))
+
+    def with_attention(self, change: Callable[[int, AttentionSpec], AttentionSpec]) -> ModelSpec:
+        """The same model with the attention of each layer changed, by its number."""
+        layers = enumerate(self.layers)
+        return replace(self, layers=tuple(replace(n, attention=change(i, n.attention)) for i, n in layers))

@@ -5,6 +5,7 @@ Owns the choice of what each matrix is kept as: what its stored format gives, or
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -60,5 +61,8 @@ class ModelWeights:
 
     def vector(self, vector: Vector) -> torch.Tensor:
         values = torch.empty(vector.size, dtype=torch.float32 if vector.add else self.dtype)
-        self.source.read(vector.name, values)
+        size = vector.size // len(vector.names)
+        for number, name in enumerate(vector.names):
+            shape, part = self.source.shape(name), values[number * size : (number + 1) * size]
+            self.source.read(name, part.view(shape) if math.prod(shape) == size else part)
         return values + vector.add if vector.add else values

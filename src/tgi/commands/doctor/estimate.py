@@ -18,7 +18,7 @@ from tgi.kernels.native import footprint
 from tgi.kernels.program import Program
 from tgi.memory.cost import weight_bytes
 from tgi.models.build.decoder import build
-from tgi.models.families import spec_from_config
+from tgi.models.families.registry import spec_from_config
 
 MANY = 16
 _TIED = {"tie_word_embeddings": True, "max_position_embeddings": 8192}

@@ -17,8 +17,8 @@ from tgi.kernels.native.cache import TYPES
 from tgi.kernels.native.library import Arena, Pool
 from tgi.kernels.native.linear import PackedLinear
 from tgi.kernels.native.structs import FUNCTIONS, OP_NAMES, AnyOp, op_struct, step_of
-from tgi.kernels.program import Attention, Op, Program, RmsNorm, Scale
-from tgi.kernels.reference.ops import alibi_slopes, soft_cap
+from tgi.kernels.program import Attention, Op, Program, Scale
+from tgi.kernels.reference.ops import finish_logits, scale_factor
 from tgi.kernels.reference.rope import Angles, Rope
 from tgi.kernels.types import KVCache, Paging, WeightReader
 from tgi.kernels.weight import Vector, Weight
@@ -36,8 +36,8 @@ class NativeStep:
         self.device, self.dtype = CPU, weights.dtype
         self._layers = {weight: load_layer(pool, arena, weight, weights) for weight in program.weights()}
         self._vectors = {vector: weights.vector(vector).float().contiguous() for vector in program.vectors()}
-        heads = {op.heads for op in program.ops if isinstance(op, Attention) and op.alibi}
-        self._slopes = {count: alibi_slopes(count) for count in heads}
+        slopes = {op.slopes for op in program.ops if isinstance(op, Attention) and op.slopes}
+        self._slopes = {numbers: torch.tensor(numbers) for numbers in slopes}
         self._ropes = [Rope(spec, CPU) for spec in program.ropes]
         self._buffers = {name: number for number, name in enumerate(program.values)}
         self._ops = (AnyOp * len(program.ops))(*map(self._struct, program.ops))
@@ -79,8 +79,7 @@ class NativeStep:
         if out is None:
             out = torch.empty((len(hidden), self.program.vocab_size))
         self._head.run(hidden, out)
-        cap = self.program.logits.soft_cap
-        return out if cap is None else soft_cap(out, cap)
+        return finish_logits(out, self.program.logits)
 
     def profile(self) -> dict[str, float]:
         """Seconds that one thread has spent in each kind of operation, and waiting, since the first call of this."""
@@ -118,12 +117,10 @@ class NativeStep:
 
     def _struct(self, op: Op) -> AnyOp:
         derived: dict[str, Any] = {}
-        if isinstance(op, RmsNorm):
-            derived["width"] = op.weight.size
         if isinstance(op, Scale):
-            derived["factor"] = torch.tensor(op.factor, dtype=self.dtype).item()
+            derived["factor"] = scale_factor(op, self.dtype)
         if isinstance(op, Attention):
-            derived["slopes"] = self._slopes[op.heads].data_ptr() if op.alibi else None
+            derived["slopes"] = self._slopes[op.slopes].data_ptr() if op.slopes else None
         return op_struct(op, self._convert, **derived)
 
     def _convert(self, field: str, value: Any) -> Any:
@@ -136,7 +133,7 @@ class NativeStep:
         if isinstance(value, Vector):
             return self._vectors[value].data_ptr()
         if value is None:
-            return None if field in ("bias", "slopes") else 0  # no pointer, no window, no cap
+            return None if field in ("weight", "bias", "slopes", "parameters") else 0  # no pointer, no window, no cap
         return value
 
 

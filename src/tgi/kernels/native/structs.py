@@ -13,8 +13,17 @@ from typing import Any, ClassVar
 from tgi.kernels import program
 from tgi.kernels.types import Paging
 
-FUNCTIONS = {"silu": 0, "gelu": 1, "gelu_new": 2, "gelu_pytorch_tanh": 2, "relu": 3, "quick_gelu": 4}
-"""Activation functions, numbered as in csrc/rows.h."""
+FUNCTIONS = {
+    "silu": 0,
+    "gelu": 1,
+    "gelu_new": 2,
+    "gelu_pytorch_tanh": 2,
+    "relu": 3,
+    "quick_gelu": 4,
+    "relu2": 5,
+    "xielu": -1,
+}
+"""Activation functions, numbered as in csrc/rows.h; one that has parameters is known by them."""
 
 
 def _fields(text: str) -> list[tuple[str, type]]:
@@ -25,7 +34,7 @@ def _fields(text: str) -> list[tuple[str, type]]:
 
 
 class Embed(Structure):
-    _fields_ = _fields("int32 code, out; pointer table; int32 by_position")
+    _fields_ = _fields("int32 code, out; pointer table; int32 by_position, first")
 
 
 class Add(Structure):
@@ -36,16 +45,20 @@ class Scale(Structure):
     _fields_ = _fields("int32 code, out; float factor")
 
 
+class Clamp(Structure):
+    _fields_ = _fields("int32 code, out; float limit")
+
+
 class SoftCap(Structure):
     _fields_ = _fields("int32 code, out; float cap")
 
 
 class RmsNorm(Structure):
-    _fields_ = _fields("int32 code, out, x, heads, width, offset; float eps; pointer weight")
+    _fields_ = _fields("int32 code, out, x, heads, width, offset, each; float eps; pointer weight")
 
 
 class LayerNorm(Structure):
-    _fields_ = _fields("int32 code, out, x; float eps; pointer weight, bias")
+    _fields_ = _fields("int32 code, out, x, heads, width, offset, each; float eps; pointer weight, bias")
 
 
 class Linear(Structure):
@@ -57,7 +70,7 @@ class Rotary(Structure):
 
 
 class Activate(Structure):
-    _fields_ = _fields("int32 code, out, x, function")
+    _fields_ = _fields("int32 code, out, x, function; pointer parameters")
 
 
 class Gate(Structure):
@@ -78,6 +91,7 @@ CODES: dict[type, type[Structure]] = {
     program.Embed: Embed,
     program.Add: Add,
     program.Scale: Scale,
+    program.Clamp: Clamp,
     program.SoftCap: SoftCap,
     program.RmsNorm: RmsNorm,
     program.LayerNorm: LayerNorm,

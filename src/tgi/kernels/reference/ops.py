@@ -12,6 +12,8 @@ from typing import TypeAlias
 import torch
 import torch.nn.functional as F
 
+from tgi.kernels.program import Logits, Scale
+
 ActivationFunction: TypeAlias = Callable[[torch.Tensor], torch.Tensor]
 
 
@@ -31,19 +33,37 @@ def scale(x: torch.Tensor, factor: float) -> torch.Tensor:
     return x.mul_(factor)
 
 
+def scale_factor(op: Scale, dtype: torch.dtype) -> float:
+    """What `Scale` multiplies with."""
+    return torch.tensor(op.factor, dtype=dtype).item() if op.rounded else op.factor
+
+
+def finish_logits(logits: torch.Tensor, head: Logits) -> torch.Tensor:
+    """What the head does after its product, in place."""
+    if head.scale != 1:
+        logits.mul_(head.scale)
+    return logits if head.soft_cap is None else soft_cap(logits, head.soft_cap)
+
+
 def soft_cap(x: torch.Tensor, cap: float) -> torch.Tensor:
     """Bello et al. 2016; in place, since logits are the largest tensor of a step."""
     return x.div_(cap).tanh_().mul_(cap)
 
 
 def rms_norm(x: torch.Tensor, scale: torch.Tensor, eps: float) -> torch.Tensor:
-    """Zhang and Sennrich 2019."""
+    """Zhang and Sennrich 2019. scale [width], or [heads, width] for x [tokens, heads, width]."""
+    if scale.dim() > 1:
+        return (F.rms_norm(x.float(), (x.shape[-1],), None, eps) * scale.float()).to(x.dtype)
     if scale.dtype != x.dtype:
         return F.rms_norm(x.float(), (x.shape[-1],), scale.float(), eps).to(x.dtype)
     return F.rms_norm(x, (x.shape[-1],), scale, eps)
 
 
-def layer_norm(x: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor | None, eps: float) -> torch.Tensor:
+def layer_norm(x: torch.Tensor, scale: torch.Tensor | None, bias: torch.Tensor | None, eps: float) -> torch.Tensor:
+    """Ba et al. 2016. scale and bias as in `rms_norm`."""
+    if scale is not None and (scale.dim() > 1 or scale.dtype != x.dtype):
+        normed = F.layer_norm(x.float(), (x.shape[-1],), None, None, eps) * scale.float()
+        return (normed if bias is None else normed + bias.float()).to(x.dtype)
     return F.layer_norm(x, (x.shape[-1],), scale, bias, eps)
 
 
@@ -59,6 +79,21 @@ def rotary(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, *, adjacent: b
     signed = torch.stack((-sin, sin), dim=axis)[:, None]
     turned = torch.addcmul(pairs * cos[:, None].unsqueeze(axis), pairs.flip(axis), signed).flatten(-2).to(x.dtype)
     return turned if 2 * half == x.shape[-1] else torch.cat((turned, x[..., 2 * half :]), dim=-1)
+
+
+def relu_squared(x: torch.Tensor) -> torch.Tensor:
+    return F.relu(x).square()
+
+
+def xielu(x: torch.Tensor, parameters: torch.Tensor) -> torch.Tensor:
+    """Huang and Schlag 2024: a x^2 + beta x above 0, b (exp(min(x, eps)) - 1 - x) + beta x below.
+
+    parameters: p, n, beta, eps; a = softplus(p), b = beta + softplus(n).
+    """
+    p, n, beta, eps = parameters.float()
+    wide = x.float()
+    below = (torch.expm1(wide.minimum(eps)) - wide) * (beta + F.softplus(n))
+    return (torch.where(wide > 0, F.softplus(p) * wide * wide, below) + beta * wide).to(x.dtype)
 
 
 def quick_gelu(x: torch.Tensor) -> torch.Tensor:
@@ -77,6 +112,7 @@ ACTIVATIONS: dict[str, ActivationFunction] = {
     "gelu_new": _TANH_GELU,
     "gelu_pytorch_tanh": _TANH_GELU,
     "relu": F.relu,
+    "relu2": relu_squared,
     "quick_gelu": quick_gelu,
 }
 
@@ -94,15 +130,3 @@ def round_activations(x: torch.Tensor, group: int) -> torch.Tensor:
     inverse = torch.where(peak > 0, 127.0 / peak, 0.0)
     codes = (grouped * inverse).round().clamp(-127, 127)
     return (codes * (peak / 127.0)).flatten(-2)[..., :columns]
-
-
-def alibi_slopes(heads: int) -> torch.Tensor:
-    """Slope of each head, [heads] float32 (Press et al. 2021).
-
-    For n heads, n a power of two: 2^(-8/n), 2^(-16/n), ... For other counts those of the next smaller power
-    of two, then every second one of the next larger, as the authors' code has it.
-    """
-    power = 1 << (heads.bit_length() - 1)
-    exponents = [8 * (head + 1) / power for head in range(power)]
-    exponents += [4 * (2 * head + 1) / power for head in range(heads - power)]
-    return torch.tensor([2.0**-exponent for exponent in exponents])

@@ -1,7 +1,7 @@
 """The angles of rotary position embeddings: inverse frequencies of each rope type, cos and sin of positions.
 
-Formulas: Su et al. 2021; linear: Chen et al. 2023; dynamic NTK; yarn: Peng et al. 2023; llama3: Llama 3.1, computed in
-float32 as transformers does. Angles are made once a step and shared by all layers.
+Formulas: Su et al. 2021; linear: Chen et al. 2023; dynamic NTK; yarn: Peng et al. 2023; longrope: Ding et al. 2024;
+llama3: Llama 3.1, computed in float32 as transformers does. Angles are made once a step and shared by all layers.
 """
 
 from __future__ import annotations
@@ -21,25 +21,34 @@ Angles: TypeAlias = tuple[torch.Tensor, torch.Tensor]
 class Rope:
     """Makes the angles of a step from the positions of its rows.
 
-    dynamic: the base depends on the length of the sequence. Taking it from each row's own position makes
-    a row independent of its batch, of chunking and of cache hits; it equals transformers' token by token
-    decoding, and everything up to the original context.
+    dynamic, longrope: the base or the factors depend on the length of the sequence. Taking it from each row's own
+    position makes a row independent of its batch, of chunking and of cache hits; it equals transformers' token by
+    token decoding, and everything up to the original context.
     """
 
     def __init__(self, spec: RopeSpec, device: torch.device) -> None:
         self.spec = spec
         self.frequencies = inverse_frequencies(spec).to(device)
-        self._turns: Callable[[torch.Tensor], torch.Tensor] = (
-            self._dynamic_turns if spec.kind == "dynamic" else self._fixed_turns
-        )
+        kinds = {"dynamic": self._dynamic_turns, "longrope": self._long_turns}
+        self._turns: Callable[[torch.Tensor], torch.Tensor] = kinds.get(spec.kind, self._fixed_turns)
 
     def angles(self, positions: torch.Tensor) -> Angles:
         """positions [tokens] int64 -> cos, sin [tokens, dim / 2] float32"""
         turns = self._turns(positions.float()[:, None])
-        return turns.cos() * self.spec.attention_factor, turns.sin() * self.spec.attention_factor
+        factor = self.spec.attention_factor
+        if self.spec.temperature:
+            periods = (positions // self.spec.original_max_positions).float()[:, None]
+            factor = factor * (1 + self.spec.temperature * torch.log1p(periods))
+        return turns.cos() * factor, turns.sin() * factor
 
     def _fixed_turns(self, positions: torch.Tensor) -> torch.Tensor:
         return positions * self.frequencies
+
+    def _long_turns(self, positions: torch.Tensor) -> torch.Tensor:
+        rope = self.spec
+        slow = self.frequencies / torch.tensor(rope.long_factors, device=positions.device)
+        fast = self.frequencies / torch.tensor(rope.short_factors, device=positions.device)
+        return positions * torch.where(positions < rope.original_max_positions, fast, slow)
 
     def _dynamic_turns(self, positions: torch.Tensor) -> torch.Tensor:
         rope = self.spec
@@ -57,6 +66,8 @@ def inverse_frequencies(rope: RopeSpec) -> torch.Tensor:
         return _llama3(rope, plain)
     if rope.kind == "yarn":
         return _yarn(rope, plain)
+    if rope.kind == "proportional":
+        return torch.where(torch.arange(rope.dim // 2) < rope.turning, plain, 0.0) / rope.factor
     return plain
 
 

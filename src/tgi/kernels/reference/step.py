@@ -17,6 +17,7 @@ from tgi.kernels.program import (
     Activate,
     Add,
     Attention,
+    Clamp,
     Embed,
     Gate,
     LayerNorm,
@@ -73,7 +74,7 @@ class ReferenceStep:
         self._ropes = [Rope(spec, device) for spec in program.ropes]
         attentions = [op for op in program.ops if isinstance(op, Attention)]
         self._windows = tuple(dict.fromkeys(op.window for op in attentions))
-        self._slopes = {op.heads: ops.alibi_slopes(op.heads).to(device) for op in attentions if op.alibi}
+        self._slopes = {op.slopes: torch.tensor(op.slopes, device=device) for op in attentions if op.slopes}
 
     @property
     def weight_bytes(self) -> int:
@@ -91,37 +92,44 @@ class ReferenceStep:
 
     def logits(self, hidden: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
         logits = self._matrices[self.program.logits.weight](hidden).float()
-        cap = self.program.logits.soft_cap
-        return logits if cap is None else ops.soft_cap(logits, cap)
+        return ops.finish_logits(logits, self.program.logits)
 
     def profile(self) -> dict[str, float]:
         return {}
 
     def _embed(self, state: State, op: Embed) -> None:
-        ids = state.paging.positions if op.by_position else state.token_ids
+        ids = state.paging.positions + op.first if op.by_position else state.token_ids
         state.values[op.out] = ops.embedding(ids, self._matrices[op.table].weight)
 
     def _add(self, state: State, op: Add) -> None:
         state.values[op.out] = ops.add(state.values[op.out], state.values[op.x])
 
     def _scale(self, state: State, op: Scale) -> None:
-        factor = torch.tensor(op.factor, dtype=self.dtype).item()
-        state.values[op.out] = ops.scale(state.values[op.out], factor)
+        state.values[op.out] = ops.scale(state.values[op.out], ops.scale_factor(op, self.dtype))
+
+    def _clamp(self, state: State, op: Clamp) -> None:
+        state.values[op.out] = state.values[op.out].clamp_(-op.limit, op.limit)
 
     def _soft_cap(self, state: State, op: SoftCap) -> None:
         state.values[op.out] = ops.soft_cap(state.values[op.out], op.cap)
 
     def _rms_norm(self, state: State, op: RmsNorm) -> None:
-        x, weight = state.values[op.x], self._vectors[op.weight]
-        if op.weight.size == x.shape[-1]:
-            state.values[op.out] = ops.rms_norm(x, weight, op.eps)
-            return
-        heads = x[:, op.offset : op.offset + op.heads * op.weight.size].unflatten(-1, (op.heads, -1))
-        heads.copy_(ops.rms_norm(heads, weight, op.eps))
+        weight = self._vectors[op.weight]
+        self._norm(state, op, lambda x: ops.rms_norm(x, weight.view(op.heads, -1) if op.each else weight, op.eps))
 
     def _layer_norm(self, state: State, op: LayerNorm) -> None:
-        bias = None if op.bias is None else self._vectors[op.bias]
-        state.values[op.out] = ops.layer_norm(state.values[op.x], self._vectors[op.weight], bias, op.eps)
+        scale, bias = (None if vector is None else self._vectors[vector] for vector in (op.weight, op.bias))
+        if op.each and scale is not None:
+            scale = scale.view(op.heads, -1)
+        self._norm(state, op, lambda x: ops.layer_norm(x, scale, bias, op.eps))
+
+    def _norm(self, state: State, op: RmsNorm | LayerNorm, norm: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        x = state.values[op.x]
+        if op.width == x.shape[-1]:
+            state.values[op.out] = norm(x)
+            return
+        heads = self._heads(x, op.offset, op.heads, op.width)
+        heads.copy_(norm(heads))
 
     def _linear(self, state: State, op: Linear) -> None:
         y = self._matrices[op.weight](state.values[op.x])
@@ -132,7 +140,11 @@ class ReferenceStep:
         heads.copy_(ops.rotary(heads, *state.angles[op.rope], adjacent=op.adjacent))
 
     def _activate(self, state: State, op: Activate) -> None:
-        state.values[op.out] = ops.ACTIVATIONS[op.function](state.values[op.x])
+        x = state.values[op.x]
+        if op.parameters is None:
+            state.values[op.out] = ops.ACTIVATIONS[op.function](x)
+        else:
+            state.values[op.out] = ops.xielu(x, self._vectors[op.parameters])
 
     def _gate(self, state: State, op: Gate) -> None:
         state.values[op.out] = ops.gated(ops.ACTIVATIONS[op.function], state.values[op.x])
@@ -144,7 +156,7 @@ class ReferenceStep:
 
     def _attention(self, state: State, op: Attention) -> None:
         queries = self._heads(state.values[op.x], op.queries, op.heads, op.head_dim)
-        slopes = self._slopes[op.heads] if op.alibi else None
+        slopes = self._slopes[op.slopes] if op.slopes else None
         plan = state.plans[op.window]
         state.values[op.out] = attention(queries, state.cache, op.layer, plan, op.scale, op.soft_cap, slopes)
 
@@ -158,6 +170,7 @@ _RUN: dict[type, Callable[[ReferenceStep, State, Any], None]] = {
     Embed: ReferenceStep._embed,
     Add: ReferenceStep._add,
     Scale: ReferenceStep._scale,
+    Clamp: ReferenceStep._clamp,
     SoftCap: ReferenceStep._soft_cap,
     RmsNorm: ReferenceStep._rms_norm,
     LayerNorm: ReferenceStep._layer_norm,

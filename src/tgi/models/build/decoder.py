@@ -2,9 +2,10 @@
 
     tokens -> embedding -> layer * n -> norm -> head (-> soft cap)
 
-    embedding       row [* scale] [+ row of its position] [-> norm]
-    layer           x = x + [norm] attention(norm(x));  x = x + [norm] feedforward(norm(x))
-    parallel layer  x = x + [norm] attention(norm(x)) + [norm] feedforward(norm(x))
+    embedding       row [-> projection] [* scale] [+ row of its position] [-> norm]
+    layer           x = x + [norm] attention([norm] x);  x = x + [norm] feedforward([norm] x)
+    parallel layer  x = x + [norm] attention([norm] x) + [norm] feedforward([norm] x)
+    attention       qkv [-> clip] [-> norm of q and k] [-> rotary], then out(softmax(q k) v)
 
 In brackets: only where the spec says so. Imports no torch.
 """
@@ -16,6 +17,7 @@ from tgi.kernels.program import (
     Add,
     Attention,
     CacheLayer,
+    Clamp,
     Embed,
     Gate,
     LayerNorm,
@@ -31,7 +33,7 @@ from tgi.kernels.program import (
 from tgi.kernels.rope_spec import RopeSpec
 from tgi.kernels.weight import Vector, Weight
 from tgi.models.passes.fuse import fuse_sums
-from tgi.models.spec import AttentionSpec, FeedForwardSpec, LayerSpec, ModelSpec
+from tgi.models.spec import AttentionSpec, FeedForwardSpec, LayerSpec, ModelSpec, NormSpec, QkNormSpec
 
 
 def build(spec: ModelSpec) -> Program:
@@ -44,26 +46,30 @@ class _Builder:
 
     def __init__(self, spec: ModelSpec) -> None:
         self.spec = spec
-        self.ropes: list[RopeSpec] = list(dict.fromkeys(a.attention.rope for a in spec.layers if a.attention.rope))
+        ropes = (rope for layer in spec.layers for rope in (layer.attention.rope, layer.attention.query_rope))
+        self.ropes: list[RopeSpec] = list(dict.fromkeys(filter(None, ropes)))
         self.values: dict[str, int] = {}
         self.ops: list[Op] = []
 
     def program(self) -> Program:
         spec, names = self.spec, self.spec.names
-        table = Weight((names.embedding,), (spec.vocab_size,), spec.hidden_size, role="table")
-        head = Weight((names.head,), (spec.vocab_size,), spec.hidden_size, role="head", split="rows")
+        vocabulary, width = (spec.vocab_size,), spec.embedding_size or spec.hidden_size
+        table = Weight((names.embedding,), vocabulary, width, role="table")
+        head = Weight((names.head,), vocabulary, width, bias=spec.head_bias, role="head", split="rows")
         if spec.tied_head:
-            table = head = Weight((names.embedding,), (spec.vocab_size,), spec.hidden_size, role="head", split="rows")
+            table = head = Weight((names.embedding,), vocabulary, width, role="head", split="rows")
         hidden = self.value("hidden", spec.hidden_size)
         self.embedding(hidden, table)
         for number, layer in enumerate(spec.layers):
             self.layer(hidden, layer, number)
         result = self.norm("normed", hidden, names.final_norm)
+        if names.project_out is not None:
+            result = self.linear("projected", result, Weight((names.project_out,), (width,), spec.hidden_size))
         return Program(
             values=self.values,
             ops=tuple(self.ops),
             result=result,
-            logits=Logits(head, spec.logit_soft_cap),
+            logits=Logits(head, spec.logit_scale, spec.logit_soft_cap),
             ropes=tuple(self.ropes),
             cache=tuple(CacheLayer(layer.attention.kv_heads, layer.attention.head_dim) for layer in spec.layers),
             max_positions=spec.max_positions,
@@ -72,34 +78,43 @@ class _Builder:
 
     def embedding(self, hidden: str, table: Weight) -> None:
         spec, names = self.spec, self.spec.names
-        self.ops.append(Embed(hidden, table))
-        if names.positions is not None:
-            positions = Weight((names.positions,), (spec.max_positions,), spec.hidden_size, role="table")
-            rows = self.value("positions", spec.hidden_size)
-            self.ops += [Embed(rows, positions, by_position=True), Add(hidden, rows)]
+        if names.project_in is None:
+            self.ops.append(Embed(hidden, table))
+        else:
+            self.ops.append(Embed(self.value("embedded", table.columns), table))
+            self.linear(hidden, "embedded", Weight((names.project_in,), (spec.hidden_size,), table.columns))
         if spec.embedding_scale != 1:
-            self.ops.append(Scale(hidden, spec.embedding_scale))
+            self.ops.append(Scale(hidden, spec.embedding_scale, spec.embedding_scale_rounded))
+        if names.positions is not None:
+            first, rows = spec.first_position, self.value("positions", spec.hidden_size)
+            table = Weight((names.positions,), (spec.max_positions + first,), spec.hidden_size, role="table")
+            self.ops += [Embed(rows, table, by_position=True, first=first), Add(hidden, rows)]
         if names.embedding_norm is not None:
             self.norm(hidden, hidden, names.embedding_norm)
 
     def layer(self, hidden: str, layer: LayerSpec, number: int) -> None:
         names = self.spec.names
-
-        def feedforward() -> str:
-            normed = self.norm("normed", hidden, names.feedforward_norm.format(number))
-            return self.inner(normed, layer.feedforward, number)
-
-        normed = self.norm("normed", hidden, names.attention_norm.format(number))
-        attended = self.attention(normed, layer.attention, number)
+        before = (names.attention_norm, names.feedforward_norm)
+        if layer.norm_sums:
+            before = (None, None)
         out = self.projection(names.attention_out, number, layer.attention.query_size, layer.attention.out_bias)
         down = self.projection(names.down, number, layer.feedforward.inner, layer.feedforward.bias)
-        if layer.parallel:  # the second norm reads the residual before attention is added
-            inner = feedforward()
-            self.add_product(hidden, attended, out, names.attention_post_norm, number)
+        target = hidden if layer.normed_residual else "normed"
+        normed = self.norm(target, hidden, before[0], number)
+        attended = self.attention(normed, layer.attention, number)
+        if layer.parallel:  # the feed-forward reads the residual before attention is added
+            if before[1] != before[0]:
+                normed = self.norm("normed", hidden, before[1], number)
+            inner = self.inner(normed, layer.feedforward, number)
+            self.add_product(hidden, attended, out, names.attention_post_norm, layer, number)
         else:
-            self.add_product(hidden, attended, out, names.attention_post_norm, number)
-            inner = feedforward()
-        self.add_product(hidden, inner, down, names.feedforward_post_norm, number)
+            self.add_product(hidden, attended, out, names.attention_post_norm, layer, number)
+            if layer.norm_sums:
+                self.norm(hidden, hidden, names.attention_norm, number)
+            inner = self.inner(self.norm(target, hidden, before[1], number), layer.feedforward, number)
+        self.add_product(hidden, inner, down, names.feedforward_post_norm, layer, number)
+        if layer.norm_sums:
+            self.norm(hidden, hidden, names.feedforward_norm, number)
 
     def attention(self, x: str, spec: AttentionSpec, number: int) -> str:
         """Attention over x, before its output projection."""
@@ -111,32 +126,47 @@ class _Builder:
             hidden,
             bias=spec.qkv_bias,
             transposed=names.transposed,
-            groups=spec.kv_heads if names.qkv_by_head else 1,
+            groups=spec.kv_heads if names.qkv_by_head else names.qkv_groups,
+            order=names.qkv_order,
             split="rows",
         )
-        qkv = self.value("qkv", sum(parts))
-        self.ops.append(Linear(qkv, x, weight))
-        if spec.rope is not None:
-            rope = self.ropes.index(spec.rope)
-            self.ops.append(Rotary(qkv, spec.heads + spec.kv_heads, spec.head_dim, rope=rope))
+        qkv = self.linear("qkv", x, weight)
+        if spec.clip is not None:
+            self.ops.append(Clamp(qkv, spec.clip))
+        if spec.qk_norm is not None and not spec.qk_norm.after_rope:
+            self.qk_norm(qkv, spec, spec.qk_norm, number)
+        self.rotary(qkv, spec)
+        if spec.qk_norm is not None and spec.qk_norm.after_rope:
+            self.qk_norm(qkv, spec, spec.qk_norm, number)
         keys, values = spec.query_size, spec.query_size + spec.kv_size
         self.ops.append(StoreKV(qkv, number, spec.kv_heads, spec.head_dim, keys, values))
         attended = self.value("attended", spec.query_size)
+        heads = (spec.heads, spec.kv_heads, spec.head_dim)
         self.ops.append(
-            Attention(
-                attended,
-                qkv,
-                number,
-                spec.heads,
-                spec.kv_heads,
-                spec.head_dim,
-                spec.scale,
-                spec.window,
-                spec.soft_cap,
-                spec.alibi,
-            )
+            Attention(attended, qkv, number, *heads, spec.scale, spec.window, spec.soft_cap, spec.slopes)
         )
         return attended
+
+    def qk_norm(self, qkv: str, spec: AttentionSpec, norm: QkNormSpec, number: int) -> None:
+        names = self.spec.names
+        for name, first, heads in ((names.query_norm, 0, spec.heads), (names.key_norm, spec.query_size, spec.kv_heads)):
+            assert name is not None
+            count, width = (1, heads * spec.head_dim) if norm.over == "all heads" else (heads, spec.head_dim)
+            each = norm.over == "each head"
+            stored = [name.format(number, head=head) for head in range(heads)] if each else [name.format(number)]
+            self.norm_op(qkv, qkv, tuple(dict.fromkeys(stored)), norm.norm, width, count, first, each)
+
+    def rotary(self, qkv: str, spec: AttentionSpec) -> None:
+        if spec.rope is None:
+            return
+        heads, index = spec.heads, self.ropes.index(spec.rope)
+        if spec.query_rope is None:
+            heads += spec.kv_heads
+            self.ops.append(Rotary(qkv, heads, spec.head_dim, rope=index, adjacent=spec.rope_adjacent))
+            return
+        for rope, count, first in ((spec.query_rope, heads, 0), (spec.rope, spec.kv_heads, spec.query_size)):
+            index = self.ropes.index(rope)
+            self.ops.append(Rotary(qkv, count, spec.head_dim, first, index, adjacent=spec.rope_adjacent))
 
     def inner(self, x: str, spec: FeedForwardSpec, number: int) -> str:
         """activation(up(x)), or activation(gate(x)) * up(x) with gate and up as one product."""
@@ -149,9 +179,12 @@ class _Builder:
             transposed=names.transposed,
             split="rows",
         )
-        up, inner = self.value("up", weight.rows), self.value("inner", spec.inner)
-        self.ops.append(Linear(up, x, weight))
-        self.ops.append((Gate if spec.gated else Activate)(inner, up, spec.activation))
+        up, inner = self.linear("up", x, weight), self.value("inner", spec.inner)
+        if spec.gated:
+            self.ops.append(Gate(inner, up, spec.activation))
+        else:
+            learned = tuple(name.format(number) for name in names.activation)
+            self.ops.append(Activate(inner, up, spec.activation, Vector(learned, len(learned)) if learned else None))
         return inner
 
     def projection(self, name: str, number: int, columns: int, bias: bool) -> Weight:
@@ -159,21 +192,48 @@ class _Builder:
         names, rows = self.spec.names, (self.spec.hidden_size,)
         return Weight((name.format(number),), rows, columns, bias, names.transposed, split="columns")
 
-    def add_product(self, hidden: str, x: str, weight: Weight, post_norm: str | None, number: int) -> None:
-        """hidden += [norm] (weight x)"""
-        product = self.value("product", self.spec.hidden_size)
-        self.ops.append(Linear(product, x, weight))
-        if post_norm is not None:
-            self.norm(product, product, post_norm.format(number))
+    def linear(self, out: str, x: str, weight: Weight) -> str:
+        out = self.value(out, weight.rows)
+        self.ops.append(Linear(out, x, weight))
+        return out
+
+    def add_product(
+        self, hidden: str, x: str, weight: Weight, post_norm: str | None, layer: LayerSpec, number: int
+    ) -> None:
+        """hidden += [norm] (weight x) [* scale]"""
+        product = self.linear("product", x, weight)
+        self.norm(product, product, post_norm, number)
+        if layer.residual_scale != 1:
+            self.ops.append(Scale(product, layer.residual_scale))
         self.ops.append(Add(hidden, product))
 
-    def norm(self, out: str, x: str, name: str) -> str:
-        spec, out = self.spec, self.value(out, self.spec.hidden_size)
-        scale = Vector(f"{name}.weight", spec.hidden_size, spec.norm_offset)
-        if spec.norm == "rms":
-            self.ops.append(RmsNorm(out, x, scale, spec.norm_eps))
+    def norm(self, out: str, x: str, name: str | None, number: int = 0) -> str:
+        """The value that holds norm(x): x itself where there is no norm."""
+        if name is None:
+            return x
+        width = self.spec.hidden_size
+        return self.norm_op(self.value(out, width), x, (name.format(number),), self.spec.norm, width)
+
+    def norm_op(
+        self,
+        out: str,
+        x: str,
+        names: tuple[str, ...],
+        norm: NormSpec,
+        width: int,
+        heads: int = 1,
+        offset: int = 0,
+        each: bool = False,
+    ) -> str:
+        """out = norm(x), of `heads` times `width` numbers from `offset` on."""
+        size = heads * width if each else width
+        scale = Vector(tuple(f"{name}.weight" for name in names), size, norm.offset) if norm.scale else None
+        if norm.kind == "rms":
+            assert scale is not None
+            self.ops.append(RmsNorm(out, x, scale, norm.eps, heads, offset, each))
         else:
-            self.ops.append(LayerNorm(out, x, scale, Vector(f"{name}.bias", spec.hidden_size), spec.norm_eps))
+            bias = Vector(tuple(f"{name}.bias" for name in names), size) if norm.bias else None
+            self.ops.append(LayerNorm(out, x, scale, bias, norm.eps, width, heads, offset, each))
         return out
 
     def value(self, name: str, width: int) -> str:

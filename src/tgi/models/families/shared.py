@@ -1,21 +1,20 @@
 """The config keys that families share: of models built like Llama, of those built like GPT-2, and of all.
 
-Called by `families`. Imports no torch.
+Imports no torch.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 from tgi.errors import ModelError
 from tgi.kernels.program import Activation
 from tgi.models.config_reader import ConfigReader
-from tgi.models.names import LLAMA_NAMES
 from tgi.models.rope_config import RopeOverride, rope_spec
-from tgi.models.spec import AttentionSpec, FeedForwardSpec, LayerSpec, ModelSpec, Names
+from tgi.models.spec import AttentionSpec, FeedForwardSpec, LayerSpec, ModelSpec, Names, NormSpec
 
-ACTIVATIONS: tuple[Activation, ...] = ("gelu", "gelu_new", "gelu_pytorch_tanh", "quick_gelu", "relu", "silu")
+ACTIVATIONS: tuple[Activation, ...] = ("gelu", "gelu_new", "gelu_pytorch_tanh", "quick_gelu", "relu", "relu2", "silu")
 OTHER_NAMES: dict[str, Activation] = {
     "gelu_accurate": "gelu_new",
     "gelu_fast": "gelu_new",
@@ -25,6 +24,21 @@ OTHER_NAMES: dict[str, Activation] = {
 }
 """Names that transformers has for the same functions."""
 MAX_LAYERS = 10_000
+LLAMA_NAMES = Names(
+    prefix="model.",
+    embedding="model.embed_tokens",
+    attention_norm="model.layers.{}.input_layernorm",
+    qkv=tuple(f"model.layers.{{}}.self_attn.{part}_proj" for part in "qkv"),
+    attention_out="model.layers.{}.self_attn.o_proj",
+    feedforward_norm="model.layers.{}.post_attention_layernorm",
+    up=("model.layers.{}.mlp.gate_proj", "model.layers.{}.mlp.up_proj"),
+    down="model.layers.{}.mlp.down_proj",
+    final_norm="model.norm",
+    head="lm_head",
+    query_norm="model.layers.{}.self_attn.q_norm",
+    key_norm="model.layers.{}.self_attn.k_norm",
+    ignored=(r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq", r"model\.rotary_emb\.inv_freq"),
+)
 DTYPES = ("bfloat16", "float16", "float32")
 
 
@@ -33,7 +47,7 @@ def llama_like(
     override: RopeOverride | None,
     *,
     default_positions: int,
-    windows: tuple[int | None, ...],
+    windows: tuple[int | None, ...] | None = None,
     qkv_bias: bool = False,
     attention_out_bias: bool = False,
     feedforward_bias: bool = False,
@@ -42,10 +56,22 @@ def llama_like(
     default_tied: bool = False,
     activation_key: str = "hidden_act",
     default_activation: Activation = "silu",
+    gated: bool = True,
+    norm: Literal["rms", "layer"] = "rms",
+    eps_key: str = "rms_norm_eps",
+    default_eps: float = 1e-6,
+    norm_bias: bool = False,
+    default_theta: float = 10_000.0,
+    default_partial: float | None = None,
+    rope_parameters: dict[str, Any] | None = None,
+    rope_adjacent: bool = False,
+    names: Names = LLAMA_NAMES,
 ) -> ModelSpec:
-    """The keys that Llama, Mistral, Qwen2 and Gemma 2 share.
+    """The keys that Llama and its many followers share.
 
-    default_kv_heads: of a config without the key, None for as many as heads, which null means everywhere.
+    windows: of each layer, None for none in any. default_kv_heads: of a config without the key, None for as many as
+    heads, which null means everywhere. default_partial: the part of a head that turns, where
+    `partial_rotary_factor` may say otherwise. rope_parameters: in place of the config's.
     """
     width, heads = reader.size("hidden_size"), reader.size("num_attention_heads")
     given = reader.get("head_dim", default_head_dim)
@@ -54,13 +80,20 @@ def llama_like(
     kv_heads = reader.size("num_key_value_heads", absent)
     if heads % kv_heads:
         raise ModelError(f"config.json: {heads} attention heads cannot share {kv_heads} key-value heads evenly")
+    partial = None if default_partial is None else reader.number("partial_rotary_factor", default_partial)
     rope, max_positions = rope_spec(
-        reader, head_dim, reader.size("max_position_embeddings", default_positions), override
+        reader,
+        head_dim,
+        reader.size("max_position_embeddings", default_positions),
+        override,
+        theta=default_theta,
+        partial=partial,
+        parameters=rope_parameters,
     )
     feedforward = FeedForwardSpec(
         inner=reader.size("intermediate_size"),
         activation=activation_of(reader, activation_key, default_activation),
-        gated=True,
+        gated=gated,
         bias=feedforward_bias,
     )
     attention = AttentionSpec(
@@ -69,9 +102,11 @@ def llama_like(
         head_dim=head_dim,
         scale=head_dim**-0.5,
         rope=rope,
+        rope_adjacent=rope_adjacent,
         qkv_bias=qkv_bias,
         out_bias=attention_out_bias,
     )
+    windows = windows or (None,) * reader.size("num_hidden_layers", most=MAX_LAYERS)
     return ModelSpec(
         model_type=reader.get("model_type"),
         vocab_size=reader.size("vocab_size"),
@@ -80,12 +115,22 @@ def llama_like(
             LayerSpec(attention=replace(attention, window=window), feedforward=feedforward) for window in windows
         ),
         max_positions=max_positions,
-        norm="rms",
-        norm_eps=reader.number("rms_norm_eps", 1e-6),
+        norm=NormSpec(kind=norm, eps=reader.number(eps_key, default_eps), bias=norm_bias),
         tied_head=reader.flag("tie_word_embeddings", default_tied),
         dtype=dtype(reader),
-        names=LLAMA_NAMES,
+        names=names,
     )
+
+
+def with_local_rope(spec: ModelSpec, reader: ConfigReader, parameters: dict[str, Any]) -> ModelSpec:
+    """The same model with a rotary embedding of these parameters in layers that have a window."""
+    head_dim = spec.layers[0].attention.head_dim
+    local, _ = rope_spec(reader, head_dim, spec.max_positions, None, parameters=parameters)
+
+    def change(_: int, attention: AttentionSpec) -> AttentionSpec:
+        return replace(attention, rope=local) if attention.window else attention
+
+    return spec.with_attention(change)
 
 
 def gpt_like(
@@ -113,8 +158,7 @@ def gpt_like(
         hidden_size=width,
         layers=(LayerSpec(attention=attention, feedforward=feedforward),) * layers,
         max_positions=max_positions,
-        norm="layer",
-        norm_eps=eps,
+        norm=NormSpec(kind="layer", eps=eps, bias=True),
         tied_head=tied_head,
         dtype=dtype(reader),
         names=names,
@@ -150,13 +194,32 @@ def either(reader: ConfigReader, key: str, other: str, default: int | None = Non
     return size
 
 
-def layer_windows(reader: ConfigReader, window: int | None, first: Any, every: int = 1) -> tuple[int | None, ...]:
-    """A window for every so-many layers from `first` on; `layer_types`, where present, decides."""
+def alibi_slopes(heads: int) -> tuple[float, ...]:
+    """Slope of each head (Press et al. 2021).
+
+    For n heads, n a power of two: 2^(-8/n), 2^(-16/n), ... For other counts those of the next smaller power
+    of two, then every second one of the next larger, as the authors' code has it.
+    """
+    power = 1 << (heads.bit_length() - 1)
+    exponents = [8 * (head + 1) / power for head in range(power)]
+    exponents += [4 * (2 * head + 1) / power for head in range(heads - power)]
+    return tuple(2.0**-exponent for exponent in exponents)
+
+
+def layer_windows(
+    reader: ConfigReader, window: int | None, first: Any = 0, every: int = 1, full_every: int | None = None
+) -> tuple[int | None, ...]:
+    """A window for every so-many layers from `first` on; `layer_types`, where present, decides.
+
+    full_every: the last of every so-many layers has none, all others have one.
+    """
     layers = reader.size("num_hidden_layers", most=MAX_LAYERS)
     types = reader.get("layer_types")
     if types is None:
         if not isinstance(first, int) or first < 0:
             raise ModelError(f"config.json: `max_window_layers` must not be negative, it is {first!r}")
+        if full_every is not None:
+            return tuple(window if (layer + 1) % full_every else None for layer in range(layers))
         return tuple(window if layer >= first and (layer - first) % every == 0 else None for layer in range(layers))
     known = {"full_attention": None, "sliding_attention": window}
     if not isinstance(types, list) or len(types) != layers or any(str(kind) not in known for kind in types):

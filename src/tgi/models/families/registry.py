@@ -1,0 +1,72 @@
+"""The model families by `model_type`, and the way from config.json to a `ModelSpec`.
+
+A family is a function in the file of its lineage, with the names of its tensors. It owns what distinguishes the
+family; the arithmetic is `build.decoder`'s. A config key that changes the maths is consumed there or refused by name.
+How to add one: docs/adding-a-model.md. Imports no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tgi.errors import ModelError
+from tgi.models.config_reader import ConfigReader, read_config
+from tgi.models.families import cohere, gemma, gpt, granite, llama, mistral, olmo, phi, qwen, stablelm
+from tgi.models.rope_config import RopeOverride
+from tgi.models.spec import ModelSpec
+from tgi.untrusted import printable
+
+Family = Callable[[ConfigReader, RopeOverride | None], ModelSpec]
+LINEAGES = (cohere, gemma, gpt, granite, llama, mistral, olmo, phi, qwen, stablelm)
+FAMILIES: dict[str, Family] = {name: family for lineage in LINEAGES for name, family in lineage.FAMILIES.items()}
+"""`model_type` of config.json -> family."""
+TITLES: dict[str, str] = {
+    "bloom": "BLOOM",
+    "cohere": "Command R",
+    "cohere2": "Command R7B",
+    "gemma": "Gemma",
+    "gemma2": "Gemma 2",
+    "gemma3_text": "Gemma 3 (text)",
+    "gpt2": "GPT-2",
+    "gpt_neox": "GPT-NeoX",
+    "granite": "Granite",
+    "llama": "Llama",
+    "mistral": "Mistral",
+    "olmo": "OLMo",
+    "olmo2": "OLMo 2",
+    "olmo3": "OLMo 3",
+    "phi": "Phi",
+    "phi3": "Phi-3 and Phi-4",
+    "qwen2": "Qwen2",
+    "qwen3": "Qwen3",
+    "smollm3": "SmolLM3",
+    "stablelm": "StableLM",
+    "starcoder2": "StarCoder2",
+}
+"""What people call the models of a family."""
+
+
+def spec_from_config(config: dict[str, Any], override: RopeOverride | None = None) -> ModelSpec:
+    """The spec of a checkpoint's config.json. Raises ModelError naming what is not supported."""
+    reader = ConfigReader(config)
+    model_type = reader.get("model_type")
+    if model_type is None:
+        raise ModelError("config.json has no `model_type`: could not determine the model's type")
+    family = FAMILIES.get(model_type) if isinstance(model_type, str) else None
+    if family is None:
+        raise ModelError(f"Unsupported model type {printable(model_type)}; supported are {', '.join(sorted(FAMILIES))}")
+    architectures = reader.get("architectures", [])
+    for name in map(str, architectures if isinstance(architectures, list) else [architectures]):
+        if "ForCausalLM" not in name and "LMHead" not in name and not name.endswith("Model"):
+            raise ModelError(f"{printable(name)} is not a language model; this server generates text")
+    reader.get("quantization_config")  # judged by `quant`
+    spec = family(reader, override)
+    reader.finish()
+    return spec
+
+
+def read_spec(path: Path, override: RopeOverride | None = None) -> ModelSpec:
+    """The spec of a checkpoint directory; reads config.json only."""
+    return spec_from_config(read_config(path), override)

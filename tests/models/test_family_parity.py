@@ -1,0 +1,111 @@
+"""Same logits and greedy tokens as transformers for the tiny checkpoints of `tests.models.tiny`, on both backends.
+
+Each is computed in every way a sequence can be: whole, in chunks of seven, in a mixed batch of sixteen, after a prefix
+hit and after a preemption. Weights and tokens are fresh in every run; a failure prints the seed.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.models.driver import Driver, Row
+from tests.models.test_parity import BACKENDS, TOLERANCE, assert_close, backend_named
+from tests.models.tiny import CASES, VOCAB, write_tiny
+from tgi.kernels.types import Backend
+from tgi.models.loader import load_model
+
+
+@dataclass
+class Checkpoint:
+    path: Path
+    seed: int
+    oracle: Any
+
+    @cache  # noqa: B019
+    def expected(self, ids: tuple[int, ...]) -> torch.Tensor:
+        with torch.inference_mode():
+            return self.oracle(torch.tensor([ids]), use_cache=False).logits[0].float()
+
+    def __hash__(self) -> int:
+        return id(self)
+
+
+@pytest.fixture(scope="module", params=CASES)
+def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    seed = random.SystemRandom().randrange(1 << 32)
+    print(f"{request.param}: seed {seed}")  # shown by pytest when a test fails
+    path = tmp_path_factory.mktemp(request.param)
+    return Checkpoint(path, seed, write_tiny(path, request.param, seed))
+
+
+@pytest.mark.parametrize("kind", BACKENDS)
+def test_logits_and_greedy_tokens(checkpoint: Checkpoint, kind: str, caplog: pytest.LogCaptureFixture) -> None:
+    backend, rng = backend_named(kind), random.Random(checkpoint.seed)
+    with caplog.at_level(logging.WARNING):
+        loaded = load_model(checkpoint.path, None, backend)
+    assert not caplog.records, "every key of the config is consumed or known"
+    driver = Driver(loaded, backend, seed=checkpoint.seed)
+    ids = [rng.randrange(VOCAB) for _ in range(120)]
+    whole, seven = driver.run(ids), driver.run(ids, chunk=7)
+    expected = checkpoint.expected(tuple(ids))
+    assert_close(whole, expected)
+    assert_close(seven, expected)
+    mixed_batch(checkpoint, driver, rng)
+    prefix_hit_and_preemption(checkpoint, driver, backend, rng)
+    greedy(checkpoint, driver, ids[:20])
+
+
+def mixed_batch(checkpoint: Checkpoint, driver: Driver, rng: random.Random) -> None:
+    """Prompts in one batch, then steps of single rows among which a late prompt comes in chunks."""
+    prompts = [tuple(rng.randrange(VOCAB) for _ in range(rng.randint(4, 110))) for _ in range(16)]
+    rows = [Row() for _ in prompts]
+    first = driver.step([(row, list(prompt[:-3])) for row, prompt in zip(rows, prompts, strict=True)])
+    collected = [[logits] for logits in first]
+    late, late_ids, late_logits = Row(), tuple(rng.randrange(VOCAB) for _ in range(60)), []
+    for at in (-3, -2, -1):
+        work = [(row, [prompt[at]]) for row, prompt in zip(rows, prompts, strict=True)]
+        work.insert(5, (late, list(late_ids[60 + 20 * at :][:20])))
+        results = driver.step(work)
+        late_logits.append(results.pop(5))
+        for parts, logits in zip(collected, results, strict=True):
+            parts.append(logits)
+    for prompt, parts in zip(prompts, collected, strict=True):
+        assert_close(torch.cat(parts), checkpoint.expected(prompt))
+    assert_close(torch.cat(late_logits), checkpoint.expected(late_ids))
+
+
+def prefix_hit_and_preemption(checkpoint: Checkpoint, driver: Driver, backend: Backend, rng: random.Random) -> None:
+    """A second sequence starts from the first one's blocks; the first loses its own and is computed again in them."""
+    block = backend.block_size
+    first, tail = ([rng.randrange(VOCAB) for _ in range(count)] for count in (2 * block + 30, 25))
+    owner = Row()
+    driver.run(first, row=owner)
+    hit = Row(table=owner.table[:2], computed=2 * block)
+    second = first[: 2 * block] + tail
+    assert_close(driver.run(tail, row=hit), checkpoint.expected(tuple(second))[2 * block :])
+    again = Row(table=list(reversed(owner.table)))
+    parts = [driver.run(first[:-5], chunk=30, row=again)]
+    parts += [driver.step([(again, [token])])[0] for token in first[-5:]]
+    assert_close(torch.cat(parts), checkpoint.expected(tuple(first)))
+
+
+def greedy(checkpoint: Checkpoint, driver: Driver, prompt: list[int]) -> None:
+    """64 tokens; each is the oracle's choice given the tokens before, unless its two best are a near-tie."""
+    row, ids = Row(), list(prompt)
+    logits = driver.run(prompt, row=row)[-1]
+    for _ in range(64):
+        ids.append(int(logits.argmax()))
+        logits = driver.step([(row, ids[-1:])])[0][0]
+    expected = checkpoint.expected(tuple(ids))[len(prompt) - 1 : -1]
+    best = expected.topk(2, dim=-1)
+    clear = best.values[:, 0] - best.values[:, 1] > TOLERANCE * expected.abs().max()
+    assert clear.sum() >= 32, "random weights were meant to give clear choices"
+    assert torch.equal(torch.tensor(ids[len(prompt) :])[clear], best.indices[:, 0][clear])

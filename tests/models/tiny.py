@@ -1,0 +1,145 @@
+"""Tiny random checkpoints of every native family, written by transformers, which is also the oracle.
+
+Each case is a config in which the family's special axes matter: windows shorter than the prompts, factors far from 1,
+layers of every kind. Head sizes and grouping differ on purpose. docs/models.md is made from them: torch and
+transformers are imported when they are needed.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+VOCAB = 384
+_COMMON: dict[str, Any] = {
+    "vocab_size": VOCAB,
+    "hidden_size": 64,
+    "intermediate_size": 80,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 512,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+}
+_LONGROPE = {
+    "rope_type": "longrope",
+    "short_factor": [1.0, 1.1, 1.3, 1.5, 1.8, 2.0],
+    "long_factor": [1.0, 2.0, 3.0, 5.0, 8.0, 13.0],
+}
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    "qwen3": ("qwen3", {"head_dim": 24}),
+    "qwen3-windows-biases": (
+        "qwen3",
+        {
+            "head_dim": 16,
+            "attention_bias": True,
+            "use_sliding_window": True,
+            "sliding_window": 19,
+            "max_window_layers": 1,
+            "tie_word_embeddings": True,
+        },
+    ),
+    "smollm3": ("smollm3", {"no_rope_layers": [1, 0]}),
+    "smollm3-interval-window": (
+        "smollm3",
+        {"num_hidden_layers": 4, "no_rope_layer_interval": 2, "use_sliding_window": True, "sliding_window": 23},
+    ),
+    "gemma": ("gemma", {"head_dim": 20, "num_key_value_heads": 1}),
+    "gemma3": (
+        "gemma3_text",
+        {
+            "head_dim": 24,
+            "num_hidden_layers": 3,
+            "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+            "sliding_window": 21,
+            "query_pre_attn_scalar": 20,
+            "final_logit_softcapping": 4.0,
+            "rope_parameters": {
+                "sliding_attention": {"rope_type": "default", "rope_theta": 1e2},
+                "full_attention": {"rope_type": "linear", "factor": 4.0, "rope_theta": 1e5},
+            },
+        },
+    ),
+    "olmo": ("olmo", {"clip_qkv": 0.7, "attention_bias": True}),
+    "olmo2": ("olmo2", {}),
+    "olmo3": (
+        "olmo3",
+        {
+            "num_hidden_layers": 4,
+            "sliding_window": 18,
+            "rope_parameters": {
+                "sliding_attention": {"rope_type": "default", "rope_theta": 5e3},
+                "full_attention": {
+                    "rope_type": "yarn",
+                    "factor": 4.0,
+                    "rope_theta": 5e3,
+                    "original_max_position_embeddings": 64,
+                },
+            },
+        },
+    ),
+    "granite": (
+        "granite",
+        {
+            "attention_multiplier": 0.3,
+            "residual_multiplier": 0.6,
+            "embedding_multiplier": 3.0,
+            "logits_scaling": 5.0,
+            "mlp_bias": True,
+        },
+    ),
+    "cohere": ("cohere", {"logit_scale": 0.4}),
+    "cohere-qk-norm": ("cohere", {"use_qk_norm": True, "attention_bias": True, "tie_word_embeddings": False}),
+    "cohere2": ("cohere2", {"num_hidden_layers": 4, "sliding_window": 22, "head_dim": 24}),
+    "stablelm": ("stablelm", {"use_qkv_bias": True, "partial_rotary_factor": 0.5}),
+    "stablelm-parallel-qk-norm": ("stablelm", {"use_parallel_residual": True, "qk_layernorm": True}),
+    "starcoder2": ("starcoder2", {"sliding_window": 26}),
+    "starcoder2-no-bias": ("starcoder2", {"use_bias": False, "tie_word_embeddings": False}),
+    "phi": ("phi", {}),
+    "phi-qk-norm": ("phi", {"qk_layernorm": True, "num_key_value_heads": 4, "hidden_act": "gelu"}),
+    "phi3": ("phi3", {"sliding_window": 25}),
+    "phi3-longrope-partial": (
+        "phi3",
+        {
+            "partial_rotary_factor": 0.75,
+            "rope_parameters": {**_LONGROPE, "partial_rotary_factor": 0.75},
+            "original_max_position_embeddings": 256,
+        },
+    ),
+}
+"""Name -> (`model_type`, values of the config that are not `_COMMON`)."""
+
+
+def tiny_config(name: str, **overrides: Any) -> Any:
+    """transformers' config of a case; a value of `...` leaves the key out."""
+    import transformers
+
+    model_type, values = CASES[name]
+    given = {key: value for key, value in {**_COMMON, **values, **overrides}.items() if value is not ...}
+    config = transformers.AutoConfig.for_model(model_type, **given)
+    config._attn_implementation = "eager"
+    return config
+
+
+def write_tiny(path: Path, name: str, seed: int = 0, *, std: float = 0.2, **overrides: Any) -> Any:
+    """Write the checkpoint of a case to `path` and return transformers' model of it.
+
+    Weights are scaled up: the logits of a freshly initialised model are nearly uniform and would let wrong
+    arithmetic pass.
+    """
+    import torch
+    import transformers
+
+    config = tiny_config(name, **overrides)
+    torch.manual_seed(seed)
+    model = transformers.AutoModelForCausalLM.from_config(config).float().eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.copy_(torch.randn_like(parameter) * std)
+            else:
+                parameter.add_(torch.randn_like(parameter) * 0.2)
+    model.save_pretrained(path)
+    return model

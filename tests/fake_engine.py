@@ -34,6 +34,7 @@ from tgi.messages import (
     Token,
     TokenEvent,
     encode,
+    pack_prompt,
 )
 from tgi.serving.engine_client import Mailbox
 
@@ -200,7 +201,7 @@ async def _play(request: GenerateRequest, index: int, script: Script, emit: Call
     ids = list(script.ids[: sampling.max_new_tokens])
     first: dict[str, Any] = {"scheduled": time.monotonic(), "cached_tokens": 0}
     if index == 0 and sampling.prompt_logprobs >= 0:
-        first["prompt"] = prompt_logprobs(request)
+        first["prompt"] = pack_prompt(prompt_logprobs(request))
     top = [(number, -1.0 - number) for number in range(sampling.top_n_tokens)]
     for start in range(0, len(ids), script.chunk):
         await asyncio.sleep(script.delay_s)

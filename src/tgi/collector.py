@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import gc
 
-YOUNG_OBJECTS = 20_000
+YOUNG_OBJECTS = 5_000
 """Between two collections of the young: python's 700 are reached within a few steps of many streams."""
+COLLECTIONS = (5, 400)
+"""Of the young before one that takes in those that have survived once, and of those before one of all: what one
+request has made, a million objects at the most, is walked in parts that nobody notices."""
 
 
 def settle() -> None:
     """Leave what exists now out of all later collections, and collect less often."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(YOUNG_OBJECTS, 20, 20)
+    gc.set_threshold(YOUNG_OBJECTS, *COLLECTIONS)

@@ -14,7 +14,9 @@ one machine share.
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from collections.abc import Iterator
+from itertools import zip_longest
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 
@@ -99,6 +101,10 @@ class Token(msgspec.Struct, frozen=True, array_like=True):
     """Log-probability in the model's own distribution, where asked for (`own_logprobs`) and not `logprob` itself."""
 
 
+PROMPT_PIECE = 256
+"""Tokens."""
+
+
 class PromptLogprobs(msgspec.Struct, frozen=True, array_like=True):
     """Log-probability of prompt token i given tokens 0..i-1; the first has none (NaN)."""
 
@@ -116,8 +122,8 @@ class TokenEvent(msgspec.Struct, omit_defaults=True):
     finish: FinishReason | None = None
     error: str | None = None
     """A sentence, with `finish == "error"`."""
-    prompt: PromptLogprobs | None = None
-    """With the first token of sample 0, when asked for."""
+    prompt: list[bytes] | None = None
+    """With the first token of sample 0, when asked for: see `pack_prompt`."""
     cached_tokens: int = 0
     """Prompt tokens found in the prefix cache; on the first event."""
     scheduled: float = 0.0
@@ -231,3 +237,18 @@ ToEngine: TypeAlias = GenerateRequest | Abort
 FromEngine: TypeAlias = EngineInfo | StepOutput | EngineFailed | EngineLoading
 
 encode = msgspec.msgpack.Encoder().encode
+_decode_prompt = msgspec.msgpack.Decoder(PromptLogprobs).decode
+
+
+def pack_prompt(prompt: PromptLogprobs) -> list[bytes]:
+    """A long prompt in pieces, so that reading the message that brings it holds up nobody."""
+    starts = range(0, len(prompt.logprobs), PROMPT_PIECE)
+    pieces = [slice(start, start + PROMPT_PIECE) for start in starts]
+    return [encode(PromptLogprobs(prompt.logprobs[piece], prompt.top[piece])) for piece in pieces]
+
+
+def unpack_prompt(pieces: list[bytes]) -> Iterator[tuple[float, list[tuple[int, float]]]]:
+    """Log-probability and alternatives of each token, from the first on."""
+    none: Any = []
+    for piece in map(_decode_prompt, pieces):
+        yield from zip_longest(piece.logprobs, piece.top, fillvalue=none)

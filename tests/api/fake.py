@@ -29,6 +29,7 @@ from tgi.messages import (
     StepStats,
     Token,
     TokenEvent,
+    pack_prompt,
 )
 from tgi.metrics import Metrics
 from tgi.serving.chat_template import ChatTemplate
@@ -227,7 +228,7 @@ class FakeEngine:
             event.scheduled = time.monotonic()
             event.cached_tokens = len(request.prompt_ids) - 1 if index else self.cached_tokens
             if index == 0 and request.sampling.prompt_logprobs >= 0:
-                event.prompt = self._prompt(request)
+                event.prompt = pack_prompt(self._prompt(request))
         return [event]
 
     def _prompt(self, request: GenerateRequest) -> PromptLogprobs:

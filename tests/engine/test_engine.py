@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from tests.engine.harness import LocalEngine
 from tests.models.checkpoints import FAMILIES, make_checkpoint
+from tgi.messages import PromptLogprobs, unpack_prompt
 
 TOLERANCE = 1e-4
 """Largest difference of two logits relative to the largest logit, as for the models themselves."""
@@ -93,7 +94,7 @@ def test_prompt_logprobs_equal_transformers(pair):
         session = engine.session(**limits)
         session.add(1, prompt, new=1, prompt_logprobs=3)
         session.drain()
-        result = session.events[1, 0][0].prompt
+        result = PromptLogprobs(*map(list, zip(*unpack_prompt(session.events[1, 0][0].prompt), strict=True)))
         assert len(result.logprobs) == len(prompt) == len(result.top)
         assert result.logprobs[0] != result.logprobs[0] and result.top[0] == []
         assert torch.allclose(torch.tensor(result.logprobs[1:]), expected, atol=2e-2, rtol=1e-3)

@@ -14,7 +14,7 @@ from tgi.engine.blocks import BlockPool, hash_block
 from tgi.engine.plan import Chunk, Plan, Sampled, decode, encode
 from tgi.engine.scheduler import Scheduler
 from tgi.engine.sequence import Sequence
-from tgi.messages import GenerateRequest, PromptLogprobs, Sampling, Token, TokenEvent
+from tgi.messages import GenerateRequest, PromptLogprobs, Sampling, Token, TokenEvent, unpack_prompt
 
 
 def make_scheduler(num_blocks=16, block_size=4, step_tokens=16, batch_size=8, prefix_caching=True) -> Scheduler:
@@ -161,7 +161,7 @@ def test_random_traffic(traffic, num_blocks, step_tokens, batch_size, prefix_cac
     for event in events:
         if event.prompt is not None:
             length = len(requests[event.request_id].prompt_ids)
-            assert [int(p) for p in event.prompt.logprobs[1:]] == list(range(1, length))
+            assert [int(p) for p, _ in list(unpack_prompt(event.prompt))[1:]] == list(range(1, length))
 
 
 def solo(request: GenerateRequest, index: int) -> list[int]:

@@ -31,7 +31,7 @@ from tgi.engine.plan import Plan, Sampled
 from tgi.engine.plan_builder import PlanBuilder, chunk_of
 from tgi.engine.sequence import Sequence
 from tgi.engine.turns import Turns
-from tgi.messages import FinishReason, GenerateRequest, PromptLogprobs, Token, TokenEvent
+from tgi.messages import FinishReason, GenerateRequest, PromptLogprobs, Token, TokenEvent, pack_prompt
 
 
 class Scheduler:
@@ -336,7 +336,7 @@ class Scheduler:
             event.scheduled = sequence.scheduled
             event.cached_tokens = sequence.num_cached
             if sequence.wants_prompt_logprobs:
-                event.prompt = sequence.prompt_logprobs or PromptLogprobs([math.nan], [[]])
+                event.prompt = pack_prompt(sequence.prompt_logprobs or PromptLogprobs([math.nan], [[]]))
                 sequence.prompt_logprobs = None
         return event
 

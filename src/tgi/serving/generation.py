@@ -7,17 +7,24 @@ answer looks like (`api`). Called by `service`.
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Iterable, Iterator
 from contextlib import aclosing
 
+import msgspec
+
 from tgi.errors import GenerationError, IncompleteGenerationError
-from tgi.messages import PromptLogprobs, Token, TokenEvent
+from tgi.messages import Token, TokenEvent, unpack_prompt
 from tgi.serving.detokenizer import Detokenizer
 from tgi.serving.stop import StopStrings
 from tgi.serving.tokenizer import Tokenizer
 from tgi.serving.types import Completion, Delta, Engine, FinishReason, Prepared, TextToken, Timings
+
+FEW_TOKENS = 1_024
+"""Tokens of a prompt, alternatives too, that are made into text while others wait."""
+DELTAS_AT_ONCE = 64
 
 
 async def stream(prepared: Prepared, engine: Engine, tokenizer: Tokenizer) -> AsyncGenerator[list[Delta], None]:
@@ -33,9 +40,14 @@ async def stream(prepared: Prepared, engine: Engine, tokenizer: Tokenizer) -> As
             deltas: list[Delta] = []
             for event in events:
                 if event.prompt is not None:
-                    prefill.extend(prefill_tokens(prepared, event.prompt, tokenizer))
+                    await _read_prompt(prepared, event.prompt, tokenizer, prefill)
                 sample = samples[event.index]
-                deltas.extend(sample.take(event))
+                for part in _parts(event):
+                    if len(deltas) >= DELTAS_AT_ONCE:
+                        yield deltas
+                        deltas = []
+                        await asyncio.sleep(0)
+                    deltas.extend(sample.take(part))
                 if sample.stopped_early:
                     engine.abort(prepared.request.request_id, event.index)
             if deltas:
@@ -168,27 +180,42 @@ class Sample:
         )
 
 
-def prefill_tokens(prepared: Prepared, prompt: PromptLogprobs, tokenizer: Tokenizer) -> list[TextToken]:
-    """The prompt's tokens with their log-probabilities.
+def _parts(event: TokenEvent) -> Iterator[TokenEvent]:
+    """What has come for a slow reader may be all of its text: events of few tokens, the last with the end."""
+    last = 0
+    for start in range(0, len(event.tokens) - DELTAS_AT_ONCE, DELTAS_AT_ONCE):
+        last = start + DELTAS_AT_ONCE
+        part = msgspec.structs.replace(event, tokens=event.tokens[start:last], finish=None, error=None)
+        yield part
+    yield msgspec.structs.replace(event, tokens=event.tokens[last:]) if last else event
+
+
+async def _read_prompt(prepared: Prepared, pieces: list[bytes], tokenizer: Tokenizer, prefill: list[TextToken]) -> None:
+    """Fill `prefill`; of a long prompt, or one with many alternatives, in a thread."""
+    listed = len(prepared.request.prompt_ids) * (1 + max(prepared.request.sampling.prompt_logprobs, 0))
+    if listed <= FEW_TOKENS:
+        prefill.extend(prefill_tokens(prepared, pieces, tokenizer))
+    else:
+        await asyncio.to_thread(lambda: prefill.extend(prefill_tokens(prepared, pieces, tokenizer)))
+
+
+def prefill_tokens(prepared: Prepared, pieces: list[bytes], tokenizer: Tokenizer) -> Iterator[TextToken]:
+    """The prompt's tokens with their log-probabilities (see `messages.pack_prompt`).
 
     TGI decodes each token by itself; for OpenAI the texts add up to the prompt.
     """
     detokenizer = Detokenizer(tokenizer)
-    tokens: list[TextToken] = []
-    for position, id in enumerate(prepared.request.prompt_ids):
-        text = tokenizer.decode([id]) if prepared.style.stop_in_text else detokenizer.step(id)
-        top = prompt.top[position] if position < len(prompt.top) else []
-        tokens.append(
-            TextToken(
-                id=id,
-                text=text,
-                logprob=finite(prompt.logprobs[position]) if position else None,
-                special=tokenizer.is_special(id),
-                raw=tokenizer.token_bytes(id),
-                top=[alternative(prepared, other, logprob, tokenizer) for other, logprob in top],
-            )
+    first = True
+    for id, (logprob, top) in zip(prepared.request.prompt_ids, unpack_prompt(pieces), strict=False):
+        yield TextToken(
+            id=id,
+            text=tokenizer.decode([id]) if prepared.style.stop_in_text else detokenizer.step(id),
+            logprob=None if first else finite(logprob),
+            special=tokenizer.is_special(id),
+            raw=tokenizer.token_bytes(id),
+            top=[alternative(prepared, other, logprob, tokenizer) for other, logprob in top],
         )
-    return tokens
+        first = False
 
 
 def alternative(prepared: Prepared, id: int, logprob: float, tokenizer: Tokenizer) -> TextToken:

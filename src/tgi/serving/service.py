@@ -34,6 +34,8 @@ RENDER_WORKERS = 2
 """Conversations of ordinary length that are rendered at once; a long one takes nobody's turn but that of long ones."""
 RENDER_WAIT_SECONDS = 30.0
 """A conversation whose turn to be rendered has not come by then is refused, since others take all time."""
+MANY_IDS = 1_000
+"""More token ids than that among the parameters are checked in a thread."""
 Result = TypeVar("Result")
 
 
@@ -146,9 +148,12 @@ class Service:
         started = time.monotonic() if started is None else started
         limits = self.limits
         check = Checker(params, style, limits)
-        check.check_parameters(stream)
-        check.check_prompt(prompt)
+        if len(params.logit_bias) + len(params.stop_token_ids) > MANY_IDS:
+            await self.in_turn(partial(check.check_parameters, stream))
+        else:
+            check.check_parameters(stream)
         if isinstance(prompt, str):
+            check.check_prompt(prompt)
             if self.tokenizer.byte_exact:
                 check.check_length(prompt, self.tokenizer.longest_token)
             try:
@@ -158,8 +163,7 @@ class Service:
             except Exception as error:  # a vocabulary without an unknown token, and text outside of it
                 check.fail("inputs", f"tokenizer error {error}")
         else:
-            ids = list(prompt[-check.truncate :] if check.truncate else prompt)
-            prompt = await self._threads.run(len(prompt), partial(self.tokenizer.decode, list(prompt)))
+            ids, prompt = await self._threads.run(len(prompt), partial(self._take_ids, check, prompt))
         if not ids:
             check.fail("inputs", "`inputs` cannot be empty")
         max_new_tokens = check.max_new_tokens(len(ids))
@@ -181,6 +185,11 @@ class Service:
         ids = self.tokenizer.encode(prompt, add_special_tokens, check.truncate)
         check.check_tokens(ids, self.tokenizer.token_text)
         return ids
+
+    def _take_ids(self, check: Checker, prompt: Sequence[int]) -> tuple[list[int], str]:
+        """What is kept of a prompt of ids, and the text of all."""
+        check.check_prompt(prompt)
+        return list(prompt[-check.truncate :] if check.truncate else prompt), self.tokenizer.decode(prompt)
 
     def stream(self, prepared: Prepared) -> AsyncGenerator[list[Delta], None]:
         """The request's deltas as they come; see `generation.stream`. Close it to abort the request."""

@@ -28,6 +28,8 @@ MODULE = template_process.__name__
 MAX_HELPERS = 3
 GROW_AFTER_S = 0.05
 """Another process is started when a task has waited so long for one."""
+MARSHAL_VERSION = 2
+"""Later ones remember every object, to write it once: that takes three times as long."""
 PIECE = 1_000
 """Messages that are marshalled at once, which holds up the other threads of the process."""
 START_S = 60.0
@@ -82,10 +84,10 @@ class HelperPool:
 
 def _marshalled(value: Any) -> bytes:
     try:
-        return marshal.dumps(value)
+        return marshal.dumps(value, MARSHAL_VERSION)
     except ValueError:  # subclasses, or other types than JSON's
         try:
-            return marshal.dumps(_plain(value))
+            return marshal.dumps(_plain(value), MARSHAL_VERSION)
         except (ValueError, RecursionError) as error:
             raise TemplateError(f"the conversation cannot be given to the template: {error}") from None
 

@@ -29,6 +29,8 @@ from tgi.serving.tokenizer_library import TokenizerError, guarded
 logger = logging.getLogger(__name__)
 
 SLOW_FILES = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "vocab.json", "vocab.txt")
+SHORT = 1_000
+"""Token ids that are decoded in the place of whoever asks."""
 PRINTABLE = string.printable[:-2]
 PROBES = tuple(character * 48 + end for character in PRINTABLE for end in ("", "\u00a7" + PRINTABLE))
 """Texts that every tokenizer must be able to split: runs are what lets patterns backtrack."""
@@ -139,7 +141,10 @@ class Tokenizer:
 
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = False) -> str:
         """Text of complete token ids, never "cleaned up"."""
-        return guarded(self.fast.decode, list(ids), skip_special_tokens=skip_special_tokens)
+        if len(ids) <= SHORT:
+            return guarded(self.fast.decode, list(ids), skip_special_tokens=skip_special_tokens)
+        # Unlike `decode` it lets other threads run meanwhile.
+        return guarded(self.fast.decode_batch, [list(ids)], skip_special_tokens=skip_special_tokens)[0]
 
     def is_special(self, id: int) -> bool:
         return id in self.special_ids

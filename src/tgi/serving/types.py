@@ -160,6 +160,11 @@ class Timings:
     time_to_first_token: float = 0.0
 
 
+def listed(tokens: list[TextToken]) -> int:
+    """How many tokens these are with their alternatives, if all have as many as the last."""
+    return len(tokens) * (1 + len(tokens[-1].top)) if tokens else 0
+
+
 @dataclass(slots=True)
 class Completion:
     """One finished sample."""
@@ -183,6 +188,11 @@ class Completion:
     @property
     def generated_tokens(self) -> int:
         return len(self.tokens)
+
+    @property
+    def listed_tokens(self) -> int:
+        """All that it tells of, the prompt's too, with their alternatives."""
+        return listed(self.tokens) + listed(self.prefill)
 
 
 @dataclass(frozen=True, slots=True)

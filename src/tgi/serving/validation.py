@@ -208,9 +208,7 @@ class Checker:
 
     def _check_stop_and_seed(self) -> None:
         params, limits = self.params, self.limits
-        stops = len(params.stop)
-        if stops > limits.max_stop_sequences:
-            self.fail("stop", f"`stop` supports up to {limits.max_stop_sequences} stop sequences. Given: {stops}")
+        check_stop_count(len(params.stop), limits.max_stop_sequences)
         for stop in params.stop:
             if not stop:
                 self.fail("stop", "`stop` cannot contain an empty string")
@@ -235,9 +233,7 @@ class Checker:
         for value in self.params.logit_bias.values():
             if not -100 <= value <= 100:
                 self.fail("logit_bias", f"`logit_bias` values must be >= -100 and <= 100. Given: {value}")
-        ids, most = len(self.params.stop_token_ids), self.limits.max_stop_token_ids
-        if ids > most:
-            self.fail("stop_token_ids", f"`stop_token_ids` supports up to {most} ids. Given: {ids}")
+        check_stop_ids_count(len(self.params.stop_token_ids), self.limits.max_stop_token_ids)
         self._check_vocabulary("stop_token_ids", self.params.stop_token_ids)
 
     def _check_vocabulary(self, name: str, ids: Any) -> None:
@@ -271,6 +267,18 @@ class Checker:
         tgi = f"`inputs` must have less than {most} tokens. Given: {given}"
         exact = f"`inputs` must have at most {most} tokens. Given: {given}"
         self.fail("inputs", self._worded(tgi, exact), TOO_LONG)
+
+
+def check_stop_count(given: int, most: int) -> None:
+    """How many `stop` sequences there are. Raises ValidationError (no route has another name for them)."""
+    if given > most:
+        raise ValidationError(f"`stop` supports up to {most} stop sequences. Given: {given}", param="stop")
+
+
+def check_stop_ids_count(given: int, most: int) -> None:
+    """How many `stop_token_ids` there are. Raises ValidationError."""
+    if given > most:
+        raise ValidationError(f"`stop_token_ids` supports up to {most} ids. Given: {given}", param="stop_token_ids")
 
 
 def uses_sampling_field(params: SamplingParams) -> bool:

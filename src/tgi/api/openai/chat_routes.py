@@ -10,6 +10,7 @@ import time
 import uuid
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from functools import partial
 
 import msgspec
 from fastapi import APIRouter, Request, Response
@@ -32,8 +33,8 @@ from tgi.api.openai.usage import Tally, Usage
 from tgi.api.openapi.document import documented
 from tgi.api.server.access import ClassifiedRoute
 from tgi.api.server.call import Call
-from tgi.api.state import Api
 from tgi.api.tgi.token_answer import token_answer
+from tgi.api.wire.long_answer import LongLists
 from tgi.api.wire.streaming import event
 from tgi.serving.spans import TokenSpans
 from tgi.serving.types import Completion, Delta, Prepared, SamplingParams, Style, TextToken
@@ -62,15 +63,15 @@ async def chat_tokenize(request: Request) -> Response:
 
 
 async def _tokenize(call: Call, body: ChatRequest) -> tuple[str, TokenSpans]:
-    prompt = await chat_prompt(call.api, body, call.ignored)
+    prompt = await chat_prompt(call, body, call.ignored)
     return prompt, await call.api.service.tokenize(prompt, add_special_tokens=False)
 
 
-async def chat_prompt(api: Api, body: ChatRequest, ignored: list[str]) -> str:
+async def chat_prompt(call: Call, body: ChatRequest, ignored: list[str]) -> str:
     """The conversation through the template; raises TemplateError, ToolError, ValidationError."""
     body.check_supported(ignored)
-    return await api.service.render_chat(
-        [message.for_template() for message in body.messages],
+    return await call.api.service.render_chat(
+        await call.unhurried(body.for_template),
         arguments=body.chat_template_kwargs,
         add_generation_prompt=body.add_generation_prompt,
         continue_final_message=body.continue_final_message,
@@ -81,7 +82,7 @@ async def chat_answer(call: Call, body: ChatRequest) -> Response:
     """The answer of `/v1/chat/completions`, also for `/invocations`."""
     body.check_model((call.api.served_model_id, call.api.config.model_id), call.ignored)
     body.check_stream_options(call.ignored)
-    params = body.chat_sampling(call.ignored)
+    params = await call.unhurried(body.chat_sampling, call.ignored)
     await call.take_samples(params.n)
     prepared = await call.wait(_prepare(call, body, params))
     answer = ChatAnswer(call.api.served_model_id, body, prepared)
@@ -89,11 +90,12 @@ async def chat_answer(call: Call, body: ChatRequest) -> Response:
         return call.stream(_events(call, answer))
     completions = await call.wait(call.complete(prepared))
     headers = call.timing_headers(prepared.input_length, completions)
-    return call.answer(encode(answer.whole(completions)), headers)
+    items = sum(one.listed_tokens for one in completions) if body.logprobs else 0
+    return call.answer(await call.written(partial(answer.whole, completions), items), headers)
 
 
 async def _prepare(call: Call, body: ChatRequest, params: SamplingParams) -> Prepared:
-    prompt = await chat_prompt(call.api, body, call.ignored)
+    prompt = await chat_prompt(call, body, call.ignored)
     call.characters = len(prompt)
     return await call.prepare(prompt, params, chat_style(body), add_special_tokens=False, stream=body.stream)
 
@@ -127,7 +129,7 @@ class ChatAnswer:
         self._begun: set[int] = set()
         """Samples whose role has been sent."""
 
-    def whole(self, completions: list[Completion]) -> ChatCompletion:
+    def whole(self, completions: list[Completion], lists: LongLists) -> ChatCompletion:
         for one in completions:
             self._tally.cached(0, one.cached_tokens)
             self._tally.completion_tokens += one.generated_tokens
@@ -135,7 +137,7 @@ class ChatAnswer:
             ChatChoice(
                 index=one.index,
                 message=TextMessage("assistant", one.text),
-                logprobs=self._logprobs(one.tokens),
+                logprobs=ChatLogprobs(lists.array(_logprob, one.tokens)) if self.body.logprobs else None,
                 finish_reason=FINISH_REASONS[one.finish_reason],
             )
             for one in completions
@@ -155,7 +157,7 @@ class ChatAnswer:
         choice = ChatChunkChoice(
             index=delta.index,
             delta=content,
-            logprobs=self._logprobs([delta.token]),
+            logprobs=ChatLogprobs([_logprob(delta.token)]) if self.body.logprobs else None,
             finish_reason=None if delta.final is None else FINISH_REASONS[delta.final.finish_reason],
         )
         return self._chunk([choice], self._tally.usage() if self.body.usage_in_chunks else None)
@@ -168,9 +170,6 @@ class ChatAnswer:
         return ChatCompletionChunk(
             "chat.completion.chunk", self._id, self._created, self._model, FINGERPRINT, choices, usage
         )
-
-    def _logprobs(self, tokens: list[TextToken]) -> ChatLogprobs | None:
-        return ChatLogprobs([_logprob(token) for token in tokens]) if self.body.logprobs else None
 
 
 def _logprob(token: TextToken) -> Logprob:

@@ -136,6 +136,10 @@ class ChatRequest(OpenAIRequest):
         None, description="Continue the last message; default: when it is the assistant's."
     )
 
+    def for_template(self) -> list[dict[str, Any]]:
+        """The messages as a template sees them; raises as `Message.for_template`."""
+        return [message.for_template() for message in self.messages]
+
     def chat_sampling(self, ignored: list[str]) -> SamplingParams:
         """In the words of `serving`."""
         if self.top_logprobs and not self.logprobs:

@@ -18,6 +18,7 @@ from tgi.api.openai.completion_types import (
 )
 from tgi.api.openai.types import FINGERPRINT, FINISH_REASONS, known
 from tgi.api.openai.usage import Tally
+from tgi.api.wire.long_answer import LongLists
 from tgi.serving.types import Completion, Delta, Prepared, TextToken
 
 
@@ -35,14 +36,14 @@ class CompletionAnswer:
         self._shown: dict[int, int] = {}
         """Choice -> characters sent, prompt included."""
 
-    def whole(self, groups: list[list[Completion]]) -> CompletionFinal:
+    def whole(self, groups: list[list[Completion]], lists: LongLists) -> CompletionFinal:
         """The samples of every prompt, in the order of the prompts."""
-        choices = [self._choice(number, completion) for number, group in enumerate(groups) for completion in group]
+        choices = [self._choice(number, one, lists) for number, group in enumerate(groups) for one in group]
         return CompletionFinal(
             "text_completion", self._id, self._created, self._model, FINGERPRINT, choices, self._tally.usage()
         )
 
-    def _choice(self, number: int, completion: Completion) -> CompletionChoice:
+    def _choice(self, number: int, completion: Completion, lists: LongLists) -> CompletionChoice:
         prepared = self.prepared[number]
         text, tokens = completion.text, completion.tokens
         if self.body.wants_none:
@@ -55,15 +56,18 @@ class CompletionAnswer:
         return CompletionChoice(
             index=number * self.body.samples + completion.index,
             text=text,
-            logprobs=self._logprobs(tokens, offset, prepared.prompt if self.body.echo else None),
+            logprobs=self._logprobs(tokens, offset, prepared.prompt if self.body.echo else None, lists),
             finish_reason="length" if self.body.wants_none else FINISH_REASONS[completion.finish_reason],
         )
 
-    def chunk(self, number: int, delta: Delta) -> Chunk:
-        """The event of one token; an echoed prompt comes with the first of each sample."""
-        prepared = self.prepared[number]
+    def echoes(self, number: int, delta: Delta) -> bool:
+        """Whether the delta's event brings an echoed prompt: the first of each sample."""
+        return self.body.echo and number * self.body.samples + delta.index not in self._shown
+
+    def chunk(self, number: int, delta: Delta, lists: LongLists) -> Chunk:
+        """The event of one token."""
+        prepared, echoes = self.prepared[number], self.echoes(number, delta)
         index = number * self.body.samples + delta.index
-        echoes = self.body.echo and index not in self._shown
         shown = self._shown.get(index, len(prepared.prompt))
         text, tokens = delta.text, [delta.token]
         if self.body.wants_none:
@@ -76,7 +80,7 @@ class CompletionAnswer:
         choice = CompletionChoice(
             index=index,
             text=text,
-            logprobs=self._logprobs(tokens, shown, prepared.prompt if echoes else None),
+            logprobs=self._logprobs(tokens, shown, prepared.prompt if echoes else None, lists),
             finish_reason=None if delta.final is None else FINISH_REASONS[delta.final.finish_reason],
         )
         if delta.final is not None and self.body.wants_none:
@@ -95,36 +99,43 @@ class CompletionAnswer:
             chunk.usage = self._tally.usage() if self.body.usage_in_chunks else None
         return chunk
 
-    def _logprobs(self, tokens: Sequence[TextToken], offset: int, prompt: str | None) -> CompletionLogprobs | None:
+    def _logprobs(
+        self, tokens: Sequence[TextToken], offset: int, prompt: str | None, lists: LongLists
+    ) -> CompletionLogprobs | None:
         if self.body.logprobs is None:
             return None
-        return legacy_logprobs(tokens, self.body.logprobs, offset, prompt)
+        return legacy_logprobs(tokens, self.body.logprobs, offset, prompt, lists)
 
 
 def legacy_logprobs(
-    tokens: Sequence[TextToken], alternatives: int, offset: int, prompt: str | None
+    tokens: Sequence[TextToken], alternatives: int, offset: int, prompt: str | None, lists: LongLists
 ) -> CompletionLogprobs:
     """OpenAI's four lists. `offset`: characters before the first token; `prompt`: what the tokens begin with."""
-    legacy = CompletionLogprobs([], [], [] if alternatives else None, [])
-    for position, token in enumerate(tokens):
-        name = token_name(token)
-        without = prompt is not None and position == 0 and token.logprob is None
-        legacy.tokens.append(name)
-        legacy.token_logprobs.append(None if without else known(token.logprob))
-        legacy.text_offset.append(offset)
-        if legacy.top_logprobs is not None:
-            legacy.top_logprobs.append(None if without else _top(token, name))
+    nothing = tokens[0] if prompt is not None and tokens and tokens[0].logprob is None else None
+    return CompletionLogprobs(
+        lists.array(token_name, tokens),
+        lists.array(lambda token: None if token is nothing else known(token.logprob), tokens),
+        lists.array(lambda token: None if token is nothing else _top(token), tokens) if alternatives else None,
+        lists.array(int, _offsets(tokens, offset, prompt or "")),
+    )
+
+
+def _offsets(tokens: Sequence[TextToken], offset: int, prompt: str) -> list[int]:
+    """Characters before each token."""
+    offsets = []
+    for token in tokens:
+        offsets.append(offset)
         # A special token such as BOS is in the list and, when the prompt was text, not in the text.
-        if not (token.special and not (prompt or "").startswith(token.text, offset)):
+        if not (token.special and not prompt.startswith(token.text, offset)):
             offset += len(token.text)
-    return legacy
+    return offsets
 
 
-def _top(token: TextToken, name: str) -> dict[str, float]:
+def _top(token: TextToken) -> dict[str, float]:
     """Alternatives by text, the better of two with the same; the token itself is always there, as OpenAI has it."""
     top: dict[str, float] = {}
     for other in [*token.top, token]:
-        top.setdefault(name if other is token else token_name(other), known(other.logprob))
+        top.setdefault(token_name(other), known(other.logprob))
     return top
 
 

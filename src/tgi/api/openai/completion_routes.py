@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
+from functools import partial
 
-import msgspec
 from fastapi import APIRouter, Request, Response
 
 from tgi.api.openai.completion_answer import CompletionAnswer
@@ -19,12 +19,11 @@ from tgi.api.openapi.document import documented
 from tgi.api.server.access import ClassifiedRoute
 from tgi.api.server.call import Call
 from tgi.api.wire.errors import WordedError
-from tgi.api.wire.streaming import event, merge, together
+from tgi.api.wire.streaming import encoded_event, event, merge, together
 from tgi.serving.generation import rank
-from tgi.serving.types import Completion, Delta, Prepared, SamplingParams
+from tgi.serving.types import Completion, Delta, Prepared, SamplingParams, listed
 
 router = APIRouter(route_class=ClassifiedRoute, tags=["Text Generation Inference"])
-encode = msgspec.json.Encoder().encode
 SUFFIX = "Suffix is not supported and can be achieved by preprocessing the prompt."
 
 
@@ -42,15 +41,8 @@ async def completion_answer(call: Call, body: CompletionRequest) -> Response:
     body.check_stream_options(call.ignored)
     if body.suffix is not None:
         raise WordedError(422, SUFFIX, "suffix not supported", param="suffix")
-    limit = call.api.config.max_client_batch_size
-    if len(body.prompt) > limit:
-        message = (
-            f"Number of prompts exceeds the maximum allowed batch size of {limit} (--max-client-batch-size). "
-            f"Given: {len(body.prompt)}"
-        )
-        raise WordedError(422, message, "batch size exceeded", param="prompt")
     body.check_supported()
-    params = body.completion_sampling(call.ignored)
+    params = await call.unhurried(body.completion_sampling, call.ignored)
     await call.take_samples(max(body.samples, body.best_of or 1), len(body.prompt))
     prepared = await call.wait(_prepare(call, body, params))
     call.characters = sum(len(one.prompt) for one in prepared)
@@ -59,7 +51,8 @@ async def completion_answer(call: Call, body: CompletionRequest) -> Response:
         return call.stream(_events(call, answer))
     groups = await call.wait(_complete(call, prepared, body.samples))
     headers = call.timing_headers(answer.prompt_tokens, [one for group in groups for one in group], compute_time=False)
-    return call.answer(encode(answer.whole(groups)), headers)
+    items = sum(one.listed_tokens for group in groups for one in group)
+    return call.answer(await call.written(partial(answer.whole, groups), items), headers)
 
 
 async def _prepare(call: Call, body: CompletionRequest, params: SamplingParams) -> list[Prepared]:
@@ -90,9 +83,15 @@ async def _events(call: Call, answer: CompletionAnswer) -> AsyncGenerator[bytes,
     streams = [_deltas(call, number, one) for number, one in enumerate(answer.prepared)]
     async with aclosing(merge(streams)) as batches:
         async for number, deltas in batches:
-            yield b"".join(event(answer.chunk(number, delta)) for delta in deltas)
+            yield b"".join([await _event(call, answer, number, delta) for delta in deltas])
     if answer.body.include_usage:
         yield event(answer.last_chunk())
+
+
+async def _event(call: Call, answer: CompletionAnswer, number: int, delta: Delta) -> bytes:
+    """The event of one token, which may bring an echoed prompt."""
+    items = listed(delta.prefill) if answer.echoes(number, delta) else 0
+    return encoded_event(b"".join(await call.written(partial(answer.chunk, number, delta), items)))
 
 
 async def _deltas(call: Call, number: int, prepared: Prepared) -> AsyncGenerator[tuple[int, list[Delta]], None]:

@@ -15,10 +15,22 @@ from pydantic_core import PydanticCustomError
 
 from tgi.api.openai.types import OpenAIRequest
 from tgi.api.openai.usage import Usage
+from tgi.api.state import Api
+from tgi.api.wire.errors import WordedError
 from tgi.api.wire.fields import U32
 from tgi.serving.types import SamplingParams
 
 MAX_TOKEN_ID = 2**32 - 1
+
+
+def check_batch(prompts: int, limit: int) -> None:
+    """How many prompts there are. Raises WordedError."""
+    if prompts > limit:
+        message = (
+            f"Number of prompts exceeds the maximum allowed batch size of {limit} (--max-client-batch-size). "
+            f"Given: {prompts}"
+        )
+        raise WordedError(422, message, "batch size exceeded", param="prompt")
 
 
 def _is_ids(value: Any) -> bool:
@@ -65,6 +77,13 @@ class CompletionRequest(OpenAIRequest):
     echo: bool = Field(False, description="Put the prompt before the text; with `logprobs` its tokens too.")
     logprobs: U32 | None = Field(None, description="Log-probabilities with so many alternatives.")
     suffix: str | None = Field(None, description="Not supported: an error.")
+
+    @classmethod
+    def check_counts(cls, data: Any, api: Api) -> None:
+        super().check_counts(data, api)
+        prompt = data.get("prompt") if isinstance(data, dict) else None
+        if isinstance(prompt, list) and prompt and isinstance(prompt[0], (str, list)):
+            check_batch(len(prompt), api.config.max_client_batch_size)
 
     @property
     def samples(self) -> int:

@@ -12,13 +12,27 @@ from typing import Annotated, Any
 from pydantic import Discriminator, Field, Tag
 
 from tgi import __version__
-from tgi.api.wire.fields import F32, I32, U32, U64, Items, RequestModel, StringOrList, as_list, json_kind
+from tgi.api.state import Api
+from tgi.api.wire.fields import (
+    F32,
+    I32,
+    U32,
+    U64,
+    Items,
+    Numbers,
+    RequestModel,
+    StringOrList,
+    as_list,
+    count,
+    json_kind,
+)
 from tgi.errors import MalformedRequestError, ValidationError
 from tgi.serving.types import OPENAI_STYLE, FinishReason, SamplingParams, Style
+from tgi.serving.validation import check_stop_count, check_stop_ids_count
 
 OpenAISeed = Annotated[int, Field(ge=-(2**63), le=2**64 - 1)]
 LogitBias = Annotated[
-    Annotated[dict[str, F32], Tag("object")] | Annotated[Items[F32], Tag("array")],
+    Annotated[Numbers, Tag("object")] | Annotated[Items[F32], Tag("array")],
     Discriminator(
         json_kind,
         custom_error_type="object",
@@ -94,6 +108,11 @@ class OpenAIRequest(RequestModel):
     ignore_eos: bool = False
     min_tokens: U32 | None = Field(None, description="No end before so many tokens.")
     stop_token_ids: Items[U32] = Field([])
+
+    @classmethod
+    def check_counts(cls, data: Any, api: Api) -> None:
+        check_stop_count(count(data, "stop"), api.config.max_stop_sequences)
+        check_stop_ids_count(count(data, "stop_token_ids"), api.config.max_stop_token_ids)
 
     def sampling(self, ignored: list[str], **more: Any) -> SamplingParams:
         """In the words of `serving`; what has no effect is added to `ignored`."""

@@ -14,10 +14,12 @@ from tgi import __version__
 from tgi.api.openapi.document import documented
 from tgi.api.platforms.platform_routes import generate_text
 from tgi.api.server.access import ClassifiedRoute
+from tgi.api.server.admission import check_samples
 from tgi.api.server.call import Call, ignored_header
+from tgi.api.state import Api
 from tgi.api.tgi.types import GenerateParameters
 from tgi.api.wire.errors import WordedError
-from tgi.api.wire.fields import U64, Items, RequestModel
+from tgi.api.wire.fields import U64, Items, RequestModel, count
 from tgi.api.wire.streaming import together
 from tgi.serving.types import SamplingParams
 
@@ -47,6 +49,13 @@ class InferenceRequest(RequestModel):
     inputs: Items[Input]
     outputs: Items[RequestedOutput]
     parameters: GenerateParameters | None = None
+
+    @classmethod
+    def check_counts(cls, data: Any, api: Api) -> None:
+        inputs, outputs = count(data, "inputs"), count(data, "outputs")
+        if inputs != outputs:
+            raise WordedError(422, "Inputs and outputs length mismatch", "length mismatch")
+        check_samples(api.permits, 1, inputs, "inputs")
 
 
 class Output(msgspec.Struct):
@@ -124,8 +133,6 @@ async def infer(request: Request) -> Response:
     """Generate for all inputs together."""
     async with Call(request) as call:
         body = await call.read(InferenceRequest)
-        if len(body.inputs) != len(body.outputs):
-            raise WordedError(422, "Inputs and outputs length mismatch", "length mismatch")
         prompts = [_text(one) for one in body.inputs]
         await call.take_samples(1, len(prompts), "inputs")
         params = _sampling(body, call.ignored)

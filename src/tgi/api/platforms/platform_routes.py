@@ -18,13 +18,15 @@ from tgi.api.openai.completion_routes import completion_answer
 from tgi.api.openai.completion_types import Chunk, CompletionFinal, CompletionRequest
 from tgi.api.openapi.document import documented
 from tgi.api.server.access import ClassifiedRoute, OpenRoute, ProtectedRoute
+from tgi.api.server.admission import check_samples
 from tgi.api.server.call import Call, ignored_header
 from tgi.api.server.info_routes import health
 from tgi.api.server.paths import plain_path
+from tgi.api.state import Api
 from tgi.api.tgi.routes import compat_answer
 from tgi.api.tgi.types import CompatGenerateRequest, GenerateParameters, GenerateResponse, StreamResponse
 from tgi.api.wire.errors import WordedError
-from tgi.api.wire.fields import Items, RequestModel
+from tgi.api.wire.fields import Items, RequestModel, count
 from tgi.api.wire.streaming import together
 from tgi.errors import GenerationError, IncompleteGenerationError, MalformedRequestError, OverloadedError
 from tgi.serving.types import SamplingParams, Style
@@ -84,6 +86,10 @@ class VertexRequest(RequestModel):
 
     instances: Items[VertexInstance] = Field(description="Prompts (`inputs`) or chat requests (`messages`).")
 
+    @classmethod
+    def check_counts(cls, data: Any, api: Api) -> None:
+        check_samples(api.permits, 1, count(data, "instances"), "instances")
+
 
 class VertexResponse(msgspec.Struct):
     """The texts, in the order of the instances."""
@@ -113,8 +119,8 @@ async def _predict(call: Call, number: int, instance: GenerateVertexInstance | C
     style = call.api.tgi_style
     if isinstance(instance, ChatRequest):
         style = replace(style, param_names=chat_style(instance).param_names, tgi_words=False)
-        prompt = await chat_prompt(call.api, instance, ignored)
-        params = replace(instance.chat_sampling(ignored), n=1)
+        prompt = await chat_prompt(call, instance, ignored)
+        params = replace(await call.unhurried(instance.chat_sampling, ignored), n=1)
         ignored += (name for name in _WHOLE_TEXT if getattr(instance, name) not in (None, _WHOLE_TEXT[name]))
     else:
         prompt, params = instance.inputs, _vertex_params(instance, ignored)

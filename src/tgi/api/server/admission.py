@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 from tgi.api.server.retry_times import RetryTimes
 from tgi.api.server.shares import Shares
-from tgi.errors import OverloadedError, ShuttingDownError
+from tgi.errors import OverloadedError, ShuttingDownError, ValidationError
 
 QUEUE_BYTES = 64_000_000
 """Bodies of those that wait, in sum: more are refused, however few they are."""
@@ -197,6 +197,26 @@ class Permits:
         error.headers["retry-after"] = str(math.ceil(milliseconds / 1000))
         error.headers["retry-after-ms"] = str(milliseconds)
         return error
+
+
+def check_samples(permits: Permits, samples: int, prompts: int, field: str) -> bool:
+    """False: there are more samples than permits, which is validation's to refuse; else see `Call.take_samples`."""
+    if samples > permits.limit:
+        return False
+    if prompts == 1 and samples > permits.largest:
+        raise ValidationError(
+            f"{samples} samples are more than the {permits.largest} that one request can have while there are several "
+            "API keys (--max-concurrent-requests): ask for fewer",
+            param="n",
+        )
+    if samples * prompts > permits.largest:
+        each = f" with {samples} samples each" if samples > 1 else ""
+        raise ValidationError(
+            f"`{field}` holds {prompts} prompts{each}: the server takes {permits.largest} at once "
+            "(--max-concurrent-requests), so send them in several requests",
+            param=field,
+        )
+    return True
 
 
 def _shutting_down() -> ShuttingDownError:

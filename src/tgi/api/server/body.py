@@ -16,6 +16,7 @@ from starlette.requests import ClientDisconnect, Request
 from tgi.api.state import api_of
 from tgi.api.wire.encoding import decoder
 from tgi.api.wire.fields import RequestModel, unknown_fields
+from tgi.api.wire.json_pieces import decode_in_pieces
 from tgi.errors import MalformedRequestError
 
 Model = TypeVar("Model", bound=RequestModel)
@@ -57,7 +58,7 @@ async def read_body(request: Request, limit: int) -> bytes:
 def decode(body: bytes) -> Any:
     """The body as plain Python values; NaN, Infinity and numbers beyond a double are malformed."""
     try:
-        return msgspec.json.decode(body)
+        return decode_in_pieces(body)
     except RecursionError:
         raise MalformedRequestError("Failed to parse the request body as JSON: recursion limit exceeded", 400) from None
     except (msgspec.MsgspecError, UnicodeError) as error:

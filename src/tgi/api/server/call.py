@@ -11,19 +11,20 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
-from dataclasses import fields
-from itertools import islice
 from typing import Any, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from tgi.api.server.access import GROUP
-from tgi.api.server.admission import Permit
+from tgi.api.server.admission import Permit, check_samples
 from tgi.api.server.body import Model, decode, parse, read_body
+from tgi.api.server.request_log import facts_of, parameters
 from tgi.api.state import Api, api_of
-from tgi.api.wire.answer import Answer
+from tgi.api.wire.answer import Answer, Content
 from tgi.api.wire.errors import InternalError
+from tgi.api.wire.json_pieces import take_apart
+from tgi.api.wire.long_answer import FEW_ITEMS, LongLists, write
 from tgi.api.wire.streaming import ClientGone, EventStream, until_gone
 from tgi.errors import (
     MalformedRequestError,
@@ -31,10 +32,8 @@ from tgi.errors import (
     ShuttingDownError,
     TgiError,
     UnhealthyError,
-    ValidationError,
 )
 from tgi.serving.types import Completion, Prepared, SamplingParams, Style
-from tgi.shorten import shorten
 
 logger = logging.getLogger("tgi.api")
 
@@ -42,10 +41,6 @@ STEP_BUDGET = 1024
 """TGI generates in steps of so many tokens; only the metric of that name still knows."""
 IGNORED_NAMES = 32
 """At most so many names in `x-tgi-ignored`."""
-LOGGED_CHARACTERS = 100
-"""Of each text among the parameters in the log."""
-LOGGED_ITEMS = 8
-"""Of each list among the parameters in the log."""
 NAME_LENGTH = 96
 """Of one name, the longest path of ours with room for a name that we do not know."""
 UNLOGGED = (OverloadedError, ShuttingDownError, MalformedRequestError, InternalError)
@@ -77,6 +72,8 @@ class Call:
         self._permit: Permit | None = None
         self._logged: SamplingParams | None = None
         """The parameters that the log has already."""
+        self._large: list[Any] = []
+        """What was made of a large body, and of a large answer."""
         self._answering = False
         """An answer that is still written has taken the call over, and closes it."""
         self._counted = counted
@@ -113,6 +110,8 @@ class Call:
             self.api.permits.give_back(self._permit)
         self._permit = None
         self._span.end(self._problem)
+        if self._large:
+            asyncio.get_running_loop().run_in_executor(None, take_apart, self._large)
 
     def _count(self, name: str, **labels: str) -> None:
         if self._counted:
@@ -147,20 +146,31 @@ class Call:
         body = await read_body(self.request, limit)
         self._size = len(body)
         await self.take(1)
-        return await self._unhurried(decode, body)
+        return await self._read(decode, body)
 
     async def parse(self, model: type[Model], data: Any) -> Model:
-        return await self._unhurried(parse, model, data, self.ignored)
+        model.check_counts(data, self.api)
+        return await self._read(parse, model, data, self.ignored)
 
     def _check_engine(self) -> None:
         if self.api.service.engine.silent:
             raise UnhealthyError("The engine gives no sign of life: try again later")
 
-    async def _unhurried(self, function: Callable[..., Result], *arguments: Any) -> Result:
-        """The function's result; of a large body from a thread, so that it holds up nobody."""
+    async def _read(self, function: Callable[..., Result], *arguments: Any) -> Result:
+        work = self.unhurried(function, *arguments)
+        return await (work if self._size < LARGE_BODY else self.wait(work))
+
+    async def unhurried(self, function: Callable[..., Result], *arguments: Any) -> Result:
+        """The function's result; of a large body from a thread, so that it holds up nobody.
+
+        That goes for the end of what a large body became, too: results are kept until the call ends, and then
+        taken apart in pieces.
+        """
         if self._size < LARGE_BODY:
             return function(*arguments)
-        return await self.wait(asyncio.to_thread(function, *arguments))
+        result = await asyncio.to_thread(function, *arguments)
+        self._large.append(result)
+        return result
 
     async def take(self, count: int) -> None:
         """Permits for the call, in place of those it has; waits where that is allowed, else raises OverloadedError."""
@@ -176,23 +186,8 @@ class Call:
 
         Raises ValidationError when there will never be so many; `field` holds the prompts.
         """
-        limit, samples = self.api.permits.largest, max(samples, 1)
-        if samples > self.api.permits.limit:
-            return
-        if prompts == 1 and samples > limit:
-            raise ValidationError(
-                f"{samples} samples are more than the {limit} that one request can have while there are several API "
-                "keys (--max-concurrent-requests): ask for fewer",
-                param="n",
-            )
-        if samples * prompts > limit:
-            each = f" with {samples} samples each" if samples > 1 else ""
-            raise ValidationError(
-                f"`{field}` holds {prompts} prompts{each}: the server takes {limit} at once "
-                "(--max-concurrent-requests), so send them in several requests",
-                param=field,
-            )
-        if samples * prompts > 1:
+        samples = max(samples, 1)
+        if check_samples(self.api.permits, samples, prompts, field) and samples * prompts > 1:
             await self.take(samples * prompts)
 
     async def prepare(
@@ -248,10 +243,12 @@ class Call:
             metrics.observe(
                 "tgi_request_time_per_output_token_duration", after_first / (completion.generated_tokens - 1)
             )
-        facts = _facts(completion)
+        if completion.listed_tokens > FEW_ITEMS:
+            self._large += [completion.tokens, completion.prefill]
+        facts = facts_of(completion)
         if prepared.params is not self._logged:  # once a request, not once for each of its samples
             self._logged = prepared.params
-            facts = {"parameters": _parameters(prepared.params), **facts}
+            facts = {"parameters": parameters(prepared.params), **facts}
         self._span.set(facts)
         logger.info("Success", extra={"span": (self._name, facts)})
 
@@ -277,7 +274,13 @@ class Call:
         headers["x-generated-tokens"] = str(sum(one.generated_tokens for one in completions))
         return headers
 
-    def answer(self, content: bytes | AsyncGenerator[bytes, None], headers: Mapping[str, str]) -> Response:
+    async def written(self, answer: Callable[[LongLists], Any], items: int) -> list[bytes]:
+        """The JSON of an answer with so many items in its lists, of many from a thread."""
+        if items <= FEW_ITEMS:
+            return write(answer, items)
+        return await asyncio.to_thread(write, answer, items)
+
+    def answer(self, content: Content, headers: Mapping[str, str]) -> Response:
         """Hand the call over to an answer of JSON, which closes it when its reader has it."""
         self._answering = True
         return Answer(content, headers, self._close)
@@ -309,39 +312,3 @@ def ignored_header(names: list[str]) -> dict[str, str]:
 def _header_safe(name: str) -> str:
     """A field name is the client's word: only plain characters of it get into a header."""
     return "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "?" for c in name[:NAME_LENGTH])
-
-
-def _parameters(params: SamplingParams) -> str:
-    """The parameters that were given, long ones only by their beginning."""
-    values = {field.name: getattr(params, field.name) for field in fields(params)}
-    return repr({name: _beginning(value) for name, value in values.items() if value not in (None, [], {}, False)})
-
-
-def _beginning(value: Any) -> Any:
-    if isinstance(value, str):
-        return shorten(value, LOGGED_CHARACTERS)
-    if isinstance(value, list):
-        more = len(value) - LOGGED_ITEMS
-        return [_beginning(item) for item in value[:LOGGED_ITEMS]] + ([f"... {more:,} more"] if more > 0 else [])
-    if isinstance(value, dict):
-        items = [(_beginning(key), _beginning(item)) for key, item in islice(value.items(), LOGGED_ITEMS)]
-        more = len(value) - LOGGED_ITEMS
-        return dict(items) | ({"...": f"{more:,} more"} if more > 0 else {})
-    return value
-
-
-def _facts(completion: Completion) -> dict[str, str | int]:
-    """What TGI's `Success` line says of a request beside its parameters: never its text."""
-    timings = completion.timings
-    return {
-        "total_time": f"{timings.total:.6f}s",
-        "validation_time": f"{timings.validation:.6f}s",
-        "queue_time": f"{timings.queue:.6f}s",
-        "inference_time": f"{timings.inference:.6f}s",
-        "time_per_token": f"{timings.time_per_token:.6f}s",
-        "seed": str(completion.seed),
-        "input_tokens": completion.input_length,
-        "generated_tokens": completion.generated_tokens,
-        "cached_tokens": completion.cached_tokens,
-        "finish_reason": completion.finish_reason,
-    }

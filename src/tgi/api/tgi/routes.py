@@ -30,12 +30,12 @@ from tgi.api.tgi.types import (
     StreamResponse,
     Token,
 )
+from tgi.api.wire.long_answer import LongLists
 from tgi.api.wire.streaming import event
 from tgi.serving.generation import rank
 from tgi.serving.types import Completion, Delta, Prepared, SamplingParams, TextToken
 
 router = APIRouter(route_class=ClassifiedRoute, tags=["Text Generation Inference"])
-encode = msgspec.json.Encoder().encode
 
 
 @router.post("/")
@@ -88,8 +88,12 @@ async def whole_answer(call: Call, inputs: str, params: SamplingParams, *, array
     call.characters = len(inputs)
     await call.take_samples(params.best_of or 1)
     prepared, completions = await call.wait(_generate(call, inputs, params))
-    answer = generate_response(prepared, completions)
-    body = encode([answer] if array else answer)
+
+    def answer(lists: LongLists) -> GenerateResponse | list[GenerateResponse]:
+        whole = generate_response(prepared, completions, lists)
+        return [whole] if array else whole
+
+    body = await call.written(answer, sum(one.listed_tokens for one in completions))
     return call.answer(body, call.timing_headers(prepared.input_length, completions[:1]))
 
 
@@ -114,7 +118,7 @@ async def _events(call: Call, inputs: str, params: SamplingParams) -> AsyncGener
             yield b"".join(event(stream_response(prepared, delta)) for delta in deltas)
 
 
-def generate_response(prepared: Prepared, completions: list[Completion]) -> GenerateResponse:
+def generate_response(prepared: Prepared, completions: list[Completion], lists: LongLists) -> GenerateResponse:
     """The best sample (the first), and the others in its details."""
     best, *others = completions
     text = _text(prepared, best)
@@ -124,23 +128,23 @@ def generate_response(prepared: Prepared, completions: list[Completion]) -> Gene
         finish_reason=best.finish_reason,
         generated_tokens=best.generated_tokens,
         seed=best.seed,
-        prefill=_prefill(best),
-        tokens=[token(one) for one in best.tokens],
-        best_of_sequences=[_loser(prepared, one) for one in others] or UNSET,
-        top_tokens=_top_tokens(prepared, best),
+        prefill=lists.array(_prefill_token, best.prefill),
+        tokens=lists.array(token, best.tokens),
+        best_of_sequences=[_loser(prepared, one, lists) for one in others] or UNSET,
+        top_tokens=_top_tokens(prepared, best, lists),
     )
     return GenerateResponse(text, details)
 
 
-def _loser(prepared: Prepared, completion: Completion) -> BestOfSequence:
+def _loser(prepared: Prepared, completion: Completion, lists: LongLists) -> BestOfSequence:
     return BestOfSequence(
         generated_text=_text(prepared, completion),
         finish_reason=completion.finish_reason,
         generated_tokens=completion.generated_tokens,
         seed=completion.seed,
-        prefill=_prefill(completion),
-        tokens=[token(one) for one in completion.tokens],
-        top_tokens=_top_tokens(prepared, completion),
+        prefill=lists.array(_prefill_token, completion.prefill),
+        tokens=lists.array(token, completion.tokens),
+        top_tokens=_top_tokens(prepared, completion, lists),
     )
 
 
@@ -167,11 +171,15 @@ def _text(prepared: Prepared, completion: Completion) -> str:
     return prepared.prompt + completion.text if prepared.params.return_full_text else completion.text
 
 
-def _prefill(completion: Completion) -> list[PrefillToken]:
-    return [PrefillToken(one.id, one.text, one.logprob) for one in completion.prefill]
+def _prefill_token(one: TextToken) -> PrefillToken:
+    return PrefillToken(one.id, one.text, one.logprob)
 
 
-def _top_tokens(prepared: Prepared, completion: Completion) -> list[list[Token]] | msgspec.UnsetType:
+def _top_tokens(prepared: Prepared, completion: Completion, lists: LongLists) -> list[list[Token]] | msgspec.UnsetType:
     if not prepared.params.top_n_tokens:
         return UNSET
-    return [[token(other) for other in one.top] for one in completion.tokens]
+    return lists.array(_alternatives, completion.tokens)
+
+
+def _alternatives(one: TextToken) -> list[Token]:
+    return [token(other) for other in one.top]

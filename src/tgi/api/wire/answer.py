@@ -7,8 +7,10 @@ its last piece is written, so that what waits for slow readers is bounded by the
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Mapping
+import math
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
+from typing import TypeAlias
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -19,26 +21,31 @@ PIECE_BYTES = 65_536
 WRITE_TIMEOUT_S = 60.0
 """For one piece: a reader that takes less is treated as gone."""
 
+Content: TypeAlias = bytes | Sequence[bytes] | AsyncGenerator[bytes, None]
+"""All of it, all in pieces, or pieces as they come (then its length is not known before)."""
+
 
 class Answer(Response):
     """JSON of known or unknown length."""
 
-    def __init__(
-        self,
-        content: bytes | AsyncGenerator[bytes, None],
-        headers: Mapping[str, str],
-        on_end: Callable[[bool], None],
-    ) -> None:
+    def __init__(self, content: Content, headers: Mapping[str, str], on_end: Callable[[bool], None]) -> None:
         """`on_end` is called once, before the last piece goes out, with whether the client left early."""
-        super().__init__(content if isinstance(content, bytes) else b"", headers=headers, media_type="application/json")
+        if isinstance(content, bytes):
+            content = [content]
+        size = sum(map(len, content)) if isinstance(content, Sequence) else math.inf
+        whole = b"".join(content) if isinstance(content, Sequence) and size <= PIECE_BYTES else None
+        super().__init__(whole or b"", headers=headers, media_type="application/json")
         self._content = content
+        self._small = whole is not None
         self._on_end = on_end
         self._ended = False
-        if not isinstance(content, bytes):
+        if size == math.inf:
             del self.headers["content-length"]
+        else:
+            self.headers["content-length"] = str(size)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if isinstance(self._content, bytes) and len(self._content) <= PIECE_BYTES:
+        if self._small:
             self._end(left_early=False)
             await super().__call__(scope, receive, send)
             return
@@ -72,11 +79,21 @@ class Answer(Response):
             await send({"type": "http.response.body", "body": piece, "more_body": more})
 
     async def _pieces(self) -> AsyncGenerator[bytes, None]:
-        async with aclosing(_once(self._content) if isinstance(self._content, bytes) else self._content) as parts:
+        content = self._content
+        async with aclosing(_each(content) if isinstance(content, Sequence) else content) as parts:
             async for part in parts:
                 for begin in range(0, len(part), PIECE_BYTES):
                     yield part[begin : begin + PIECE_BYTES]
 
 
-async def _once(content: bytes) -> AsyncGenerator[bytes, None]:
-    yield content
+async def _each(content: Sequence[bytes]) -> AsyncGenerator[bytes, None]:
+    """The pieces; short ones that follow each other are put together."""
+    together: list[bytes] = []
+    size = 0
+    for part in content:
+        together.append(part)
+        size += len(part)
+        if size >= PIECE_BYTES:
+            yield b"".join(together)
+            together, size = [], 0
+    yield b"".join(together)

@@ -9,15 +9,69 @@ and noted by name, and types are as strict as in TGI (serde): no string for a nu
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any, ClassVar, TypeVar
+from itertools import islice
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationInfo, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+if TYPE_CHECKING:
+    from tgi.api.state import Api
 
 U32 = Annotated[int, Field(ge=0, le=2**32 - 1)]
 U64 = Annotated[int, Field(ge=0, le=2**64 - 1)]
 I32 = Annotated[int, Field(ge=-(2**31), le=2**31 - 1)]
+ITEMS_AT_ONCE = 1_000
+"""Of a list in one call of the validator, which holds the interpreter meanwhile, also in a thread."""
+
+
+def _some_at_a_time(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+    if not isinstance(value, list) or len(value) <= ITEMS_AT_ONCE:
+        return handler(value)
+    checked: list[Any] = []
+    for begin in range(0, len(value), ITEMS_AT_ONCE):
+        try:
+            checked += handler(value[begin : begin + ITEMS_AT_ONCE])
+        except ValidationError as error:
+            raise _moved(error, begin) from None
+    return checked
+
+
+def _names_some_at_a_time(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+    if not isinstance(value, dict) or len(value) <= ITEMS_AT_ONCE:
+        return handler(value)
+    items = iter(value.items())
+    checked: dict[str, Any] = {}
+    while some := dict(islice(items, ITEMS_AT_ONCE)):
+        checked |= handler(some)
+    return checked
+
+
+def _moved(error: ValidationError, begin: int) -> ValidationError:
+    """The first complaint about an item, whose number is counted from `begin`."""
+    first = error.errors(include_url=False)[0]
+    item, *place = first["loc"]
+    details = InitErrorDetails(
+        type=PydanticCustomError(first["type"], first["msg"]),  # type: ignore[arg-type]
+        loc=(begin + item if isinstance(item, int) else item, *place),
+        input=first["input"],
+    )
+    return ValidationError.from_exception_data(error.title, [details])
+
+
 Item = TypeVar("Item")
-Items = Annotated[list[Item], Field(fail_fast=True)]
+Items = Annotated[list[Item], Field(fail_fast=True), WrapValidator(_some_at_a_time)]
 """A list that is given up at its first wrong item: no one reads a hundred thousand complaints."""
 F32 = Annotated[float, Field(ge=-3.4028234663852886e38, le=3.4028234663852886e38)]
 
@@ -35,6 +89,13 @@ class RequestModel(BaseModel):
         super().__pydantic_init_subclass__(**kwargs)
         assert not any(field.alias for field in cls.model_fields.values()), "`unknown_fields` looks names up"
         cls.known = frozenset(cls.model_fields)
+
+    @classmethod
+    def check_counts(cls, data: Any, api: Api) -> None:
+        """Refuse the lists of a body that are longer than a limit allows, before anybody looks at their items.
+
+        Raises TgiError; what is not of the type that it should be is left to the fields.
+        """
 
     @model_validator(mode="before")
     @classmethod
@@ -64,6 +125,12 @@ def unknown_fields(parsed: Any, data: Any, path: str = "") -> Iterator[str]:
                 yield from unknown_fields(one, value, f"{path}{index}.")
 
 
+def count(data: Any, name: str) -> int:
+    """Items of the list that an object has under a name; 0 where there is none."""
+    items = data.get(name) if isinstance(data, dict) else None
+    return len(items) if isinstance(items, list) else 0
+
+
 def json_kind(value: Any) -> str | None:
     """The tag of a value in a union of JSON types."""
     return {str: "string", list: "array", dict: "object"}.get(type(value))
@@ -77,6 +144,10 @@ StringOrList = Annotated[
         custom_error_message="expected a string or an array of strings",
     ),
 ]
+
+
+Numbers = Annotated[dict[str, F32], WrapValidator(_names_some_at_a_time)]
+"""An object of numbers."""
 
 
 def as_list(value: str | list[str] | None) -> list[str]:

@@ -44,7 +44,11 @@ class ClientGone(Exception):
 
 def event(payload: Any) -> bytes:
     """One event: `data: {json}` and an empty line. NaN and infinities become null."""
-    data = _encoder.encode(payload)
+    return encoded_event(_encoder.encode(payload))
+
+
+def encoded_event(data: bytes) -> bytes:
+    """One event of JSON."""
     if not data.isascii():
         for character, escaped in LINE_ENDS:
             data = data.replace(character, escaped)

@@ -20,7 +20,7 @@ from tgi.engine.plan import Draw
 from tgi.engine.scheduler import Scheduler
 from tgi.engine.worker import Worker
 from tgi.errors import StartupError
-from tgi.messages import GenerateRequest, PromptLogprobs, Sampling, StepStats, Token
+from tgi.messages import GenerateRequest, PromptLogprobs, Sampling, StepStats, Token, unpack_prompt
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,9 @@ def _step(core: EngineCore, result: Run) -> None:
         if event.tokens and not trace.tokens:
             result.cached_tokens[key] = event.cached_tokens
         trace.tokens += event.tokens
-        trace.prompt = event.prompt or trace.prompt
+        if event.prompt is not None:
+            logprobs, top = zip(*unpack_prompt(event.prompt), strict=True)
+            trace.prompt = PromptLogprobs(list(logprobs), list(top))
 
 
 @dataclass

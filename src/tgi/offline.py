@@ -21,9 +21,10 @@ from tgi.hub.prepare import prepare
 from tgi.messages import EngineFailed, FromEngine, ToEngine
 from tgi.progress_bars import LoadingBar, PromptBar
 from tgi.serving import generation
+from tgi.serving.dialect import TGI, TGI_RAW, Dialect
 from tgi.serving.engine_client import EngineClient
 from tgi.serving.service import Service
-from tgi.serving.types import TGI_STYLE, TGI_STYLE_RAW, Completion, SamplingParams, Style
+from tgi.serving.types import Completion, SamplingParams
 from tgi.settings.config import ApiConfig, EngineConfig
 
 Result = TypeVar("Result")
@@ -68,7 +69,7 @@ class LLM:
         self._loop_thread.start()
         self._engine: ThreadEngine | None = None
         self._service: Service | None = None
-        self._style: Style = TGI_STYLE_RAW if api.raw_logprobs else TGI_STYLE
+        self._dialect: Dialect = TGI_RAW if api.raw_logprobs else TGI
         try:
             self._service = self._run(self._open(api, engine, progress))
         except BaseException:
@@ -148,7 +149,7 @@ class LLM:
 
         async def run() -> None:
             try:
-                prepared = await self._open_service.prepare(prompt, settings, self._style, stream=True)
+                prepared = await self._open_service.prepare(prompt, settings, self._dialect, stream=True)
                 async with aclosing(self._open_service.stream(prepared)) as batches:
                     async for batch in batches:
                         for delta in batch:
@@ -170,7 +171,7 @@ class LLM:
         self, prompts: list[Any], settings: list[SamplingParams], progress: bool | None, *, add_special_tokens: bool
     ) -> list[Output]:
         prepared = [
-            await self._open_service.prepare(prompt, params, self._style, add_special_tokens=add_special_tokens)
+            await self._open_service.prepare(prompt, params, self._dialect, add_special_tokens=add_special_tokens)
             for prompt, params in zip(prompts, settings, strict=True)
         ]
         with PromptBar(len(prompts), progress) as advance:

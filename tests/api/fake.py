@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 import uvicorn
-from fastapi import FastAPI
+from starlette.applications import Starlette
 from tokenizers import Tokenizer as FastTokenizer
 from tokenizers import decoders, models, pre_tokenizers, processors
 
@@ -241,7 +241,7 @@ class FakeEngine:
 CONFIG = ApiConfig(model_id="org/model", model_path="/nowhere", max_concurrent_requests=16)
 
 
-def build_app(engine: FakeEngine, template: ChatTemplate = CHAT_TEMPLATE, **settings: Any) -> FastAPI:
+def build_app(engine: FakeEngine, template: ChatTemplate = CHAT_TEMPLATE, **settings: Any) -> Starlette:
     """The real application over a scripted engine."""
     if "api_key" in settings:
         settings["api_keys"] = (settings.pop("api_key"),)
@@ -264,7 +264,7 @@ class Server(uvicorn.Server):
 
 
 @asynccontextmanager
-async def serve(app: FastAPI) -> AsyncIterator[str]:
+async def serve(app: Starlette) -> AsyncIterator[str]:
     """The application behind a real server on a free port of loopback; gives its address."""
     config = uvicorn.Config(
         app,

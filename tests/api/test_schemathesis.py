@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fastapi import FastAPI
+from starlette.applications import Starlette
 
 from tests.api.fake import FakeEngine, build_app, serve
 
@@ -24,7 +24,7 @@ CHECKS = (
 )
 
 
-async def schemathesis(app: FastAPI, directory: Path, *options: str) -> None:
+async def schemathesis(app: Starlette, directory: Path, *options: str) -> None:
     """A run against a real server in a directory of its own, where it keeps what it found."""
     async with serve(app) as address:
         process = await asyncio.create_subprocess_exec(

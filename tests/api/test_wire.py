@@ -160,9 +160,10 @@ def stream_of(engine: FakeEngine, ended: list[bool]) -> streaming.EventStream:
 
     async def events() -> Any:
         from tgi.api.tgi.routes import stream_response
-        from tgi.serving.types import TGI_STYLE, SamplingParams
+        from tgi.serving.dialect import TGI
+        from tgi.serving.types import SamplingParams
 
-        prepared = await app.state.api.service.prepare("x", SamplingParams(), TGI_STYLE)
+        prepared = await app.state.api.service.prepare("x", SamplingParams(), TGI)
         async for deltas in app.state.api.service.stream(prepared):
             yield b"".join(streaming.event(stream_response(prepared, delta)) for delta in deltas)
 

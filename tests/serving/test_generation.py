@@ -16,7 +16,8 @@ from tests.fake_engine import FakeEngine, Script
 from tgi.errors import GenerationError, IncompleteGenerationError
 from tgi.messages import GenerateRequest
 from tgi.serving import generation
-from tgi.serving.types import OPENAI_STYLE, TGI_STYLE, Completion, Delta, Prepared, SamplingParams, Style
+from tgi.serving.dialect import OPENAI, TGI, Dialect
+from tgi.serving.types import Completion, Delta, Prepared, SamplingParams
 from tgi.serving.validation import Checker, Limits, resolve_sampling, resolve_seeds
 from tgi.settings.config import ApiConfig
 
@@ -28,13 +29,13 @@ def ids_of(text: str) -> list[int]:
     return TOKENIZER.encode(text, add_special_tokens=False)
 
 
-def prepare(style: Style = TGI_STYLE, max_new_tokens: int = 100, prompt: str = "hello", **fields: Any) -> Prepared:
+def prepare(dialect: Dialect = TGI, max_new_tokens: int = 100, prompt: str = "hello", **fields: Any) -> Prepared:
     params = SamplingParams(max_new_tokens=max_new_tokens, **fields)
     limits = Limits.of(ApiConfig("m", "m"), FakeEngine.saying([]).info)
-    Checker(params, style, limits).check_parameters(stream=False)
-    sampling = resolve_sampling(params, style, limits, max_new_tokens, [EOS])
+    Checker(params, dialect, limits).check_parameters(stream=False)
+    sampling = resolve_sampling(params, dialect, limits, max_new_tokens, [EOS])
     request = GenerateRequest(1, TOKENIZER.encode(prompt), sampling, resolve_seeds(params))
-    return Prepared(request, prompt, params, style, started=0.0, validated=0.0)
+    return Prepared(request, prompt, params, dialect, started=0.0, validated=0.0)
 
 
 async def run(engine: FakeEngine, prepared: Prepared) -> tuple[list[Delta], list[Completion]]:
@@ -77,13 +78,11 @@ async def test_seed_is_told_when_sampling():
     assert [final.seed for final in sorted(finals, key=lambda final: final.index)] == [41, 42]
 
 
-@pytest.mark.parametrize(
-    ("style", "text"), [(TGI_STYLE, "one two thr"), (OPENAI_STYLE, "one two ")], ids=["TGI", "OpenAI"]
-)
+@pytest.mark.parametrize(("dialect", "text"), [(TGI, "one two thr"), (OPENAI, "one two ")], ids=["TGI", "OpenAI"])
 @pytest.mark.parametrize("chunk", [1, 100])
-async def test_stop_string_within_tokens(style, text, chunk):
+async def test_stop_string_within_tokens(dialect, text, chunk):
     engine = saying("one two three four", chunk=chunk)
-    deltas, (final,) = await run(engine, prepare(style, stop=["thr"]))
+    deltas, (final,) = await run(engine, prepare(dialect, stop=["thr"]))
     assert final.text == "".join(delta.text for delta in deltas) == text
     assert (final.finish_reason, final.stop_sequence) == ("stop_sequence", "thr")
     assert "".join(token.text for token in final.tokens).startswith("one two thr")
@@ -92,18 +91,18 @@ async def test_stop_string_within_tokens(style, text, chunk):
 
 
 async def test_openai_holds_back_and_gives_what_was_no_stop():
-    deltas, (final,) = await run(saying("a STO"), prepare(OPENAI_STYLE, stop=["STOP"]))
+    deltas, (final,) = await run(saying("a STO"), prepare(OPENAI, stop=["STOP"]))
     assert final.text == "a STO"
     shown = [delta.text for delta in deltas]
     assert "".join(shown[:-1]) == "a "
     assert shown[-1] == "STO"  # with the end-of-sequence token
 
 
-@pytest.mark.parametrize(("style", "reason"), [(TGI_STYLE, "length"), (OPENAI_STYLE, "stop_sequence")])
-async def test_stop_string_in_the_last_token_allowed(style, reason):
-    _, (final,) = await run(saying("abc"), prepare(style, max_new_tokens=3, stop=["c"]))
+@pytest.mark.parametrize(("dialect", "reason"), [(TGI, "length"), (OPENAI, "stop_sequence")])
+async def test_stop_string_in_the_last_token_allowed(dialect, reason):
+    _, (final,) = await run(saying("abc"), prepare(dialect, max_new_tokens=3, stop=["c"]))
     assert final.finish_reason == reason
-    assert final.text == ("abc" if style is TGI_STYLE else "ab")
+    assert final.text == ("abc" if dialect is TGI else "ab")
 
 
 async def test_stop_strings_wait_for_min_tokens():
@@ -111,20 +110,20 @@ async def test_stop_strings_wait_for_min_tokens():
     assert final.text == "xaxax"
 
 
-@pytest.mark.parametrize("style", [TGI_STYLE, OPENAI_STYLE], ids=["TGI", "OpenAI"])
-async def test_a_special_token_as_stop_string(style):
+@pytest.mark.parametrize("dialect", [TGI, OPENAI], ids=["TGI", "OpenAI"])
+async def test_a_special_token_as_stop_string(dialect):
     """It ends nothing by itself and never shows."""
     special = TOKENIZER.encode("<|im_end|>", add_special_tokens=False)
     assert len(special) == 1 and TOKENIZER.is_special(special[0])
     engine = FakeEngine.saying([*ids_of("one"), *special, *ids_of("two"), EOS], finish="eos_token")
-    _, (final,) = await run(engine, prepare(style, stop=["<|im_end|>"]))
+    _, (final,) = await run(engine, prepare(dialect, stop=["<|im_end|>"]))
     assert (final.text, final.finish_reason, final.stop_sequence) == ("one", "stop_sequence", "<|im_end|>")
     assert final.tokens[-1].id == special[0]
 
 
-@pytest.mark.parametrize(("style", "text"), [(TGI_STYLE, "abc"), (OPENAI_STYLE, "ab")])
-async def test_an_ordinary_token_that_ends_the_text(style, text):
-    _, (final,) = await run(saying("abc", ending=[]), prepare(style, stop_token_ids=ids_of("c")))
+@pytest.mark.parametrize(("dialect", "text"), [(TGI, "abc"), (OPENAI, "ab")])
+async def test_an_ordinary_token_that_ends_the_text(dialect, text):
+    _, (final,) = await run(saying("abc", ending=[]), prepare(dialect, stop_token_ids=ids_of("c")))
     assert (final.text, final.finish_reason) == (text, "eos_token")
 
 
@@ -138,8 +137,8 @@ async def test_an_ordinary_token_that_ends_the_text(style, text):
 def test_several_samples_each_end_once_with_the_text_of_their_stream(texts, stops, keep, chunk):
     async def check() -> None:
         engine = FakeEngine(lambda request, index: Script([*ids_of(texts[index]), EOS], "eos_token", chunk=chunk))
-        style = TGI_STYLE if keep else OPENAI_STYLE
-        deltas, finals = await run(engine, prepare(style, n=len(texts), stop=stops))
+        dialect = TGI if keep else OPENAI
+        deltas, finals = await run(engine, prepare(dialect, n=len(texts), stop=stops))
         assert sorted(final.index for final in finals) == list(range(len(texts)))
         for final in finals:
             own = [delta for delta in deltas if delta.index == final.index]
@@ -202,8 +201,8 @@ async def test_prefill():
     assert [(token.text, token.logprob) for token in final.prefill] == [
         ("<s>", None), ("h", -1.0), ("\ufffd", -2.0), ("\ufffd", -3.0)
     ]  # fmt: skip
-    style = OPENAI_STYLE
-    _, (final,) = await run(saying("a"), prepare(style, prompt="hé", decoder_input_details=True, top_n_tokens=2))
+    dialect = OPENAI
+    _, (final,) = await run(saying("a"), prepare(dialect, prompt="hé", decoder_input_details=True, top_n_tokens=2))
     assert [token.text for token in final.prefill] == ["<s>", "h", "", "é"]
     assert [len(token.top) for token in final.prefill] == [0, 2, 2, 2]
 

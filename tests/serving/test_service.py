@@ -16,8 +16,9 @@ from tests.fake_engine import FakeEngine, engine_info
 from tgi.errors import TemplateError, ValidationError
 from tgi.messages import StepStats
 from tgi.serving import service as service_module
+from tgi.serving.dialect import OPENAI, TGI
 from tgi.serving.service import Service
-from tgi.serving.types import OPENAI_STYLE, TGI_STYLE, SamplingParams
+from tgi.serving.types import SamplingParams
 from tgi.settings.config import ApiConfig
 
 USER = [{"role": "user", "content": "Hi"}]
@@ -37,42 +38,40 @@ def service(tmp_path, engine):
 
 
 async def test_prepare(service):
-    prepared = await service.prepare(
-        "hello", SamplingParams(truncate=3, seed=5, do_sample=True), TGI_STYLE, started=1.0
-    )
+    prepared = await service.prepare("hello", SamplingParams(truncate=3, seed=5, do_sample=True), TGI, started=1.0)
     assert prepared.request.prompt_ids == service.tokenizer.encode("hello", True, 3)
     assert (prepared.prompt, prepared.input_length, prepared.started) == ("hello", 3, 1.0)
     assert (prepared.request.seeds, prepared.request.sampling.eos_token_ids) == ((5,), (1, 3))
     assert prepared.request.sampling.max_new_tokens == 2048 - 3
-    other = await service.prepare("hello", SamplingParams(), OPENAI_STYLE, add_special_tokens=False)
+    other = await service.prepare("hello", SamplingParams(), OPENAI, add_special_tokens=False)
     assert other.request.prompt_ids == service.tokenizer.encode("hello", False)
     assert other.request.request_id != prepared.request.request_id
 
 
 async def test_token_ids_are_taken_as_they_are(service):
     ids = service.tokenizer.encode("hello é")
-    prepared = await service.prepare(ids, SamplingParams(truncate=2), OPENAI_STYLE)
+    prepared = await service.prepare(ids, SamplingParams(truncate=2), OPENAI)
     assert prepared.request.prompt_ids == ids[-2:]
     assert prepared.prompt == "<s>hello é"
     with pytest.raises(ValidationError) as caught:
-        await service.prepare([1, 1000], SamplingParams(), OPENAI_STYLE)
+        await service.prepare([1, 1000], SamplingParams(), OPENAI)
     assert caught.value.param == "prompt"
 
 
 async def test_exactly_the_longest_input_is_accepted(service, engine):
     engine.info = engine_info(max_input_tokens=8, max_total_tokens=16)
     text = "q" * 7  # and <s>
-    assert (await service.prepare(text, SamplingParams(), TGI_STYLE)).input_length == 8
+    assert (await service.prepare(text, SamplingParams(), TGI)).input_length == 8
     with pytest.raises(ValidationError, match=r"less than 8 tokens\. Given: 9"):
-        await service.prepare(text + "q", SamplingParams(), TGI_STYLE)
+        await service.prepare(text + "q", SamplingParams(), TGI)
     with pytest.raises(ValidationError, match=r"less than 8 tokens\. Given: at least"):
-        await service.prepare("q" * 10_000, SamplingParams(), TGI_STYLE)
+        await service.prepare("q" * 10_000, SamplingParams(), TGI)
 
 
 async def test_stream_and_complete(service):
-    prepared = await service.prepare("hello", SamplingParams(), TGI_STYLE)
+    prepared = await service.prepare("hello", SamplingParams(), TGI)
     (completion,) = await service.complete(prepared)
-    prepared = await service.prepare("hello", SamplingParams(), TGI_STYLE)
+    prepared = await service.prepare("hello", SamplingParams(), TGI)
     deltas = [delta async for batch in service.stream(prepared) for delta in batch]
     assert "".join(delta.text for delta in deltas) == completion.text
     assert completion.finish_reason == "eos_token"
@@ -128,7 +127,7 @@ LAST = "<last>"
 async def prepare_with(path, engine, prompt, params=None, **config):
     loaded = Service.load(ApiConfig("m", str(build.write_checkpoint(path, **config))), engine)
     try:
-        return await loaded.prepare(prompt, params or SamplingParams(), TGI_STYLE)
+        return await loaded.prepare(prompt, params or SamplingParams(), TGI)
     finally:
         loaded.close()
 
@@ -170,8 +169,8 @@ async def test_a_token_put_before_each_text_is_checked_too(tmp_path, engine):
     (path / "tokenizer.json").write_text(json.dumps(stored))
     loaded = Service.load(ApiConfig("m", str(path)), engine)
     with pytest.raises(ValidationError, match="id 30000000"):
-        await loaded.prepare("a", SamplingParams(), TGI_STYLE)
-    assert (await loaded.prepare("a", SamplingParams(), TGI_STYLE, add_special_tokens=False)).input_length == 1
+        await loaded.prepare("a", SamplingParams(), TGI)
+    assert (await loaded.prepare("a", SamplingParams(), TGI, add_special_tokens=False)).input_length == 1
     loaded.close()
 
 
@@ -179,7 +178,7 @@ async def test_a_text_on_which_the_tokenizer_gives_up_is_refused(tmp_path, engin
     fast = build.byte_level()
     fast.pre_tokenizer = pre_tokenizers.Split(Regex("(ж+ж+)+я"), "isolated")
     loaded = Service.load(ApiConfig("m", str(build.write_checkpoint(tmp_path, fast))), engine)
-    for call in (loaded.prepare("ж" * 80, SamplingParams(), TGI_STYLE), loaded.tokenize("ж" * 80)):
+    for call in (loaded.prepare("ж" * 80, SamplingParams(), TGI), loaded.tokenize("ж" * 80)):
         with pytest.raises(ValidationError, match=r"tokenizer error .* needs too many steps"):
             await call
     loaded.close()
@@ -192,7 +191,7 @@ async def test_end_tokens_beyond_the_model_are_left_out(tmp_path, engine, caplog
     (path / "generation_config.json").write_text('{"eos_token_id": [329, 1]}')
     loaded = Service.load(ApiConfig("m", str(path)), engine)
     loaded.compare_with_model()
-    prepared = await loaded.prepare("a", SamplingParams(min_tokens=2), TGI_STYLE)
+    prepared = await loaded.prepare("a", SamplingParams(min_tokens=2), TGI)
     assert prepared.request.sampling.eos_token_ids == (1, 3)
     assert "no embedding for 1 of the tokenizer's tokens, the first is '<last>' with id 329 of 329" in caplog.text
     assert "The end token 329 of generation_config.json is not one of the model's 329" in caplog.text

@@ -9,7 +9,8 @@ import pytest
 
 from tests.fake_engine import engine_info
 from tgi.errors import ValidationError
-from tgi.serving.types import OPENAI_STYLE, TGI_STYLE, TGI_STYLE_RAW, SamplingParams, Style
+from tgi.serving.dialect import OPENAI, TGI, TGI_RAW, Dialect
+from tgi.serving.types import SamplingParams
 from tgi.serving.validation import Checker, Limits, resolve_sampling, resolve_seeds
 from tgi.settings.config import ApiConfig
 
@@ -20,12 +21,12 @@ def check(
     stream: bool = False,
     prompt: str | list[int] = "x",
     input_length: int = 1,
-    style: Style = TGI_STYLE,
+    dialect: Dialect = TGI,
     limits: Limits = LIMITS,
     **fields: Any,
 ) -> int:
     """All checks in the order of `Service.prepare`; gives max_new_tokens."""
-    checker = Checker(SamplingParams(**fields), style, limits)
+    checker = Checker(SamplingParams(**fields), dialect, limits)
     checker.check_parameters(stream)
     checker.check_prompt(prompt)
     length = checker.max_new_tokens(input_length)
@@ -127,7 +128,7 @@ def test_the_first_broken_rule_speaks():
         {"temperature": 0.0, "top_p": 0.9},
         {"best_of": 0},
         {"best_of": 1, "stream": True},
-        {"decoder_input_details": True, "stream": True, "style": OPENAI_STYLE},
+        {"decoder_input_details": True, "stream": True, "dialect": OPENAI},
         {"top_n_tokens": 0},
         {"truncate": 100},
         {"truncate": 101},
@@ -135,8 +136,8 @@ def test_the_first_broken_rule_speaks():
         {"input_length": 100},
         {"frequency_penalty": -2.0, "presence_penalty": 2.0},
         {"seed": 2**64 - 1},
-        {"seed": -(2**63), "style": OPENAI_STYLE},
-        {"seed": 1, "best_of": 2, "do_sample": True, "style": OPENAI_STYLE},
+        {"seed": -(2**63), "dialect": OPENAI},
+        {"seed": 1, "best_of": 2, "do_sample": True, "dialect": OPENAI},
         {"top_k": 2**63},
         {"n": 128},
     ],
@@ -156,7 +157,7 @@ def test_max_new_tokens_reaches_to_the_end_of_the_context(given, input_length, e
 def test_names_are_the_users():
     for fields, name in [({"max_new_tokens": 0}, "max_tokens"), ({"top_n_tokens": 9}, "top_logprobs")]:
         with pytest.raises(ValidationError) as caught:
-            check(style=OPENAI_STYLE, **fields)
+            check(dialect=OPENAI, **fields)
         assert caught.value.param == name
 
 
@@ -164,16 +165,16 @@ def test_names_are_the_users():
 def test_what_is_too_long_has_the_code_of_openai(fields):
     limits = dataclasses.replace(LIMITS, max_total_tokens=1000)
     with pytest.raises(ValidationError) as caught:
-        check(limits=limits, style=OPENAI_STYLE, **fields)
+        check(limits=limits, dialect=OPENAI, **fields)
     assert caught.value.code == "context_length_exceeded"
 
 
 def test_a_hopelessly_long_text_is_refused_untokenised():
-    checker = Checker(SamplingParams(), TGI_STYLE, LIMITS)
+    checker = Checker(SamplingParams(), TGI, LIMITS)
     checker.check_length("x" * 4000, longest_token=10)
     with pytest.raises(ValidationError, match="Given: at least 401"):
         checker.check_length("x" * 4010, longest_token=10)
-    Checker(SamplingParams(truncate=5), TGI_STYLE, LIMITS).check_length("x" * 10**6, longest_token=1)
+    Checker(SamplingParams(truncate=5), TGI, LIMITS).check_length("x" * 10**6, longest_token=1)
 
 
 @pytest.mark.parametrize(
@@ -193,8 +194,8 @@ def test_when_to_sample(fields, samples):
     assert resolve(**fields).do_sample == samples
 
 
-def resolve(style: Style = TGI_STYLE, eos: tuple[int, ...] = (2,), **fields: Any):
-    return resolve_sampling(SamplingParams(**fields), style, LIMITS, 10, eos)
+def resolve(dialect: Dialect = TGI, eos: tuple[int, ...] = (2,), **fields: Any):
+    return resolve_sampling(SamplingParams(**fields), dialect, LIMITS, 10, eos)
 
 
 def test_defaults_are_neutral():
@@ -218,8 +219,8 @@ def test_end_of_sequence_ids():
 
 def test_prompt_logprobs_have_alternatives_on_openai_routes_only():
     assert resolve(decoder_input_details=True, top_n_tokens=3).prompt_logprobs == 0
-    assert resolve(decoder_input_details=True, top_n_tokens=3, style=OPENAI_STYLE).prompt_logprobs == 3
-    assert resolve(style=OPENAI_STYLE).raw_logprobs
+    assert resolve(decoder_input_details=True, top_n_tokens=3, dialect=OPENAI).prompt_logprobs == 3
+    assert resolve(dialect=OPENAI).raw_logprobs
 
 
 def test_seeds():
@@ -233,7 +234,7 @@ def test_seeds():
 
 @pytest.mark.parametrize(("asked", "kept"), [(None, None), (1, 1), (100, 100), (101, 100), (2**64 - 1, 100)])
 def test_truncate_is_at_most_the_longest_prompt(asked: int | None, kept: int | None) -> None:
-    assert Checker(SamplingParams(truncate=asked), TGI_STYLE, LIMITS).truncate == kept
+    assert Checker(SamplingParams(truncate=asked), TGI, LIMITS).truncate == kept
 
 
 @pytest.mark.parametrize(
@@ -252,25 +253,25 @@ def test_truncate_is_at_most_the_longest_prompt(asked: int | None, kept: int | N
 def test_default_of_max_new_tokens(fields: dict[str, int], input_length: int, length: int) -> None:
     """What a request says wins; the default bends to `min_tokens` and to the end of the context."""
     limits = dataclasses.replace(LIMITS, default_max_new_tokens=50)
-    assert Checker(SamplingParams(**fields), TGI_STYLE, limits).max_new_tokens(input_length) == length
+    assert Checker(SamplingParams(**fields), TGI, limits).max_new_tokens(input_length) == length
 
 
 def test_default_of_max_new_tokens_never_refuses() -> None:
     limits = dataclasses.replace(LIMITS, default_max_new_tokens=1024, max_total_tokens=120)
-    assert Checker(SamplingParams(), TGI_STYLE, limits).max_new_tokens(100) == 20
+    assert Checker(SamplingParams(), TGI, limits).max_new_tokens(100) == 20
 
 
 @pytest.mark.parametrize(
-    ("style", "fields", "raw", "own"),
+    ("dialect", "fields", "raw", "own"),
     [
-        (TGI_STYLE, {"best_of": 2}, False, True),
-        (TGI_STYLE, {"best_of": 1}, False, False),
-        (TGI_STYLE, {}, False, False),
-        (TGI_STYLE_RAW, {"best_of": 2}, True, False),
-        (OPENAI_STYLE, {"best_of": 2}, True, False),
+        (TGI, {"best_of": 2}, False, True),
+        (TGI, {"best_of": 1}, False, False),
+        (TGI, {}, False, False),
+        (TGI_RAW, {"best_of": 2}, True, False),
+        (OPENAI, {"best_of": 2}, True, False),
     ],
 )
-def test_samples_are_ranked_by_the_models_own(style: Style, fields: dict[str, Any], raw: bool, own: bool) -> None:
-    sampling = resolve(style=style, do_sample=True, **fields)
+def test_samples_are_ranked_by_the_models_own(dialect: Dialect, fields: dict[str, Any], raw: bool, own: bool) -> None:
+    sampling = resolve(dialect=dialect, do_sample=True, **fields)
     assert (sampling.raw_logprobs, sampling.own_logprobs) == (raw, own)
-    assert resolve(style=TGI_STYLE_RAW, decoder_input_details=True, top_n_tokens=3).prompt_logprobs == 0
+    assert resolve(dialect=TGI_RAW, decoder_input_details=True, top_n_tokens=3).prompt_logprobs == 0

@@ -32,7 +32,7 @@ OTHER_WAYS = re.compile(
 )
 THEIRS = (
     *("torch", "transformers", "tokenizers", "safetensors", "huggingface_hub", "numpy", "msgspec", "zmq", "rich"),
-    *("uvicorn", "uvloop", "fastapi", "pydantic", "jinja2", "httptools", "prometheus_client", "xxhash", "matplotlib"),
+    *("uvicorn", "uvloop", "starlette", "pydantic", "jinja2", "httptools", "prometheus_client", "xxhash", "matplotlib"),
     *("packaging", "regex", "tqdm", "sentencepiece", "google", "opentelemetry", "yaml", "sitecustomize"),
 )
 COMMANDS = {

@@ -1,20 +1,19 @@
 """The HTTP application: routes, error answers and the layers around them.
 
-Owns how the parts of `api` are put together. Does not own the server (uvicorn, started by
-`launcher`) nor the engine. Called by `launcher` and by tests.
+Owns how the parts of `api` are put together. Does not own the server (uvicorn, started by `launcher`) nor the engine.
 """
 
 from __future__ import annotations
 
 import logging
 
-from fastapi import FastAPI
+from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from tgi import __version__
 from tgi.api.openai import chat_routes, completion_routes
 from tgi.api.platforms import kserve_routes, platform_routes
 from tgi.api.server import info_routes
@@ -36,22 +35,20 @@ logger = logging.getLogger("tgi.api")
 
 def create_app(
     service: Service, config: ApiConfig, *, metrics: Metrics | None = None, tracer: Tracer | None = None
-) -> FastAPI:
+) -> Starlette:
     """The application, for uvicorn with `lifespan="off"`.
 
     The engine behind `service` must be ready. `metrics` should be the object that the engine client's
     `on_step` feeds: `Metrics.for_engine(info)`. `app.state.drain(timeout_s)` stops admission, waits for
     open generations and says whether all ended; `app.state.api` is shared by all routes.
     """
-    app = FastAPI(
-        title="Text Generation Inference",
-        description="Text Generation Webserver",
-        version=__version__,
-        openapi_url=None,
-        docs_url=None,
-        redoc_url=None,
-        redirect_slashes=False,
+    modules = (tgi_routes, chat_routes, completion_routes, info_routes, platform_routes, kserve_routes)
+    app = Starlette(
+        routes=[route for module in modules for route in module.routes.routes],
+        exception_handlers={TgiError: answer_error, HTTPException: _answer_http, ClientGone: _answer_nobody},
+        middleware=[Middleware(Cors, origins=config.cors_allow_origin), Middleware(Guard)],
     )
+    app.router.redirect_slashes = False
     info = service.engine.info
     permits = Permits(
         config.max_concurrent_requests,
@@ -62,15 +59,7 @@ def create_app(
     api = Api(service, config, metrics or Metrics.for_engine(info), permits, tracer or Tracer())
     app.state.api = api
     app.state.drain = api.drain
-    for module in (tgi_routes, chat_routes, completion_routes, info_routes, platform_routes, kserve_routes):
-        # The routes themselves and not `include_router`, so that `app.routes` lists them in every version of FastAPI.
-        app.router.routes.extend(module.router.routes)
     platform_routes.add_google_routes(app, config)
-    app.add_exception_handler(TgiError, answer_error)
-    app.add_exception_handler(HTTPException, _answer_http)
-    app.add_exception_handler(ClientGone, _answer_nobody)
-    app.add_middleware(Guard)
-    app.add_middleware(Cors, origins=config.cors_allow_origin)
     return app
 
 

@@ -13,8 +13,8 @@ from starlette.requests import HTTPConnection
 from tgi.api.server.admission import Permits
 from tgi.api.server.intake import Intake
 from tgi.metrics import Metrics
+from tgi.serving.dialect import TGI, TGI_RAW, Dialect
 from tgi.serving.service import Service
-from tgi.serving.types import TGI_STYLE, TGI_STYLE_RAW, Style
 from tgi.settings.config import ApiConfig
 from tgi.tracing import Tracer
 
@@ -38,9 +38,9 @@ class Api:
         return self.config.served_model_id or self.config.model_id
 
     @property
-    def tgi_style(self) -> Style:
+    def tgi_dialect(self) -> Dialect:
         """How TGI's own routes treat text and log-probabilities."""
-        return TGI_STYLE_RAW if self.config.raw_logprobs else TGI_STYLE
+        return TGI_RAW if self.config.raw_logprobs else TGI
 
     @property
     def returns_full_text(self) -> bool:

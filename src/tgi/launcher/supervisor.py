@@ -37,7 +37,7 @@ from tgi.settings.config import ApiConfig, EngineConfig
 from tgi.tracing import create_tracer
 
 if TYPE_CHECKING:
-    from fastapi import FastAPI
+    from starlette.applications import Starlette
 
     from tgi.serving.service import Service
 
@@ -244,7 +244,7 @@ class Supervisor:
             await _first(task, self._abort.wait(), asyncio.sleep(seconds))
         await asyncio.wait({task}, timeout=LATE_S if self._abort.is_set() else 0)
 
-    async def _until_end(self, app: FastAPI, serving: asyncio.Task[None]) -> int:
+    async def _until_end(self, app: Starlette, serving: asyncio.Task[None]) -> int:
         """Wait for the first reason to end, then bring every open request to its last event."""
         await _first(self._stop.wait(), self._engine_gone.wait(), serving)
         if serving.done():

@@ -80,7 +80,7 @@ class Sample:
         self._tokenizer = tokenizer
         self._prefill = prefill
         self._detokenizer = Detokenizer(tokenizer, prepared.request.prompt_ids)
-        self._stop = StopStrings(prepared.params.stop, prepared.style.stop_in_text, tokenizer.special_texts)
+        self._stop = StopStrings(prepared.params.stop, prepared.dialect.keeps_stop_in_text, tokenizer.special_texts)
         self._tokens: list[TextToken] = []
         self._text: list[str] = []
         self._own_logprobs = 0.0
@@ -114,8 +114,8 @@ class Sample:
         return deltas
 
     def _step(self, token: Token, ending: FinishReason | None) -> Delta:
-        style, sampling = self._prepared.style, self._prepared.request.sampling
-        if ending == "length" and not style.stop_in_text and token.id in sampling.eos_token_ids:
+        dialect, sampling = self._prepared.dialect, self._prepared.request.sampling
+        if ending == "length" and not dialect.last_token_reports_length and token.id in sampling.eos_token_ids:
             ending = "eos_token"  # to OpenAI's clients `length` means that the text was cut
         text = self._detokenizer.step(token.id)
         shown = TextToken(
@@ -130,10 +130,10 @@ class Sample:
         own = finite(token.logprob if token.own is None else token.own)
         self._own_logprobs += -math.inf if own is None else own
         # OpenAI leaves out whatever stopped the text, be it a string or a token.
-        hidden = ending == "eos_token" and not style.stop_in_text
+        hidden = ending == "eos_token" and not dialect.keeps_stop_in_text
         text = self._watch_special(text) if shown.special else self._watch("" if hidden else text)
         reason = ending
-        if self._stop.matched is not None and (ending is None or not style.stop_in_text):
+        if self._stop.matched is not None and (ending is None or not dialect.last_token_reports_length):
             reason = "stop_sequence"  # TGI: the last allowed token always reports `length`
         if reason is not None and self._stop.matched is None:
             text += self._stop.flush()
@@ -209,7 +209,7 @@ def prefill_tokens(prepared: Prepared, pieces: list[bytes], tokenizer: Tokenizer
     for id, (logprob, top) in zip(prepared.request.prompt_ids, unpack_prompt(pieces), strict=False):
         yield TextToken(
             id=id,
-            text=tokenizer.decode([id]) if prepared.style.stop_in_text else detokenizer.step(id),
+            text=tokenizer.decode([id]) if prepared.dialect.decodes_tokens_alone else detokenizer.step(id),
             logprob=None if first else finite(logprob),
             special=tokenizer.is_special(id),
             raw=tokenizer.token_bytes(id),
@@ -221,7 +221,7 @@ def prefill_tokens(prepared: Prepared, pieces: list[bytes], tokenizer: Tokenizer
 def alternative(prepared: Prepared, id: int, logprob: float, tokenizer: Tokenizer) -> TextToken:
     """A token that might have been: TGI decodes it by itself, for OpenAI it reads as in the text."""
     raw = tokenizer.token_bytes(id)
-    text = tokenizer.decode([id]) if prepared.style.stop_in_text else raw.decode(errors="replace")
+    text = tokenizer.decode([id]) if prepared.dialect.decodes_tokens_alone else raw.decode(errors="replace")
     return TextToken(id, text, finite(logprob), tokenizer.is_special(id), raw)
 
 

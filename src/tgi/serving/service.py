@@ -20,11 +20,12 @@ from tgi.errors import OverloadedError, ValidationError
 from tgi.messages import GenerateRequest
 from tgi.serving import generation
 from tgi.serving.chat_template import RENDER_SECONDS, ChatTemplate, continues
+from tgi.serving.dialect import Dialect
 from tgi.serving.end_tokens import find_end_tokens
 from tgi.serving.spans import TokenSpans
 from tgi.serving.tokenizer import Tokenizer
 from tgi.serving.tokenizer_threads import LONG_TEXT, TokenizerThreads
-from tgi.serving.types import Completion, Delta, Engine, Prepared, SamplingParams, Style
+from tgi.serving.types import Completion, Delta, Engine, Prepared, SamplingParams
 from tgi.serving.validation import Checker, Limits, resolve_sampling, resolve_seeds
 from tgi.settings.config import ApiConfig
 
@@ -131,7 +132,7 @@ class Service:
         self,
         prompt: str | Sequence[int],
         params: SamplingParams,
-        style: Style,
+        dialect: Dialect,
         *,
         add_special_tokens: bool = True,
         stream: bool = False,
@@ -147,7 +148,7 @@ class Service:
         """
         started = time.monotonic() if started is None else started
         limits = self.limits
-        check = Checker(params, style, limits)
+        check = Checker(params, dialect, limits)
         if len(params.logit_bias) + len(params.stop_token_ids) > MANY_IDS:
             await self.in_turn(partial(check.check_parameters, stream))
         else:
@@ -172,13 +173,13 @@ class Service:
         request = GenerateRequest(
             request_id=next(self._numbers),
             prompt_ids=ids,
-            sampling=resolve_sampling(params, style, limits, max_new_tokens, self.eos_token_ids),
+            sampling=resolve_sampling(params, dialect, limits, max_new_tokens, self.eos_token_ids),
             seeds=resolve_seeds(params),
             arrival=validated,
             cache_salt=cache_salt,
             group=group,
         )
-        return Prepared(request, prompt, params, style, started, validated, waited)
+        return Prepared(request, prompt, params, dialect, started, validated, waited)
 
     def _encode(self, check: Checker, prompt: str, add_special_tokens: bool) -> list[int]:
         """The ids of a text, each of which the model has."""

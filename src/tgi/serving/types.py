@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias
 
 from tgi.messages import EngineInfo, GenerateRequest, StepStats, TokenEvent
+from tgi.serving.dialect import Dialect
 from tgi.serving.parameter_names import check_names
 
 FinishReason: TypeAlias = Literal["length", "eos_token", "stop_sequence"]
@@ -64,35 +65,6 @@ class SamplingParams:
 
 
 @dataclass(frozen=True, slots=True)
-class Style:
-    """Where the families of routes differ in the treatment of text and log-probabilities."""
-
-    stop_in_text: bool
-    """True (TGI): the text ends right after the stop string, nothing is held back.
-    False (OpenAI): the text ends before it, and text that may begin a stop string is held back."""
-    raw_logprobs: bool
-    """True (OpenAI): the model's own log-softmax; False (TGI): after penalties and warpers."""
-    prompt_alternatives: bool = False
-    """True (OpenAI): tokens of the prompt have their `top_n_tokens` alternatives too."""
-    param_names: dict[str, str] = field(default_factory=dict)
-    """Our parameter name -> the name in the user's request, for errors (max_new_tokens -> max_tokens)."""
-    tgi_words: bool = True
-    """Errors in TGI's sentences, which its clients match, also where they are off by one; else in exact ones."""
-
-
-TGI_STYLE = Style(stop_in_text=True, raw_logprobs=False)
-TGI_STYLE_RAW = replace(TGI_STYLE, raw_logprobs=True)
-"""TGI's routes under `--raw-logprobs`."""
-OPENAI_STYLE = Style(
-    stop_in_text=False,
-    raw_logprobs=True,
-    prompt_alternatives=True,
-    param_names={"max_new_tokens": "max_tokens", "top_n_tokens": "top_logprobs", "inputs": "prompt"},
-    tgi_words=False,
-)
-
-
-@dataclass(frozen=True, slots=True)
 class Prepared:
     """A validated prompt: what goes to the engine and what is needed to turn tokens into text."""
 
@@ -100,7 +72,7 @@ class Prepared:
     prompt: str
     """The prompt as text, whole even when truncated (for `return_full_text`)."""
     params: SamplingParams
-    style: Style
+    dialect: Dialect
     started: float
     """time.monotonic() when the request came in."""
     validated: float
@@ -137,7 +109,7 @@ class Delta:
     """Sample 0..n-1 of the request."""
     token: TextToken
     text: str
-    """Text that may be shown now: special tokens left out, stop handling done (see `Style`)."""
+    """Text that may be shown now: special tokens left out, stop handling done (see `Dialect`)."""
     position: int
     """1, 2, 3, ... within the sample."""
     prefill: list[TextToken] = field(default_factory=list)

@@ -15,7 +15,8 @@ from typing import Any, NoReturn
 
 from tgi.errors import ValidationError
 from tgi.messages import EngineInfo, Sampling
-from tgi.serving.types import SamplingParams, Style
+from tgi.serving.dialect import Dialect
+from tgi.serving.types import SamplingParams
 from tgi.settings.config import ApiConfig
 from tgi.shorten import shorten
 
@@ -68,10 +69,10 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Checker:
-    """The checks of one request; `style` gives the names its fields have for the user."""
+    """The checks of one request; `dialect` gives the names its fields have for the user."""
 
     params: SamplingParams
-    style: Style
+    dialect: Dialect
     limits: Limits
 
     def check_parameters(self, stream: bool) -> None:
@@ -129,7 +130,7 @@ class Checker:
         total, given = self.limits.max_total_tokens, self.params.max_new_tokens
         target = self._default_max_new_tokens(input_length) if given is None else given
         step = min(target, STEP_TOKENS)
-        if given is None and input_length > self.limits.max_input_tokens and not self.style.tgi_words:
+        if given is None and input_length > self.limits.max_input_tokens and self.dialect.exact_messages:
             self._input_too_long(str(input_length))  # TGI would speak of 0 new tokens
         if input_length + max(step, 0) > total:
             self._total_too_long(input_length, step)
@@ -151,19 +152,19 @@ class Checker:
 
     def fail(self, name: str, message: str, code: str | None = None) -> NoReturn:
         """Raise ValidationError; names between backticks become those of the user's request."""
-        names = self.style.param_names
+        names = self.dialect.param_names
         message = re.sub(r"`(\w+)`", lambda match: f"`{names.get(match[1], match[1])}`", message)
         raise ValidationError(message, param=names.get(name, name), code=code)
 
     def _worded(self, tgi: str, exact: str) -> str:
         """TGI's sentence, or the one that is right at the bounds too."""
-        return tgi if self.style.tgi_words else exact
+        return exact if self.dialect.exact_messages else tgi
 
     def _check_best_of(self, stream: bool) -> None:
         params, best_of = self.params, self.params.best_of
         if stream and best_of is not None and best_of != 1:
             self.fail("best_of", "`best_of` != 1 is not supported when streaming tokens")
-        if stream and params.decoder_input_details and self.style.stop_in_text:
+        if stream and params.decoder_input_details and not self.dialect.prompt_details_in_streams:
             self.fail("decoder_input_details", "`decoder_input_details` == true is not supported when streaming tokens")
         best_of = best_of or 1
         if best_of > 1 and self.limits.max_best_of == 1:
@@ -217,11 +218,9 @@ class Checker:
                 self.fail("stop", f"`stop` sequences may have up to {longest} characters. Given: {len(stop)}")
             self._check_text("stop", stop)
         seed = params.seed
-        # At OpenAI a seed starts the seeds of all samples, best_of or not.
-        if seed is not None and (params.best_of or 1) > 1 and self.style.stop_in_text:
+        if seed is not None and (params.best_of or 1) > 1 and not self.dialect.seeds_best_of:
             self.fail("seed", "`seed` must not be set when `best_of` > 1")
-        # OpenAI's seeds are signed; they are taken modulo 2**64.
-        lowest = 0 if self.style.stop_in_text else -(2**63)
+        lowest = self.dialect.lowest_seed
         if seed is not None and not lowest <= seed <= MAX_SEED:
             self.fail("seed", f"`seed` must be >= {lowest} and <= {MAX_SEED}. Given: {seed}")
         top = params.top_n_tokens
@@ -253,7 +252,7 @@ class Checker:
             self.fail(name, f"`{name}` is not valid Unicode: it holds half of a surrogate pair")
 
     def _total_too_long(self, input_length: int, step: int) -> NoReturn:
-        if not self.style.tgi_words:
+        if self.dialect.exact_messages:
             step = self.params.max_new_tokens or step  # what the user wrote, not TGI's first step of it
         self.fail(
             "max_new_tokens",
@@ -299,7 +298,7 @@ def does_sample(params: SamplingParams) -> bool:
 
 
 def resolve_sampling(
-    params: SamplingParams, style: Style, limits: Limits, max_new_tokens: int, eos_token_ids: Sequence[int]
+    params: SamplingParams, dialect: Dialect, limits: Limits, max_new_tokens: int, eos_token_ids: Sequence[int]
 ) -> Sampling:
     """The engine's view of checked parameters: every default filled in."""
     ends = () if params.ignore_eos else eos_token_ids
@@ -307,7 +306,7 @@ def resolve_sampling(
     penalty = 1.0 if params.repetition_penalty is None else params.repetition_penalty
     prompt_logprobs = -1
     if params.decoder_input_details:
-        prompt_logprobs = top_n_tokens if style.prompt_alternatives else 0
+        prompt_logprobs = top_n_tokens if dialect.prompt_alternatives else 0
     return Sampling(
         max_new_tokens=max_new_tokens,
         min_new_tokens=min(params.min_tokens or 0, max_new_tokens),
@@ -323,8 +322,8 @@ def resolve_sampling(
         logit_bias=dict(params.logit_bias),
         eos_token_ids=tuple(sorted({*ends, *params.stop_token_ids})),
         top_n_tokens=top_n_tokens,
-        raw_logprobs=style.raw_logprobs,
-        own_logprobs=not style.raw_logprobs and (params.best_of or 1) > 1,
+        raw_logprobs=dialect.raw_logprobs,
+        own_logprobs=not dialect.raw_logprobs and (params.best_of or 1) > 1,
         prompt_logprobs=prompt_logprobs,
     )
 

@@ -13,7 +13,8 @@ from contextlib import aclosing
 from functools import partial
 
 import msgspec
-from fastapi import APIRouter, Request, Response
+from starlette.requests import Request
+from starlette.responses import Response
 
 from tgi.api.openai.chat_types import (
     ChatChoice,
@@ -31,19 +32,20 @@ from tgi.api.openai.chat_types import (
 from tgi.api.openai.types import FINGERPRINT, FINISH_REASONS, known
 from tgi.api.openai.usage import Tally, Usage
 from tgi.api.openapi.document import documented
-from tgi.api.server.access import ClassifiedRoute
+from tgi.api.server.access import Routes
 from tgi.api.server.call import Call
 from tgi.api.tgi.token_answer import token_answer
 from tgi.api.wire.long_answer import LongLists
 from tgi.api.wire.streaming import event
+from tgi.serving.dialect import Dialect
 from tgi.serving.spans import TokenSpans
-from tgi.serving.types import Completion, Delta, Prepared, SamplingParams, Style, TextToken
+from tgi.serving.types import Completion, Delta, Prepared, SamplingParams, TextToken
 
-router = APIRouter(route_class=ClassifiedRoute, tags=["Text Generation Inference"])
+routes = Routes()
 encode = msgspec.json.Encoder().encode
 
 
-@router.post("/v1/chat/completions")
+@routes.post("/v1/chat/completions")
 @documented("chat_completions", ChatRequest, ChatCompletion, ChatCompletionChunk)
 async def chat_completions(request: Request) -> Response:
     """Answer a conversation; with `stream` as server-sent events."""
@@ -51,7 +53,7 @@ async def chat_completions(request: Request) -> Response:
         return await chat_answer(call, await call.read(ChatRequest))
 
 
-@router.post("/chat_tokenize")
+@routes.post("/chat_tokenize")
 @documented("get_chat_tokenize", ChatRequest, ChatTokenizeResponse)
 async def chat_tokenize(request: Request) -> Response:
     """The prompt that a conversation becomes, and its tokens."""
@@ -97,12 +99,12 @@ async def chat_answer(call: Call, body: ChatRequest) -> Response:
 async def _prepare(call: Call, body: ChatRequest, params: SamplingParams) -> Prepared:
     prompt = await chat_prompt(call, body, call.ignored)
     call.characters = len(prompt)
-    return await call.prepare(prompt, params, chat_style(body), add_special_tokens=False, stream=body.stream)
+    return await call.prepare(prompt, params, chat_dialect(body), add_special_tokens=False, stream=body.stream)
 
 
-def chat_style(body: ChatRequest) -> Style:
+def chat_dialect(body: ChatRequest) -> Dialect:
     """How `serving` treats a conversation: as OpenAI does, and with the names of its fields."""
-    return body.style(inputs="messages", top_n_tokens="top_logprobs")
+    return body.dialect(inputs="messages", top_n_tokens="top_logprobs")
 
 
 async def _events(call: Call, answer: ChatAnswer) -> AsyncGenerator[bytes, None]:

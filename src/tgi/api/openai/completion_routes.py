@@ -11,23 +11,24 @@ from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
 
-from fastapi import APIRouter, Request, Response
+from starlette.requests import Request
+from starlette.responses import Response
 
 from tgi.api.openai.completion_answer import CompletionAnswer
 from tgi.api.openai.completion_types import Chunk, CompletionFinal, CompletionRequest
 from tgi.api.openapi.document import documented
-from tgi.api.server.access import ClassifiedRoute
+from tgi.api.server.access import Routes
 from tgi.api.server.call import Call
 from tgi.api.wire.errors import WordedError
 from tgi.api.wire.streaming import encoded_event, event, merge, together
 from tgi.serving.generation import rank
 from tgi.serving.types import Completion, Delta, Prepared, SamplingParams, listed
 
-router = APIRouter(route_class=ClassifiedRoute, tags=["Text Generation Inference"])
+routes = Routes()
 SUFFIX = "Suffix is not supported and can be achieved by preprocessing the prompt."
 
 
-@router.post("/v1/completions")
+@routes.post("/v1/completions")
 @documented("completions", CompletionRequest, CompletionFinal, Chunk)
 async def completions(request: Request) -> Response:
     """Continue one or several prompts; with `stream` as server-sent events."""
@@ -58,9 +59,9 @@ async def completion_answer(call: Call, body: CompletionRequest) -> Response:
 async def _prepare(call: Call, body: CompletionRequest, params: SamplingParams) -> list[Prepared]:
     """All prompts, before any of them runs: one that is wrong fails all."""
     prepared = []
-    style = body.style(inputs="prompt", top_n_tokens="logprobs")
+    dialect = body.dialect(inputs="prompt", top_n_tokens="logprobs")
     for prompt in body.prompt:
-        prepared.append(await call.prepare(prompt, params, style, stream=body.stream))
+        prepared.append(await call.prepare(prompt, params, dialect, stream=body.stream))
     return prepared
 
 

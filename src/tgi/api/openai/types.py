@@ -6,7 +6,6 @@ limits (`serving.validation`). Used by `chat_types` and `completion_types`.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Annotated, Any
 
 from pydantic import Discriminator, Field, Tag
@@ -27,7 +26,8 @@ from tgi.api.wire.fields import (
     json_kind,
 )
 from tgi.errors import MalformedRequestError, ValidationError
-from tgi.serving.types import OPENAI_STYLE, FinishReason, SamplingParams, Style
+from tgi.serving.dialect import OPENAI, Dialect
+from tgi.serving.types import FinishReason, SamplingParams
 from tgi.serving.validation import check_stop_count, check_stop_ids_count
 
 OpenAISeed = Annotated[int, Field(ge=-(2**63), le=2**64 - 1)]
@@ -151,10 +151,10 @@ class OpenAIRequest(RequestModel):
             )
         return self.max_completion_tokens if self.max_tokens is None else self.max_tokens
 
-    def style(self, **names: str) -> Style:
+    def dialect(self, **names: str) -> Dialect:
         """How `serving` treats the request; `names` are those of the route's own fields, for errors."""
         tokens = "max_tokens" if self.max_completion_tokens is None else "max_completion_tokens"
-        return replace(OPENAI_STYLE, param_names={"max_new_tokens": tokens, **names})
+        return OPENAI.renamed({"max_new_tokens": tokens, **names})
 
     def _biases(self, ignored: list[str]) -> dict[int, float]:
         if isinstance(self.logit_bias, list):  # TGI's form, which never had an effect

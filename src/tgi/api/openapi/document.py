@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
-from fastapi import FastAPI
-from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
+from starlette.applications import Starlette
 
+from tgi import __version__
 from tgi.api.openapi.examples import EXAMPLES, PATH_EXAMPLES
 from tgi.api.openapi.responses import (
     GENERATION_ERRORS,
@@ -25,7 +25,9 @@ from tgi.api.openapi.responses import (
     as_tuple,
     responses,
 )
+from tgi.api.server.access import TaggedRoute
 
+TITLE = "Text Generation Inference"
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 
 
@@ -46,9 +48,9 @@ def documented(
     return note
 
 
-def document(app: FastAPI) -> dict[str, Any]:
+def document(app: Starlette) -> dict[str, Any]:
     """The OpenAPI 3.1 document of all documented routes."""
-    routes = [(route, bodies) for route in app.routes if isinstance(route, APIRoute) and (bodies := _bodies(route))]
+    routes = [(route, bodies) for route in app.routes if isinstance(route, TaggedRoute) and (bodies := _bodies(route))]
     schemas, components = answer_schemas(bodies for _, bodies in routes)
     components |= _request_schemas(bodies for _, bodies in routes)
     paths: dict[str, dict[str, Any]] = {}
@@ -62,7 +64,7 @@ def document(app: FastAPI) -> dict[str, Any]:
             paths.setdefault(route.path_format, {})[method.lower()] = operation
     return {
         "openapi": "3.1.0",
-        "info": {"title": app.title, "description": app.description, "version": app.version},
+        "info": {"title": TITLE, "description": "Text Generation Webserver", "version": __version__},
         "paths": dict(sorted(paths.items())),
         "components": {
             "schemas": dict(sorted(components.items())),
@@ -71,14 +73,14 @@ def document(app: FastAPI) -> dict[str, Any]:
     }
 
 
-def _bodies(route: APIRoute) -> Bodies | None:
+def _bodies(route: TaggedRoute) -> Bodies | None:
     return getattr(route.endpoint, "bodies", None)
 
 
-def _operation(route: APIRoute, bodies: Bodies, schemas: dict[Any, Any]) -> dict[str, Any]:
+def _operation(route: TaggedRoute, bodies: Bodies, schemas: dict[Any, Any]) -> dict[str, Any]:
     title, _, rest = (route.endpoint.__doc__ or "").partition("\n\n")
     operation: dict[str, Any] = {
-        "tags": route.tags or ["Text Generation Inference"],
+        "tags": [route.tag],
         "summary": title.strip(),
         "operationId": bodies.operation_id,
         "responses": responses(route.path_format, bodies, schemas),

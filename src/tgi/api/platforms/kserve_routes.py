@@ -8,12 +8,13 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-from fastapi import APIRouter, Request, Response
+from starlette.requests import Request
+from starlette.responses import Response
 
 from tgi import __version__
 from tgi.api.openapi.document import documented
 from tgi.api.platforms.platform_routes import generate_text
-from tgi.api.server.access import ClassifiedRoute
+from tgi.api.server.access import Routes
 from tgi.api.server.admission import check_samples
 from tgi.api.server.call import Call, ignored_header
 from tgi.api.state import Api
@@ -23,7 +24,7 @@ from tgi.api.wire.fields import U64, Items, RequestModel, count
 from tgi.api.wire.streaming import together
 from tgi.serving.types import SamplingParams
 
-router = APIRouter(route_class=ClassifiedRoute, tags=["KServe"])
+routes = Routes("KServe")
 encode = msgspec.json.Encoder().encode
 
 
@@ -92,42 +93,43 @@ def _json(payload: Any) -> Response:
     return Response(encode(payload), media_type="application/json")
 
 
-@router.get("/v2/health/live")
+@routes.get("/v2/health/live")
 @documented("kserve_health_live", None, Live, errors=())
 async def live(request: Request) -> Response:
     """The server answers; `/health` looks at the engine."""
     return _json(Live(True))
 
 
-@router.get("/v2/health/ready")
+@routes.get("/v2/health/ready")
 @documented("kserve_health_ready", None, Live, errors=())
 async def ready(request: Request) -> Response:
     """The port is only open when the model is loaded."""
     return _json(Live(True))
 
 
-@router.get("/v2")
+@routes.get("/v2")
 @documented("kserve_metadata", None, ServerMetadata, errors=())
 async def metadata(request: Request) -> Response:
     """Name, version and extensions of this server."""
     return _json(ServerMetadata("text-generation-inference", __version__, ["health", "models", "metrics"]))
 
 
-@router.get("/v2/models/{model}/versions/{version}")
+@routes.get("/v2/models/{model}/versions/{version}")
 @documented("kserve_model_metadata", None, ServerMetadata, errors=())
-async def model_metadata(model: str, version: str) -> Response:
+async def model_metadata(request: Request) -> Response:
     """The model, under the name asked for."""
-    return _json(ServerMetadata(model, version, ["infer", "ready"]))
+    asked = request.path_params
+    return _json(ServerMetadata(asked["model"], asked["version"], ["infer", "ready"]))
 
 
-@router.get("/v2/models/{model}/versions/{version}/ready")
+@routes.get("/v2/models/{model}/versions/{version}/ready")
 @documented("kserve_model_ready", None, Live, errors=())
-async def model_ready(model: str, version: str) -> Response:
+async def model_ready(request: Request) -> Response:
     """As `/v2/health/ready`."""
     return _json(Live(True))
 
 
-@router.post("/v2/models/{model}/versions/{version}/infer")
+@routes.post("/v2/models/{model}/versions/{version}/infer")
 @documented("kserve_infer", InferenceRequest, InferenceOutput)
 async def infer(request: Request) -> Response:
     """Generate for all inputs together."""
@@ -136,8 +138,8 @@ async def infer(request: Request) -> Response:
         prompts = [_text(one) for one in body.inputs]
         await call.take_samples(1, len(prompts), "inputs")
         params = _sampling(body, call.ignored)
-        style = call.api.tgi_style
-        texts = await call.wait(together(generate_text(call, prompt, params, style) for prompt in prompts))
+        dialect = call.api.tgi_dialect
+        texts = await call.wait(together(generate_text(call, prompt, params, dialect) for prompt in prompts))
         outputs = [_output(asked.name, text) for asked, text in zip(body.outputs, texts, strict=True)]
         return call.answer(encode(InferenceOutput(body.id, outputs)), ignored_header(call.ignored))
 

@@ -9,15 +9,17 @@ from dataclasses import replace
 from typing import Annotated, Any
 
 import msgspec
-from fastapi import APIRouter, FastAPI, Request, Response
 from pydantic import Discriminator, Field, Tag
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
 
-from tgi.api.openai.chat_routes import chat_answer, chat_prompt, chat_style
+from tgi.api.openai.chat_routes import chat_answer, chat_dialect, chat_prompt
 from tgi.api.openai.chat_types import ChatCompletion, ChatCompletionChunk, ChatRequest
 from tgi.api.openai.completion_routes import completion_answer
 from tgi.api.openai.completion_types import Chunk, CompletionFinal, CompletionRequest
 from tgi.api.openapi.document import documented
-from tgi.api.server.access import ClassifiedRoute, OpenRoute, ProtectedRoute
+from tgi.api.server.access import Routes, TaggedRoute
 from tgi.api.server.admission import check_samples
 from tgi.api.server.call import Call, ignored_header
 from tgi.api.server.info_routes import health
@@ -29,14 +31,15 @@ from tgi.api.wire.errors import WordedError
 from tgi.api.wire.fields import Items, RequestModel, count
 from tgi.api.wire.streaming import together
 from tgi.errors import GenerationError, IncompleteGenerationError, MalformedRequestError, OverloadedError
-from tgi.serving.types import SamplingParams, Style
+from tgi.serving.dialect import Dialect
+from tgi.serving.types import SamplingParams
 from tgi.settings.config import ApiConfig
 
-router = APIRouter(route_class=ClassifiedRoute, tags=["Text Generation Inference"])
+routes = Routes()
 encode = msgspec.json.Encoder().encode
 
 
-@router.post("/invocations")
+@routes.post("/invocations")
 @documented(
     "sagemaker_compatibility",
     (CompatGenerateRequest, ChatRequest, CompletionRequest),
@@ -97,7 +100,7 @@ class VertexResponse(msgspec.Struct):
     predictions: list[str]
 
 
-@router.post("/vertex")
+@routes.post("/vertex")
 @documented("vertex_compatibility", VertexRequest, VertexResponse)
 async def vertex(request: Request) -> Response:
     """Generate for all instances together; `stream` is ignored."""
@@ -116,16 +119,16 @@ _WHOLE_TEXT = {"n": 1, "stream": False, "stream_options": None, "logprobs": Fals
 
 async def _predict(call: Call, number: int, instance: GenerateVertexInstance | ChatRequest) -> str:
     ignored: list[str] = []
-    style = call.api.tgi_style
+    dialect = call.api.tgi_dialect
     if isinstance(instance, ChatRequest):
-        style = replace(style, param_names=chat_style(instance).param_names, tgi_words=False)
+        dialect = replace(dialect, param_names=chat_dialect(instance).param_names, exact_messages=True)
         prompt = await chat_prompt(call, instance, ignored)
         params = replace(await call.unhurried(instance.chat_sampling, ignored), n=1)
         ignored += (name for name in _WHOLE_TEXT if getattr(instance, name) not in (None, _WHOLE_TEXT[name]))
     else:
         prompt, params = instance.inputs, _vertex_params(instance, ignored)
     call.ignored += (f"instances.{number}.{name}" for name in ignored)
-    return await generate_text(call, prompt, params, style, add_special_tokens=not isinstance(instance, ChatRequest))
+    return await generate_text(call, prompt, params, dialect, add_special_tokens=not isinstance(instance, ChatRequest))
 
 
 def _vertex_params(instance: GenerateVertexInstance, ignored: list[str]) -> SamplingParams:
@@ -139,11 +142,11 @@ def _vertex_params(instance: GenerateVertexInstance, ignored: list[str]) -> Samp
 
 
 async def generate_text(
-    call: Call, prompt: str, params: SamplingParams, style: Style, *, add_special_tokens: bool = True
+    call: Call, prompt: str, params: SamplingParams, dialect: Dialect, *, add_special_tokens: bool = True
 ) -> str:
     """One text; a failure of ours is TGI's `Incomplete generation`."""
     try:
-        prepared = await call.prepare(prompt, params, style, add_special_tokens=add_special_tokens)
+        prepared = await call.prepare(prompt, params, dialect, add_special_tokens=add_special_tokens)
         (completion,) = await call.complete(prepared)
     except (GenerationError, IncompleteGenerationError, OverloadedError) as error:
         call.failed(error)
@@ -151,10 +154,9 @@ async def generate_text(
     return completion.text
 
 
-def add_google_routes(app: FastAPI, config: ApiConfig) -> None:
+def add_google_routes(app: Starlette, config: ApiConfig) -> None:
     """The paths that Google's platform names in the environment."""
     if config.aip_predict_route:
-        route = ProtectedRoute(plain_path(config.aip_predict_route), vertex, methods=["POST"])
-        app.router.routes.append(route)
+        app.router.routes.append(TaggedRoute(plain_path(config.aip_predict_route), vertex, "POST", protected=True))
     if config.aip_health_route:
-        app.router.routes.append(OpenRoute(plain_path(config.aip_health_route), health, methods=["GET"]))
+        app.router.routes.append(TaggedRoute(plain_path(config.aip_health_route), health, "GET", protected=False))

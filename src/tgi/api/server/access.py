@@ -1,17 +1,19 @@
 """Which routes need the API key, and the check of it.
 
 Owns the two lists; a route that is in neither cannot be registered. Keys are compared exactly and
-in constant time. Used by every router as its route class.
+in constant time.
 """
 
 from __future__ import annotations
 
 import hmac
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, TypeVar
 
-from fastapi import Request, Response
-from fastapi.routing import APIRoute
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from tgi.api.state import api_of
 from tgi.errors import UnauthorizedError
@@ -88,36 +90,44 @@ def _bearer(authorization: bytes) -> bytes | None:
     return credentials.strip(b" ") if scheme.lower() == b"bearer" else None
 
 
-Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+Endpoint = Callable[[Request], Coroutine[Any, Any, Response]]
+AnyEndpoint = TypeVar("AnyEndpoint", bound=Endpoint)
 
 
-class ClassifiedRoute(APIRoute):
-    """A route that is known to be open or protected; the latter looks at the key before anything else."""
+class Routes:
+    """The routes of one module, gathered by decorators: `@routes.post("/generate")`."""
 
-    def protected(self) -> bool:
-        return any(is_protected(method, self.path) for method in self.methods or ())
+    def __init__(self, tag: str = "Text Generation Inference") -> None:
+        self.tag = tag
+        """Under which `/docs` lists them."""
+        self.routes: list[TaggedRoute] = []
 
-    def get_route_handler(self) -> Handler:
-        handler = super().get_route_handler()
-        if not self.protected():
-            return handler
+    def get(self, path: str) -> Callable[[AnyEndpoint], AnyEndpoint]:
+        return self._add("GET", path)
 
-        async def guarded(request: Request) -> Response:
-            check_key(request)
-            return await handler(request)
+    def post(self, path: str) -> Callable[[AnyEndpoint], AnyEndpoint]:
+        return self._add("POST", path)
 
-        return guarded
+    def _add(self, method: str, path: str) -> Callable[[AnyEndpoint], AnyEndpoint]:
+        def add(endpoint: AnyEndpoint) -> AnyEndpoint:
+            self.routes.append(TaggedRoute(path, endpoint, method, self.tag, protected=is_protected(method, path)))
+            return endpoint
 
-
-class ProtectedRoute(ClassifiedRoute):
-    """A route whose path is only known at start (`AIP_PREDICT_ROUTE`)."""
-
-    def protected(self) -> bool:
-        return True
+        return add
 
 
-class OpenRoute(ClassifiedRoute):
-    """As ProtectedRoute, but open (`AIP_HEALTH_ROUTE`)."""
+class TaggedRoute(Route):
+    """A route of one method that is open or protected; the latter looks at the key before anything else."""
 
-    def protected(self) -> bool:
-        return False
+    def __init__(
+        self, path: str, endpoint: Endpoint, method: str, tag: str = "Text Generation Inference", *, protected: bool
+    ) -> None:
+        super().__init__(path, endpoint, methods=[method])
+        self.methods = {method}  # HEAD is answered as GET before it gets here
+        self.tag = tag
+        self.protected = protected
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self.protected and scope["method"] in (self.methods or ()):
+            check_key(Request(scope))
+        await super().handle(scope, receive, send)

@@ -33,7 +33,8 @@ from tgi.errors import (
     TgiError,
     UnhealthyError,
 )
-from tgi.serving.types import Completion, Prepared, SamplingParams, Style
+from tgi.serving.dialect import Dialect
+from tgi.serving.types import Completion, Prepared, SamplingParams
 
 logger = logging.getLogger("tgi.api")
 
@@ -194,7 +195,7 @@ class Call:
         self,
         inputs: str | Sequence[int],
         params: SamplingParams,
-        style: Style,
+        dialect: Dialect,
         *,
         add_special_tokens: bool = True,
         stream: bool = False,
@@ -204,7 +205,7 @@ class Call:
         prepared = await self.api.service.prepare(
             inputs,
             params,
-            style,
+            dialect,
             add_special_tokens=add_special_tokens,
             stream=stream,
             started=self.started,

@@ -10,21 +10,23 @@ from importlib.resources import files
 from typing import Any
 
 import msgspec
-from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.openapi.docs import get_swagger_ui_html
 from msgspec import UNSET, UnsetType
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
 
 from tgi import __version__
 from tgi.api.openai.types import NAMELESS_MODELS
 from tgi.api.openapi.document import document, documented
-from tgi.api.server.access import ClassifiedRoute
+from tgi.api.server.access import Routes
 from tgi.api.state import Api, api_of
 from tgi.errors import ModelNotFoundError, UnhealthyError
 from tgi.messages import MemoryPlan
 from tgi.metrics import CONTENT_TYPE
 from tgi.serving.service import Service
 
-router = APIRouter(route_class=ClassifiedRoute, tags=["Text Generation Inference"])
+routes = Routes()
 encode = msgspec.json.Encoder().encode
 
 
@@ -138,24 +140,24 @@ async def health(request: Request) -> Response:
     return Response(encode(body), problem.status, media_type="application/json")
 
 
-@router.get("/")
+@routes.get("/")
 @documented("health_root", errors=(503,), query=(VERBOSE,))
 async def health_root(request: Request) -> Response:
     """As `/health`."""
     return await health(request)
 
 
-@router.get("/ping")
+@routes.get("/ping")
 @documented("ping", errors=(503,), query=(VERBOSE,))
 async def ping(request: Request) -> Response:
     """As `/health`, for SageMaker."""
     return await health(request)
 
 
-router.get("/health")(documented("health", errors=(503,), query=(VERBOSE,))(health))
+routes.get("/health")(documented("health", errors=(503,), query=(VERBOSE,))(health))
 
 
-@router.get("/info")
+@routes.get("/info")
 @documented("get_model_info", None, Info, errors=())
 async def info(request: Request) -> Response:
     """Model, limits, version, device and memory."""
@@ -207,18 +209,18 @@ def end_tokens(service: Service) -> list[EndToken]:
     return [EndToken(id, text_of(id), list(named[id])) for id in service.eos_token_ids]
 
 
-@router.get("/v1/models")
+@routes.get("/v1/models")
 @documented("openai_get_model_info", None, ModelsInfo, errors=())
 async def models(request: Request) -> Response:
     """The served model, in OpenAI's form."""
     return Response(encode(ModelsInfo("list", [_served(api_of(request))])), media_type="application/json")
 
 
-@router.get("/v1/models/{model:path}")
+@routes.get("/v1/models/{model:path}")
 @documented("openai_retrieve_model", None, ModelInfo, errors=(404,))
-async def model(request: Request, model: str) -> Response:
+async def model(request: Request) -> Response:
     """The served model, by the names that requests may give it."""
-    api = api_of(request)
+    api, model = api_of(request), request.path_params["model"]
     if model not in (api.served_model_id, api.config.model_id, *NAMELESS_MODELS):
         message = f"The model `{model[:200]}` does not exist: `{api.served_model_id}` is served"
         raise ModelNotFoundError(message, param="model", code="model_not_found")
@@ -229,25 +231,25 @@ def _served(api: Api) -> ModelInfo:
     return ModelInfo(id=api.served_model_id, object="model", created=0, owned_by=api.served_model_id)
 
 
-@router.get("/metrics")
+@routes.get("/metrics")
 @documented("metrics", None, "text/plain", errors=())
 async def metrics(request: Request) -> Response:
     """Prometheus metrics."""
     return Response(api_of(request).metrics.render(), headers={"content-type": CONTENT_TYPE})
 
 
-@router.get("/api-doc/openapi.json")
+@routes.get("/api-doc/openapi.json")
 async def openapi(request: Request) -> Response:
     """This interface as an OpenAPI document."""
     return Response(_document(request.app), media_type="application/json")
 
 
 @cache
-def _document(app: FastAPI) -> bytes:
+def _document(app: Starlette) -> bytes:
     return encode(document(app))
 
 
-@router.get("/docs")
+@routes.get("/docs")
 async def docs(request: Request) -> Response:
     """Swagger UI over the document; its files come from this server, so it works offline."""
     # Relative, for proxies that serve us below a path of theirs; for `/docs/` a step further up.
@@ -268,9 +270,10 @@ DOCS_FILES = {
 }
 
 
-@router.get("/docs/{file}")
-async def docs_file(file: str) -> Response:
+@routes.get("/docs/{file}")
+async def docs_file(request: Request) -> Response:
     """A file of Swagger UI, from the package that brings them."""
+    file = request.path_params["file"]
     if file not in DOCS_FILES:
         return Response(status_code=404)
     content: Any = files("fastapi_offline").joinpath("static", file).read_bytes()

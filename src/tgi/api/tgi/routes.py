@@ -11,11 +11,12 @@ from contextlib import aclosing
 from dataclasses import replace
 
 import msgspec
-from fastapi import APIRouter, Request, Response
 from msgspec import UNSET
+from starlette.requests import Request
+from starlette.responses import Response
 
 from tgi.api.openapi.document import documented
-from tgi.api.server.access import ClassifiedRoute
+from tgi.api.server.access import Routes
 from tgi.api.server.call import Call
 from tgi.api.tgi.token_answer import token_answer
 from tgi.api.tgi.types import (
@@ -35,10 +36,10 @@ from tgi.api.wire.streaming import event
 from tgi.serving.generation import rank
 from tgi.serving.types import Completion, Delta, Prepared, SamplingParams, TextToken
 
-router = APIRouter(route_class=ClassifiedRoute, tags=["Text Generation Inference"])
+routes = Routes()
 
 
-@router.post("/")
+@routes.post("/")
 @documented("compat_generate", CompatGenerateRequest, list[GenerateResponse], StreamResponse)
 async def compat_generate(request: Request) -> Response:
     """Generate tokens; with `stream` as server-sent events, else as an array of one answer."""
@@ -56,7 +57,7 @@ async def compat_answer(call: Call, body: CompatGenerateRequest) -> Response:
     return await whole_answer(call, body.inputs, params, array=True)
 
 
-@router.post("/generate")
+@routes.post("/generate")
 @documented("generate", GenerateRequest, GenerateResponse)
 async def generate(request: Request) -> Response:
     """Generate tokens and answer when all are there."""
@@ -65,7 +66,7 @@ async def generate(request: Request) -> Response:
         return await whole_answer(call, body.inputs, body.sampling(call.ignored), array=False)
 
 
-@router.post("/generate_stream")
+@routes.post("/generate_stream")
 @documented("generate_stream", GenerateRequest, None, StreamResponse)
 async def generate_stream(request: Request) -> Response:
     """Generate tokens, each sent as an event; errors are events too."""
@@ -74,7 +75,7 @@ async def generate_stream(request: Request) -> Response:
         return stream_answer(call, body.inputs, body.sampling(call.ignored))
 
 
-@router.post("/tokenize")
+@routes.post("/tokenize")
 @documented("tokenize", GenerateRequest, list[SimpleToken])
 async def tokenize(request: Request) -> Response:
     """Token ids of `inputs` with byte offsets."""
@@ -98,7 +99,7 @@ async def whole_answer(call: Call, inputs: str, params: SamplingParams, *, array
 
 
 async def _generate(call: Call, inputs: str, params: SamplingParams) -> tuple[Prepared, list[Completion]]:
-    prepared = await call.prepare(inputs, params, call.api.tgi_style)
+    prepared = await call.prepare(inputs, params, call.api.tgi_dialect)
     return prepared, rank(await call.complete(prepared))
 
 
@@ -109,7 +110,7 @@ def stream_answer(call: Call, inputs: str, params: SamplingParams) -> Response:
 
 
 async def _events(call: Call, inputs: str, params: SamplingParams) -> AsyncGenerator[bytes, None]:
-    prepared = await call.prepare(inputs, params, call.api.tgi_style, stream=True)
+    prepared = await call.prepare(inputs, params, call.api.tgi_dialect, stream=True)
     async with aclosing(call.api.service.stream(prepared)) as batches:
         async for deltas in batches:
             for delta in deltas:

@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator
 from functools import partial
 
 import msgspec
-from fastapi import Response
+from starlette.responses import Response
 
 from tgi.api.server.call import Call, ignored_header
 from tgi.api.tgi.types import SimpleToken

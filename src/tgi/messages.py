@@ -35,7 +35,7 @@ class Sampling(msgspec.Struct, frozen=True, omit_defaults=True):
     max_new_tokens: int
     """Upper bound of generated tokens, at least 1."""
     min_new_tokens: int = 0
-    """End-of-sequence ids are masked until so many tokens exist."""
+    """End-of-sequence ids are masked until this many tokens are generated."""
     do_sample: bool = False
     """False: argmax of the processed logits."""
     temperature: float = 1.0
@@ -180,7 +180,7 @@ class MemoryPlan(msgspec.Struct, frozen=True):
     kv_bytes_per_token: int
     cache_tokens: int
     full_length_requests: float
-    """How many requests of `max_total_tokens` fit at once."""
+    """How many requests of `max_total_tokens` fit together."""
     binding_limit: str
     """The limit that binds, in words."""
     lowered: list[str] = []

@@ -20,7 +20,7 @@ from rich.progress import (
 )
 
 MANY_PROMPTS = 8
-"""Up to so many prompts need no bar."""
+"""Prompts up to which no bar is shown."""
 _PHASES = {"allocate": "Reserving the KV cache", "warmup": "Warming up"}
 
 

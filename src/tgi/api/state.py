@@ -1,6 +1,6 @@
 """What all routes of one server share: the service, its settings, permits, metrics and tracer.
 
-Owns nothing but the grouping; hangs on `app.state.api`. Used by every route.
+Owns nothing but the grouping; hangs on `app.state.api`.
 """
 
 from __future__ import annotations

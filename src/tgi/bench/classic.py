@@ -1,9 +1,9 @@
 """`text-generation-benchmark`: TGI's runs of one batch after another, over HTTP.
 
 Owns what a run is and its figures. TGI's tool calls the model shard, which prefills a batch and then
-decodes it. Here a batch is so many requests sent at once, and the server decides. Prefill ends when
+decodes it. Here a batch is that number of requests sent together, and the server decides. Prefill ends when
 every request has its first token; decode is what comes after. Where all first tokens come from one
-step, as they do for short prompts, that is TGI's definition. Used by the command and `classic_screen`.
+step, as they do for short prompts, that is TGI's definition.
 """
 
 from __future__ import annotations

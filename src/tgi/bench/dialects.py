@@ -2,7 +2,7 @@
 
 Owns bodies, event shapes and how tokens are counted. TGI sends one event a token. OpenAI's events
 carry text: one counts as one token until a usage says otherwise; then the pieces are scaled to it
-(`Record.settle`). Used by `target` and `load`.
+(`Record.settle`).
 """
 
 from __future__ import annotations

@@ -154,7 +154,7 @@ class Client:
         self._idle.clear()
 
     async def warm(self, count: int) -> None:
-        """Have so many connections open, so that connecting is no part of what is measured."""
+        """Open this many connections beforehand, so that connecting is no part of what is measured."""
         self._idle = [one for one in self._idle if one.usable]
         self._idle += await asyncio.gather(*(self._connect() for _ in range(count - len(self._idle))))
 

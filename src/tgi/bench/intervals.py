@@ -1,6 +1,6 @@
 """Time spans of overlapping streams: how long any lasts, when all do, how many tokens fall inside.
 
-Pure arithmetic over (start, end) pairs in seconds. Used by `summary` and `classic`.
+Pure arithmetic over (start, end) pairs in seconds.
 """
 
 from __future__ import annotations

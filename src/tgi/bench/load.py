@@ -1,7 +1,7 @@
 """One level of load: requests at a fixed concurrency, in bursts, or at a fixed rate.
 
 Owns when requests are sent, and what else is noted meanwhile (the client's own processor time and
-delays). Does not compute figures (`summary`). Used by the commands and by benchmarks/.
+delays). Does not compute figures (`summary`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tgi.bench.target import Target
 Arrivals = Literal["closed", "burst"]
 TICK_S = 0.02
 GIVE_UP = 100
-"""When so many requests failed and none succeeded, a level sends no more: a server that is gone fails quickly."""
+"""Failed requests without a success after which a level sends no more: a server that is gone fails quickly."""
 logger = logging.getLogger(__name__)
 
 

@@ -1,6 +1,6 @@
 """Prompts that no cache has seen: random words of a given length in tokens, or random token ids.
 
-Owns lengths, words and how many words make how many tokens. Used by `load` and `classic`.
+Owns lengths, words and how many words make how many tokens.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Scale:
         return cls(per_word, max(few[1] - few[0] * per_word, 0.0))
 
     def words(self, tokens: int) -> int:
-        """Words that make about so many tokens, at least one."""
+        """Words that make about `tokens` tokens, at least one."""
         return max(1, round((tokens - self.fixed) / self.per_word))
 
     def enough_words(self, tokens: int) -> int:

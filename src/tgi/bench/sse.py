@@ -1,7 +1,7 @@
 """Server-sent events out of pieces of bytes, cut anywhere.
 
 Owns the framing (WHATWG HTML, section 9.2: LF, CR LF or CR ends a line, an empty line ends an event, lines that
-begin with a colon are comments). Only `data` is kept. Called by `dialects`.
+begin with a colon are comments). Only `data` is kept.
 """
 
 from __future__ import annotations

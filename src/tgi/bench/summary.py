@@ -1,6 +1,6 @@
 """The figures of one level. docs/benchmark.md says what each means and where it misleads.
 
-Owns the definitions. Called by the commands after a level, and by the screen while it runs.
+Owns the definitions.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The server that is measured: which API it speaks, what it serves, how long its words are.
 
 Owns finding that out, and sending one request. Raises BenchError in sentences for the user where
-nothing can be measured. Used by `load`, `classic` and the commands.
+nothing can be measured.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The command `tgi bench`, from the words of a command line to tables and files.
 
 Owns the checks of flag values and the exit status: 0, also after `q`; 1 when a request failed or nothing could be
-measured; 130 after Ctrl-C. Does not measure (`tgi.bench`). Called by `cli`.
+measured; 130 after Ctrl-C. Does not measure (`tgi.bench`).
 """
 
 from __future__ import annotations

@@ -51,7 +51,9 @@ class BenchmarkFlags:
     frequency_penalty: float | None = flag(SAMPLING, "0.0 is no penalty", within=Range(-1_000, 1_000))
     watermark: bool = flag(SAMPLING, "Watermark the text", default=False)
     do_sample: bool = flag(SAMPLING, "Sample", default=False)
-    top_n_tokens: int | None = flag(SAMPLING, "Ask for so many alternatives of every token", within=Range(0, 65_536))
+    top_n_tokens: int | None = flag(
+        SAMPLING, "Number of alternatives to ask for with every token", within=Range(0, 65_536)
+    )
     revision: str = without_effect("the server has the tokenizer", "main")
     master_shard_uds_path: str = without_effect(
         "requests go over HTTP, to --url", "/tmp/text-generation-server-0", short="-m"
@@ -143,15 +145,15 @@ class BenchFlags:
 
     slo_ttft: float | None = flag(
         OUTPUT,
-        "Goodput counts requests within so many ms to the first token",
+        "Goodput: most milliseconds to the first token",
         env=None,
         within=Range(0, SECONDS, open_low=True),
     )
     slo_tpot: float | None = flag(
-        OUTPUT, "... within so many ms per further token", env=None, within=Range(0, SECONDS, open_low=True)
+        OUTPUT, "Goodput: most milliseconds per further token", env=None, within=Range(0, SECONDS, open_low=True)
     )
     slo_e2e: float | None = flag(
-        OUTPUT, "... within so many ms to the last token", env=None, within=Range(0, SECONDS, open_low=True)
+        OUTPUT, "Goodput: most milliseconds to the last token", env=None, within=Range(0, SECONDS, open_low=True)
     )
     json: str | None = flag(OUTPUT, "Write all figures to this file", env=None)
     plot: str | None = flag(OUTPUT, "Draw them to this file, .png or .svg (needs the extra `plot`)", env=None)

@@ -1,7 +1,4 @@
-"""Values on the command lines of the two benchmark commands, and the event loop they run in.
-
-Used by `bench` and `benchmark`.
-"""
+"""Values on the command lines of the two benchmark commands, and the event loop they run in."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The command `text-generation-benchmark`, from the words of a command line to TGI's three tables.
 
 Owns the checks of flag values and the exit status: 0, also when stopped by a key; 1 when a request failed or nothing
-could be measured. Does not measure (`tgi.bench.classic`). Called by `cli`.
+could be measured. Does not measure (`tgi.bench.classic`).
 """
 
 from __future__ import annotations

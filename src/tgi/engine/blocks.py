@@ -46,7 +46,7 @@ class BlockPool:
         return -(-num_tokens // self.block_size)
 
     def can_grow(self, sequence: Sequence, num_tokens: int, reserve: int = 0) -> bool:
-        """Whether `grow` to so many tokens would succeed and leave `reserve` blocks free."""
+        """Whether `grow` to `num_tokens` would succeed and leave `reserve` blocks free."""
         return self.blocks_for(num_tokens) - len(sequence.block_table) + reserve <= self.num_free
 
     def grow(self, sequence: Sequence, num_tokens: int) -> bool:

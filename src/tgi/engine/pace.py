@@ -2,7 +2,7 @@
 
 Owns two measurements: the seconds of a step that only decodes, by its number of sequences, and the
 seconds that a prompt token adds to a step, by how much context it attends to. Decides how many prompt
-tokens join a step in which others stream. Called by `scheduler`. Imports no torch, reads no clock.
+tokens join a step in which others stream. Imports no torch, reads no clock.
 
     decode step      | d d d d |                          measured: 1
     mixed step       | d d d d | prompt chunk ... |       at most SLOWDOWN
@@ -18,25 +18,25 @@ from collections import deque
 from statistics import median
 
 SLOWDOWN = 2.0
-"""A step that prefills takes at most so many times a step that only decodes: half of the time goes to
+"""Bound on the time of a step that prefills, as a multiple of one that only decodes: half of the time goes to
 the prompts, and the worst gap between two tokens stays below three usual ones."""
 SETTLED_TOKENS = 8
-"""A stream counts from so many tokens on: the prompts of a burst that arrive within a few steps of each
+"""Tokens from which a stream counts: the prompts of a burst that arrive within a few steps of each
 other are computed at full speed, or the first of them would hold up all others."""
 BURST_TOKENS = 256
-"""Rows in a step after which more of them take proportionally longer; what the native kernels compute at once."""
+"""Rows in a step after which more of them take proportionally longer; what the native kernels compute in one go."""
 REMAINDER_TOKENS = BURST_TOKENS // 8
-"""A prompt of which only so many tokens would be left is finished at once: it need not wait a step for them."""
+"""A prompt that would have fewer tokens left than this is finished in the same step."""
 BURST_S = 0.05
-"""A faster machine takes what it computes in so many seconds: there a step costs more than its rows."""
+"""Seconds of prompt work that a faster machine takes in one step: there a step costs more than its rows."""
 CHUNK_QUANTUM = 16
-"""Limited chunks are multiples of so many tokens (rows of a kernel's tile), and at least one of them."""
+"""Limited chunks are multiples of this many tokens (rows of a kernel's tile), and at least one of them."""
 SAMPLES = 5
 """Decode steps of one size remembered; their median counts, so a disturbed step changes nothing."""
 REFRESH_STEPS = 32
 """Mixed steps in a row after which one step only decodes, to be measured: contexts grow meanwhile."""
 LEAST_PURE_CHUNK = 64
-"""A step without decodes tells the price of a token from so many on; below, reading the weights counts."""
+"""Tokens from which a step without decodes tells the price of a token; below, reading the weights dominates."""
 
 
 class Pace:
@@ -49,7 +49,7 @@ class Pace:
         self._timed = False
 
     def share(self, tokens: int, decodes: int, settled: bool) -> Share:
-        """What prompts may take of a step that decodes so many sequences.
+        """What prompts may take of a step that decodes `decodes` sequences.
 
         tokens: what the budget leaves. settled: whether any of the decodes is a stream on its way.
         """

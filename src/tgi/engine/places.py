@@ -1,8 +1,8 @@
 """Who gets a place in the batch, when several groups (API keys) want more places than there are.
 
 Free places go to the groups that have the fewest. A group that has none gets one at once: the group with the most
-gives one back, if it has at least two. So no group's first request waits for another group's to end. Pure functions,
-called by `scheduler`. Imports no torch.
+gives one back, if it has at least two. So no group's first request waits for another group's to end.
+Pure functions. Imports no torch.
 """
 
 from __future__ import annotations

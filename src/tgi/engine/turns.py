@@ -18,7 +18,7 @@ from tgi.engine.pace import CHUNK_QUANTUM
 from tgi.engine.sequence import Sequence
 
 ELDEST_PART = 4
-"""One in so many prompt tokens of a group is for the prompt that has waited longest."""
+"""One prompt token in this many of a group goes to the prompt that has waited longest."""
 
 
 @dataclass(slots=True)
@@ -100,7 +100,7 @@ class Turn:
 
     sequence: Sequence
     limit: int | None
-    """At most so many tokens; None: what there is."""
+    """Most tokens to take; None: what there is."""
     taken: int = 0
     """What it got: set by who gives it."""
 

@@ -38,7 +38,7 @@ logger = logging.getLogger("tgi.engine")
 
 WARM_UP_TOKENS = 16
 NOTICEABLY = 1.1
-"""Weights that take so many times what was expected: bfloat16 of which too many do not fit 12 bits."""
+"""Ratio of loaded to expected weight bytes from which limits are computed anew (bfloat16 that does not fit 12 bits)."""
 
 
 class Worker:

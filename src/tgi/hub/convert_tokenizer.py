@@ -39,7 +39,7 @@ def ensure_fast_tokenizer(model_path: str | Path, timeout: float = 600.0) -> Pat
 
 
 def convert(directory: Path) -> Path:
-    """Write `directory`/tokenizer.json, whole or not at all. Raises ValueError when there is no fast form."""
+    """Write `directory`/tokenizer.json, atomically. Raises ValueError when there is no fast form."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(str(directory), local_files_only=True, trust_remote_code=False)

@@ -3,7 +3,7 @@
 `huggingface_hub` resumes a broken transfer while it runs, but newer versions begin a file anew in the
 next run, which for a shard of gigabytes is an hour. Here a file served by plain HTTP is written beside
 its place in the library's cache under a name that the next run finds; once complete it is a blob that
-the library takes as its own. What Xet storage serves is left to the library. Called by `download`.
+the library takes as its own. What Xet storage serves is left to the library.
 """
 
 from __future__ import annotations

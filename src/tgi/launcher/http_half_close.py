@@ -1,7 +1,7 @@
 """A client that has ended its side of the connection: gone, or done with sending and waiting for its answer?
 
 Both look the same, and only what is written to them tells: who is gone answers with a reset. Owns the wait
-for it and the interim answers that provoke it while there is nothing else to write. Used by `http_protocol`.
+for it and the interim answers that provoke it while there is nothing else to write.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Owns the size of a head (and of trailers, which come the same way), the patience with a request that arrives
 slowly, requests that come behind an unanswered one, what the end of a client's input means, and HTTP/1.0.
 llhttp bounds neither heads nor time, and collects a header in time quadratic in its size: without a bound one
-client stalls all others. The size of a body is the routes' affair. Used by `http_server`.
+client stalls all others. The size of a body is the routes' affair.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Answers that nobody reads: a connection whose client takes too little of what waits for it is cut off.
 
 Owns the clock of one connection's write buffer. An event stream has its own (`api.streaming`), since it also
-holds a permit; this one holds for what is left when an answer was handed over. Used by `http_protocol`.
+holds a permit; this one holds for what is left when an answer was handed over.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """One run of the server: the engine as a child, HTTP in this process, from start to clean end.
 
 Owns the order of start and stop, signals, and what happens when the engine dies. Owns neither how
-models are found (`prepare`) nor routes (`api`). Called by `cli`.
+models are found (`prepare`) nor routes (`api`).
 
     first signal   new requests get 503, running ones finish within the graceful timeout
     second signal  running requests get an error event at once, and all ends within a second, as after that timeout

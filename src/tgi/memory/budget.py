@@ -1,6 +1,6 @@
 """Token budgets without trial and error: what fits the memory, and which limit binds.
 
-One pure function from numbers to limits, used by the engine at start and by `tgi plan` (which knows
+One pure function from numbers to limits, for the engine at start and for `tgi plan` (which knows
 the same numbers from config.json alone). Whoever calls it says the result; nothing is lowered in
 silence. Imports no torch.
 
@@ -178,7 +178,7 @@ def _context(cost: ModelCost, wanted: Wanted, lowered: list[str]) -> int:
 
 
 def _blocks(tokens: int, block_size: int) -> int:
-    """Blocks that hold so many tokens."""
+    """Blocks that hold `tokens` tokens."""
     return -(-tokens // block_size)
 
 

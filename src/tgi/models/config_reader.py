@@ -1,7 +1,7 @@
 """Reads config.json so that nothing in it is passed over in silence.
 
 Owns the bookkeeping: a family consumes the keys it honours and refuses by name the values it does not;
-`finish` then knows which keys nobody looked at. Called by `families`. Imports no torch.
+`finish` then knows which keys nobody looked at. Imports no torch.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class ConfigReader:
         return default if value is None else value
 
     def has(self, key: str) -> bool:
-        """Whether the key stands there, be it with null."""
+        """Whether the config has the key, even with null."""
         return key in self._config
 
     def size(self, key: str, default: int | None = None, *, most: int = (1 << 31) - 1) -> int:

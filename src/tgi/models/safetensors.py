@@ -3,7 +3,7 @@
 Owns the format: an 8-byte little-endian header length, a JSON header of names to dtype, shape and byte
 range, then the bytes. Everything in the header is checked before a byte is used, since files come from
 strangers. The file is memory-mapped; copied pages are given back at once, so that a file never adds more
-than `PIECE_BYTES` to the resident memory of the process. Called by `weights`.
+than `PIECE_BYTES` to the resident memory of the process.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Owns the choice among named templates, the arguments a request may set and the sentences about what is wrong
 with a template. Does not own where templates come from (`template_sources`), the processes that render
-(`template_helper`) nor tokenising. Called by `service`.
+(`template_helper`) nor tokenising.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Owns the incomplete UTF-8 character at the end of a growing text. The text of a sample is, by
 definition, the concatenation of what `step` gives, so that streamed and whole answers cannot
-differ. Called by `generation`.
+differ.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ MAX_HELD_TOKENS = 4
 """A character has at most four bytes: more tokens than that are not one incomplete character."""
 
 MAX_EMPTY_TOKENS = 16
-"""Tokens without any text are remembered up to so many, or a run of them would cost quadratic time."""
+"""Most tokens without any text that are remembered: a run of them would cost quadratic time."""
 
 
 class _Text(Protocol):

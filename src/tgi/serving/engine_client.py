@@ -2,7 +2,7 @@
 
 Owns the ZeroMQ pair, one mailbox for each open request and the knowledge whether the engine lives.
 Does not own the engine process (`launcher.supervisor` starts it and calls `engine_lost` when it is
-gone) nor what events mean (`generation`). Called by `generation` and `service`.
+gone) nor what events mean (`generation`).
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Owns the order "tokens -> text -> stop strings -> finish reason", one state per sample, and the abort
 of a sample whose stop string was found. Does not own the socket (`engine_client`) nor what an HTTP
-answer looks like (`api`). Called by `service`.
+answer looks like (`api`).
 """
 
 from __future__ import annotations

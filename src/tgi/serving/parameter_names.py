@@ -1,7 +1,4 @@
-"""What to say of a sampling parameter that does not exist: the name of the one that does.
-
-Used by `SamplingParams`, whose names are TGI's; people know those of other libraries.
-"""
+"""What to say of a sampling parameter that does not exist: the name of the one that does."""
 
 from __future__ import annotations
 

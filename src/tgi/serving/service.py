@@ -1,7 +1,7 @@
 """All that serving a model needs, behind one object.
 
 Owns the threads that tokenise, request numbers and the verdict on health. Does not own HTTP, permits
-or metrics (`api`), nor the engine process (`launcher`). Called by `api` and `offline`.
+or metrics (`api`), nor the engine process (`launcher`).
 """
 
 from __future__ import annotations

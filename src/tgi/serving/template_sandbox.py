@@ -2,7 +2,7 @@
 
 Templates come with models and are foreign code. Owns filters, functions and block tags, and bounds of the
 operators that allocate most, so that these fail at once and with a reason. Does not own the limits that hold whatever
-a template does (`template_process`). Called by `template_render`.
+a template does (`template_process`).
 """
 
 from __future__ import annotations

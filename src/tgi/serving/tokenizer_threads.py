@@ -1,7 +1,7 @@
 """Threads that tokenise or wait for a chat template: texts of ordinary length never wait behind long ones.
 
 Owns the two queues. A text of two megabytes takes seconds and some hundred megabytes, and cannot be
-interrupted: so few of them run at once, and of those that wait nobody's is begun. Used by `service`.
+interrupted: so few of them run at once, and of those that wait nobody's is begun.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ class SamplingParams:
     """
 
     best_of: int | None = None
-    """Generate so many samples, keep the one with the highest mean token log-probability."""
+    """Generate this many samples and keep the one with the highest mean token log-probability."""
     temperature: float | None = None
     """0 is greedy; None is 1."""
     repetition_penalty: float | None = None
@@ -40,7 +40,7 @@ class SamplingParams:
     max_new_tokens: int | None = None
     """None: the server's default (`--default-max-new-tokens`), else up to the end of the context."""
     min_tokens: int | None = None
-    """No end of sequence, and no stop string, before so many tokens."""
+    """Minimum number of tokens: no end of sequence and no stop string before."""
     return_full_text: bool | None = None
     stop: list[str] = field(default_factory=list)
     stop_token_ids: list[int] = field(default_factory=list)

@@ -2,7 +2,7 @@
 
 Owns limits, defaults, the rule when to sample, seeds and end-of-sequence ids. Every number is bounded
 here before it allocates anything. Does not own tokenising (`tokenizer`), threads (`service`) nor the
-shape of HTTP bodies (`api`). Called by `service.prepare`.
+shape of HTTP bodies (`api`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tgi.settings.config import ApiConfig
 from tgi.shorten import shorten
 
 STEP_TOKENS = 1024
-"""TGI generates in steps of so many tokens and holds only the first step against the limits."""
+"""Tokens of TGI's generation steps, of which it holds only the first against the limits."""
 MAX_SEED = 2**64 - 1
 FLOAT32_MAX = 3.4e38
 MIN_TEMPERATURE = 1e-5

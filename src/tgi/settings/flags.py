@@ -91,7 +91,7 @@ class LauncherConfig:
     )
     activation_dtype: str | None = flag(
         MODEL,
-        "What --quantize int8 and int4 round activations to, by token and group; float32: not at all, slower, "
+        "What --quantize int8 and int4 round activations to, by token and group; float32: unrounded, slower, "
         "for models whose answers suffer",
         choices=("int8", "float32"),
         shown_default="int8",

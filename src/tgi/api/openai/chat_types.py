@@ -1,7 +1,7 @@
 """Bodies of `/v1/chat/completions` and `/chat_tokenize`.
 
 Owns their names and types, and what a chat template gets to see of a message. Does not own the
-template (`serving.chat_template`). Used by `chat_routes` and `platform_routes`.
+template (`serving.chat_template`).
 """
 
 from __future__ import annotations
@@ -126,7 +126,9 @@ class ChatRequest(OpenAIRequest):
 
     messages: Items[Message] = Field(examples=[[{"role": "user", "content": "What is Deep Learning?"}]])
     logprobs: bool | None = Field(None, description="Return log-probabilities of the generated tokens.")
-    top_logprobs: U32 | None = Field(None, description="With so many alternatives each; needs `logprobs`.")
+    top_logprobs: U32 | None = Field(
+        None, description="Number of alternatives to list for each token; needs `logprobs`."
+    )
     tools: list[Any] | None = Field(None, description="Not supported yet: an error unless empty or not to be used.")
     tool_choice: ToolChoice | None = None
     tool_prompt: str | None = None

@@ -1,6 +1,6 @@
 """One answer of `/v1/completions` while it grows.
 
-Owns its id, indices, usage, echo and the legacy log-probabilities. Called by `completion_routes`.
+Owns its id, indices, usage, echo and the legacy log-probabilities.
 """
 
 from __future__ import annotations

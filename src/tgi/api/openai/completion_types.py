@@ -1,7 +1,6 @@
 """Bodies of `/v1/completions`.
 
-Owns their names and types, and the four forms of `prompt`. Used by `completion_routes` and
-`platform_routes`.
+Owns their names and types, and the four forms of `prompt`.
 """
 
 from __future__ import annotations
@@ -73,9 +72,9 @@ class CompletionRequest(OpenAIRequest):
     """Prompts and how to continue them."""
 
     prompt: Prompt = Field(description="One or several prompts, as text or token ids.")
-    best_of: U32 | None = Field(None, description="Generate so many samples, return the `n` best.")
+    best_of: U32 | None = Field(None, description="Generate this many samples and return the `n` best.")
     echo: bool = Field(False, description="Put the prompt before the text; with `logprobs` its tokens too.")
-    logprobs: U32 | None = Field(None, description="Log-probabilities with so many alternatives.")
+    logprobs: U32 | None = Field(None, description="Log-probabilities, with this many alternatives for each token.")
     suffix: str | None = Field(None, description="Not supported: an error.")
 
     @classmethod

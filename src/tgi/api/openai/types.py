@@ -1,7 +1,7 @@
 """What both OpenAI routes share in their requests: sampling, stopping, the name of the model.
 
 Owns the translation of OpenAI's words (and TGI's extra ones) into `SamplingParams`. Does not own
-limits (`serving.validation`). Used by `chat_types` and `completion_types`.
+limits (`serving.validation`).
 """
 
 from __future__ import annotations
@@ -102,11 +102,11 @@ class OpenAIRequest(RequestModel):
     repetition_penalty: F32 | None = None
     watermark: bool = False
     truncate: U64 | None = Field(
-        None, description="Keep the last so many tokens of the prompt, at most as many as a prompt may have."
+        None, description="Keep only the last tokens of the prompt: this many, at most as many as a prompt may have."
     )
     adapter_id: str | None = None
     ignore_eos: bool = False
-    min_tokens: U32 | None = Field(None, description="No end before so many tokens.")
+    min_tokens: U32 | None = Field(None, description="Minimum number of tokens before the end of the sequence.")
     stop_token_ids: Items[U32] = Field([])
 
     @classmethod

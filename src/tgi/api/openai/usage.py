@@ -1,6 +1,6 @@
 """Usage of an OpenAI answer: tokens of the prompts, cached ones among them, and generated ones.
 
-Owns its form, and counting it while an answer grows. Used by `chat_routes` and `completion_answer`.
+Owns its form, and counting it while an answer grows.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Tally:
         self._cached: dict[int, int] = {}
 
     def cached(self, prompt: int, tokens: int) -> None:
-        """A sample of prompt number `prompt` found so many of its tokens in the cache.
+        """A sample of prompt number `prompt` found this many of its tokens in the cache.
 
         The sample that found least counts: the others may have found what the first one computed.
         """

@@ -1,6 +1,6 @@
 """The KServe v2 protocol below `/v2`, as TGI speaks it.
 
-Owns its bodies and errors. Model and version names are not checked, as in TGI. Used by `app`.
+Owns its bodies and errors. Model and version names are not checked, as in TGI.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Routes of hosting platforms: SageMaker's `/invocations`, Google's `/vertex` and `AIP_*` paths.
 
-Owns how their bodies map onto the other routes. Used by `app`.
+Owns how their bodies map onto the other routes.
 """
 
 from __future__ import annotations

@@ -2,7 +2,6 @@
 
 Owns the count, the line of those that wait (`--max-queue`), its order, the refusal with its time to come back, and the
 end of admission when the server drains. Who holds how many is counted by `shares`, times are `retry_times`'s.
-Used by `call`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """From the bytes of a request to a typed model.
 
 Owns content type, size limit, JSON syntax and the sentences about wrong shapes, each with the
-status TGI's framework gives it: 415, 413, 400, 422. Used by every route that takes a body.
+status TGI's framework gives it: 415, 413, 400, 422.
 """
 
 from __future__ import annotations

@@ -2,7 +2,6 @@
 
 Owns what every such route does alike: permits, reading the body, validation through the service,
 metrics, the `Success` log line, the span, and the `x-` headers. Does not own the shape of answers.
-Used by all routes that generate.
 """
 
 from __future__ import annotations
@@ -39,9 +38,9 @@ from tgi.serving.types import Completion, Prepared, SamplingParams
 logger = logging.getLogger("tgi.api")
 
 STEP_BUDGET = 1024
-"""TGI generates in steps of so many tokens; only the metric of that name still knows."""
+"""Tokens of TGI's generation steps; only the metric of that name still knows them."""
 IGNORED_NAMES = 32
-"""At most so many names in `x-tgi-ignored`."""
+"""Most names in `x-tgi-ignored`."""
 NAME_LENGTH = 96
 """Of one name, the longest path of ours with room for a name that we do not know."""
 UNLOGGED = (OverloadedError, ShuttingDownError, MalformedRequestError, InternalError)
@@ -185,7 +184,7 @@ class Call:
     async def take_samples(self, samples: int, prompts: int = 1, field: str = "prompt") -> None:
         """A permit for each sample of each prompt; more samples than permits is validation's to refuse.
 
-        Raises ValidationError when there will never be so many; `field` holds the prompts.
+        Raises ValidationError when that many permits will never be free; `field` holds the prompts.
         """
         samples = max(samples, 1)
         if check_samples(self.api.permits, samples, prompts, field) and samples * prompts > 1:
@@ -276,7 +275,7 @@ class Call:
         return headers
 
     async def written(self, answer: Callable[[LongLists], Any], items: int) -> list[bytes]:
-        """The JSON of an answer with so many items in its lists, of many from a thread."""
+        """The JSON of an answer whose lists have `items` items; rendered in a thread if they are many."""
         if items <= FEW_ITEMS:
             return write(answer, items)
         return await asyncio.to_thread(write, answer, items)

@@ -1,7 +1,7 @@
 """Request bodies that are under way: how slow each may be, and how much all of them may hold.
 
 Owns the two bounds. Permits are taken when a body is there, so that slow clients hold up nobody; without these
-bounds a few hundred of them could fill the memory instead. Used by `body`.
+bounds a few hundred of them could fill the memory instead.
 """
 
 from __future__ import annotations

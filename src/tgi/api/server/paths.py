@@ -1,6 +1,6 @@
 """Paths as clients write them: with slashes too many, and base URLs with or without `/v1`.
 
-Owns which spellings mean the same path, and what is said of one that means nothing. Used by `app`.
+Owns which spellings mean the same path, and what is said of one that means nothing.
 """
 
 from __future__ import annotations

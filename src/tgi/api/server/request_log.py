@@ -1,7 +1,4 @@
-"""What the log tells of a request: its parameters, cut in length, and how it went.
-
-Used by `call`.
-"""
+"""What the log tells of a request: its parameters, cut in length, and how it went."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """When those that were refused should come back: `Retry-After`.
 
 Owns what is known of how long permits are held, and the list of those who were told a time. Each is told another one,
-behind those who were refused before: when it comes back, a permit should be free for it. Used by `admission`.
+behind those who were refused before: when it comes back, a permit should be free for it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Who holds how many of a number of places, and who may have more.
 
 Owns the rule that keeps a part of all places for groups (API keys) that hold few, so that the first requests of one
-find a place however many another sends. Used by `admission`, for permits and for places in the line.
+find a place however many another sends.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 
 KEPT_PART = 4
-"""One in so many places is kept for groups that hold few, where there are several groups."""
+"""One place in this many is kept for groups that hold few, where there are several groups."""
 
 
 class Shares:
@@ -19,7 +19,7 @@ class Shares:
         self.limit = limit
         self._kept = max(limit // KEPT_PART, min(limit - 1, 1), 0) if groups > 1 else 0
         self._own = max(self._kept // (groups - 1), 1) if self._kept else 0
-        """Of the kept places, so many are for each group."""
+        """How many of the kept places each group may have."""
         self.held: Counter[int] = Counter()
         self.total = 0
 

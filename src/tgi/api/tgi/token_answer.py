@@ -1,7 +1,7 @@
 """The answers of `/tokenize` and `/chat_tokenize`, made a thousand tokens at a time.
 
 Owns how they are written. A prompt of two megabytes has up to two million tokens, whose JSON is fifty times
-as long: it is never whole in memory, and made in a thread. Used by the two routes.
+as long: it is never whole in memory, and made in a thread.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Bodies of TGI's own routes: pydantic models for requests, msgspec structs for answers.
 
 Owns names, types and documentation, which `/docs` shows; TGI's published OpenAPI document is the
-contract. Does not check limits (`serving.validation`) or produce texts. Used by `tgi_routes`,
-`platform_routes` and `openapi`.
+contract. Does not check limits (`serving.validation`) or produce texts.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ class GenerateParameters(RequestModel):
     """How to generate; every parameter may be left out or null."""
 
     best_of: U64 | None = Field(
-        None, description="Generate so many samples, return the one with the highest mean token log-probability."
+        None, description="Generate this many samples and return the one with the highest mean token log-probability."
     )
     temperature: F32 | None = Field(None, description="0 is greedy; default 1.", examples=[0.5])
     repetition_penalty: F32 | None = Field(None, description="1.0 is no penalty.", examples=[1.03])
@@ -41,7 +40,7 @@ class GenerateParameters(RequestModel):
     return_full_text: bool | None = Field(None, description="Put the prompt before the generated text.")
     stop: Items[str] = Field([], description="Stop when one of these is generated.", examples=[["photographer"]])
     truncate: U64 | None = Field(
-        None, description="Keep the last so many tokens of the prompt, at most as many as a prompt may have."
+        None, description="Keep only the last tokens of the prompt: this many, at most as many as a prompt may have."
     )
     watermark: bool = Field(False, description="Watermark the text (A Watermark for Large Language Models).")
     details: bool = Field(False, description="Return finish reason, tokens and log-probabilities.")
@@ -49,11 +48,13 @@ class GenerateParameters(RequestModel):
         False, description="Return log-probabilities of the prompt's tokens; implies `details`."
     )
     seed: U64 | None = Field(None, description="Random seed; the same seed gives the same text in any batch.")
-    top_n_tokens: U32 | None = Field(None, description="Report so many alternatives of every token.", examples=[5])
+    top_n_tokens: U32 | None = Field(
+        None, description="Number of alternatives to report for every token.", examples=[5]
+    )
     grammar: Any = Field(None, description="Not supported yet: answered with an error.")
     adapter_id: str | None = Field(None, description="LoRA adapter; an unknown one is an error.")
     ignore_eos: bool = Field(False, description="Generate on after end-of-sequence tokens.")
-    min_tokens: U32 | None = Field(None, description="No end-of-sequence before so many tokens.")
+    min_tokens: U32 | None = Field(None, description="Minimum number of tokens before the end of the sequence.")
 
     def sampling(self, ignored: list[str]) -> SamplingParams:
         """In the words of `serving`; what has no effect is added to `ignored`."""

@@ -1,7 +1,6 @@
 """Request bodies that come compressed.
 
 Owns which content encodings are taken, and that what comes out is bounded, however little goes in.
-Used by `body`.
 """
 
 from __future__ import annotations

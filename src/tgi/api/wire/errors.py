@@ -1,7 +1,7 @@
 """How errors look on the wire: TGI's flat object, or OpenAI's nested one with TGI's `error_type` beside it.
 
 Owns bodies and headers of error answers, and which paths speak OpenAI. The errors themselves are
-`tgi.errors`. Used by the app's handlers, by streams and by the outermost guard.
+`tgi.errors`.
 """
 
 from __future__ import annotations

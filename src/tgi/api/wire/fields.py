@@ -3,7 +3,7 @@
 Owns three rules that hold on every route: null is the same as absent, unknown fields are ignored
 and noted by name, and types are as strict as in TGI (serde): no string for a number, no `true` for
 1, no 1.0 for an integer, no number beyond its width. Does not own limits of meaning (those are
-`serving.validation`'s). Used by the `*_types` modules.
+`serving.validation`'s).
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Owns where a body is cut. One call of the decoder, and the end of one large list, hold the interpreter for as
 long as they last, also in a thread: for the hundred thousand values of a large body that is long enough to be
-noticed by everybody who is served at the time. Knows nothing of what a body means; used by `body` and `call`.
+noticed by everybody who is served at the time. Knows nothing of what a body means.
 """
 
 from __future__ import annotations
@@ -185,7 +185,7 @@ def _at(place: int) -> str:
 def take_apart(value: Any, levels: int = 8) -> None:
     """End a list, object or model some items at a time; nobody may use it any more.
 
-    Long ones are looked for in at most so many `levels` of short ones.
+    Long ones are looked for in at most `levels` levels of short ones.
     """
     if isinstance(value, BaseModel):
         value = vars(value)

@@ -2,7 +2,7 @@
 
 Owns how a list of an answer is kept out of it until it is written. The hundred thousand alternatives of a
 large answer with log-probabilities would hold the interpreter for a second, if they were made and encoded at
-once. Used by `call` and the routes whose answers tell of tokens.
+once.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Decoding one sequence reads every weight once for a token, so memory bounds it; computing a prompt multiplies
 every weight once for each token, so arithmetic bounds it; sixteen sequences at once meet whichever comes first.
-Pure arithmetic on shapes; called by `doctor`.
+Pure arithmetic on shapes.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A short-lived process of its own: a library that does not fit the processor would take its process with it.
 Owns the measurements: reading memory of several sizes, and multiply-adds in registers at every level that runs.
-Called by `doctor`. Imports no torch.
+Imports no torch.
 """
 
 from __future__ import annotations

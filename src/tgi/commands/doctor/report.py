@@ -136,7 +136,7 @@ def _estimates(findings: Findings) -> str:
     heads = ("model", "weights", "bytes", "decode at 1", "decode at 16", "prefill")
     lines = [
         f"Memory is read over and over: {rates}.",
-        "So at most so many tokens a second (weight bytes over bandwidth, operations over layer rate; short contexts):",
+        "Upper bounds in tokens a second (weight bytes over bandwidth, operations over layer rate; short contexts):",
     ]
     return "\n".join([*lines, _table(heads, rows)])
 

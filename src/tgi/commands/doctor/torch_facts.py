@@ -1,7 +1,7 @@
 """`python -m tgi.commands.doctor.torch_facts [--read]`: what torch finds here, as JSON.
 
 A short-lived process of its own, because the launcher never imports torch. With `--read` it also measures how
-fast torch reads memory, for machines without the native kernels. Called by `doctor`.
+fast torch reads memory, for machines without the native kernels.
 """
 
 from __future__ import annotations

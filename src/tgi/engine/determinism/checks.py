@@ -1,8 +1,7 @@
 """The ways in which an engine may compute a request, each against the request alone.
 
 Owns the list of checks and how each condition is brought about and proved to have been met: a check whose
-condition did not occur says "not run". Runs on real workers with the scheduler of the server. Called by `main`
-and by tests.
+condition did not occur says "not run". Runs on real workers with the scheduler of the server.
 """
 
 from __future__ import annotations

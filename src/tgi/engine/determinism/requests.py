@@ -1,6 +1,6 @@
 """The random requests of a verification: lengths at the edges of what the kernels cut, all kinds of sampling.
 
-Plain data from a random generator; used by `checks`.
+Plain data from a random generator.
 """
 
 from __future__ import annotations

@@ -1,6 +1,4 @@
-"""Log-probabilities: normalisers, alternatives, and those of a prompt.
-
-Called by `engine.sampler` for generated tokens and by the runner for prompt tokens. Natural
+"""Log-probabilities: normalisers, alternatives, and those of a prompt. Natural
 logarithms, from float32 logits.
 """
 

@@ -3,7 +3,7 @@
 Philox-4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011): the seed is the
 key, the position in the sequence the counter. There is no state to keep, copy or lose, so a seeded
 request draws the same numbers alone, in any batch, after a preemption and on every device. Runs on
-the host in numpy. Called by `engine.sampler`.
+the host in numpy.
 """
 
 from __future__ import annotations

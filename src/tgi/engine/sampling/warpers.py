@@ -8,7 +8,7 @@
 In this order, each on the renormalised result of the one before, after temperature: transformers'
 and TGI's definitions. `narrow` decides for all rows at once from their most likely tokens, which
 nearly always suffice, and says where they do not; `kept_tokens` decides for one row exactly, from
-all of it. Called by `engine.sampler`.
+all of it.
 """
 
 from __future__ import annotations

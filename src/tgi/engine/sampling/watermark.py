@@ -3,7 +3,7 @@
 The previous token id seeds a permutation of the vocabulary; the logits of its first `gamma` share
 (the green list) are raised by `delta`. Seed (hash key * previous id) and permutation
 (`torch.randperm` with a CPU generator) are TGI's, so detectors written for it find the mark; the
-CPU generator also on other devices, so that a text can be checked anywhere. Called by `engine.sampler`.
+CPU generator also on other devices, so that a text can be checked anywhere.
 """
 
 from __future__ import annotations

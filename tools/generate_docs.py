@@ -40,7 +40,8 @@ Names, meaning and defaults are TGI's; variables that begin with `TGI_` belong t
 | `HF_HUB_OFFLINE` | a switch, on: use the cache only |
 | `HF_ENDPOINT` | another hub |
 | `HF_HUB_ENABLE_HF_TRANSFER`, `HF_HUB_USER_AGENT_ORIGIN` | as the library huggingface_hub has it, which fetches |
-| `LOG_LEVEL` | `error`, `warn`, `info` (default), `debug`, or a filter such as `warn,text_generation_router=debug` |
+| `LOG_LEVEL` | `error`, `warn`, `info` (default), `debug`, or a filter such as `warn,text_generation_router=debug`; \
+at `debug` the router shows the beginnings of prompts (`Input:`) and texts (`Output:`) |
 | `LOG_COLORIZE` | a switch, on (TGI: `1`): turns colours off, as in TGI; they are only used on a terminal anyway |
 | `PREFIX_CACHING` | a switch, off: do not share computed prefixes between requests |
 | `COMPUTE_TYPE` | value of the response header `x-compute-type` |

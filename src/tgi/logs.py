@@ -30,6 +30,7 @@ TARGETS = {
     "tgi.serving": "text_generation_router",
 }
 """Our modules -> the names TGI's users filter by; all others are `text_generation_server`."""
+SERVER = "text_generation_server"
 
 LEVELS = {
     "trace": logging.DEBUG,
@@ -77,22 +78,26 @@ def configure(
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING if base <= logging.DEBUG else logging.ERROR)
-    logging.getLogger("tgi").setLevel(base)
+    logging.getLogger("tgi").setLevel(by_target.get(SERVER, base))
     for name, target in TARGETS.items():
-        logging.getLogger(name).setLevel(by_target.get(target, logging.NOTSET))
-    logging.getLogger("tgi.engine").setLevel(by_target.get("text_generation_server", logging.NOTSET))
+        logging.getLogger(name).setLevel(by_target.get(target, base))
     logging.captureWarnings(True)  # Python warnings of libraries are for developers: logger py.warnings
 
 
 def parse_filter(text: str) -> tuple[int, dict[str, int]]:
-    """`info,text_generation_router=debug` -> the level and those of single targets; unknown words mean info."""
+    """`info,text_generation_router=debug` -> the level and those of single targets; unknown words mean info.
+
+    As in the filters of Rust's programs, a target may be a path (`text_generation_router::server`), and one without a
+    level is heard of everything.
+    """
     base, by_target = logging.INFO, {}
     for part in text.lower().split(","):
-        target, equals, level = part.strip().rpartition("=")
-        if equals:
-            by_target[target.split("::")[0]] = LEVELS.get(level, logging.INFO)
+        target, equals, level = part.strip().partition("=")
+        name = target.strip().split("::")[0]
+        if equals or name in (SERVER, *TARGETS.values()):
+            by_target[name] = LEVELS.get(level.strip(), logging.INFO) if equals else logging.DEBUG
         else:
-            base = LEVELS.get(part.strip(), logging.INFO)
+            base = LEVELS.get(name, logging.INFO)
     return base, by_target
 
 
@@ -179,7 +184,7 @@ def _target(record: logging.LogRecord) -> str:
     package = ".".join(record.name.split(".")[:2])
     if package in TARGETS:
         return TARGETS[package]
-    return "text_generation_server" if package.startswith("tgi") else record.name
+    return SERVER if package.startswith("tgi") else record.name
 
 
 def _level_name(record: logging.LogRecord) -> str:

@@ -54,8 +54,11 @@ async def until(engine: FakeEngine, condition: Any) -> None:
 
 @pytest.mark.parametrize("held", [0, 3])
 @pytest.mark.parametrize(("path", "body"), ALL_ROUTES)
-async def test_a_client_that_leaves_frees_its_slot(path: str, body: dict[str, Any], held: int) -> None:
-    """Whether queued (no token yet) or in the middle, streaming or not."""
+async def test_a_client_that_leaves_frees_its_slot(
+    path: str, body: dict[str, Any], held: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whether queued (no token yet) or in the middle, streaming or not; the log has a line of it."""
+    caplog.set_level("INFO", "tgi.api")
     engine = FakeEngine()
     engine.hold_after = held
     app = build_app(engine)
@@ -66,6 +69,7 @@ async def test_a_client_that_leaves_frees_its_slot(path: str, body: dict[str, An
         await until(engine, lambda: engine.aborted and not engine.open_requests)
         await asyncio.wait_for(app.state.api.permits.drained(), 10)
         assert b'tgi_request_failure{err="dropped"} 1' in app.state.api.metrics.render()
+        assert caplog.messages == ["The client left before the end of its answer"]
         engine.hold_after = None
         async with httpx.AsyncClient(base_url=address) as client:
             assert (await client.post("/generate", json={"inputs": "x"})).json() == {"generated_text": "Hello world"}

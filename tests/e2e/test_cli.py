@@ -87,6 +87,8 @@ def test_mistakes(program: tuple[str, ...], arguments: tuple[str, ...], status: 
     assert result.returncode == status
     assert says in result.stderr
     assert "Traceback" not in result.stderr
+    reason = says.split(": ", 1)[-1].split('("')[-1].rstrip('")')
+    assert (result.stdout + result.stderr).count(reason) == 1, "why is said once"
 
 
 def test_download_weights(tmp_path: Path) -> None:
@@ -101,6 +103,7 @@ def test_download_weights(tmp_path: Path) -> None:
         missing = run(TGI, "download-weights", "org/none", home=tmp_path, HF_ENDPOINT=hub.url)
         assert missing.returncode == 1
         assert missing.stderr.strip().count("\n") == 0
+        assert "org/none is neither" not in missing.stdout and "download" not in missing.stderr
 
 
 def test_plan_of_a_local_model(tiny_model: Path, tmp_path: Path) -> None:

@@ -163,6 +163,7 @@ def test_an_engine_that_cannot_start(launch: Launch, script: dict[str, object], 
     server = launch(SCRIPT=json.dumps(script))
     assert server.wait() == 1
     assert says in server.lines[-1]
+    assert server.log.count(re.sub(r'^Error: \w+\("|"\)$', "", says)) == 1, "why is said once"
     in_order(server, "Starting shard", "Shard 0 failed to start")
     assert "Traceback" not in server.log
     assert server.left_over() == []

@@ -52,6 +52,11 @@ def test_damaged_tokens_are_no_damaged_model(tmp_path: Path) -> None:
     assert start(path).info.memory.cache_tokens > 0
 
 
+def test_unknown_keys_of_the_config_are_named_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    start(make_checkpoint(tmp_path, "llama", a_mystery=1))
+    assert len([message for message in caplog.messages if "a_mystery" in message]) == 1
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
 @pytest.mark.parametrize("device", ["cuda", "cuda:0", "cuda:7"])
 def test_a_gpu_that_is_not_there(device: str, tmp_path: Path) -> None:

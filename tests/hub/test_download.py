@@ -8,6 +8,7 @@ import logging
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -90,6 +91,9 @@ def test_a_complete_cache_needs_no_network(hub: FakeHub, tmp_path: Path, caplog:
 def test_offline_makes_no_request(hub: FakeHub, tmp_path: Path) -> None:
     text = refusal("org/name", settings(hub, tmp_path, offline=True))
     assert "HF_HUB_OFFLINE is set and org/name is not in the cache" in text
+    assert "download it first with `text-generation-server download-weights org/name`" in text
+    text = refusal("org/name", replace(settings(hub, tmp_path, offline=True), only=True))
+    assert text == "HF_HUB_OFFLINE is set and org/name is not in the cache: unset it, or give a local directory"
     assert hub.requests == []
 
 

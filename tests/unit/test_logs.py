@@ -74,6 +74,31 @@ def test_secrets_are_masked_everywhere(stream: io.StringIO) -> None:
     assert stream.getvalue().count("***") == 4  # span, message, source line and message of the traceback
 
 
+@pytest.mark.parametrize(
+    ("level", "heard"),
+    [
+        ("warn,text_generation_router=debug", "router"),
+        ("error,text_generation_server=info", "server"),
+        ("off,text_generation_launcher::download=trace", "launcher"),
+        ("off, text_generation_router", "router"),
+        ("INFO,text_generation_launcher=off,text_generation_router=Error", "server"),
+    ],
+)
+def test_targets_are_filtered_apart(stream: io.StringIO, level: str, heard: str) -> None:
+    logs.configure(level, stream=stream)
+    for name in (
+        "tgi.launcher.supervisor",
+        "tgi.hub.download",
+        "tgi.api",
+        "tgi.serving.x",
+        "tgi.engine",
+        "tgi.models.y",
+    ):
+        logging.getLogger(name).info("line")
+    assert len(stream.getvalue().splitlines()) == 2
+    assert stream.getvalue().count(f"text_generation_{heard}: line") == 2
+
+
 def test_other_libraries_are_quiet(stream: io.StringIO) -> None:
     logs.configure("info", stream=stream)
     logging.getLogger("uvicorn.error").warning("chatter")

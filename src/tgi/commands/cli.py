@@ -10,7 +10,7 @@ import os
 import platform
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
@@ -129,7 +129,7 @@ def launcher_main(words: Sequence[str]) -> int:
     """The command `text-generation-launcher`."""
     name = "text-generation-launcher"
     examples = SERVE_EXAMPLES.format(command=name)
-    return run(Command(name, "Serve a model over HTTP.", examples, {}, _serve, like_tgi=True), words)
+    return run(Command(name, "Serve a model over HTTP.", examples, {}, _launch, like_tgi=True), words)
 
 
 @command
@@ -139,7 +139,7 @@ def server_main(words: Sequence[str]) -> int:
     if name == "download-weights":
         return guarded("text-generation-server", True, lambda: _download_weights("text-generation-server", words[1:]))
     if name == "serve":
-        serve = Command("text-generation-server serve", "Serve a model over HTTP.", "", {}, _serve, like_tgi=True)
+        serve = Command("text-generation-server serve", "Serve a model over HTTP.", "", {}, _launch, like_tgi=True)
         return guarded(serve.name, True, lambda: run(serve, _launcher_words(words[1:])))
     if name == "quantize":
         return guarded("text-generation-server", True, _quantize)
@@ -217,11 +217,7 @@ def _serve(parsed: Parsed, variables: Mapping[str, str], as_json: bool) -> int:
 
     facts = hardware.detect()
     _say_start(parsed, facts)
-    try:
-        api, engine = prepare_parsed(parsed, variables, facts)
-    except DownloadError as error:
-        logger.error("Download encountered an error: %s", error)
-        raise
+    api, engine = prepare_parsed(parsed, variables, facts)
     if engine.threads is not None and engine.threads > facts.cpu_count:
         logger.warning("--threads %d: only %d cores can be used, so it is slower", engine.threads, facts.cpu_count)
     for flag, why in api.ineffective_flags.items():
@@ -234,6 +230,15 @@ def _serve(parsed: Parsed, variables: Mapping[str, str], as_json: bool) -> int:
     if not api.api_keys and api.hostname not in ("127.0.0.1", "::1"):
         logger.warning("Listening on %s without --api-key: whoever reaches this port can use the server", api.hostname)
     return supervisor.serve(api, engine, variables)
+
+
+def _launch(parsed: Parsed, variables: Mapping[str, str], as_json: bool) -> int:
+    """As `_serve`, with TGI's line when the download fails; why is said once, at the end."""
+    try:
+        return _serve(parsed, variables, as_json)
+    except DownloadError:
+        logger.error("Download encountered an error")
+        raise
 
 
 def _plan(parsed: Parsed, variables: Mapping[str, str], as_json: bool) -> int:
@@ -264,7 +269,7 @@ def _download_weights(command: str, words: Sequence[str]) -> int:
     _configure_logs(parsed, variables)
     settings = environment_settings(variables)
     config = parsed.config
-    model_files(config, hub_of(settings, cache, progress=not config.json_output))
+    model_files(config, replace(hub_of(settings, cache, progress=not config.json_output), only=True))
     return 0
 
 

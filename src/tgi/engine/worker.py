@@ -84,7 +84,7 @@ class Worker:
             config.model_path,
             dtype,
             backend,
-            rope=rope,
+            spec=spec,
             quantize=config.quantize,
             activations=config.activations,
             progress=progress or LoadProgress(),

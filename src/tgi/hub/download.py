@@ -45,6 +45,8 @@ class Hub:
     """Show bars, where standard error is a terminal."""
     pause_s: float = PAUSE_S
     """Between two tries."""
+    only: bool = False
+    """The command does nothing but download: whoever runs it is not told to download."""
 
 
 def download(model_id: str, revision: str | None, hub: Hub, *, code: bool = False) -> ModelFiles:
@@ -163,14 +165,20 @@ def _cached(model_id: str, revision: str | None, hub: Hub, why: str) -> ModelFil
     except HFValidationError as error:
         _explain(error, model_id, revision)
     except LocalEntryNotFoundError:
-        raise DownloadError(
-            f"{why} and {wanted} is not in the cache: download it first with "
-            f"`text-generation-server download-weights {model_id}`, or give a local directory"
-        ) from None
+        remedy = _remedy(hub, f"download it first with `text-generation-server download-weights {model_id}`")
+        raise DownloadError(f"{why} and {wanted} is not in the cache: {remedy}, or give a local directory") from None
     if not files.in_directory(directory).names:
-        raise DownloadError(f"{why} and the cache holds no weights of {wanted}: download it again")
+        remedy = _remedy(hub, "download it again")
+        raise DownloadError(f"{why} and the cache holds no weights of {wanted}: {remedy}")
     logger.info("Files are already present on the host. Skipping download.")
     return ModelFiles(str(directory), model_id, directory.name)
+
+
+def _remedy(hub: Hub, download: str) -> str:
+    """What gets a model that is not there: `download`, or what keeps the command from it that does so."""
+    if not hub.only:
+        return download
+    return "unset it" if hub.offline else "try again when it can be"
 
 
 def _with_tries(function: Callable[[], Result], hub: Hub) -> Result:

@@ -99,6 +99,8 @@ class Supervisor:
         self._abort = asyncio.Event()
         """The second signal came, or the time for running requests is over: all must end at once."""
         self._engine_gone = asyncio.Event()
+        self._serving = False
+        """It is ready, and so is the web server."""
         self._engine_failed = False
         """It said that it cannot start."""
         self._engine_end = ""
@@ -145,13 +147,12 @@ class Supervisor:
 
     async def _watch(self, process: EngineProcess) -> None:
         status = await process.wait()
-        end = describe_exit(status)
         self._engine_was_stopped = self._stop.is_set() and process.ended_by_sigterm
         await asyncio.sleep(LAST_WORDS_S)
-        self._engine_end = f"the engine process {end}"
+        self._engine_end = f"the engine process {describe_exit(status)}"
         self._client.engine_lost(f"the engine process {describe_exit(status, for_clients=True)}", self._engine_end)
-        if not self._stop.is_set():
-            logger.error("The engine process %s", end)
+        if self._serving and not self._stop.is_set():  # while loading this is the error that ends the start
+            logger.error("The engine process %s", describe_exit(status))
         self._engine_gone.set()
 
     async def _load_and_serve(self) -> int:
@@ -220,6 +221,7 @@ class Supervisor:
         app = create_app(service, self._api, metrics=metrics, tracer=self._tracer)
         server = HttpServer(app, self._api, self._say_connected)
         collector.settle()
+        self._serving = True
         serving = asyncio.create_task(server.serve([self._socket]), name="http")
         try:
             return await self._until_end(app, serving)

@@ -17,7 +17,6 @@ from tgi.models.build.decoder import build
 from tgi.models.config_reader import read_config
 from tgi.models.families.registry import spec_from_config
 from tgi.models.families.shared import DTYPES
-from tgi.models.rope_config import RopeOverride
 from tgi.models.spec import ModelSpec
 from tgi.models.weights import Progress, Weights
 from tgi.quant.formats import detect
@@ -48,13 +47,14 @@ def load_model(
     dtype: torch.dtype | str | None,
     backend: Backend,
     *,
-    rope: RopeOverride | None = None,
+    spec: ModelSpec | None = None,
     quantize: str | None = None,
     activations: str = "int8",
     progress: Progress | None = None,
 ) -> LoadedModel:
     """Load the checkpoint in directory `path` into `backend`.
 
+    spec: what its config says, where that is known already: each reading of it warns about what it does not know.
     dtype: None takes the checkpoint's own. quantize: int8 or int4 rounds plain weights while they are read;
     activations: see `EngineConfig.activations`.
     Raises ModelError with a sentence for the user.
@@ -62,7 +62,7 @@ def load_model(
     path = Path(path)
     config = read_config(path)
     stored = detect(config)
-    spec = spec_from_config(config, rope)
+    spec = spec or spec_from_config(config)
     with Weights(path, spec.names, progress) as source:
         serving = serving_dtype(dtype, spec.dtype, backend.device) or on_device(source.common_dtype(), backend.device)
         if spec.tied_head and not source.tied(spec.names.embedding, spec.names.head, serving):

@@ -18,7 +18,7 @@ from starlette.responses import Response
 from tgi.api.server.access import GROUP
 from tgi.api.server.admission import Permit, check_samples
 from tgi.api.server.body import Model, decode, parse, read_body
-from tgi.api.server.request_log import facts_of, parameters
+from tgi.api.server.request_log import beginning_of, facts_of, parameters
 from tgi.api.state import Api, api_of
 from tgi.api.wire.answer import Answer, Content
 from tgi.api.wire.errors import InternalError
@@ -101,6 +101,9 @@ class Call:
 
     def _close(self, left_early: bool) -> None:
         if left_early:
+            if self._failure is None and self._counted:
+                waited = {"total_time": f"{time.monotonic() - self.started:.6f}s"}
+                logger.info("The client left before the end of its answer", extra={"span": (self._name, waited)})
             self._fail("dropped", "the client left")
         if self._failure is None:
             self._count("tgi_request_success")
@@ -201,6 +204,7 @@ class Call:
     ) -> Prepared:
         """Tokenise and check; raises `errors.ValidationError`, or UnhealthyError while the engine is silent."""
         self._check_engine()
+        self._debug("Input", inputs)
         prepared = await self.api.service.prepare(
             inputs,
             params,
@@ -250,7 +254,13 @@ class Call:
             self._logged = prepared.params
             facts = {"parameters": parameters(prepared.params), **facts}
         self._span.set(facts)
+        self._debug("Output", completion.text)
         logger.info("Success", extra={"span": (self._name, facts)})
+
+    def _debug(self, name: str, text: str | Sequence[int]) -> None:
+        """What TGI writes at `debug`: the text of a request, by its beginning."""
+        if logger.isEnabledFor(logging.DEBUG):
+            logger.debug("%s: %s", name, beginning_of(text), extra={"span": (self._name, {})})
 
     def headers(self) -> dict[str, str]:
         """Those that every generated answer carries."""

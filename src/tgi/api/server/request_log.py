@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields
 from itertools import islice
 from typing import Any
@@ -11,6 +12,8 @@ from tgi.shorten import shorten
 
 LOGGED_CHARACTERS = 100
 """Of each text among the parameters."""
+LOGGED_TEXT = 1_024
+"""Characters of a prompt, or of the text made of it, at `debug`; of ids a sixteenth as many."""
 LOGGED_ITEMS = 8
 """Of each list among the parameters."""
 
@@ -32,6 +35,14 @@ def _beginning(value: Any) -> Any:
         more = len(value) - LOGGED_ITEMS
         return dict(items) | ({"...": f"{more:,} more"} if more > 0 else {})
     return value
+
+
+def beginning_of(text: str | Sequence[int]) -> str:
+    """Of a prompt, which may be token ids, or of an answer."""
+    if isinstance(text, str):
+        return shorten(text, LOGGED_TEXT)
+    most = LOGGED_TEXT // 16
+    return str(list(text[:most])) + (f"... {len(text) - most:,} more" if len(text) > most else "")
 
 
 def facts_of(completion: Completion) -> dict[str, str | int]:

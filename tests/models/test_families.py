@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     BloomConfig,
     Gemma2Config,
@@ -25,6 +26,7 @@ from transformers import (
 from transformers.activations import ACT2FN
 
 from tests.models.checkpoints import FAMILIES, Family, make_checkpoint, make_config
+from tests.models.tiny import tiny_config
 from tgi.errors import ModelError
 from tgi.kernels.native import footprint as native_footprint
 from tgi.kernels.program import Program
@@ -103,6 +105,88 @@ def test_configs_that_transformers_writes(kind: Any, tmp_path: Path, caplog: pyt
     assert spec.max_positions == getattr(config, "max_position_embeddings", 2048)  # BLOOM has none
 
 
+@pytest.mark.parametrize("model_type", sorted(FAMILIES_BY_TYPE))
+def test_default_configs_of_every_family(model_type: str, caplog: pytest.LogCaptureFixture) -> None:
+    config = AutoConfig.for_model(model_type)
+    caplog.clear()
+    for whole in (True, False):
+        spec = spec_from_config(json.loads(config.to_json_string(use_diff=not whole)))
+        assert (len(spec.layers), spec.hidden_size) == (config.num_hidden_layers, config.hidden_size)
+    assert not caplog.records
+
+
+TINY_REFUSED: list[tuple[str, dict[str, Any], str]] = [
+    ("gemma3", {"attn_logit_softcapping": 5.0}, "`attn_logit_softcapping`"),
+    ("smollm3", {"no_rope_layers": [1]}, "`no_rope_layers`"),
+    ("phi3", {"lm_head_bias": True}, "`lm_head_bias`"),
+    (
+        "phi3-longrope-partial",
+        {"partial_rotary_factor": 0.5, "rope_parameters": {"rope_type": "longrope"}},
+        "short_factor",
+    ),
+    ("cohere2", {"rotary_pct": 0.5}, "`rotary_pct`"),
+    ("cohere2", {"position_embedding_type": "alibi"}, "`position_embedding_type`"),
+    ("starcoder2", {"norm_type": "rms_norm"}, "`norm_type`"),
+    ("gptj", {"rotary_dim": 7}, "`rotary_dim` must be even and at most 16"),
+    ("gptj", {"rotary_dim": 18}, "`rotary_dim` must be even and at most 16"),
+    ("codegen", {"n_head": 2}, "must be a multiple of 4"),
+    ("gpt_neo", {"attention_types": [[["global"], 1]]}, "`attention_types`"),
+    ("gpt_neo", {"attention_types": 3}, "`attention_types`"),
+    ("gpt_neo", {"attention_layers": ["local", "local"]}, "`attention_layers` contradicts"),
+    ("falcon-40b", {"parallel_attn": False}, "this combination of"),
+    ("falcon-7b", {"num_ln_in_parallel_attn": 2}, "this combination of"),
+    ("falcon-40b", {"num_kv_heads": 3}, "cannot share 3"),
+    ("mpt", {"no_bias": False}, "`no_bias`"),
+    ("mpt", {"attn_config": {"alibi": False}}, "`alibi`"),
+    ("mpt", {"attn_config": {"qk_ln": True}}, "`qk_ln`"),
+    ("mpt", {"attn_config": 3}, "`attn_config` must be an object"),
+    ("exaone4", {"layer_types": ..., "sliding_window_pattern": "LGL"}, "`sliding_window_pattern`"),
+    ("apertus", {"hidden_act": "silu"}, "`hidden_act`"),
+    ("ministral3", {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4}}, "`llama_4_scaling_beta`"),
+    ("olmo3", {"rope_parameters": {"sliding_attention": 3}}, "`sliding_attention` of `rope_parameters`"),
+]
+
+
+@pytest.mark.parametrize(("name", "overrides", "message"), TINY_REFUSED)
+def test_other_families_refuse_by_name(name: str, overrides: dict[str, Any], message: str) -> None:
+    config = json.loads(tiny_config(name).to_json_string())
+    spec_from_config(config)
+    changed = {key: value for key, value in {**config, **overrides}.items() if value is not ...}
+    with pytest.raises(ModelError, match=re.escape(message)):
+        spec_from_config(changed)
+
+
+OLDER: list[tuple[str, dict[str, Any]]] = [
+    ("gemma", {"hidden_act": "gelu", "hidden_activation": None, "rope_parameters": ..., "rope_theta": 10000.0}),
+    ("gemma3", {"rope_parameters": ..., "layer_types": ..., "sliding_window_pattern": 2, "rope_theta": 1e5,
+                "rope_local_base_freq": 1e2, "rope_scaling": {"rope_type": "linear", "factor": 4.0}}),
+    ("olmo3", {"rope_parameters": ..., "rope_theta": 5e3, "layer_types": ..., "rope_scaling": {
+        "rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}}),
+    ("phi3-longrope-partial", {"rope_parameters": ..., "rope_theta": 10000.0, "rope_scaling": {
+        "type": "su", "short_factor": [1.0, 1.1, 1.3, 1.5, 1.8, 2.0], "long_factor": [1.0, 2.0, 3.0, 5.0, 8.0, 13.0]}}),
+    ("stablelm", {"rope_parameters": ..., "rope_theta": 10000, "partial_rotary_factor": 0.5}),
+    ("phi", {"rope_parameters": ..., "rope_theta": 10000.0, "rope_scaling": None, "partial_rotary_factor": 0.5}),
+    ("cohere2", {"layer_types": ..., "sliding_window_pattern": 4, "rope_parameters": ..., "rope_theta": 10000.0,
+                 "order_of_interleaved_layers": "local_attn_first", "layer_switch": 4, "rotary_pct": 1.0,
+                 "position_embedding_type": "rope_gptj", "use_gated_activation": True, "use_parallel_block": True}),
+    ("falcon-7b", {"rope_parameters": ..., "rope_theta": 10000.0, "rope_scaling": None, "hidden_size": ...,
+                   "n_embed": 64, "num_attention_heads": ..., "n_head": 4, "num_hidden_layers": ..., "n_layer": 2,
+                   "apply_residual_connection_post_layernorm": False, "num_kv_heads": ...}),
+    ("exaone4", {"layer_types": ..., "sliding_window_pattern": "LLLG", "rope_parameters": ..., "rope_theta": 10000.0}),
+    ("smollm3-interval-window", {"layer_types": ..., "no_rope_layers": ..., "rope_parameters": ..., "rope_theta": 2e6}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "changes"), OLDER)
+def test_as_transformers_4_wrote_them(name: str, changes: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
+    """The same model, whichever version wrote the config."""
+    config = json.loads(tiny_config(name).to_json_string(use_diff=False))
+    older = {key: value for key, value in {**config, **changes}.items() if value is not ...}
+    caplog.clear()
+    assert spec_from_config(older) == spec_from_config(config)
+    assert not caplog.records
+
+
 def test_windows() -> None:
     assert windows(spec_from_config(make_config("mistral"))) == (24, 24)
     assert windows(spec_from_config(make_config("mistral", sliding_window=None))) == (None, None)
@@ -175,7 +259,7 @@ def test_rope_override_needs_rope(family: Family) -> None:
 
 def test_unsupported_type() -> None:
     supported = ", ".join(sorted(FAMILIES_BY_TYPE))
-    assert supported.startswith("bloom, ") and "qwen2" in supported
+    assert "bloom, " in supported and "qwen2" in supported
     with pytest.raises(ModelError, match=f"Unsupported model type mamba; supported are {supported}"):
         spec_from_config({"model_type": "mamba"})
     with pytest.raises(ModelError, match=re.escape(r"Unsupported model type a\x1b[2J\ud800;")):
@@ -232,7 +316,7 @@ REFUSED: list[tuple[Family, dict[str, Any], str]] = [
     ("gpt_neox", {"partial_rotary_factor": 0.5}, "`partial_rotary_factor` contradicts"),
     ("gpt_neox", {"use_parallel_residual": 1}, "`use_parallel_residual` must be true or false"),
     ("gpt_neox", {"qk_layernorm": True}, "`qk_layernorm`"),
-    ("bloom", {"apply_residual_connection_post_layernorm": True}, "`apply_residual_connection_post_layernorm`"),
+    ("bloom", {"apply_residual_connection_post_layernorm": 1}, "`apply_residual_connection_post_layernorm` must be"),
     ("bloom", {"slow_but_exact": True}, "`slow_but_exact`"),
     ("bloom", {"n_inner": 100}, "`n_inner`"),
     ("bloom", {"n_embed": 96}, "`hidden_size` and `n_embed` differ"),

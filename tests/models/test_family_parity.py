@@ -20,6 +20,8 @@ from tests.models.driver import Driver, Row
 from tests.models.test_parity import BACKENDS, TOLERANCE, assert_close, backend_named
 from tests.models.tiny import CASES, VOCAB, write_tiny
 from tgi.kernels.types import Backend
+from tgi.models.build.decoder import build
+from tgi.models.families.registry import read_spec
 from tgi.models.loader import load_model
 
 
@@ -61,6 +63,21 @@ def test_logits_and_greedy_tokens(checkpoint: Checkpoint, kind: str, caplog: pyt
     mixed_batch(checkpoint, driver, rng)
     prefix_hit_and_preemption(checkpoint, driver, backend, rng)
     greedy(checkpoint, driver, ids[:20])
+
+
+def test_parameters_and_codes(checkpoint: Checkpoint) -> None:
+    """`tgi plan` counts what transformers has, and weights rounded to int8 give nearly the same logits."""
+    spec = read_spec(checkpoint.path)
+    program = build(spec)
+    fixed = (spec.max_positions + spec.first_position) * spec.hidden_size if spec.sinusoidal_positions else 0
+    fixed += sum(name.endswith((".beta", ".eps")) for vector in program.vectors() for name in vector.names)
+    assert program.parameters - fixed == sum(parameter.numel() for parameter in checkpoint.oracle.parameters())
+    backend, rng = backend_named("native"), random.Random(checkpoint.seed)
+    driver = Driver(load_model(checkpoint.path, None, backend, quantize="int8"), backend)
+    ids = tuple(rng.randrange(VOCAB) for _ in range(30))
+    wanted = checkpoint.expected(ids)
+    error = (driver.run(list(ids)) - wanted).abs().mean() / wanted.abs().mean()
+    assert 0 < error < 0.5, f"mean error {error:.2f} of the mean logit"
 
 
 def mixed_batch(checkpoint: Checkpoint, driver: Driver, rng: random.Random) -> None:

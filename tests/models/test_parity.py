@@ -117,6 +117,7 @@ VARIANTS: dict[str, tuple[Family, dict[str, Any]]] = {
             "tie_word_embeddings": False,
         },
     ),
+    "bloom-residual-after-norm": ("bloom", {"apply_residual_connection_post_layernorm": True}),
     "gemma2-no-caps": ("gemma2", {"attn_logit_softcapping": None, "final_logit_softcapping": None}),
     "gemma2-one-cap": ("gemma2", {"attn_logit_softcapping": None, "num_key_value_heads": 4}),
     "gemma2-layer-types-biases": (

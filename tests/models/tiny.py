@@ -28,6 +28,7 @@ _LONGROPE = {
     "short_factor": [1.0, 1.1, 1.3, 1.5, 1.8, 2.0],
     "long_factor": [1.0, 2.0, 3.0, 5.0, 8.0, 13.0],
 }
+_GPT = {"n_embd": 64, "n_head": 4, "n_layer": 2, "n_positions": 512}
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen3": ("qwen3", {"head_dim": 24}),
     "qwen3-windows-biases": (
@@ -108,6 +109,78 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
             "original_max_position_embeddings": 256,
         },
     ),
+    "opt": ("opt", {"word_embed_proj_dim": 64, "ffn_dim": 72, "activation_function": "gelu"}),
+    "opt-350m": ("opt", {"word_embed_proj_dim": 40, "ffn_dim": 72, "do_layer_norm_before": False}),
+    "opt-galactica": (
+        "opt",
+        {"word_embed_proj_dim": 64, "ffn_dim": 72, "enable_bias": False, "layer_norm_elementwise_affine": False},
+    ),
+    "gpt_bigcode": ("gpt_bigcode", {**_GPT, "n_inner": 72}),
+    "gpt_bigcode-every-head": ("gpt_bigcode", {**_GPT, "multi_query": False, "scale_attn_weights": False}),
+    "gptj": ("gptj", {**_GPT, "rotary_dim": 6}),
+    "gptj-whole-heads": ("gptj", {**_GPT, "rotary_dim": 16, "activation_function": "gelu"}),
+    "codegen": ("codegen", {**_GPT, "rotary_dim": 8, "n_head": 8, "n_inner": 50}),
+    "gpt_neo": (
+        "gpt_neo",
+        {"num_layers": 2, "num_heads": 4, "attention_types": [[["global", "local"], 1]], "window_size": 17},
+    ),
+    "falcon-7b": ("falcon", {"num_ln_in_parallel_attn": None}),
+    "falcon-rw": ("falcon", {"multi_query": False, "parallel_attn": False, "bias": True, "num_kv_heads": 4}),
+    "falcon-40b": ("falcon", {"new_decoder_architecture": True, "num_kv_heads": 2}),
+    "falcon-11b": ("falcon", {"new_decoder_architecture": True, "num_kv_heads": 2, "num_ln_in_parallel_attn": 1}),
+    "falcon-alibi": (
+        "falcon",
+        {"alibi": True, "multi_query": False, "parallel_attn": False, "bias": True, "num_attention_heads": 4},
+    ),
+    "mpt": ("mpt", {"d_model": 48, "n_heads": 6, "n_layers": 2, "max_seq_len": 512, "attn_config": {"clip_qkv": 0.8}}),
+    "mpt-eight-heads": (
+        "mpt",
+        {"d_model": 64, "n_heads": 8, "n_layers": 2, "max_seq_len": 512, "attn_config": {"softmax_scale": 0.5}},
+    ),
+    "xglm": (
+        "xglm",
+        {"d_model": 64, "ffn_dim": 72, "num_layers": 2, "attention_heads": 4, "scale_embedding": True},
+    ),
+    "nemotron": ("nemotron", {"head_dim": 24}),
+    "nemotron-biases": ("nemotron", {"head_dim": 16, "attention_bias": True, "mlp_bias": True}),
+    "helium": ("helium", {"head_dim": 16}),
+    "exaone4": ("exaone4", {"num_hidden_layers": 4, "sliding_window": 20, "sliding_window_pattern": 4}),
+    "exaone4-without-windows": ("exaone4", {"sliding_window": None, "layer_types": ["full_attention"] * 2}),
+    "glm": ("glm", {"head_dim": 20}),
+    "glm4": ("glm4", {"head_dim": 24, "attention_bias": True}),
+    "ernie4_5": ("ernie4_5", {"head_dim": 24}),
+    "ernie4_5-biases": ("ernie4_5", {"head_dim": 16, "use_bias": True}),
+    "seed_oss": ("seed_oss", {"head_dim": 24}),
+    "seed_oss-biases": ("seed_oss", {"head_dim": 16, "attention_out_bias": True, "mlp_bias": True}),
+    "arcee": ("arcee", {"head_dim": 20, "mlp_bias": True}),
+    "apertus": ("apertus", {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4}}),
+    "hunyuan": ("hunyuan_v1_dense", {"head_dim": 24}),
+    "hunyuan-alpha": (
+        "hunyuan_v1_dense",
+        {"head_dim": 16, "rope_parameters": {"rope_type": "dynamic", "alpha": 50.0, "factor": 1.0, "rope_theta": 1e4}},
+    ),
+    "ministral": (
+        "ministral",
+        {"head_dim": 24, "sliding_window": 19, "layer_types": ["sliding_attention", "full_attention"]},
+    ),
+    "ministral3": (
+        "ministral3",
+        {
+            "head_dim": 24,
+            "rope_parameters": {
+                "rope_type": "yarn",
+                "rope_theta": 1e4,
+                "factor": 4.0,
+                "original_max_position_embeddings": 32,
+                "max_position_embeddings": 512,
+                "beta_fast": 32.0,
+                "beta_slow": 1.0,
+                "mscale": 1.0,
+                "mscale_all_dim": 1.0,
+                "llama_4_scaling_beta": 0.7,
+            },
+        },
+    ),
 }
 """Name -> (`model_type`, values of the config that are not `_COMMON`)."""
 
@@ -117,9 +190,12 @@ def tiny_config(name: str, **overrides: Any) -> Any:
     import transformers
 
     model_type, values = CASES[name]
-    given = {key: value for key, value in {**_COMMON, **values, **overrides}.items() if value is not ...}
+    known = transformers.AutoConfig.for_model(model_type).to_dict()
+    common = {key: value for key, value in _COMMON.items() if key in known}
+    given = {key: value for key, value in {**common, **values, **overrides}.items() if value is not ...}
     config = transformers.AutoConfig.for_model(model_type, **given)
-    config._attn_implementation = "eager"
+    # With ALiBi transformers' eager attention of Falcon adds the bias twice.
+    config._attn_implementation = "sdpa" if name == "falcon-alibi" else "eager"
     return config
 
 
@@ -131,9 +207,13 @@ def write_tiny(path: Path, name: str, seed: int = 0, *, std: float = 0.2, **over
     """
     import torch
     import transformers
+    from transformers.models.bloom import modeling_bloom as bloom
+    from transformers.models.falcon import modeling_falcon as falcon
 
     config = tiny_config(name, **overrides)
     torch.manual_seed(seed)
+    if name == "falcon-alibi":  # else rounded to bfloat16, from position 257 on also the positions
+        falcon.build_alibi_tensor = bloom.build_alibi_tensor
     model = transformers.AutoModelForCausalLM.from_config(config).float().eval()
     with torch.no_grad():
         for parameter in model.parameters():

@@ -22,18 +22,19 @@ Name = TypeVar("Name", bound=str)
 HARMLESS = frozenset(  # a string is easier to keep sorted than seventy literals
     """
     _attn_implementation _attn_implementation_autoset _commit_hash _flash_attn_2_enabled _model_name_or_path
-    _name_or_path architectures attention_dropout attn_implementation attn_pdrop auto_map bad_words_ids
-    begin_suppress_tokens bos_token_id cache_implementation chunk_size_feed_forward classifier_dropout
-    decoder_start_token_id diversity_penalty do_sample dropout early_stopping embd_pdrop embed_dropout embedding_dropout
-    encoder_no_repeat_ngram_size
-    eos_token_id exponential_decay_length_penalty finetuning_task forced_bos_token_id forced_eos_token_id
-    gradient_checkpointing hidden_dropout id2label initializer_range is_decoder is_llama_config label2id
-    length_penalty license max_length max_sequence_length min_length model_type n_ctx name_or_path
-    no_repeat_ngram_size num_beam_groups num_beams num_return_sequences output_attentions output_hidden_states
-    output_scores pad_token_id prefix pretraining_tp problem_type remove_invalid_values repetition_penalty
-    resid_dropout resid_pdrop residual_dropout return_dict return_dict_in_generate sep_token_id suppress_tokens
-    task_specific_params temperature tf_legacy_loss tokenizer_class top_k top_p torchscript transformers.js_config
-    transformers_version typical_p unk_token_id unsloth_fixed unsloth_version use_bfloat16 use_cache
+    _name_or_path activation_dropout architectures attention_dropout attn_implementation attn_pdrop auto_map
+    bad_words_ids begin_suppress_tokens bos_token_id cache_implementation chunk_size_feed_forward classifier_dropout
+    decoder_start_token_id diversity_penalty do_sample dropout early_stopping embd_pdrop embed_dropout
+    embedding_dropout encoder_no_repeat_ngram_size eos_token_id exponential_decay_length_penalty finetuning_task
+    forced_bos_token_id forced_eos_token_id gradient_checkpointing hidden_dropout id2label init_std
+    initializer_range is_decoder is_llama_config label2id layerdrop length_penalty license max_length
+    max_sequence_length min_length model_type n_ctx name_or_path no_repeat_ngram_size num_beam_groups num_beams
+    num_return_sequences output_attentions output_hidden_states output_scores pad_token_id prefix pretraining_tp
+    problem_type remove_invalid_values repetition_penalty resid_dropout resid_pdrop residual_dropout return_dict
+    return_dict_in_generate sep_token_id summary_activation summary_first_dropout summary_proj_to_labels
+    summary_type summary_use_proj suppress_tokens task_specific_params temperature tf_legacy_loss tokenizer_class
+    top_k top_p torchscript transformers.js_config transformers_version typical_p unk_token_id unsloth_fixed
+    unsloth_version use_bfloat16 use_cache
     """.split()  # noqa: SIM905
 )
 """Keys that do not change what the model computes: training, generation defaults, bookkeeping.

@@ -6,10 +6,12 @@ Owns the order of things: config, family, program, serving dtype, weights, verdi
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 
 from tgi.errors import ModelError
 from tgi.kernels.types import Backend, CacheShape, CompiledStep
@@ -67,9 +69,20 @@ def load_model(
         serving = serving_dtype(dtype, spec.dtype, backend.device) or on_device(source.common_dtype(), backend.device)
         if spec.tied_head and not source.tied(spec.names.embedding, spec.names.head, serving):
             spec = replace(spec, tied_head=False)
+        if spec.sinusoidal_positions:
+            rows = sinusoids(spec.max_positions + spec.first_position, spec.hidden_size)
+            source.provide(f"{spec.names.positions}.weight", rows)
         step = backend.load(build(spec), ModelWeights(source, serving, quantize, activations, stored))
         source.finish(tied_head=spec.names.head if spec.tied_head else None)
     return LoadedModel(step, spec)
+
+
+def sinusoids(rows: int, width: int) -> torch.Tensor:
+    """Positions [rows, width] (Vaswani et al. 2017): the sines of all frequencies, then the cosines."""
+    half = width // 2
+    frequencies = torch.exp(torch.arange(half).float() * -(math.log(10_000) / max(half - 1, 1)))
+    angles = torch.arange(rows).float()[:, None] * frequencies
+    return F.pad(torch.cat((angles.sin(), angles.cos()), dim=1), (0, width % 2))
 
 
 def serving_dtype(wanted: torch.dtype | str | None, checkpoint: str | None, device: torch.device) -> torch.dtype | None:

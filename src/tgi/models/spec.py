@@ -164,6 +164,8 @@ class ModelSpec:
     """The factor is rounded to the serving dtype first."""
     first_position: int = 0
     """Row of the first position in the table of learned positions, which has so many more rows."""
+    sinusoidal_positions: bool = False
+    """The table of positions is computed and not stored (Vaswani et al. 2017)."""
     tied_head: bool
     """The head's weight is the embedding table."""
     head_bias: bool = False

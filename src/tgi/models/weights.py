@@ -60,6 +60,7 @@ class Weights:
             self._check_index(path / chosen.index)
         self._ignored = [re.compile(pattern) for pattern in names.ignored]
         self._taken: set[str] = set()
+        self._provided: dict[str, torch.Tensor] = {}
         self._progress = progress
         self._read_bytes = 0
         self._total_bytes = sum(entry.bytes for file in self._files for entry in file.entries.values())
@@ -71,14 +72,23 @@ class Weights:
         for file in self._files:
             file.close()
 
+    def provide(self, name: str, tensor: torch.Tensor) -> None:
+        """Take `tensor` for one that the checkpoint has not."""
+        self._provided[name] = tensor
+
     def has(self, name: str) -> bool:
-        return name in self._where
+        return name in self._where or name in self._provided
 
     def shape(self, name: str) -> tuple[int, ...]:
+        if name in self._provided:
+            return tuple(self._provided[name].shape)
         return self._entry(name).shape
 
     def read(self, name: str, into: torch.Tensor, index: tuple[slice, ...] = ()) -> None:
         """See `WeightSource.read`."""
+        if name in self._provided:
+            into.copy_(self._provided[name][index])
+            return
         entry = self._entry(name)
         shape = entry.shape
         if index:

@@ -5,10 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tgi.errors import ModelError
-from tgi.models.config_reader import ConfigReader
-from tgi.models.families.shared import layer_windows, llama_like
-from tgi.models.rope_config import RopeOverride
-from tgi.models.spec import AttentionSpec, ModelSpec
+from tgi.models.config_reader import ConfigReader, positive_number
+from tgi.models.families.shared import LLAMA_NAMES, layer_windows, llama_like
+from tgi.models.rope_config import RopeOverride, rope_parameters
+from tgi.models.spec import AttentionSpec, ModelSpec, QkNormSpec
+
+HUNYUAN_NAMES = replace(
+    LLAMA_NAMES,
+    query_norm="model.layers.{}.self_attn.query_layernorm",
+    key_norm="model.layers.{}.self_attn.key_layernorm",
+)
 
 
 def llama(reader: ConfigReader, override: RopeOverride | None) -> ModelSpec:
@@ -66,4 +72,88 @@ def smollm3(reader: ConfigReader, override: RopeOverride | None) -> ModelSpec:
     return spec.with_attention(without_rope)
 
 
-FAMILIES = {"llama": llama, "smollm3": smollm3}
+def helium(reader: ConfigReader, override: RopeOverride | None) -> ModelSpec:
+    """Pairs that turn are neighbours."""
+    return llama_like(
+        reader,
+        override,
+        default_positions=4096,
+        default_head_dim=128,
+        default_kv_heads=20,
+        default_theta=100_000.0,
+        default_eps=1e-8,
+        rope_adjacent=True,
+        qkv_bias=reader.flag("attention_bias", False),
+        feedforward_bias=reader.flag("mlp_bias", False),
+    )
+
+
+def ernie4_5(reader: ConfigReader, override: RopeOverride | None) -> ModelSpec:
+    """Pairs that turn are neighbours; one switch for all biases."""
+    bias = reader.flag("use_bias", False)
+    return llama_like(
+        reader,
+        override,
+        default_positions=131_072,
+        default_head_dim=128,
+        default_kv_heads=2,
+        default_theta=500_000.0,
+        default_tied=True,
+        default_eps=1e-5,
+        rope_adjacent=True,
+        qkv_bias=bias,
+        attention_out_bias=bias,
+        feedforward_bias=bias,
+    )
+
+
+def seed_oss(reader: ConfigReader, override: RopeOverride | None) -> ModelSpec:
+    """Biases of q, k and v, and a switch of its own for that of the output."""
+    return llama_like(
+        reader,
+        override,
+        default_positions=524_288,
+        default_head_dim=128,
+        default_kv_heads=8,
+        qkv_bias=reader.flag("attention_bias", True),
+        attention_out_bias=reader.flag("attention_out_bias", False),
+        feedforward_bias=reader.flag("mlp_bias", False),
+    )
+
+
+def hunyuan(reader: ConfigReader, override: RopeOverride | None) -> ModelSpec:
+    """Queries and keys are normalised after they are turned, by angles whose base has a factor."""
+    attention_bias = reader.flag("attention_bias", False)
+    reader.only("use_qk_norm", True)
+    for key in ("eod_token_id", "im_start_id", "im_end_id", "im_newline_id", "text_start_id", "text_end_id"):
+        reader.get(key)
+    for key in ("sep_token", "org_vocab_size", "attention_head_dim", "mask_init_id", "add_classification_head"):
+        reader.get(key)
+    parameters = rope_parameters(reader)
+    width, heads = reader.size("hidden_size"), reader.size("num_attention_heads")
+    head_dim = reader.size("head_dim", max(width // heads, 1))
+    if alpha := parameters.pop("alpha", None):  # what they call dynamic depends on no length
+        theta = positive_number(parameters.get("rope_theta") or reader.get("rope_theta", 10_000.0), "rope_theta")
+        stretch = positive_number(alpha, "alpha") ** (head_dim / max(head_dim - 2, 1))
+        parameters = {"rope_type": "default", "rope_theta": theta * stretch}
+    spec = llama_like(
+        reader,
+        override,
+        default_positions=2048,
+        default_eps=1e-5,
+        qkv_bias=attention_bias,
+        attention_out_bias=attention_bias,
+        rope_parameters=parameters,
+        names=HUNYUAN_NAMES,
+    )
+    return spec.with_layers(attention={"qk_norm": QkNormSpec(norm=spec.norm, after_rope=True)})
+
+
+FAMILIES = {
+    "ernie4_5": ernie4_5,
+    "helium": helium,
+    "hunyuan_v1_dense": hunyuan,
+    "llama": llama,
+    "seed_oss": seed_oss,
+    "smollm3": smollm3,
+}

@@ -13,37 +13,91 @@ from typing import Any
 
 from tgi.errors import ModelError
 from tgi.models.config_reader import ConfigReader, read_config
-from tgi.models.families import cohere, gemma, gpt, granite, llama, mistral, olmo, phi, qwen, stablelm
+from tgi.models.families import (
+    alibi,
+    cohere,
+    exaone,
+    gemma,
+    glm,
+    gpt,
+    gptj,
+    granite,
+    llama,
+    mistral,
+    nemotron,
+    olmo,
+    opt,
+    phi,
+    qwen,
+    stablelm,
+)
 from tgi.models.rope_config import RopeOverride
 from tgi.models.spec import ModelSpec
 from tgi.untrusted import printable
 
 Family = Callable[[ConfigReader, RopeOverride | None], ModelSpec]
-LINEAGES = (cohere, gemma, gpt, granite, llama, mistral, olmo, phi, qwen, stablelm)
+LINEAGES = (
+    alibi,
+    cohere,
+    exaone,
+    gemma,
+    glm,
+    gpt,
+    gptj,
+    granite,
+    llama,
+    mistral,
+    nemotron,
+    olmo,
+    opt,
+    phi,
+    qwen,
+    stablelm,
+)
 FAMILIES: dict[str, Family] = {name: family for lineage in LINEAGES for name, family in lineage.FAMILIES.items()}
 """`model_type` of config.json -> family."""
 TITLES: dict[str, str] = {
+    "apertus": "Apertus",
+    "arcee": "Arcee",
     "bloom": "BLOOM",
+    "codegen": "CodeGen",
     "cohere": "Command R",
     "cohere2": "Command R7B",
+    "ernie4_5": "ERNIE 4.5",
+    "exaone4": "EXAONE 4",
+    "falcon": "Falcon",
     "gemma": "Gemma",
     "gemma2": "Gemma 2",
     "gemma3_text": "Gemma 3 (text)",
+    "glm": "GLM-4 (9B)",
+    "glm4": "GLM-4 (0414)",
     "gpt2": "GPT-2",
+    "gpt_bigcode": "StarCoder and SantaCoder (GPT-BigCode)",
+    "gpt_neo": "GPT-Neo",
     "gpt_neox": "GPT-NeoX",
+    "gptj": "GPT-J",
     "granite": "Granite",
+    "helium": "Helium",
+    "hunyuan_v1_dense": "HunYuan dense",
     "llama": "Llama",
+    "ministral": "Ministral",
+    "ministral3": "Ministral 3",
     "mistral": "Mistral",
+    "mpt": "MPT",
+    "nemotron": "Nemotron",
     "olmo": "OLMo",
     "olmo2": "OLMo 2",
     "olmo3": "OLMo 3",
+    "opt": "OPT and Galactica",
     "phi": "Phi",
     "phi3": "Phi-3 and Phi-4",
     "qwen2": "Qwen2",
     "qwen3": "Qwen3",
+    "seed_oss": "Seed-OSS",
     "smollm3": "SmolLM3",
     "stablelm": "StableLM",
     "starcoder2": "StarCoder2",
+    "xglm": "XGLM",
 }
 """What people call the models of a family."""
 

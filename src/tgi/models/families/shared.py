@@ -145,13 +145,21 @@ def gpt_like(
     activation: Activation,
     tied_head: bool,
     names: Names,
+    kv_heads: int | None = None,
+    attention_bias: bool = True,
+    feedforward_bias: bool = True,
 ) -> ModelSpec:
-    """What GPT-2 and its followers share: layer norms, biases everywhere, no gate, keys for every head."""
+    """What GPT-2 and its followers share: layer norms with biases, no gate. kv_heads: None for keys of every head."""
     head_dim = head_dim_of(width, heads)
     attention = AttentionSpec(
-        heads=heads, kv_heads=heads, head_dim=head_dim, scale=head_dim**-0.5, qkv_bias=True, out_bias=True
+        heads=heads,
+        kv_heads=heads if kv_heads is None else kv_heads,
+        head_dim=head_dim,
+        scale=head_dim**-0.5,
+        qkv_bias=attention_bias,
+        out_bias=attention_bias,
     )
-    feedforward = FeedForwardSpec(inner=inner, activation=activation, gated=False, bias=True)
+    feedforward = FeedForwardSpec(inner=inner, activation=activation, gated=False, bias=feedforward_bias)
     return ModelSpec(
         model_type=reader.get("model_type"),
         vocab_size=reader.size("vocab_size"),

@@ -61,7 +61,7 @@ def run(scheduler: Scheduler, plan: Plan) -> Sampled:
         sampled.tokens.append(tokens)
         if chunk.prompt_targets:
             wanted = list(range(chunk.start + 1, chunk.start + 1 + len(chunk.prompt_targets)))
-            assert chunk.prompt_targets == [sequence.token_ids[position] for position in wanted]
+            assert list(chunk.prompt_targets) == [sequence.token_ids[position] for position in wanted]
             sampled.prompt[number] = PromptLogprobs([float(i) for i in wanted], [[] for _ in wanted])
     return sampled
 

@@ -9,6 +9,7 @@ import random
 from collections import Counter
 from itertools import count
 
+from tgi.engine.plan import has_penalty
 from tgi.engine.sequence import Sequence
 from tgi.messages import GenerateRequest
 
@@ -52,6 +53,7 @@ class OpenRequests:
                 token_ids=list(request.prompt_ids),
                 num_prompt=len(request.prompt_ids),
                 sampling=request.sampling,
+                counts_tokens=has_penalty(request.sampling),
                 seed=seed,
                 arrival=request.arrival,
                 order=self._added,

@@ -64,7 +64,7 @@ class Chunk:
     """The last of the tokens that are guesses: each is kept if it is what would have been chosen."""
     decode: bool = False
     """The next token of a stream, beyond its prompt and with all before it computed."""
-    prompt_targets: list[int] = field(default_factory=list)
+    prompt_targets: tuple[int, ...] = ()
     """Prompt tokens that the first rows of this chunk predict and whose log-probabilities are wanted."""
     prompt_alternatives: int = 0
     """Most likely tokens to be listed for each of those."""

@@ -5,7 +5,7 @@ Imports no torch.
 
 from __future__ import annotations
 
-from tgi.engine.plan import Chunk, Draw, Plan, has_penalty
+from tgi.engine.plan import Chunk, Draw, Plan
 from tgi.engine.sequence import Sequence
 
 
@@ -49,33 +49,20 @@ class PlanBuilder:
 
 def chunk_of(sequence: Sequence, count: int, block_size: int) -> Chunk:
     """The next `count` tokens of a sequence that has blocks for them, and its drafts where these are the last known."""
-    start, known = sequence.num_computed, sequence.num_tokens
-    token_ids = sequence.token_ids[start : start + count]
-    last = start + count == known
-    drafts = sequence.draft_ids if last else []
-    end = start + count + len(drafts)
-    chunk = Chunk(
-        sequence.id,
-        token_ids + drafts if drafts else token_ids,
-        start,
-        sequence.block_table[: -(-end // block_size)],
-        draw=_draw(sequence) if last else None,
-        num_draft=len(drafts),
-        decode=count == 1 and last and start >= sequence.num_prompt,
-    )
-    if sequence.needs_all_rows:
-        chunk.prompt_targets = sequence.token_ids[start + 1 : min(start + count + 1, sequence.num_prompt)]
+    start, ids, num_draft = sequence.num_computed, sequence.token_ids, 0
+    end = start + count
+    token_ids = ids[start:end]
+    draw = None
+    if end == len(ids):  # positional arguments: this is made for every stream in every step
+        known = ids.copy() if sequence.counts_tokens else ids[-1:]
+        draw = Draw(sequence.id, sequence.sampling, sequence.seed, sequence.num_prompt, end, known)
+        if sequence.draft_ids:
+            token_ids += sequence.draft_ids
+            num_draft = len(sequence.draft_ids)
+    decode = draw is not None and count == 1 and start >= sequence.num_prompt
+    blocks = sequence.block_table[: -(-(end + num_draft) // block_size)]
+    chunk = Chunk(sequence.id, token_ids, start, blocks, draw, num_draft, decode)
+    if not sequence.prompt_done and sequence.needs_all_rows:
+        chunk.prompt_targets = tuple(ids[start + 1 : min(end + 1, sequence.num_prompt)])
         chunk.prompt_alternatives = sequence.sampling.prompt_logprobs
     return chunk
-
-
-def _draw(sequence: Sequence) -> Draw:
-    ids = sequence.token_ids
-    return Draw(
-        sequence.id,
-        sequence.sampling,
-        sequence.seed,
-        sequence.num_prompt,
-        len(ids),
-        ids.copy() if has_penalty(sequence.sampling) else ids[-1:],
-    )

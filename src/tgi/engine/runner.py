@@ -80,7 +80,7 @@ class Runner:
         count = len(chunk.prompt_targets)
         pieces = PromptLogprobs([])
         for offset in range(0, count, LOGPROB_ROWS):
-            targets = chunk.prompt_targets[offset : offset + LOGPROB_ROWS]
+            targets = list(chunk.prompt_targets[offset : offset + LOGPROB_ROWS])
             first = first_row + offset
             logits = self._logits(hidden[first : first + len(targets)], len(targets))
             logprobs, top = prompt_logprobs(self.sampler.vocabulary, logits, targets, chunk.prompt_alternatives)

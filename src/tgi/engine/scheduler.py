@@ -155,6 +155,8 @@ class Scheduler:
     def _schedule_prompts(self, builder: PlanBuilder, share: Share) -> None:
         """Chunks of prompts, of running sequences and of newcomers, in the order of their turns."""
         prompts = [s for s in self.running if s.num_uncomputed > 1]
+        if not prompts and not self.waiting:
+            return
         begun = set(map(id, prompts))
         free: Counter[int] = Counter()
         if self.waiting and not builder.preempted:  # who was just preempted must not be replaced by a newcomer
@@ -191,14 +193,15 @@ class Scheduler:
     def _schedule_one(self, sequence: Sequence, count: int, builder: PlanBuilder) -> None:
         if not sequence.block_table:
             return
-        drafts = sequence.draft_ids = self._drafts(sequence, builder) if count == sequence.num_uncomputed else []
-        if self._make_room(sequence, sequence.num_computed + count + len(drafts), builder):
+        if sequence.draft_ids:
+            sequence.draft_ids = self._drafts(sequence, builder) if count == sequence.num_uncomputed else []
+        needed = sequence.num_computed + count + len(sequence.draft_ids)
+        held = len(sequence.block_table) * self.blocks.block_size
+        if held >= needed or self._make_room(sequence, needed, builder):
             builder.put(chunk_of(sequence, count, self.blocks.block_size))
 
     def _drafts(self, sequence: Sequence, builder: PlanBuilder) -> list[int]:
         """Its drafts, as many as the step and the sequence's length have room for."""
-        if not sequence.draft_ids:
-            return []
         room = self.max_step_tokens - builder.num_tokens - len(self.running)
         length = min(sequence.max_tokens, self.max_total_tokens) - sequence.num_tokens - 1
         return sequence.draft_ids[: max(0, min(room, length))]
@@ -283,15 +286,17 @@ class Scheduler:
         events = []
         if not sampled.errors:
             self._time(plan, sampled.forward_s + sampled.sample_s)
+        find = self._open.find
         for number, chunk in enumerate(plan.chunks):
-            sequence = self.find(chunk.sequence_id)
+            sequence = find(chunk.sequence_id)
             if sequence is None:
                 continue
             if number in sampled.errors:
                 events.append(self.finish(sequence, "error", sampled.errors[number]))
                 continue
-            sequence.draft_ids = []
-            self._advance(sequence, chunk.end - chunk.num_draft)
+            if chunk.num_draft:
+                sequence.draft_ids = []
+            self._advance(sequence, chunk.start + len(chunk.token_ids) - chunk.num_draft)
             if number in sampled.prompt:
                 sequence.collect(sampled.prompt[number])
             if tokens := sampled.tokens[number]:
@@ -308,10 +313,11 @@ class Scheduler:
         self.pace.observe(len(plan.chunks) - len(prompts), tokens, context, seconds)
 
     def _advance(self, sequence: Sequence, end: int) -> None:
-        first = sequence.num_computed // self.blocks.block_size
+        size = self.blocks.block_size
+        first, last = sequence.num_computed // size, end // size
         sequence.num_computed = end
-        if sequence.cacheable:
-            self.blocks.index(sequence, first, end // self.blocks.block_size)
+        if first < last and sequence.cacheable:
+            self.blocks.index(sequence, first, last)
         if not sequence.prompt_done and end >= sequence.num_prompt:
             sequence.prompt_done = True
             self._release_followers(sequence)
@@ -319,19 +325,18 @@ class Scheduler:
     def _append(self, sequence: Sequence, tokens: list[Token]) -> TokenEvent:
         """Book the next tokens; all but the last were drafts, so they are computed already."""
         first = sequence.num_generated == 0
-        kept: list[Token] = []
         reason: FinishReason | None = None
-        for token in tokens:
-            if kept:
+        for number, token in enumerate(tokens):
+            if number:
                 self._advance(sequence, sequence.num_tokens)
             sequence.token_ids.append(token.id)
-            kept.append(token)
             reason = self._end_reason(sequence, token.id)
             if reason:
+                tokens = tokens[: number + 1]
                 break
         request_id, index = sequence.request_id, sequence.index
         event = self.finish(sequence, reason) if reason else TokenEvent(request_id, index)
-        event.tokens = kept
+        event.tokens = tokens
         if first:
             event.scheduled = sequence.scheduled
             event.cached_tokens = sequence.num_cached
@@ -341,7 +346,8 @@ class Scheduler:
         return event
 
     def _end_reason(self, sequence: Sequence, token_id: int) -> FinishReason | None:
-        if sequence.num_tokens >= min(sequence.max_tokens, self.max_total_tokens):
+        length = len(sequence.token_ids)
+        if length - sequence.num_prompt >= sequence.sampling.max_new_tokens or length >= self.max_total_tokens:
             return "length"  # TGI's order: the last allowed token reports `length` even if it is an EOS
         return "eos_token" if token_id in sequence.sampling.eos_token_ids else None
 

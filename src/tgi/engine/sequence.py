@@ -60,6 +60,8 @@ class Sequence:
     """The prompt's blocks have been computed once, and the followers released."""
     ready: bool = True
     """False: something it needs is still being made; it waits, and those behind it go ahead."""
+    counts_tokens: bool = False
+    """A penalty looks at all of its tokens."""
     draft_ids: list[int] = field(default_factory=list)
     """Guesses of the tokens after `token_ids`, to be verified in the next step."""
 

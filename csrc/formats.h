@@ -1,13 +1,15 @@
-// Formats of codes: how weights of 8, 6 and 4 bits lie in a panel of 16 output columns, and how they are rounded.
+// Formats of codes: how weights of 8, 6, 5 and 4 bits lie in a panel of 16 output columns, and how they are rounded.
 //
-// Quantised weights come in groups along K, the last of which may be shorter. A group is a header of 16 lanes, scale and
-// zero point in one word each (the upper 24 bits of a float32, the lower 8 an unsigned zero point), then records of codes.
+// Quantised weights come in groups along K, the last of which may be shorter. A group is a header of 16 words, one a lane,
+// then records of codes. Activations have one scale for each group, weights one or two.
 //
 // Another bit width is another panel here, its name in `CodePanels`, and its entry in tgi/kernels/formats.py.
 #pragma once
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+
+#include <type_traits>
 
 #include "simd/simd.h"
 #include "tgi.h"
@@ -17,6 +19,28 @@ namespace tgi {
 constexpr size_t kHeaderBytes = 64;
 static inline F header_scales(const uint8_t* group) { return bits_as_float(iand(load_int(group), (int)0xffffff00)); }
 static inline I header_zeros(const uint8_t* group) { return iand(load_int(group), 255); }
+
+// What a word of a header is. One scale: the upper 24 bits of a float32; the lower 8 an unsigned zero point, which is
+// that of the format where weights are symmetric.
+struct OneScale {
+  static constexpr int kScales = 1;
+  static constexpr bool kZeros = false;
+  template <int J>
+  static inline F scales(const uint8_t* header) { return header_scales(header); }
+};
+struct ZeroPoints : OneScale {
+  static constexpr bool kZeros = true;
+};
+// Two bfloat16: the scale of the first half of the group in the lower 16 bits, that of the second in the upper.
+struct TwoScales {
+  static constexpr int kScales = 2;
+  static constexpr bool kZeros = false;
+  template <int J>
+  static inline F scales(const uint8_t* header) {
+    return J ? odd_bf16(load_bytes(header)) : even_bf16(load_bytes(header));
+  }
+};
+constexpr int kHalfGroup = 64;  // columns of the first scale: such groups have 128
 
 // The length of the group that begins at k, of `count` values in groups of `group`.
 static inline int group_length(int group, int count, int k) { return count - k < group ? count - k : group; }
@@ -40,19 +64,22 @@ struct Field {
   }
 };
 
-// Rounding: signed codes lowest ... highest, and the codes first, first + step ... among which the peak's is searched.
+// Rounding: signed values lowest ... highest, and the values first, first + step ... among which the peak's is searched.
 struct Search {
   float lowest, highest;
   float first, step;
   int candidates;
 };
 
-// Unsigned codes: a record holds Step values of k of 16 columns in RecordBytes bytes, and the zero point of symmetric
-// weights is Zero. codes<J> of a format are values 4 J to 4 J + 3 of a record as bytes [16][4]. get and set are four codes
-// of one column, a byte each: values k to k + 3 of the record whose first word of that column is at `record`.
+// A record holds Step values of k of 16 columns in RecordBytes bytes, and the zero point of symmetric weights is Zero.
+// codes<J> of a format are values 4 J to 4 J + 3 of a record as unsigned bytes [16][4], less Zero what is multiplied. get and
+// set are four codes of one column, a byte each: values k to k + 3 of the record whose first word of that column is at
+// `record`. kBook: nullptr where a code is its value, else the value of each code.
 template <int Step, int RecordBytes, int Zero>
 struct CodePanel {
   static constexpr int kStep = Step, kBytes = RecordBytes, kZero = Zero;
+  static constexpr const uint8_t* kBook = nullptr;
+  static constexpr bool kTwoScales = false;
   static constexpr size_t group_bytes(int group) { return kHeaderBytes + size_t(group / kStep) * kBytes; }
 };
 
@@ -102,10 +129,48 @@ struct Int6Panel : CodePanel<16, 192, 32> {
   }
 };
 
+// 5 bits, [k / 32]: the lower four bits like four records of 4-bit codes, then [16][4] bytes, each of which has the upper bit
+// of value 4 J + i at bit J of byte i
+struct Int5Panel : CodePanel<32, 320, 16> {
+  static constexpr const char* kName = "int5";
+  static constexpr Search kSearch{-16, 15, 13.5f, 0.25f, 14};
+  static constexpr bool kTwoScales = true;
+  static constexpr int kUpper = 256;  // where those begin
+  template <int J>
+  static inline Bytes codes(const uint8_t* record) {
+    return with_one_more<J>(Int4Panel::codes<J % 2>(record + J / 2 * 64), load_bytes(record + kUpper));
+  }
+  static Field lower(uint8_t* record, int k) { return Int4Panel::field(record + k % 32 / 8 * 64, k); }
+  static Field upper(uint8_t* record, int k) { return {record + kUpper, k / 4 % 8, 0x01010101u}; }
+  static uint32_t get(uint8_t* record, int k) { return lower(record, k).get() | upper(record, k).get() << 4; }
+  static void set(uint8_t* record, int k, uint32_t codes) {
+    lower(record, k).set(codes);
+    upper(record, k).set(codes >> 4);
+  }
+};
+
+// The sixteen values of ggml's IQ4_NL, which lie closer near zero where most weights are; here plus 128.
+alignas(16) constexpr uint8_t kNonlinear[16] = {1,   24,  45,  63,  79,  93,  106, 118,
+                                                129, 141, 153, 166, 181, 197, 217, 241};
+
+// 4 bits that name one of those values, in records like those of 4-bit codes
+struct Iq4NlPanel : CodePanel<8, 64, 128> {
+  static constexpr const char* kName = "iq4_nl";
+  static constexpr Search kSearch{-127, 113, 104, 4, 14};
+  static constexpr bool kTwoScales = true;
+  static constexpr const uint8_t* kBook = kNonlinear;
+  template <int J>
+  static inline Bytes codes(const uint8_t* record) {
+    return look_up(load_table(kNonlinear), Int4Panel::codes<J>(record));
+  }
+  static uint32_t get(uint8_t* record, int k) { return Int4Panel::get(record, k); }
+  static void set(uint8_t* record, int k, uint32_t codes) { Int4Panel::set(record, k, codes); }
+};
+
 template <class... Panels>
 struct PanelList {};
 // In the order of their numbers, of which the first is TGI_INT8.
-using CodePanels = PanelList<Int8Panel, Int4Panel, Int6Panel>;
+using CodePanels = PanelList<Int8Panel, Int4Panel, Int6Panel, Int5Panel, Iq4NlPanel>;
 
 template <class Body, class First, class... Rest>
 static inline auto with_panel(PanelList<First, Rest...>, int number, const Body& body) {
@@ -119,6 +184,21 @@ static inline auto with_panel(PanelList<First, Rest...>, int number, const Body&
 template <class Body>
 static inline auto with_format(int format, const Body& body) {
   return with_panel(CodePanels{}, format - TGI_INT8, body);
+}
+
+// Scales in each header of a format.
+static inline int scales_of(int format) {
+  return with_format(format, [](auto panel) { return decltype(panel)::kTwoScales ? 2 : 1; });
+}
+
+// Calls body(panel, header) with the types of a format of codes.
+template <class Body>
+static inline void with_header(int format, bool zero_points, const Body& body) {
+  with_format(format, [&](auto panel) {
+    if constexpr (decltype(panel)::kTwoScales) body(panel, TwoScales{});
+    else if (zero_points) body(panel, ZeroPoints{});
+    else body(panel, OneScale{});
+  });
 }
 
 static inline bool has_codes(int format) { return format >= TGI_INT8; }

@@ -6,9 +6,10 @@
 #include <utility>
 #include <vector>
 
-#include "simd/amx.h"
+#include "hadamard.h"
 #include "narrow.h"
 #include "panel.h"
+#include "simd/amx.h"
 
 namespace tgi {
 namespace {
@@ -35,7 +36,8 @@ int tile_rows(int rows, int first) { return rows - first < kMaxRows ? rows - fir
 
 Tile tile_at(const Linear& linear, const Packed& packed, int first) {
   return {packed.values + size_t(first) * linear.padded_in, packed.codes + first * row_bytes(linear),
-          packed.scales + size_t(first) * linear.groups, packed.offsets + size_t(first) * linear.groups};
+          packed.scales + size_t(first) * linear.groups,
+          packed.offsets + size_t(first) * linear.groups * linear.scales};
 }
 
 // Writes `rows` rows of one panel's sums.
@@ -56,13 +58,10 @@ void write(const Linear& linear, const Sums<R, C>& sums, int rows, int panel, fl
   }
 }
 
-// Calls body(type of the panels, whether they have zero points) for quantised weights.
+// Calls body(type of the panels, type of their headers) for quantised weights.
 template <class Body>
 void with_codes(const Linear& linear, const Body& body) {
-  with_format(linear.format, [&](auto panel) {
-    if (linear.zero_points) body(panel, std::true_type{});
-    else body(panel, std::false_type{});
-  });
+  with_header(linear.format, linear.zero_points, body);
 }
 
 // Where C panels begin that lie `stride` bytes apart.
@@ -82,13 +81,13 @@ struct Rounded {
   template <int R, int C>
   static void sum(const Linear& linear, const Tile& tile, int panel, int apart, Sums<R, C>& sums) {
     const Streams w = streams_at(linear, panel, apart);
-    with_codes(linear, [&](auto type, auto zero_points) {
-      using Panel = decltype(type);
-      constexpr bool kZeros = decltype(zero_points)::value;
+    with_codes(linear, [&](auto panel_type, auto header_type) {
+      using Panel = decltype(panel_type);
+      using Header = decltype(header_type);
       if constexpr (R > 8)
-        multiply_groups_halved<Panel, kZeros>(sums, tile, w.begin, w.stride, linear.group, linear.padded_in);
+        multiply_groups_halved<Panel, Header>(sums, tile, w.begin, w.stride, linear.group, linear.padded_in);
       else
-        multiply_groups<Panel, kZeros, R>(sums, tile, 0, w.begin, w.stride, linear.group, linear.padded_in, FetchStream{});
+        multiply_groups<Panel, Header, R>(sums, tile, 0, w.begin, w.stride, linear.group, linear.padded_in, FetchStream{});
     });
   }
 };
@@ -126,8 +125,9 @@ struct Unrounded {
       case TGI_FLOAT16:
         return multiply<F16Panel, Interleaved<R>>(sums, tile.values, w.begin, w.stride, linear.padded_in);
       default:
-        return with_format(linear.format, [&](auto panel) {
-          multiply_codes<decltype(panel)>(sums, tile.values, w.begin, w.stride, linear.group, linear.padded_in);
+        return with_codes(linear, [&](auto panel_type, auto header) {
+          multiply_codes<decltype(panel_type), decltype(header)>(sums, tile.values, w.begin, w.stride, linear.group,
+                                                                 linear.padded_in);
         });
     }
   }
@@ -185,10 +185,10 @@ int block_panels(const Linear& linear) {
 void run_blocks(const Linear& linear, const Tile& tile, int panel, float* y, size_t stride, bool accumulate) {
   const Streams w = streams_at(linear, panel, 1);
   if (linear.rounds)
-    return with_codes(linear, [&](auto type, auto zero_points) {
+    return with_codes(linear, [&](auto panel_type, auto header) {
       run_block<kRoundedBlock.rows, kRoundedBlock.panels>(
           linear, panel, y, stride, accumulate, [&](auto& sums, int row) {
-            multiply_groups<decltype(type), decltype(zero_points)::value, kMaxRows>(
+            multiply_groups<decltype(panel_type), decltype(header), kMaxRows>(
                 sums, tile, row, w.begin, w.stride, linear.group, linear.padded_in, FetchNothing{});
           });
     });
@@ -228,9 +228,42 @@ struct TilePart {
   int begin, end;
 };
 
+// Quantises `length` values of one row as in quantise_group, with an offset for each `part` of them, `apart` from each other.
+void quantise(const float* x, int count, int length, int part, int zero_point, uint8_t* codes, float* scale,
+              int32_t* offsets, int apart) {
+  const auto values = [&](int k) {
+    const int left = count - k;
+    return left >= kLanes ? load(x + k) : left > 0 ? load_part(x + k, left) : zero();
+  };
+  I top = iset(0);
+  for (int k = 0; k < count; k += kLanes) top = imax(magnitude(values(k)), top);
+  const float peak = as_float(ilargest(top));
+  const F inverse = set(inverse_step(peak, 127.0f));
+  *scale = step(peak, 127.0f);
+  for (int begin = 0; begin < length; begin += part, offsets += apart) {
+    const int end = std::min(begin + part, length);
+    I sum = iset(0);
+    for (int k = begin; k < end; k += kLanes) {
+      const I code = to_int(mul(values(k), inverse));
+      sum = iadd(sum, code);
+      store_s8(codes + k, code);
+    }
+    *offsets = offset_of(isum(sum), zero_point);
+  }
+}
+
+// `count` values of a row as the layer multiplies them: where they are, or rotated in `memory`.
+const float* rotated(const Linear& linear, const float* x, int count, float* memory) {
+  if (!linear.rotated) return x;
+  memcpy(memory, x, sizeof(float) * count);
+  rotate_row(memory, count);
+  return memory;
+}
+
 // Quantises groups [first, last) of rows `stride` floats apart.
 void pack_quantised(const Linear& linear, const float* x, size_t stride, const TilePart& part, int first, int last) {
   static thread_local std::vector<uint8_t> memory;
+  static thread_local std::vector<float> turned;
   const int zero_point = linear.zero_points ? 1 : zero_of(linear.format);
   const int rows = part.end - part.begin, group = linear.group;
   const bool plain = row_by_row(linear, part.height) || part.height == 1;
@@ -238,13 +271,15 @@ void pack_quantised(const Linear& linear, const float* x, size_t stride, const T
   auto* scales = const_cast<float*>(part.tile.scales);
   auto* offsets = const_cast<int32_t*>(part.tile.offsets);
   if (!plain) memory.resize(std::max(memory.size(), size_t(rows) * group));
+  if (linear.rotated) turned.resize(std::max(turned.size(), size_t(group)));
   for (int g = first; g < last; g++) {
     const int column = g * group, count = std::min(linear.in - column, group);
     const int length = group_length(group, linear.padded_in, column);
     for (int r = 0; r < rows; r++) {
-      const int row = part.begin + r, at = g * part.height + row;
+      const int row = part.begin + r;
       uint8_t* to = plain ? codes + size_t(row) * linear.padded_in + column : memory.data() + size_t(r) * group;
-      quantise_group(x + r * stride + column, count, length, zero_point, to, scales + at, offsets + at);
+      quantise(rotated(linear, x + r * stride + column, count, turned.data()), count, length, group / linear.scales,
+               zero_point, to, scales + g * part.height + row, offsets + g * linear.scales * part.height + row, part.height);
     }
     if (!plain)
       interleave(memory.data(), group, rows, length / 4, codes + size_t(column) * part.height + 4 * part.begin, part.height);
@@ -273,13 +308,24 @@ void pack_halves(const Linear& linear, const float* x, size_t stride, const Tile
 #endif
 
 // Copies columns [first, last).
-void pack_floats(const Linear& linear, const float* x, size_t stride, const TilePart& part, int first, int last) {
+void copy_floats(const float* x, size_t stride, int known, const TilePart& part, int first, int last) {
   float* to = const_cast<float*>(part.tile.values) + part.begin;
-  const int known = std::max(std::min(linear.in, last), first), rows = part.end - part.begin;
-  interleave(reinterpret_cast<const uint8_t*>(x + first), 4 * stride, rows, known - first,
+  const int rows = part.end - part.begin;
+  interleave(reinterpret_cast<const uint8_t*>(x), 4 * stride, rows, known - first,
              reinterpret_cast<uint8_t*>(to + size_t(first) * part.height), part.height);
   for (int k = known; k < last; k++)
     for (int r = 0; r < rows; r++) to[size_t(k) * part.height + r] = 0;
+}
+
+void pack_floats(const Linear& linear, const float* x, size_t stride, const TilePart& part, int first, int last) {
+  const int known = std::max(std::min(linear.in, last), first);
+  if (!linear.rotated) return copy_floats(x + first, stride, known, part, first, last);
+  float turned[kMaxRows][kRotation];
+  for (int k = first; k < last; k += kRotation) {
+    const int end = std::min(k + kRotation, last), count = std::min(end, known) - k;
+    for (int r = 0; r < part.end - part.begin; r++) rotated(linear, x + r * stride + k, count, turned[r]);
+    copy_floats(turned[0], kRotation, k + count, part, k, end);
+  }
 }
 
 #if defined(__AMX_INT8__)
@@ -295,8 +341,8 @@ void run_amx_block(const Linear& linear, const Tile& tile, int height, int panel
     for (auto& row : sums)
       for (auto& tile : row)
         for (auto& sum : tile.at) sum[0] = zero();
-    with_codes(linear, [&](auto type, auto zero_points) {
-      amx_multiply<decltype(type), decltype(zero_points)::value, M, N>(
+    with_codes(linear, [&](auto panel_type, auto header) {
+      amx_multiply<decltype(panel_type), decltype(header), M, N>(
           sums, tile.codes, linear.padded_in, tile.scales, tile.offsets, height, w, panel_stride, linear.group);
     });
   }
@@ -309,7 +355,8 @@ void run_amx_block(const Linear& linear, const Tile& tile, int height, int panel
 void run_amx(const Linear& linear, const Packed& packed, int first, int last, int begin, int end, float* y,
              size_t stride, bool accumulate) {
   const int height = std::min(last - first, kMaxRows);
-  const AmxTiles tiles(halved(linear) ? 64 : amx_depth(linear.group, linear.padded_in), height);
+  const AmxTiles tiles(halved(linear) ? 64 : amx_depth(linear.group / linear.scales, linear.padded_in),
+                       height);
   const int apart = (end - begin) / 2;
   for (int panel = begin; panel < end; panel += panel + 1 == begin + apart ? 1 + apart : 1) {
     const bool pair = panel < begin + apart;
@@ -327,22 +374,7 @@ void run_amx(const Linear& linear, const Packed& packed, int first, int last, in
 }  // namespace
 
 void quantise_group(const float* x, int count, int length, int zero_point, uint8_t* codes, float* scale, int32_t* offset) {
-  const auto values = [&](int k) {
-    const int left = count - k;
-    return left >= kLanes ? load(x + k) : left > 0 ? load_part(x + k, left) : zero();
-  };
-  I top = iset(0);
-  for (int k = 0; k < count; k += kLanes) top = imax(magnitude(values(k)), top);
-  const float peak = as_float(ilargest(top));
-  const F inverse = set(inverse_step(peak, 127.0f));
-  I sum = iset(0);
-  for (int k = 0; k < length; k += kLanes) {
-    const I code = to_int(mul(values(k), inverse));
-    sum = iadd(sum, code);
-    store_s8(codes + k, code);
-  }
-  *scale = step(peak, 127.0f);
-  *offset = offset_of(isum(sum), zero_point);
+  quantise(x, count, length, length, zero_point, codes, scale, offset, 1);
 }
 
 void interleave(const uint8_t* from, size_t stride, int rows, int words, uint8_t* to, int height) {
@@ -355,7 +387,7 @@ void interleave(const uint8_t* from, size_t stride, int rows, int words, uint8_t
 }
 
 size_t packed_bytes(const Linear& linear, int rows) {
-  return (row_bytes(linear) + 8 * size_t(linear.groups)) * rows + 192;
+  return (row_bytes(linear) + 4 * size_t(linear.groups) * (1 + linear.scales)) * rows + 192;
 }
 
 Packed packed_in(const Linear& linear, int rows, void* memory) {
@@ -366,13 +398,15 @@ Packed packed_in(const Linear& linear, int rows, void* memory) {
   return {nullptr, begin, reinterpret_cast<float*>(begin + codes), reinterpret_cast<int32_t*>(begin + codes + scales)};
 }
 
+static int unit_columns(const Linear& linear) { return linear.rotated ? kRotation : kLanes; }
+
 int pack_units(const Linear& linear) {
-  return linear.rounds ? linear.groups : (linear.padded_in + kLanes - 1) / kLanes;
+  return linear.rounds ? linear.groups : (linear.padded_in + unit_columns(linear) - 1) / unit_columns(linear);
 }
 
 void pack_activations(const Linear& linear, const float* x, size_t stride, int rows, const Share& share,
                       const Packed& packed) {
-  const int begin = share.first * kLanes, end = std::min(share.last * kLanes, linear.padded_in);
+  const int unit = unit_columns(linear), begin = share.first * unit, end = std::min(share.last * unit, linear.padded_in);
   for (int row = share.begin; row < share.end;) {
     const int first = row / kMaxRows * kMaxRows, past = std::min(first + kMaxRows, share.end);
     const Tile tile = tile_at(linear, packed, first);

@@ -11,7 +11,9 @@ struct tgi_linear {
   int group;        // columns of K that share a scale, the last ones may be fewer; 0 for float formats
   int groups;
   int panels;       // of 16 output columns, the last one possibly padded
+  int scales;       // of the weights in a group: 1, or 2, one for each half
   bool zero_points; // codes have zero points of their own
+  bool rotated;     // weights are kept, and activations multiplied, rotated as in hadamard.h
   bool rounds;      // activations are rounded to int8 for it
   size_t panel_bytes;
   uint8_t* data;    // [panels][panel_bytes]
@@ -32,7 +34,7 @@ struct Packed {
   float* values;    // [rows * padded_in]
   uint8_t* codes;   // [rows * padded_in], of two bytes each if they are bfloat16
   float* scales;    // [rows * groups]
-  int32_t* offsets; // [rows * groups]
+  int32_t* offsets; // [rows * groups * scales of a group]
 };
 
 // Bytes that `rows` rows of activations for a layer of this size need, and the parts of such memory.
@@ -54,10 +56,11 @@ struct Share {
   int first, last;
 };
 
-// Units by which columns are divided: groups where activations are rounded to int8, else 16 columns.
+// Units by which columns are divided: groups where activations are rounded to int8, blocks where they are only rotated, else
+// 16 columns.
 int pack_units(const Linear& linear);
 
-// Packs a share of x [rows][stride]: interleaved by tiles, and rounded by row and group where `rounds` says so.
+// Packs a share of x [rows][stride]: interleaved by tiles, and rotated and rounded by row and group where the layer says so.
 void pack_activations(const Linear& linear, const float* x, size_t stride, int rows, const Share& share,
                       const Packed& packed);
 

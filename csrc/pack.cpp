@@ -3,15 +3,18 @@
 #include <string.h>
 
 #include <algorithm>
+#include <mutex>
 #include <new>
 #include <vector>
 
 #include "simd/amx.h"
 #include "convert.h"
+#include "hadamard.h"
 #include "handles.h"
 #include "linear.h"
 #include "narrow.h"
 #include "panel.h"
+#include "rounding.h"
 
 namespace tgi {
 namespace {
@@ -28,10 +31,6 @@ size_t group_bytes(const Linear& linear, int length) {
   return with_format(linear.format, [&](auto panel) { return decltype(panel)::group_bytes(length); });
 }
 
-uint8_t* group_at(const Linear& linear, int row, int g) {
-  return linear.data + size_t(row / kLanes) * linear.panel_bytes + g * group_bytes(linear, linear.group);
-}
-
 float* float32_at(const Linear& linear, int row, int k) {
   return reinterpret_cast<float*>(linear.data + size_t(row / kLanes) * linear.panel_bytes) + size_t(k) * kLanes +
          row % kLanes;
@@ -44,31 +43,7 @@ uint16_t* half_at(const Linear& linear, int row, int k) {
                                                 : size_t(k) * kLanes + lane);
 }
 
-uint32_t header_word(float scale, int zero_point) {
-  uint32_t bits;
-  memcpy(&bits, &scale, 4);
-  return (bits & 0xffffff00u) | (uint32_t)zero_point;
-}
-
-void set_header(const Linear& linear, int row, int g, float scale, int zero_point) {
-  const uint32_t word = header_word(scale, zero_point);
-  memcpy(group_at(linear, row, g) + 4 * (row % kLanes), &word, 4);
-}
-
-// The part of the record of column k of a group that belongs to one row.
-template <class Panel>
-uint8_t* record_at(uint8_t* group, int lane, int k) {
-  return group + kHeaderBytes + k / Panel::kStep * Panel::kBytes + 4 * lane;
-}
-
 // Four codes of one row from column k on, a multiple of 4, a byte each.
-uint32_t get_word(int format, uint8_t* group, int lane, int k) {
-  return with_format(format, [&](auto panel) {
-    using Panel = decltype(panel);
-    return Panel::get(record_at<Panel>(group, lane, k), k);
-  });
-}
-
 void set_word(int format, uint8_t* group, int lane, int k, uint32_t codes) {
   with_format(format, [&](auto panel) {
     using Panel = decltype(panel);
@@ -76,82 +51,7 @@ void set_word(int format, uint8_t* group, int lane, int k, uint32_t codes) {
   });
 }
 
-// Squared error of rounding x to multiples of `scale`, and in *better the scale that fits those multiples best.
-float rounding_error(const float* x, int count, float scale, float lowest, float highest, float* better) {
-  const F inverse = set(1.0f / scale), s = set(scale);
-  F error = zero(), dot = zero(), square = zero();
-  for (int k = 0; k < count; k += kLanes) {
-    const F v = load(x + k);
-    const F q = min(max(round(mul(v, inverse)), set(lowest)), set(highest));
-    const F e = sub(v, mul(q, s));
-    error = fma(e, e, error);
-    dot = fma(v, q, dot);
-    square = fma(q, q, square);
-  }
-  const float squares = sum(square);
-  *better = squares > 0 ? sum(dot) / squares : scale;
-  return sum(error);
-}
-
-Search search_of(int format) {
-  return with_format(format, [](auto panel) { return decltype(panel)::kSearch; });
-}
-
-// The scale with the least squared error among some: those that map the largest value to the end of the
-// range or clip it a little, and the least-squares refit of each.
-float best_scale(const float* x, int count, int format) {
-  F above = zero(), below = zero();
-  for (int k = 0; k < count; k += kLanes) {
-    above = max(load(x + k), above);
-    below = max(sub(zero(), load(x + k)), below);
-  }
-  const float high = largest(above), low = -largest(below);
-  const float peak = high > -low ? high : -low;
-  if (!(peak > 1e-30f)) return 0;
-  const Search search = search_of(format);
-  // With one more code below zero than above, the sign of a scale of few codes is worth choosing: the peak gets the lowest.
-  const float lowest = search.lowest, highest = search.highest;
-  const float sign = -lowest > highest && high > -low ? -1.0f : 1.0f;
-  float best = sign * peak / -lowest, refit, least = INFINITY;
-  for (int i = 0; i < search.candidates; i++) {
-    float scale = sign * peak / (search.first + search.step * (float)i);
-    for (int pass = 0; pass < 2; pass++) {
-      const float error = rounding_error(x, count, scale, lowest, highest, &refit);
-      if (error < least) least = error, best = scale;
-      if (fabsf(refit) < 1e-30f) break;
-      scale = refit;
-    }
-  }
-  return best;
-}
-
-void quantise_row(const Linear& linear, const float* x, int row) {
-  const int lane = row % kLanes, zero_point = zero_of(linear.format);
-  const Search search = search_of(linear.format);
-  for (int g = 0; g < linear.groups; g++) {
-    const float* values = x + g * linear.group;
-    const int length = group_length(linear.group, linear.padded_in, g * linear.group);
-    const uint32_t word = header_word(best_scale(values, length, linear.format), 0);
-    float scale;  // as it will be read back: rounded to 24 bits
-    memcpy(&scale, &word, 4);
-    set_header(linear, row, g, scale, zero_point);
-    uint8_t* group = group_at(linear, row, g);
-    const F inverse = set(scale != 0 ? 1.0f / scale : 0.0f);
-    for (int k = 0; k < length; k += kLanes) {
-      uint8_t codes[kLanes];
-      store_s8(codes, to_int(min(max(mul(load(values + k), inverse), set(search.lowest)), set(search.highest))));
-      for (uint8_t& code : codes) code = (uint8_t)(code + zero_point);
-      for (int i = 0; i < kLanes; i += 4) {
-        uint32_t four;
-        memcpy(&four, codes + i, 4);
-        set_word(linear.format, group, lane, k + i, four);
-      }
-    }
-  }
-}
-
 void pack_row(const Linear& linear, const float* x, int row) {
-  if (linear.group) return quantise_row(linear, x, row);
   for (int k = 0; k < linear.in; k++) {
     if (linear.format == TGI_FLOAT32) *float32_at(linear, row, k) = x[k];
     else if (linear.format == TGI_BFLOAT16) *half_at(linear, row, k) = float_to_bfloat16(x[k]);
@@ -183,17 +83,96 @@ void copy_halves(const Linear& linear, const uint16_t* halves, int64_t column_st
   for (; k < linear.in; k++) *half_at(linear, row, k) = halves[k * column_stride];
 }
 
-// Runs body(row) for the rows [first, first + rows), spread over the members by whole panels.
+// Runs body(panel, first, last, member) for the rows [first, first + rows), which are split over the members by whole panels:
+// lanes [first, last) of each panel.
 template <class Body>
-void for_each_row(Pool& pool, int first, int rows, const Body& make_body) {
+void for_each_panel(Pool& pool, int first, int rows, const Body& make_body) {
   const int first_panel = first / kLanes, panels = (first + rows + kLanes - 1) / kLanes - first_panel;
   auto work = [&](const Member& member) {
     auto body = make_body();
-    const int begin = (first_panel + (int)member.begin(panels)) * kLanes;
-    const int end = (first_panel + (int)member.end(panels)) * kLanes;
-    for (int row = begin < first ? first : begin; row < end && row < first + rows; row++) body(row);
+    for (int64_t i = member.begin(panels); i < member.end(panels); i++) {
+      const int panel = first_panel + (int)i, row = panel * kLanes;
+      body(panel, std::max(first - row, 0), std::min(first + rows - row, kLanes));
+    }
   };
   pool.run(work);
+}
+
+// Runs body(row) for the rows [first, first + rows).
+template <class Body>
+void for_each_row(Pool& pool, int first, int rows, const Body& make_body) {
+  for_each_panel(pool, first, rows, [&] {
+    return [body = make_body()](int panel, int begin, int end) mutable {
+      for (int lane = begin; lane < end; lane++) body(panel * kLanes + lane);
+    };
+  });
+}
+
+// The matrix that rows are packed from; `first` is the layer's row that its first one is.
+struct Source {
+  const void* weights;
+  int type;
+  int64_t row_stride, column_stride;
+  int first;
+};
+
+void pack_floats(Pool& pool, const Linear& linear, const Source& source, int rows) {
+  for_each_row(pool, source.first, rows, [&] {
+    return [&, values = std::vector<float>(linear.padded_in)](int row) mutable {
+      const int64_t start = (row - source.first) * source.row_stride;
+      if (linear.format == source.type && source.type != TGI_FLOAT32)  // nothing narrows to float16 here
+        return copy_halves(linear, static_cast<const uint16_t*>(source.weights) + start, source.column_stride, row);
+      widen_row(source.weights, source.type, start, source.column_stride, linear.in, values.data());
+      pack_row(linear, values.data(), row);
+    };
+  });
+}
+
+void pack_rounded(Pool& pool, const Linear& linear, const Source& source, int rows, const Feedback* feedback,
+                  RoundingErrors* errors) {
+  std::mutex adding;
+  for_each_panel(pool, source.first, rows, [&] {
+    return [&, row_values = std::vector<float>(linear.padded_in),
+            values = std::vector<float>(size_t(linear.padded_in) * kLanes)](int panel, int begin, int end) mutable {
+      std::fill(values.begin(), values.end(), 0.0f);
+      for (int lane = begin; lane < end; lane++) {
+        const int64_t start = (panel * kLanes + lane - source.first) * source.row_stride;
+        widen_row(source.weights, source.type, start, source.column_stride, linear.in, row_values.data());
+        if (linear.rotated) rotate_row(row_values.data(), linear.in);
+        for (int k = 0; k < linear.in; k++) values[size_t(k) * kLanes + lane] = row_values[k];
+      }
+      RoundingErrors of_panel;
+      round_panel(linear, panel, begin, end, values.data(), feedback, &of_panel);
+      if (!feedback) return;
+      const std::lock_guard<std::mutex> lock(adding);
+      errors->rounded += of_panel.rounded;
+      errors->plain += of_panel.plain;
+    };
+  });
+}
+
+// Row `row` of a layer of codes, as it is kept: rotated, if the layer is.
+void read_codes(const Linear& linear, int row, float* out) {
+  const int part = linear.group / linear.scales, lane = row % kLanes;
+  with_format(linear.format, [&](auto type) {
+    using Panel = decltype(type);
+    for (int k = 0; k < linear.in; k += 4) {
+      const int of_group = k % linear.group;
+      uint8_t* group = group_at(linear, row, k / linear.group);
+      uint32_t word;
+      memcpy(&word, group + 4 * lane, 4);
+      const uint32_t bits = !Panel::kTwoScales ? word & 0xffffff00u : of_group / part ? word & 0xffff0000u : word << 16;
+      float scale;
+      memcpy(&scale, &bits, 4);
+      const int zero_point = Panel::kTwoScales ? Panel::kZero : (int)(word & 255);
+      const uint32_t four = Panel::get(record_at<Panel>(group, lane, of_group), of_group);
+      for (int i = 0; i < 4 && k + i < linear.in; i++) {
+        int code = (int)(four >> 8 * i & 255);
+        if constexpr (Panel::kBook != nullptr) code = Panel::kBook[code];
+        out[k + i] = scale * (float)(code - zero_point);
+      }
+    }
+  });
 }
 
 }  // namespace
@@ -220,20 +199,8 @@ void read_row(const Linear& linear, int64_t id, float* out) {
                                                : float16_to_float(*half_at(linear, row, k));
     return;
   }
-  for (int g = 0; g < linear.groups; g++) {
-    uint8_t* group = group_at(linear, row, g);
-    uint32_t word;
-    memcpy(&word, group + 4 * (row % kLanes), 4);
-    const uint32_t scale_bits = word & 0xffffff00u;
-    float scale;
-    memcpy(&scale, &scale_bits, 4);
-    float* to = out + g * linear.group;
-    const int length = group_length(linear.group, linear.in, g * linear.group), zero_point = (int)(word & 255);
-    for (int k = 0; k < length; k += 4) {
-      const uint32_t four = get_word(linear.format, group, row % kLanes, k);
-      for (int i = 0; i < 4 && k + i < length; i++) to[k + i] = scale * (float)((int)(four >> 8 * i & 255) - zero_point);
-    }
-  }
+  read_codes(linear, row, out);
+  if (linear.rotated) rotate_row(out, linear.in);
 }
 
 }  // namespace tgi
@@ -258,20 +225,24 @@ int tgi_format(const char* name) {
   return number_of(CodePanels{}, name);
 }
 
-tgi_linear* tgi_linear_create(tgi_arena* arena, int format, int in, int out, int group, int zero_points, int bias,
-                              int activations) {
+tgi_linear* tgi_linear_create(tgi_arena* arena, const tgi_linear_shape* shape) {
+  const int format = shape->format, in = shape->in, out = shape->out, bias = shape->bias;
   const bool quantised = has_codes(format);
-  const int unit = !quantised ? panel_step(format) : 16;
+  const int unit = !quantised ? panel_step(format) : std::max(16, with_format(format, [](auto panel) {
+    return decltype(panel)::kStep;
+  }));
   Linear linear{};
   linear.format = format;
   linear.in = in;
   linear.out = out;
   linear.padded_in = (in + unit - 1) / unit * unit;
-  linear.group = !quantised ? 0 : group ? group : linear.padded_in;
+  linear.group = !quantised ? 0 : shape->group ? shape->group : linear.padded_in;
   linear.groups = quantised ? (linear.padded_in + linear.group - 1) / linear.group : 0;
+  linear.scales = quantised ? scales_of(format) : 1;
   linear.panels = (out + kLanes - 1) / kLanes;
-  linear.zero_points = zero_points != 0;
-  linear.rounds = quantised && activations == TGI_INT8;
+  linear.zero_points = shape->zero_points != 0;
+  linear.rotated = shape->rotated != 0;
+  linear.rounds = quantised && shape->activations == TGI_INT8;
   if (quantised) {
     const int whole = linear.groups - 1, last = linear.padded_in - whole * linear.group;
     linear.panel_bytes = whole * group_bytes(linear, linear.group) + group_bytes(linear, last);
@@ -300,27 +271,32 @@ int tgi_linear_finish(tgi_pool* pool, tgi_arena* arena, tgi_linear* linear) {
 }
 
 void tgi_linear_pack(tgi_pool* pool, tgi_linear* linear, const void* weights, int type, int64_t row_stride,
-                     int64_t column_stride, int first, int rows) {
-  for_each_row(pool->pool, first, rows, [&] {
-    return [&, values = std::vector<float>(linear->padded_in)](int row) mutable {
-      const int64_t start = (row - first) * row_stride;
-      if (linear->format == type && type != TGI_FLOAT32)  // nothing narrows to float16 here
-        return copy_halves(*linear, static_cast<const uint16_t*>(weights) + start, column_stride, row);
-      widen_row(weights, type, start, column_stride, linear->in, values.data());
-      pack_row(*linear, values.data(), row);
-    };
-  });
+                     int64_t column_stride, int first, int rows, tgi_feedback* feedback) {
+  const Source source{weights, type, row_stride, column_stride, first};
+  if (!linear->group) return pack_floats(pool->pool, *linear, source, rows);
+  if (!feedback) return pack_rounded(pool->pool, *linear, source, rows, nullptr, nullptr);
+  const Feedback inputs{feedback->factors, feedback->importance};
+  RoundingErrors errors;
+  pack_rounded(pool->pool, *linear, source, rows, &inputs, &errors);
+  feedback->rounded_error += errors.rounded;
+  feedback->plain_error += errors.plain;
 }
 
 void tgi_linear_pack_codes(tgi_pool* pool, tgi_linear* linear, const uint8_t* codes, const float* scales,
                            const uint8_t* zeros, int first, int rows) {
-  const int symmetric = zero_of(linear->format);
+  const int symmetric = zero_of(linear->format), part = linear->group / linear->scales;
+  const int parts = (linear->in + part - 1) / part;
   for_each_row(pool->pool, first, rows, [&] {
     return [&](int row) {
       const size_t from = row - first;
+      const float* of_row = scales + from * parts;
       for (int g = 0; g < linear->groups; g++) {
-        const size_t at = from * linear->groups + g;
-        set_header(*linear, row, g, scales[at], zeros ? zeros[at] : symmetric);
+        if (linear->scales == 1) {
+          set_header(*linear, row, g, header_word(of_row[g], zeros ? zeros[from * linear->groups + g] : symmetric));
+        } else {
+          const uint32_t upper = 2 * g + 1 < parts ? float_to_bfloat16(of_row[2 * g + 1]) : 0;
+          set_header(*linear, row, g, upper << 16 | float_to_bfloat16(of_row[2 * g]));
+        }
         uint8_t* group = group_at(*linear, row, g);
         const uint8_t* of_group = codes + from * linear->in + g * linear->group;
         const int length = group_length(linear->group, linear->in, g * linear->group);

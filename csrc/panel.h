@@ -3,8 +3,6 @@
 // A panel holds 16 output columns for all of K, in the order it is read. Each output element is one sum over
 // ascending k in one accumulator, so it has the same bits whatever R and C it was computed with.
 #pragma once
-#include <type_traits>
-
 #include "formats.h"
 #include "simd/simd.h"
 #include "tgi.h"
@@ -16,7 +14,7 @@ struct Tile {
   const float* values;    // [k][R]
   const uint8_t* codes;   // [k / 4][R][4] int8
   const float* scales;    // [group][R]
-  const int32_t* offsets; // [group][R], minus the sum of the codes, times the zero point if all weights share one
+  const int32_t* offsets; // [scale of the weights][R], minus the sum of its codes, times the zero point if all share one
 };
 
 template <int R, int C>
@@ -213,91 +211,121 @@ static inline void fetch_record(const Fetch& fetch, const uint8_t* w, size_t str
     for (int c = 0; c < C; c++) fetch(w + c * stride + line);
 }
 
-// One group of `length` values: sums += R rows, from `row` on, of a tile of Height rows times C panels. The dot product
+// The columns of scale J of a group, `length` values: sums += R rows of a tile of Height rows times C panels. The dot product
 // is exact, then sum = fma(float(dot), activation scale * weight scale, sum).
-template <class Panel, bool ZeroPoints, int Height, class Fetch, int R, int C>
-static inline void add_group(F (&sums)[R][C], const uint8_t* a, const float* activation_scales, const int32_t* offsets,
-                             const uint8_t* w, size_t stride, int length, Fetch fetch) {
+template <class Panel, class Header, int J, int Height, class Fetch, int R, int C>
+static inline void add_part(F (&sums)[R][C], const uint8_t* a, const float* activation_scales, const int32_t* offsets,
+                            const uint8_t* w, const uint8_t* codes, size_t stride, int length, Fetch fetch) {
   I dots[R][C];
 #pragma GCC unroll 16
   for (int r = 0; r < R; r++) {
     const I offset = iset(offsets[r]);
 #pragma GCC unroll 8
-    for (int c = 0; c < C; c++) dots[r][c] = ZeroPoints ? imul(header_zeros(w + c * stride), offset) : offset;
+    for (int c = 0; c < C; c++) dots[r][c] = Header::kZeros ? imul(header_zeros(w + c * stride), offset) : offset;
   }
-  for (int c = 0; c < C; c++) fetch(w + c * stride);  // the header
-  const uint8_t* codes = w + kHeaderBytes;
   for (int k = 0; k < length; k += Panel::kStep, codes += Panel::kBytes, a += Panel::kStep * Height) {
     fetch_record<Panel, C>(fetch, codes, stride);
     add_record<Panel, Height>(dots, a, codes, stride);
   }
 #pragma GCC unroll 8
   for (int c = 0; c < C; c++) {
-    const F scales = header_scales(w + c * stride);
+    const F scales = Header::template scales<J>(w + c * stride);
 #pragma GCC unroll 16
     for (int r = 0; r < R; r++)
       sums[r][c] = fma(to_float(dots[r][c]), mul(set(activation_scales[r]), scales), sums[r][c]);
   }
 }
 
+// One group of `length` values. offsets: [scales of a header][Height].
+template <class Panel, class Header, int Height, class Fetch, int R, int C>
+static inline void add_group(F (&sums)[R][C], const uint8_t* a, const float* activation_scales, const int32_t* offsets,
+                             const uint8_t* w, size_t stride, int length, Fetch fetch) {
+  for (int c = 0; c < C; c++) fetch(w + c * stride);  // the header
+  const uint8_t* codes = w + kHeaderBytes;
+  const int first = Header::kScales > 1 && length > kHalfGroup ? kHalfGroup : length;
+  add_part<Panel, Header, 0, Height>(sums, a, activation_scales, offsets, w, codes, stride, first, fetch);
+  if constexpr (Header::kScales > 1) {
+    if (length > first)
+      add_part<Panel, Header, 1, Height>(sums, a + kHalfGroup * Height, activation_scales, offsets + Height, w,
+                                         codes + kHalfGroup / Panel::kStep * Panel::kBytes, stride, length - first, fetch);
+  }
+}
+
 // sums += R rows, from `row` on, of a tile of Height rows times C panels of quantised weights: `count` values of k.
-template <class Panel, bool ZeroPoints, int Height, class Fetch, int R, int C>
+template <class Panel, class Header, int Height, class Fetch, int R, int C>
 static inline void multiply_groups(Sums<R, C>& result, const Tile& tile, int row, const uint8_t* w, size_t stride,
                                    int group, int count, Fetch fetch) {
   Sums<R, C> sums = result;  // a copy that nothing can point to
-  for (int k = 0, at = row; k < count; k += group, at += Height, w += Panel::group_bytes(group))
-    add_group<Panel, ZeroPoints, Height>(sums.at, tile.codes + size_t(k) * Height + 4 * row, tile.scales + at,
-                                         tile.offsets + at, w, stride, group_length(group, count, k), fetch);
+  const int32_t* offsets = tile.offsets + row;
+  for (int k = 0, at = row; k < count; k += group, at += Height, w += Panel::group_bytes(group)) {
+    add_group<Panel, Header, Height>(sums.at, tile.codes + size_t(k) * Height + 4 * row, tile.scales + at, offsets, w,
+                                     stride, group_length(group, count, k), fetch);
+    offsets += Header::kScales * Height;
+  }
   result = sums;
 }
 
 // The same for all rows of a tile of which half at a time fits the registers: group by group both halves, so that weights
 // from memory arrive while both are computed.
-template <class Panel, bool ZeroPoints, int Height, int C>
+template <class Panel, class Header, int Height, int C>
 static inline void multiply_groups_halved(Sums<Height, C>& result, const Tile& tile, const uint8_t* w, size_t stride,
                                           int group, int count) {
   constexpr int kUpper = (Height + 1) / 2;
   Sums<kUpper, C> upper(zero());
   Sums<Height - kUpper, C> lower(zero());
+  const int32_t* offsets = tile.offsets;
   for (int k = 0, at = 0; k < count; k += group, at += Height, w += Panel::group_bytes(group)) {
     const uint8_t* a = tile.codes + size_t(k) * Height;
     const int below = at + kUpper, length = group_length(group, count, k);
-    add_group<Panel, ZeroPoints, Height>(upper.at, a, tile.scales + at, tile.offsets + at, w, stride, length,
-                                         FetchStream{});
-    add_group<Panel, ZeroPoints, Height>(lower.at, a + 4 * kUpper, tile.scales + below, tile.offsets + below, w, stride,
-                                         length, FetchNothing{});
+    add_group<Panel, Header, Height>(upper.at, a, tile.scales + at, offsets, w, stride, length, FetchStream{});
+    add_group<Panel, Header, Height>(lower.at, a + 4 * kUpper, tile.scales + below, offsets + kUpper, w, stride, length,
+                                     FetchNothing{});
+    offsets += Header::kScales * Height;
   }
   for (int r = 0; r < Height; r++)
     for (int c = 0; c < C; c++) result.at[r][c] = r < kUpper ? upper.at[r][c] : lower.at[r - kUpper][c];
 }
 
-// sums += unrounded activations times C panels of quantised weights. A group is one sum over ascending k, then
-// sum = fma(group's sum, weight scale, sum).
-template <class Panel, int R, int C>
+// The columns of scale J of a group of C panels, with activations that are not rounded.
+template <class Panel, class Header, int J, int R, int C>
+static inline void add_part(Sums<R, C>& sums, const float* a, const uint8_t* w, const uint8_t* codes, size_t stride,
+                            int length) {
+  constexpr FetchStream fetch;
+  F parts[R][C], zeros[C];
+  for (int c = 0; c < C; c++) {
+    zeros[c] = Header::kZeros ? to_float(header_zeros(w + c * stride)) : set((float)Panel::kZero);
+    for (int r = 0; r < R; r++) parts[r][c] = zero();
+  }
+  for (int k = 0; k < length; k += Panel::kStep, codes += Panel::kBytes, a += Panel::kStep * R) {
+    fetch_record<Panel, C>(fetch, codes, stride);
+#pragma GCC unroll 8
+    for (int c = 0; c < C; c++) add_record<Panel>(parts, zeros[c], c, a, codes + c * stride);
+  }
+#pragma GCC unroll 8
+  for (int c = 0; c < C; c++) {
+    const F scales = Header::template scales<J>(w + c * stride);
+#pragma GCC unroll 16
+    for (int r = 0; r < R; r++) sums.at[r][c] = fma(parts[r][c], scales, sums.at[r][c]);
+  }
+}
+
+// sums += unrounded activations times C panels of quantised weights. What shares a scale is one sum over ascending k, then
+// sum = fma(that sum, weight scale, sum).
+template <class Panel, class Header, int R, int C>
 static inline void multiply_codes(Sums<R, C>& sums, const float* a, const uint8_t* w, size_t stride, int group,
                                   int count) {
   constexpr FetchStream fetch;
-  for (int begin = 0; begin < count; begin += group) {
+  for (int begin = 0; begin < count; begin += group, a += group * R, w += Panel::group_bytes(group)) {
     const int length = group_length(group, count, begin);
-    F parts[R][C], zeros[C];
-    for (int c = 0; c < C; c++) {
-      zeros[c] = to_float(header_zeros(w + c * stride));
-      for (int r = 0; r < R; r++) parts[r][c] = zero();
-      fetch(w + c * stride);
-    }
+    const int first = Header::kScales > 1 && length > kHalfGroup ? kHalfGroup : length;
     const uint8_t* codes = w + kHeaderBytes;
-    for (int k = 0; k < length; k += Panel::kStep, codes += Panel::kBytes, a += Panel::kStep * R) {
-      fetch_record<Panel, C>(fetch, codes, stride);
-#pragma GCC unroll 8
-      for (int c = 0; c < C; c++) add_record<Panel>(parts, zeros[c], c, a, codes + c * stride);
+    for (int c = 0; c < C; c++) fetch(w + c * stride);
+    add_part<Panel, Header, 0>(sums, a, w, codes, stride, first);
+    if constexpr (Header::kScales > 1) {
+      if (length > first)
+        add_part<Panel, Header, 1>(sums, a + kHalfGroup * R, w, codes + kHalfGroup / Panel::kStep * Panel::kBytes, stride,
+                                   length - first);
     }
-#pragma GCC unroll 8
-    for (int c = 0; c < C; c++) {
-      const F scales = header_scales(w + c * stride);
-#pragma GCC unroll 16
-      for (int r = 0; r < R; r++) sums.at[r][c] = fma(parts[r][c], scales, sums.at[r][c]);
-    }
-    w += Panel::group_bytes(group);
   }
 }
 

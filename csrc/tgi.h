@@ -41,20 +41,39 @@ TGI_API size_t tgi_arena_used(const tgi_arena* arena);
 
 // ---- linear layers
 
-// A layer of `out` rows and `in` columns in `format`; lives in the arena, starts as zeros. group: columns that share a scale
-// in formats of codes (a multiple of 16, or 0 for one scale a row; the last ones may be fewer).
-// activations: what those round activations to: TGI_INT8, or TGI_FLOAT32: leave them unrounded. nullptr: out of memory.
-TGI_API tgi_linear* tgi_linear_create(tgi_arena* arena, int format, int in, int out, int group, int zero_points,
-                                      int bias, int activations);
+// A layer of `out` rows and `in` columns in `format`. group, of formats of codes: columns whose activations share a scale, and
+// whose weights do, or each half of them; a multiple of 16, or 0 for the whole row; the last ones may be fewer. 128 where
+// there are two scales. rotated: weights are kept rotated by blocks of 128 (csrc/hadamard.h); group is a multiple of
+// that, or 0. activations: what layers of codes round them to: TGI_INT8, or TGI_FLOAT32: leave them unrounded.
+typedef struct {
+  int32_t format, in, out;
+  int32_t group, zero_points, rotated, activations;
+  int32_t bias;
+} tgi_linear_shape;
+
+// Lives in the arena, starts as zeros. nullptr: out of memory.
+TGI_API tgi_linear* tgi_linear_create(tgi_arena* arena, const tgi_linear_shape* shape);
 TGI_API size_t tgi_linear_bytes(const tgi_linear* linear);
 // To be called when all rows are packed: bfloat16 weights are kept in 12 bits where that loses nothing. 0: no memory.
 TGI_API int tgi_linear_finish(tgi_pool* pool, tgi_arena* arena, tgi_linear* linear);
+// Error feedback: what rounding a weight left is made up for by the later ones of its block of 128 columns, as far as the
+// inputs of the layer go together. From weight j of a block is taken factors[block][k][j] (0 for j <= k) times what rounding
+// weight k has added to it. importance [in]: of each column, before the rotation.
+typedef struct {
+  const float* factors;  // [blocks][128][128]
+  const float* importance;
+  double rounded_error, plain_error;  // added to: the sum of squared errors times importance, as packed and without feedback
+} tgi_feedback;
+// factors [blocks][128][128] of a rotated layer of `in` columns from their importance.
+TGI_API void tgi_feedback_factors(tgi_pool* pool, const float* importance, int in, float* factors);
+
 // Packs rows [first, first + rows) from a matrix of type float32, bfloat16 or float16; layers of codes
-// search the scale with the least squared error for each row and group.
+// search the scale with the least squared error for each row and group. feedback: nullptr for none.
 TGI_API void tgi_linear_pack(tgi_pool* pool, tgi_linear* linear, const void* weights, int type, int64_t row_stride,
-                             int64_t column_stride, int first, int rows);
-// The same from codes that a checkpoint brings: codes [rows][in], scales and zeros [rows][groups]; a weight is
-// scale * (code - zero). zeros: nullptr if the layer has no zero points (8-bit: 128, 6-bit: 32, 4-bit: 8).
+                             int64_t column_stride, int first, int rows, tgi_feedback* feedback);
+// The same from codes that a checkpoint brings: codes [rows][in], scales [rows][all of a row], zeros [rows][groups]; a weight
+// is scale * (value of the code - zero). zeros: nullptr if the layer has no zero points (8-bit and iq4_nl: 128, 6-bit: 32,
+// 5-bit: 16, 4-bit: 8). Those of a rotated layer are rotated.
 TGI_API void tgi_linear_pack_codes(tgi_pool* pool, tgi_linear* linear, const uint8_t* codes, const float* scales,
                                    const uint8_t* zeros, int first, int rows);
 TGI_API void tgi_linear_set_bias(tgi_linear* linear, const float* bias, int first, int count);

@@ -11,7 +11,7 @@ template <int R, int C>
 void score_code_keys(const CacheShape& shape, Work& work, const uint8_t* panel, size_t stride, int key, FetchAhead fetch) {
   Sums<R, C> sums(zero());
   const Tile tile{nullptr, work.codes, work.code_scales, work.code_offsets};
-  multiply_groups<Int8Panel, false, R>(sums, tile, 0, panel, stride, shape.padded_dim(), shape.padded_dim(), fetch);
+  multiply_groups<Int8Panel, OneScale, R>(sums, tile, 0, panel, stride, shape.padded_dim(), shape.padded_dim(), fetch);
   for (int r = 0; r < R; r++)
     for (int c = 0; c < C; c++) store(&work.scores[r][key + c * kLanes], sums.at[r][c]);
 }

@@ -70,31 +70,34 @@ constexpr int kAmxRows = 8;  // with fewer, the dot product of AVX-512 is as fas
 constexpr int kAmxGroup = 512;  // longer groups of 4-bit codes would not fit the buffer; they take the other path
 
 // sums[m][n] += M tiles of `rows` rows times N panels. codes: of the first row, rows of `count` bytes; scales and
-// offsets: [M] tiles, each [group][rows]. While the tiles of one group are computed, the next
+// offsets: [M] tiles, each [group][rows] and [scale of the weights][rows]. While the tiles of one group are computed, the next
 // group is unpacked and the dot products of the group before are scaled and added.
-template <class Panel, bool ZeroPoints, int M, int N>
+template <class Panel, class Header, int M, int N>
 static inline void amx_multiply(Sums<16, 1> (&sums)[M][N], const uint8_t* codes, int count, const float* scales,
                                 const int32_t* offsets, int rows, const uint8_t* w, size_t stride, int group) {
   alignas(64) uint8_t unpacked[2][N][Panel::kStep == 4 ? 64 : kAmxGroup * 16];
   alignas(64) int32_t dots[2][M][N][16][16];
-  const int depth = amx_depth(group, count), groups = (count + group - 1) / group;
+  // A part is what shares a scale of the weights: a group, or half of one.
+  constexpr int kScales = Header::kScales;
+  const int part = group / kScales, parts = (count + part - 1) / part, groups = (count + group - 1) / group;
+  const int depth = amx_depth(part, count);
   const size_t row_bytes = count;
-  const size_t bytes = Panel::group_bytes(group);
+  const size_t bytes = Panel::group_bytes(group), part_bytes = size_t(part / Panel::kStep) * Panel::kBytes;
 
   const uint8_t* codes_of[2][N];
-  const auto unpack = [&](int g) {
-    const int length = group_length(group, count, g * group);
-    for (int n = 0; n < N; n++)
-      codes_of[g % 2][n] = amx_codes<Panel>(w + g * bytes + n * stride + kHeaderBytes, length, unpacked[g % 2][n]);
+  const auto unpack = [&](int p) {
+    const int length = group_length(part, count, p * part);
+    const uint8_t* from = w + p / kScales * bytes + kHeaderBytes + p % kScales * part_bytes;
+    for (int n = 0; n < N; n++) codes_of[p % 2][n] = amx_codes<Panel>(from + n * stride, length, unpacked[p % 2][n]);
   };
-  const auto compute = [&](int g) {
-    const auto& panel = codes_of[g % 2];
+  const auto compute = [&](int p) {
+    const auto& panel = codes_of[p % 2];
     _tile_zero(0);
     if constexpr (N > 1) _tile_zero(1);
     if constexpr (M > 1) _tile_zero(2);
     if constexpr (M > 1 && N > 1) _tile_zero(3);
-    for (int k = 0; k < group_length(group, count, g * group); k += depth) {
-      const uint8_t* row = codes + g * group + k;
+    for (int k = 0; k < group_length(part, count, p * part); k += depth) {
+      const uint8_t* row = codes + p * part + k;
       _tile_loadd(4, row, row_bytes);
       _tile_loadd(6, panel[0] + 16 * k, 64);
       _tile_dpbsud(0, 4, 6);
@@ -108,40 +111,42 @@ static inline void amx_multiply(Sums<16, 1> (&sums)[M][N], const uint8_t* codes,
         if constexpr (N > 1) _tile_dpbsud(3, 5, 7);
       }
     }
-    auto& to = dots[g % 2];
+    auto& to = dots[p % 2];
     _tile_stored(0, to[0][0], 64);
     if constexpr (N > 1) _tile_stored(1, to[0][1], 64);
     if constexpr (M > 1) _tile_stored(2, to[1][0], 64);
     if constexpr (M > 1 && N > 1) _tile_stored(3, to[1][1], 64);
   };
-  const auto finish = [&](int g) {
-    const int height = M > 1 ? 16 : rows;  // several tiles are full ones
+  const auto finish = [&](int p) {
+    const int height = M > 1 ? 16 : rows, g = p / kScales;  // several tiles are full ones
     for (int n = 0; n < N; n++) {
       const uint8_t* header = w + g * bytes + n * stride;
-      const F weight_scales = header_scales(header);
+      const F weight_scales =
+          p % kScales ? Header::template scales<kScales - 1>(header) : Header::template scales<0>(header);
       const I zeros = header_zeros(header);
       for (int m = 0; m < M; m++) {
 #pragma GCC unroll 16
         for (int r = 0; r < height; r++) {
-          const size_t at = size_t(m * groups + g) * height + r;
-          const I offset = iset(offsets[at]);
-          const I dot = _mm512_add_epi32(load_int(dots[g % 2][m][n][r]), ZeroPoints ? imul(zeros, offset) : offset);
+          const I offset = iset(offsets[size_t(m * groups * kScales + p) * height + r]);
+          const I dot = _mm512_add_epi32(load_int(dots[p % 2][m][n][r]), Header::kZeros ? imul(zeros, offset) : offset);
           // A burst of all of them would wait for free line buffers with nothing else to do meanwhile.
-          if constexpr (M == 1)  // with more tiles, the panels are read again and again and near already
-            for (size_t line = 64 * r; line < bytes; line += 64 * height) prefetch(header + kAmxAhead + line);
+          if constexpr (M == 1) {  // with more tiles, the panels are read again and again and near already
+            if (p % kScales == 0)
+              for (size_t line = 64 * r; line < bytes; line += 64 * height) prefetch(header + kAmxAhead + line);
+          }
           F& sum = sums[m][n].at[r][0];
-          sum = fma(to_float(dot), mul(set(scales[at]), weight_scales), sum);
+          sum = fma(to_float(dot), mul(set(scales[size_t(m * groups + g) * height + r]), weight_scales), sum);
         }
       }
     }
   };
   unpack(0);
-  for (int g = 0; g < groups; g++) {
-    if (g + 1 < groups) unpack(g + 1);
-    compute(g);
-    if (g > 0) finish(g - 1);
+  for (int p = 0; p < parts; p++) {
+    if (p + 1 < parts) unpack(p + 1);
+    compute(p);
+    if (p > 0) finish(p - 1);
   }
-  finish(groups - 1);
+  finish(parts - 1);
 }
 
 // sums[m][n] = M tiles of rows of bfloat16 times N panels of bfloat16, over `count` values of k.

@@ -9,6 +9,8 @@
 //   load_f16               16 float16, widened
 //   byte_of<J>             byte J of each 32-bit lane as a float, unsigned
 //   with_two_more<J>       codes of six bits: nibbles, and above them bits 2 J and 2 J + 1 of the second operand's bytes
+//   with_one_more<J>       codes of five bits: the same with bit J
+//   swap_lanes<S>          lane i gets lane i ^ S, S a power of two
 //   look_up                for each of 64 bytes below 16 the byte of a table that it names
 //   zip_first, zip_second  within each 16 bytes the first or the second eight of a, each followed by its byte of b
 //   interleave_rows        kMaxRows rows of four words, `stride` bytes apart, to four times kMaxRows words

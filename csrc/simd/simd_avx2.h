@@ -67,6 +67,16 @@ static inline float largest(F a) {
   return _mm_cvtss_f32(_mm_max_ss(four, _mm_movehdup_ps(four)));
 }
 
+template <int S>
+static inline __m256 swap_half(__m256 a) {
+  return S == 1 ? _mm256_permute_ps(a, 0xb1) : S == 2 ? _mm256_permute_ps(a, 0x4e) : _mm256_permute2f128_ps(a, a, 1);
+}
+template <int S>
+static inline F swap_lanes(F a) {
+  if constexpr (S == 8) return {a.hi, a.lo};
+  else return {swap_half<S>(a.lo), swap_half<S>(a.hi)};
+}
+
 static inline I iset(int x) { return {_mm256_set1_epi32(x), _mm256_set1_epi32(x)}; }
 static inline I imul(I a, I b) { return {_mm256_mullo_epi32(a.lo, b.lo), _mm256_mullo_epi32(a.hi, b.hi)}; }
 static inline I iadd(I a, I b) { return {_mm256_add_epi32(a.lo, b.lo), _mm256_add_epi32(a.hi, b.hi)}; }
@@ -116,6 +126,14 @@ static inline Bytes with_two_more(Bytes nibbles, Bytes twos) {
     return J < 2 ? _mm256_slli_epi16(x, J < 2 ? 4 - 2 * J : 0) : _mm256_srli_epi16(x, J < 2 ? 0 : 2 * J - 4);
   };
   return ixor(nibbles, iand({moved(twos.lo), moved(twos.hi)}, 0x30303030));
+}
+
+template <int J>
+static inline Bytes with_one_more(Bytes nibbles, Bytes ones) {
+  const auto moved = [](__m256i x) {
+    return J < 4 ? _mm256_slli_epi16(x, J < 4 ? 4 - J : 0) : _mm256_srli_epi16(x, J < 4 ? 0 : J - 4);
+  };
+  return ixor(nibbles, iand({moved(ones.lo), moved(ones.hi)}, 0x10101010));
 }
 
 using Table = __m256i;  // twice the same

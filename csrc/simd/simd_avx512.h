@@ -36,6 +36,14 @@ static inline F if_less(F a, F b, F yes, F no) {
 static inline float sum(F a) { return _mm512_reduce_add_ps(a); }
 static inline float largest(F a) { return _mm512_reduce_max_ps(a); }
 
+template <int S>
+static inline F swap_lanes(F a) {
+  if constexpr (S == 1) return _mm512_permute_ps(a, 0xb1);
+  if constexpr (S == 2) return _mm512_permute_ps(a, 0x4e);
+  if constexpr (S == 4) return _mm512_shuffle_f32x4(a, a, 0xb1);
+  return _mm512_shuffle_f32x4(a, a, 0x4e);
+}
+
 static inline I iset(int x) { return _mm512_set1_epi32(x); }
 static inline I imul(I a, I b) { return _mm512_mullo_epi32(a, b); }
 static inline I iadd(I a, I b) { return _mm512_add_epi32(a, b); }
@@ -63,6 +71,13 @@ static inline Bytes with_two_more(Bytes nibbles, Bytes twos) {
   const Bytes moved =
       J < 2 ? _mm512_slli_epi16(twos, J < 2 ? 4 - 2 * J : 0) : _mm512_srli_epi16(twos, J < 2 ? 0 : 2 * J - 4);
   return _mm512_or_si512(nibbles, _mm512_and_si512(moved, _mm512_set1_epi8(0x30)));
+}
+
+template <int J>
+static inline Bytes with_one_more(Bytes nibbles, Bytes ones) {
+  const Bytes moved =
+      J < 4 ? _mm512_slli_epi16(ones, J < 4 ? 4 - J : 0) : _mm512_srli_epi16(ones, J < 4 ? 0 : J - 4);
+  return _mm512_or_si512(nibbles, _mm512_and_si512(moved, _mm512_set1_epi8(0x10)));
 }
 
 using Table = __m512i;  // four times the same

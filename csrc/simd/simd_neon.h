@@ -74,6 +74,17 @@ static inline float largest(F x) {
   return first > second ? first : second;
 }
 
+template <int S>
+static inline float32x4_t swap_part(float32x4_t x) {
+  return S == 1 ? vrev64q_f32(x) : vextq_f32(x, x, 2);
+}
+template <int S>
+static inline F swap_lanes(F x) {
+  if constexpr (S == 8) return {x.c, x.d, x.a, x.b};
+  else if constexpr (S == 4) return {x.b, x.a, x.d, x.c};
+  else return {swap_part<S>(x.a), swap_part<S>(x.b), swap_part<S>(x.c), swap_part<S>(x.d)};
+}
+
 static inline I iset(int value) { const int32x4_t x = vdupq_n_s32(value); return {x, x, x, x}; }
 static inline I imul(I x, I y) {
   return {vmulq_s32(x.a, y.a), vmulq_s32(x.b, y.b), vmulq_s32(x.c, y.c), vmulq_s32(x.d, y.d)};
@@ -137,6 +148,14 @@ static inline Bytes with_two_more(Bytes nibbles, Bytes twos) {
     return vreinterpretq_s32_u8(vshlq_u8(vreinterpretq_u8_s32(x), vdupq_n_s8(4 - 2 * J)));
   };
   return ixor(nibbles, iand({moved(twos.a), moved(twos.b), moved(twos.c), moved(twos.d)}, 0x30303030));
+}
+
+template <int J>
+static inline Bytes with_one_more(Bytes nibbles, Bytes ones) {
+  const auto moved = [](int32x4_t x) {
+    return vreinterpretq_s32_u8(vshlq_u8(vreinterpretq_u8_s32(x), vdupq_n_s8(4 - J)));
+  };
+  return ixor(nibbles, iand({moved(ones.a), moved(ones.b), moved(ones.c), moved(ones.d)}, 0x10101010));
 }
 
 using Table = uint8x16_t;

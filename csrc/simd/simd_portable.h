@@ -43,6 +43,9 @@ static inline float largest(F a) {
   return r;
 }
 
+template <int S>
+static inline F swap_lanes(F a) { F r; for (int i = 0; i < 16; i++) r[i] = a[i ^ S]; return r; }
+
 static inline I iset(int x) { return I{} + x; }
 static inline I imul(I a, I b) { return a * b; }
 static inline I iadd(I a, I b) { return a + b; }
@@ -79,6 +82,9 @@ static inline Bytes low_nibbles(Bytes b) { return b & 15; }
 static inline Bytes high_nibbles(Bytes b) { return b >> 4; }
 template <int J>
 static inline Bytes with_two_more(Bytes nibbles, Bytes twos) { return nibbles | (twos >> (2 * J) & 3) << 4; }
+
+template <int J>
+static inline Bytes with_one_more(Bytes nibbles, Bytes ones) { return nibbles | (ones >> J & 1) << 4; }
 
 using Table = const uint8_t*;
 static inline Table load_table(const void* p) { return static_cast<const uint8_t*>(p); }

@@ -10,12 +10,15 @@ import pytest
 import torch
 
 from tests.kernels.native_levels import ROUNDING_LEVELS, libraries, open_level
+from tgi.kernels.formats import CODE_FORMATS
 from tgi.kernels.native.library import Arena, Library, Pool
 from tgi.kernels.native.linear import FORMATS, PackedLinear
+from tgi.kernels.rotation import rotate
 
 TOLERANCE = 3e-6
-CODES = {"int8": 8, "int6": 6, "int4": 4}
-"""Formats of integer codes, and their bits."""
+CODES = {format.name: format for format in CODE_FORMATS.values()}
+PLAIN = {name: format.bits for name, format in CODES.items() if format.scales == 1}
+"""Formats with one scale a group and zero points, and their bits."""
 
 
 @pytest.fixture(params=libraries())
@@ -49,7 +52,8 @@ def quantise_activations(x: torch.Tensor, group: int) -> torch.Tensor:
 def expected(layer: PackedLinear, x: torch.Tensor) -> torch.Tensor:
     weight = layer.rows(torch.arange(layer.out_features)).double()
     if layer.format in CODES and layer.activations == "int8":
-        exact = quantise_activations(x, layer.group)
+        exact = quantise_activations(rotate(x) if layer.rotated else x, layer.group)
+        weight = rotate(weight) if layer.rotated else weight
     elif layer.format == "bfloat16" and layer.pool.library.level in ROUNDING_LEVELS:
         exact = x.bfloat16().double()  # both factors are
     else:
@@ -182,7 +186,7 @@ def test_a_row_has_the_same_bits_in_any_batch_and_with_any_threads(library, form
 
 
 @pytest.mark.parametrize("activations", ["int8", "float32"])
-@pytest.mark.parametrize("format", CODES)
+@pytest.mark.parametrize("format", PLAIN)
 @pytest.mark.parametrize("group", [32, 64, 128, 0])
 @pytest.mark.parametrize("width", [256, 176])
 def test_groups(library, format, group, activations, width):
@@ -194,7 +198,7 @@ def test_groups(library, format, group, activations, width):
         assert relative_error(layer(x), expected(layer, x)) < TOLERANCE
 
 
-@pytest.mark.parametrize(("format", "bits"), CODES.items())
+@pytest.mark.parametrize(("format", "bits"), PLAIN.items())
 @pytest.mark.parametrize("group", [32, 96, 128])
 @pytest.mark.parametrize("activations", ["int8", "float32"])
 def test_codes_with_zero_points_of_a_checkpoint(library, format, bits, group, activations):
@@ -216,7 +220,7 @@ def test_codes_with_zero_points_of_a_checkpoint(library, format, bits, group, ac
         assert relative_error(layer(x), expected(layer, x)) < TOLERANCE
 
 
-@pytest.mark.parametrize(("format", "levels"), [("int8", 127), ("int6", 32), ("int4", 8)])
+@pytest.mark.parametrize(("format", "levels"), [("int8", 127), ("int6", 32), ("int5", 16), ("int4", 8)])
 def test_the_searched_scale_is_at_least_as_good_as_the_plain_one(library, format, levels):
     generator = torch.Generator().manual_seed(3)
     weight = torch.randn((64, 256), generator=generator)
@@ -228,7 +232,9 @@ def test_the_searched_scale_is_at_least_as_good_as_the_plain_one(library, format
     assert (searched - weight).square().sum() < (plain - weight).square().sum()
 
 
-@pytest.mark.parametrize(("format", "tolerance"), [("int8", 0.012), ("int6", 0.026), ("int4", 0.1)])
+@pytest.mark.parametrize(
+    ("format", "tolerance"), [("int8", 0.012), ("int6", 0.026), ("int5", 0.05), ("int4", 0.1), ("iq4_nl", 0.09)]
+)
 def test_rounded_layers_are_close_to_the_original(library, format, tolerance):
     """Root mean square over that of the result, for normally distributed weights and activations."""
     generator = torch.Generator().manual_seed(5)
@@ -259,9 +265,11 @@ def test_zeros_give_zeros(library):
         assert torch.equal(layer(torch.zeros((3, 64))), torch.zeros((3, 16)))
 
 
-@pytest.mark.parametrize(("format", "bits"), CODES.items())
+@pytest.mark.parametrize("format", CODES)
 @pytest.mark.parametrize("width", [128, 576, 896, 100])
-def test_a_row_takes_its_codes_and_a_scale_for_each_128(library, format, bits, width):
+def test_a_row_takes_its_codes_and_a_word_for_each_128(library, format, width):
     layer = make(library, format, torch.zeros((32, width)))
-    padded = -(-width // 16) * 16
-    assert layer.bytes == 32 * (padded * bits // 8 + 4 * -(-width // 128))
+    unit = 32 if format == "int5" else 16
+    padded = -(-width // unit) * unit
+    assert layer.bytes == 32 * (padded * CODES[format].bits // 8 + 4 * -(-width // 128))
+    assert layer.bytes == CODES[format].packed_bytes(32, width)

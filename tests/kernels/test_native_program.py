@@ -228,7 +228,7 @@ def test_structures_are_as_large_as_the_librarys(library):
     assert library.call.tgi_op_bytes(len(CODES) + 1) == 0
 
 
-FORMATS = ("float32", "float16", "bfloat16", "int8", "int6", "int4")
+FORMATS = ("float32", "float16", "bfloat16", *CODE_FORMATS)
 
 
 @pytest.mark.parametrize("id", [-1, 8, 15, 16, 1 << 31, (1 << 32) + 1, -(1 << 40), 30_000_000, (1 << 63) - 1])

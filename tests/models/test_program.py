@@ -61,7 +61,7 @@ def test_only_products_that_nobody_else_reads_are_fused() -> None:
     assert fuse_sums(plain) == plain
 
 
-@pytest.mark.parametrize("quantize", ["int8", "int4"])
+@pytest.mark.parametrize("quantize", ["int8", "int5", "int4"])
 @pytest.mark.parametrize("activations", ["int8", "float32"])
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gpt_neox"])
 def test_codes_in_both_backends(family: Family, activations: str, quantize: str, tmp_path: Path) -> None:
@@ -78,9 +78,10 @@ def test_codes_in_both_backends(family: Family, activations: str, quantize: str,
     ):
         loaded = load_model(tmp_path, "float32", backend, quantize=wanted, activations=activations)
         outs[name] = Driver(loaded, backend).run(TOKENS, chunk=40)
-    largest = outs["plain"].abs().max()
-    rounding = (outs["reference"] - outs["plain"]).abs().max() / largest
-    between = (outs["native"] - outs["reference"]).abs().max() / largest
+    # Over all rows: where an activation lies between two codes, backends may round it to either, which moves that row.
+    largest = outs["plain"].square().mean().sqrt()
+    rounding = (outs["reference"] - outs["plain"]).square().mean().sqrt() / largest
+    between = (outs["native"] - outs["reference"]).square().mean().sqrt() / largest
     assert between < max(0.25 * rounding, 1e-3), f"{between:.1e} between backends, rounding moves {rounding:.1e}"
     assert rounding > 1e-4
 

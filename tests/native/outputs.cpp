@@ -51,10 +51,13 @@ uint16_t upper_half(float x) {  // bfloat16, cut off
 tgi_linear* make_layer(Random& random, tgi_pool* pool, tgi_arena* arena, int format, int in, int out, bool bias,
                         int activations = TGI_INT8) {
   const bool quantised = format >= TGI_INT8;
+  const bool halves = format == tgi_format("int5") || format == tgi_format("iq4_nl");  // two scales a group
   const int groups[] = {32, 64, 128, 0};
-  const int group = quantised ? groups[random.between(0, 3)] : 0;
-  const bool zero_points = quantised && random.between(0, 1);
-  tgi_linear* layer = tgi_linear_create(arena, format, in, out, group, zero_points, bias, activations);
+  const int group = halves ? 128 : quantised ? groups[random.between(0, 3)] : 0;
+  const bool zero_points = quantised && !halves && random.between(0, 1);
+  const bool rotated = quantised && group % 128 == 0 && random.between(0, 1);
+  const tgi_linear_shape shape{format, in, out, group, zero_points, rotated, activations, bias};
+  tgi_linear* layer = tgi_linear_create(arena, &shape);
   if (zero_points) {
     const int count = group ? (in + group - 1) / group : 1;
     std::vector<uint8_t> codes(size_t(out) * in), zeros(size_t(out) * count);
@@ -66,22 +69,22 @@ tgi_linear* make_layer(Random& random, tgi_pool* pool, tgi_arena* arena, int for
   } else if (format == TGI_FLOAT16) {
     std::vector<uint16_t> halves(size_t(out) * in);
     for (uint16_t& half : halves) half = (uint16_t)(random.bits() & 0xbbff);  // below 2 in magnitude, also subnormal
-    tgi_linear_pack(pool, layer, halves.data(), TGI_FLOAT16, in, 1, 0, out);
+    tgi_linear_pack(pool, layer, halves.data(), TGI_FLOAT16, in, 1, 0, out, nullptr);
   } else if (random.between(0, 1)) {
     const Floats weights = random.numbers(size_t(out) * in);
-    tgi_linear_pack(pool, layer, weights.data(), TGI_FLOAT32, 1, out, 0, out);  // as a transposed matrix
+    tgi_linear_pack(pool, layer, weights.data(), TGI_FLOAT32, 1, out, 0, out, nullptr);  // as a transposed matrix
   } else {
     std::vector<uint16_t> weights(size_t(out) * in);
     for (uint16_t& weight : weights) weight = upper_half(random.number());
-    tgi_linear_pack(pool, layer, weights.data(), TGI_BFLOAT16, in, 1, 0, out);
+    tgi_linear_pack(pool, layer, weights.data(), TGI_BFLOAT16, in, 1, 0, out, nullptr);
   }
   if (bias) tgi_linear_set_bias(layer, random.numbers(out).data(), 0, out);
   return layer;
 }
 
 void linears(Random& random, tgi_pool* pool) {
-  const char* names[] = {"float32", "bfloat16", "float16", "int8", "int4", "int6"};
-  for (int format = TGI_FLOAT32; format <= tgi_format("int6"); format++) {
+  const char* names[] = {"float32", "bfloat16", "float16", "int8", "int4", "int6", "int5", "iq4_nl"};
+  for (int format = TGI_FLOAT32; format <= tgi_format("iq4_nl"); format++) {
     for (int round = 0; round < 10; round++) {
       tgi_arena* arena = tgi_arena_create();
       const int in = round % 3 ? 32 * random.between(1, 9) : random.between(1, 150), out = random.between(1, 90);

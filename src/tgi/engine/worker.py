@@ -87,6 +87,7 @@ class Worker:
             spec=spec,
             quantize=config.quantize,
             activations=config.activations,
+            calibration=config.calibration,
             progress=progress or LoadProgress(),
         )
         load_s = time.monotonic() - began

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
+
+from tgi.kernels.rotation import ROTATION, rotate
 
 
 @dataclass(frozen=True, slots=True)
 class CodedWeight:
-    """weight[r, order[c]] = scales[r, c // group] * (value(codes[r, c]) - zeros[r, c // group]) + mins[r, c // group].
+    """coded[r, c] = scales[r, c // group] * (value(codes[r, c]) - zeros[r, c // group]) + mins[r, c // group].
 
-    value(code) is codebook[code], or the code itself without a codebook.
+    value(code) is codebook[code], or the code itself without a codebook. The matrix is coded[r, c] in column order[c];
+    and `rotated`: then rotated back (`kernels.rotation`). Slices of rows, and of columns at whole groups and blocks,
+    are coded weights of the sliced matrix.
     """
 
     codes: torch.Tensor  # [rows, columns] uint8
@@ -21,9 +25,17 @@ class CodedWeight:
     mins: torch.Tensor | None = None  # [rows, groups] float32
     codebook: torch.Tensor | None = None  # [codes] float32
     order: torch.Tensor | None = None  # [columns] int64: coded column c is column order[c] of the matrix
+    rotated: bool = False
 
     def dequantise(self) -> torch.Tensor:
         """The weights, [rows, columns] float32."""
+        values = self.coded_values()
+        if self.order is not None:
+            values = torch.empty_like(values).index_copy_(1, self.order, values)
+        return rotate(values) if self.rotated else values
+
+    def coded_values(self) -> torch.Tensor:
+        """What the codes say, [rows, columns] float32, in their own order and rotation."""
         columns = self.codes.shape[1]
 
         def by_column(values: torch.Tensor) -> torch.Tensor:
@@ -33,8 +45,30 @@ class CodedWeight:
         if self.zeros is not None:
             values = values - by_column(self.zeros)
         values = values * by_column(self.scales)
-        if self.mins is not None:
-            values = values + by_column(self.mins)
+        return values if self.mins is None else values + by_column(self.mins)
+
+    def rows(self, begin: int, end: int) -> CodedWeight:
+        """Rows begin ... end - 1."""
+        return self._with_each(lambda part: part[begin:end], lambda part: part[begin:end])
+
+    def columns(self, begin: int, end: int) -> CodedWeight:
+        """Columns begin ... end - 1 of the matrix. Raises ValueError where they are no codes of their own.
+
+        begin must be a multiple of the group and, of a rotated matrix, of 128; so must end, but where it is the last.
+        """
         if self.order is not None:
-            values = torch.empty_like(values).index_copy_(1, self.order, values)
-        return values
+            raise ValueError("columns of a matrix whose columns are stored in another order cannot be cut out")
+        units = (self.group, ROTATION) if self.rotated else (self.group,)
+        total = self.codes.shape[1]
+        if any(begin % unit or (end % unit and end != total) for unit in units):
+            raise ValueError(f"columns {begin} to {end} of {total} do not lie on whole groups and blocks of {units}")
+        groups = slice(begin // self.group, -(-end // self.group))
+        return self._with_each(lambda codes: codes[:, begin:end], lambda part: part[:, groups])
+
+    def _with_each(self, of_codes, of_groups) -> CodedWeight:
+        parts = {name: getattr(self, name) for name in ("scales", "zeros", "mins")}
+        return replace(
+            self,
+            codes=of_codes(self.codes),
+            **{name: None if part is None else of_groups(part) for name, part in parts.items()},
+        )

@@ -1,4 +1,4 @@
-"""The formats in which linear layers keep weights as codes: bits, range, groups, how a scale is searched.
+"""The formats in which linear layers keep weights as codes: bits, values, groups, how a scale is searched.
 
 Pure data, the same as the panels of csrc/formats.h have it. Imports no torch.
 """
@@ -8,19 +8,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 GROUP = 128
-"""Columns of a row that share a scale; the last ones of a row may be fewer."""
+"""Columns of a row whose activations share a scale, and whose weights do, or each half of them; the last ones of a row
+may be fewer."""
 HEADER_BYTES = 4
-"""Scale and zero point of a group in native panels."""
+"""Scale and zero point, or two scales, of a group in native panels."""
+
+IQ4_NL = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
+"""The values of ggml's IQ4_NL: closer near zero, where most weights are."""
 
 
 @dataclass(frozen=True, slots=True)
 class CodeFormat:
-    """Unsigned codes of `bits` bits: weight = scale * (code - zero).
+    """Unsigned codes of `bits` bits: weight = scale * (code - zero), or scale * book[code].
 
-    Rounding on the fly uses the signed codes lowest ... highest (code - zero), and takes of some scales the one with
-    the least squared error: those that map the peak to first, first + step, ... (`candidates` of them), and the
-    least-squares refit of each.
-    """
+    Rounding on the fly uses the values lowest ... highest, and takes of some scales the one with the least squared
+    error: of those that map the peak to first, first + step, ... (`candidates` of them) the least-squares fit to the
+    codes."""
 
     name: str
     bits: int
@@ -30,15 +33,30 @@ class CodeFormat:
     step: float
     candidates: int
     group: int = GROUP
+    scales: int = 1
+    """Of the weights in a group: float32 with 24 bits, or 2 for its halves, bfloat16."""
+    book: tuple[int, ...] | None = None
+    """Ascending values of the codes; None: code - zero."""
+    unit: int = 16
+    """Columns of native panels come in multiples of this."""
+    rotated: bool = False
+    """Weights are kept, and activations rounded, in rotated form: see `kernels.rotation`."""
+    feedback: bool = False
+    """Rounding makes up for its errors in later columns, where it knows what inputs the matrix gets."""
 
     @property
     def zero(self) -> int:
-        """The zero point of symmetric weights."""
-        return 1 << (self.bits - 1)
+        """The zero point of symmetric codes."""
+        return 0 if self.book else 1 << (self.bits - 1)
+
+    @property
+    def columns(self) -> int:
+        """Columns of a row of weights that share a scale."""
+        return self.group // self.scales
 
     def packed_bytes(self, rows: int, columns: int) -> int:
-        """Bytes of a matrix in native panels: rows and columns padded to 16, a header for each group."""
-        rows, columns = (-(-size // 16) * 16 for size in (rows, columns))
+        """Bytes of a matrix in native panels: rows and columns padded, a header for each group."""
+        rows, columns = -(-rows // 16) * 16, -(-columns // self.unit) * self.unit
         return rows * (columns * self.bits // 8 + HEADER_BYTES * -(-columns // self.group))
 
 
@@ -47,6 +65,8 @@ CODE_FORMATS = {
     for format in (
         CodeFormat("int8", 8, -127, 127, 122.0, 1.0, 6),
         CodeFormat("int6", 6, -32, 31, 28.0, 0.5, 10),
+        CodeFormat("int5", 5, -16, 15, 13.5, 0.25, 14, scales=2, unit=32),
         CodeFormat("int4", 4, -8, 7, 6.5, 0.25, 14),
+        CodeFormat("iq4_nl", 4, -127, 113, 104.0, 4.0, 14, scales=2, book=IQ4_NL),
     )
 }

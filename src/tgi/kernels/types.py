@@ -6,7 +6,7 @@ whole step in one call of the C++ library. Neither the engine nor the models ask
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -15,6 +15,7 @@ import torch
 from tgi.kernels.coded import CodedWeight
 from tgi.kernels.footprint import Footprint
 from tgi.kernels.formats import CodeFormat
+from tgi.kernels.inputs import Inputs
 from tgi.kernels.program import CacheLayer, Program
 from tgi.kernels.weight import Vector, Weight
 
@@ -103,15 +104,23 @@ class WeightReader(Protocol):
         """What layers of codes round activations to by row and group: int8, or float32: leave them unrounded."""
         ...
 
+    @property
+    def calibration(self) -> Sequence[int]:
+        """Token ids of a text that shows rounding what inputs matrices get; none: rounding asks for no text."""
+        ...
+
     def format_of(self, weight: Weight) -> CodeFormat | None:
         """The codes in which the matrix is to be kept; None: floats of the serving dtype."""
         ...
 
-    def pieces(self, weight: Weight, *, rounded: bool = True) -> Iterator[tuple[int, torch.Tensor | CodedWeight]]:
+    def pieces(
+        self, weight: Weight, *, rounded: bool = True, inputs: Inputs | None = None
+    ) -> Iterator[tuple[int, torch.Tensor | CodedWeight]]:
         """The matrix from its first row to its last: (first row, rows [count, columns]) of each piece.
 
         Floats may have any strides and are valid until the next piece. rounded: a matrix to be kept as codes comes as
-        codes; False: the caller rounds by itself what a checkpoint has as floats. Raises ModelError.
+        codes; False: the caller rounds by itself what a checkpoint has as floats. inputs: what rounding with error
+        feedback may know. Raises ModelError.
         """
         ...
 

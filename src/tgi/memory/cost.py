@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tgi.kernels.footprint import Footprint
-from tgi.kernels.formats import CODE_FORMATS
 from tgi.kernels.program import Activate, Attention, Gate, Op, Program
 from tgi.quant.scheme import format_of
 
@@ -63,8 +62,7 @@ def weight_bytes(program: Program, dtype: str, footprint: Footprint, quantize: s
     width = DTYPE_BYTES[dtype]
     matrices = 0.0
     for weight in program.weights():
-        name = format_of(weight, quantize)
-        matrices += footprint.matrix_bytes(weight, dtype, width, None if name is None else CODE_FORMATS[name])
+        matrices += footprint.matrix_bytes(weight, dtype, width, format_of(weight, quantize))
     numbers = sum(weight.rows * weight.columns for weight in program.weights())
     return int(matrices) + (program.parameters - numbers) * width
 

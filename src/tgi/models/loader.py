@@ -21,8 +21,10 @@ from tgi.models.families.registry import spec_from_config
 from tgi.models.families.shared import DTYPES
 from tgi.models.spec import ModelSpec
 from tgi.models.weights import Progress, Weights
+from tgi.quant.calibration import calibration_ids
 from tgi.quant.formats import detect
 from tgi.quant.reader import ModelWeights
+from tgi.quant.scheme import has_feedback
 
 logger = logging.getLogger(__name__)
 
@@ -52,14 +54,15 @@ def load_model(
     spec: ModelSpec | None = None,
     quantize: str | None = None,
     activations: str = "int8",
+    calibration: str | None = None,
     progress: Progress | None = None,
 ) -> LoadedModel:
     """Load the checkpoint in directory `path` into `backend`.
 
     spec: what its config says, where that is known already: each reading of it warns about what it does not know.
-    dtype: None takes the checkpoint's own. quantize: int8 or int4 rounds plain weights while they are read;
-    activations: see `EngineConfig.activations`.
-    Raises ModelError with a sentence for the user.
+    dtype: None takes the checkpoint's own. quantize: a scheme of `quant.scheme` rounds plain weights while they are
+    read; activations: see `EngineConfig.activations`. calibration: a text file for rounding, in place of the bundled
+    one. Raises ModelError with a sentence for the user.
     """
     path = Path(path)
     config = read_config(path)
@@ -72,7 +75,9 @@ def load_model(
         if spec.sinusoidal_positions:
             rows = sinusoids(spec.max_positions + spec.first_position, spec.hidden_size)
             source.provide(f"{spec.names.positions}.weight", rows)
-        step = backend.load(build(spec), ModelWeights(source, serving, quantize, activations, stored))
+        program = build(spec)
+        ids = calibration_ids(path, calibration, program.vocab_size) if has_feedback(quantize) else ()
+        step = backend.load(program, ModelWeights(source, serving, quantize, activations, stored, ids))
         source.finish(tied_head=spec.names.head if spec.tied_head else None)
     return LoadedModel(step, spec)
 

@@ -6,12 +6,13 @@ Owns the choice of what each matrix is kept as: what its stored format gives, or
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 
 from tgi.kernels.coded import CodedWeight
-from tgi.kernels.formats import CODE_FORMATS, CodeFormat
+from tgi.kernels.formats import CodeFormat
+from tgi.kernels.inputs import Inputs
 from tgi.kernels.weight import Vector, Weight, WeightSource
 from tgi.quant.formats.base import Buffer, StoredFormat
 from tgi.quant.formats.plain import Plain
@@ -22,8 +23,8 @@ from tgi.quant.scheme import format_of
 class ModelWeights:
     """See `kernels.types.WeightReader`.
 
-    stored: the format of the checkpoint. quantize: int8 or int4 rounds plain weights while they are read; None: floats
-    of `dtype`.
+    stored: the format of the checkpoint. quantize: one of `quant.scheme` rounds plain weights while they are read;
+    None: floats of `dtype`. calibration: see `WeightReader.calibration`.
     """
 
     def __init__(
@@ -33,20 +34,22 @@ class ModelWeights:
         quantize: str | None = None,
         activations: str = "int8",
         stored: StoredFormat | None = None,
+        calibration: Sequence[int] = (),
     ) -> None:
         self.source, self.dtype, self.quantize, self.activations = source, dtype, quantize, activations
-        self.stored = stored or Plain()
+        self.stored, self.calibration = stored or Plain(), calibration
         self._buffer = Buffer(dtype)
 
     def format_of(self, weight: Weight) -> CodeFormat | None:
-        name = format_of(weight, self.quantize)
-        return None if name is None else CODE_FORMATS[name]
+        return format_of(weight, self.quantize)
 
-    def pieces(self, weight: Weight, *, rounded: bool = True) -> Iterator[tuple[int, torch.Tensor | CodedWeight]]:
+    def pieces(
+        self, weight: Weight, *, rounded: bool = True, inputs: Inputs | None = None
+    ) -> Iterator[tuple[int, torch.Tensor | CodedWeight]]:
         format = self.format_of(weight)
         for first, piece in self.stored.pieces(weight, self.source, self._buffer):
             if format is not None and rounded and isinstance(piece, torch.Tensor):
-                yield first, round_to_codes(piece, format)
+                yield first, round_to_codes(piece, format, inputs)
             else:
                 yield first, piece
 

@@ -2,17 +2,42 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
+from tgi.kernels.formats import CODE_FORMATS, CodeFormat
 from tgi.kernels.weight import Weight
 
-HEAD_FORMATS = {"int4": "int6"}
-"""Heads stop at int6: the errors of one reach every logit unmixed."""
+
+@dataclass(frozen=True, slots=True)
+class Scheme:
+    """One value of `--quantize`."""
+
+    layer: CodeFormat
+    head: CodeFormat
 
 
-def format_of(weight: Weight, quantize: str | None) -> str | None:
-    """The code format of a matrix under `--quantize`; None: floats.
+_INT8, _INT6, _INT5, _INT4 = (
+    replace(CODE_FORMATS[name], rotated=True, feedback=name != "int8") for name in ("int8", "int6", "int5", "iq4_nl")
+)
+SCHEMES = {
+    "int8": Scheme(_INT8, _INT8),
+    "int6": Scheme(_INT6, _INT6),
+    "int5": Scheme(_INT5, _INT6),
+    "int4": Scheme(_INT4, _INT6),
+}
+"""Heads stop at 6 bits: the errors of one reach every logit unmixed."""
+
+
+def has_feedback(quantize: str | None) -> bool:
+    """Whether rounding wants to know what inputs matrices get."""
+    return quantize is not None and SCHEMES[quantize].layer.feedback
+
+
+def format_of(weight: Weight, quantize: str | None) -> CodeFormat | None:
+    """The codes of a matrix under `--quantize`; None: floats.
 
     Tables that are only looked up stay floats, since a step reads few of their rows.
     """
     if quantize is None or weight.role == "table":
         return None
-    return HEAD_FORMATS.get(quantize, quantize) if weight.role == "head" else quantize
+    return SCHEMES[quantize].head if weight.role == "head" else SCHEMES[quantize].layer

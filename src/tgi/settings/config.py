@@ -22,7 +22,9 @@ class EngineConfig:
     """float32, bfloat16 or float16; None: the checkpoint's own (bfloat16 on a CPU for float16)."""
     quantize: str | None = None
     activation_dtype: str | None = None
-    """What layers of int8 and int4 weights round activations to; float32: leave them unrounded; see `activations`."""
+    """What layers of quantised weights round activations to; float32: leave them unrounded; see `activations`."""
+    calibration: str | None = None
+    """A text file that shows what inputs matrices get, for rounding to 6 bits and less; None: the bundled text."""
     kv_cache_dtype: str | None = None
     device: str | None = None
     """cpu, cuda or cuda:N; None: cuda if there is one."""

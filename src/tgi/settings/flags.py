@@ -27,7 +27,7 @@ GROUPS = (MODEL, SERVER, REQUESTS, MEMORY, DEVICE, LOGGING, WITHOUT_EFFECT)
 SWITCH = ("true", "false")
 """Choices of a switch that can also be left open."""
 DTYPES = ("float32", "bfloat16", "float16")
-ROUNDINGS = ("int8", "int4")
+ROUNDINGS = ("int8", "int6", "int5", "int4")
 """Ours: plain weights are rounded while they are read."""
 QUANTIZATIONS = (
     *ROUNDINGS,
@@ -87,14 +87,21 @@ class LauncherConfig:
         shown_default="the checkpoint's own; bfloat16 on a CPU where that is float16",
     )
     quantize: str | None = flag(
-        MODEL, "int8, int4: round plain weights while loading, on a CPU; others not yet", choices=QUANTIZATIONS
+        MODEL,
+        "int8, int6, int5, int4: round plain weights while loading, on a CPU; others not yet",
+        choices=QUANTIZATIONS,
     )
     activation_dtype: str | None = flag(
         MODEL,
-        "What --quantize int8 and int4 round activations to, by token and group; float32: unrounded, slower, "
+        "What --quantize int8 to int4 round activations to, by token and group; float32: unrounded, slower, "
         "for models whose answers suffer",
         choices=("int8", "float32"),
         shown_default="int8",
+    )
+    calibration: str | None = flag(
+        MODEL,
+        "A text file, of which some hundred tokens show --quantize int6, int5 and int4 what the model will read",
+        shown_default="a bundled text",
     )
     speculate: int | None = flag(
         MODEL, "Tokens to guess ahead in each step; only 0 is supported yet", within=Range(0, 64)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from tgi.errors import ArgumentError
 from tgi.hardware import Hardware
@@ -56,6 +57,7 @@ def _engine_config(config: LauncherConfig, environment: Environment, model: Mode
         dtype=config.dtype,
         quantize=config.quantize,
         activation_dtype=config.activation_dtype,
+        calibration=config.calibration,
         kv_cache_dtype=config.kv_cache_dtype,
         device=config.device,
         max_input_tokens=config.max_input_tokens or config.max_input_length,
@@ -217,14 +219,21 @@ def _check_unsupported(config: LauncherConfig) -> None:
         raise ArgumentError("`lora_adapters` are not supported yet: merge the adapter into the model and serve that")
     if config.quantize is not None and config.quantize not in ROUNDINGS:
         raise ArgumentError(
-            f"`quantize` {config.quantize} is not supported yet: int8 and int4 are, "
+            f"`quantize` {config.quantize} is not supported yet: {', '.join(ROUNDINGS)} are, "
             "or leave it out to serve the checkpoint as it is"
         )
     if config.activation_dtype is not None and config.quantize is None:
         raise ArgumentError(
-            f"`activation_dtype` {config.activation_dtype} needs `quantize` int8 or int4: "
+            f"`activation_dtype` {config.activation_dtype} needs `quantize` int8, int6, int5 or int4: "
             "plain weights never round activations to int8"
         )
+    if config.calibration is not None:
+        if config.quantize not in ("int6", "int5", "int4"):
+            raise ArgumentError(
+                f"`calibration` {config.calibration} needs `quantize` int6, int5 or int4: nothing else looks at a text"
+            )
+        if not Path(config.calibration).is_file():
+            raise ArgumentError(f"`calibration` {config.calibration} is not a file: name a text file")
     if config.speculate:
         raise ArgumentError(f"`speculate` {config.speculate} is not supported yet: leave it out or give 0")
     if config.kv_cache_dtype not in (None, "int8"):

@@ -18,7 +18,7 @@ import msgspec
 
 from tgi import hardware
 from tgi.kernels.native import library
-from tgi.kernels.native.library import Arena, NativeUnavailable, Pool
+from tgi.kernels.native.library import Arena, LinearShape, NativeUnavailable, Pool
 
 READS = (32 << 20, 128 << 20, 512 << 20)
 """Bytes: within a large cache of the last level, at its edge, beyond it."""
@@ -108,7 +108,8 @@ def _layer(pool: Pool, format: str) -> float:
     """10^9 operations a second of a square layer, whose weights stay in the caches."""
     call, arena = pool.library.call, Arena(pool.library)
     number, activations = call.tgi_format(format.encode()), call.tgi_format(b"int8")
-    layer = call.tgi_linear_create(arena.handle, number, WIDTH, WIDTH, GROUP, 0, 0, activations)
+    shape = LinearShape(number, WIDTH, WIDTH, GROUP, activations=activations)
+    layer = call.tgi_linear_create(arena.handle, ctypes.byref(shape))
     if not layer:
         raise MemoryError("no memory for a layer")
     numbers = ctypes.c_float * (ROWS * WIDTH)

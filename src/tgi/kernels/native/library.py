@@ -12,10 +12,32 @@ import platform
 import weakref
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 ABI = 10
 LEVELS = ("portable", "avx2", "avx2_vnni", "avx512", "avx512_bf16", "avx512_amx", "neon", "neon_dotprod", "neon_i8mm")
 """Of each kind of processor from the least to the most demanding."""
+
+
+class LinearShape(ctypes.Structure):
+    """`tgi_linear_shape`."""
+
+    _fields_: ClassVar = [
+        (name, ctypes.c_int32)
+        for name in ("format", "in", "out", "group", "zero_points", "rotated", "activations", "bias")
+    ]
+
+
+class Feedback(ctypes.Structure):
+    """`tgi_feedback`."""
+
+    _fields_: ClassVar = [
+        ("factors", ctypes.c_void_p),
+        ("importance", ctypes.c_void_p),
+        ("rounded_error", ctypes.c_double),
+        ("plain_error", ctypes.c_double),
+    ]
+
 
 _POINTER, _INT, _LONG, _SIZE = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64, ctypes.c_size_t
 _SIGNATURES: dict[str, tuple[type | None, tuple[type, ...]]] = {
@@ -29,10 +51,11 @@ _SIGNATURES: dict[str, tuple[type | None, tuple[type, ...]]] = {
     "tgi_arena_destroy": (None, (_POINTER,)),
     "tgi_arena_used": (_SIZE, (_POINTER,)),
     "tgi_format": (_INT, (ctypes.c_char_p,)),
-    "tgi_linear_create": (_POINTER, (_POINTER, _INT, _INT, _INT, _INT, _INT, _INT, _INT)),
+    "tgi_linear_create": (_POINTER, (_POINTER, ctypes.POINTER(LinearShape))),
     "tgi_linear_bytes": (_SIZE, (_POINTER,)),
     "tgi_linear_finish": (_INT, (_POINTER, _POINTER, _POINTER)),
-    "tgi_linear_pack": (None, (_POINTER, _POINTER, _POINTER, _INT, _LONG, _LONG, _INT, _INT)),
+    "tgi_feedback_factors": (None, (_POINTER, _POINTER, _INT, _POINTER)),
+    "tgi_linear_pack": (None, (_POINTER, _POINTER, _POINTER, _INT, _LONG, _LONG, _INT, _INT, ctypes.POINTER(Feedback))),
     "tgi_linear_pack_codes": (None, (_POINTER, _POINTER, _POINTER, _POINTER, _POINTER, _INT, _INT)),
     "tgi_linear_set_bias": (None, (_POINTER, _POINTER, _INT, _INT)),
     "tgi_linear_rows": (None, (_POINTER, _POINTER, _POINTER, _INT, _POINTER)),

@@ -6,10 +6,13 @@ matrix exists.
 
 from __future__ import annotations
 
+from ctypes import byref
+
 import torch
 
 from tgi.kernels.formats import CODE_FORMATS, GROUP
-from tgi.kernels.native.library import Arena, Pool
+from tgi.kernels.native.library import Arena, Feedback, LinearShape, Pool
+from tgi.kernels.rotation import ROTATION
 
 FORMATS = ("float32", "bfloat16", "float16", *CODE_FORMATS)
 """Of weights, by name."""
@@ -29,24 +32,23 @@ class PackedLinear:
         *,
         group: int = GROUP,
         zero_points: bool = False,
+        rotated: bool = False,
         bias: bool = False,
         activations: str = "int8",
     ) -> None:
-        """format: one of FORMATS. group: 0 for one scale a row. activations: int8, or float32: leave them unrounded."""
+        """format: one of FORMATS. group: 0 for the whole row. activations: int8, or float32: leave them unrounded.
+
+        rotated: weights are kept in codes of their rotation, see `kernels.rotation`.
+        """
+        assert group == GROUP or format not in CODE_FORMATS or CODE_FORMATS[format].scales == 1, "halves of 128 columns"
+        assert not rotated or (format in CODE_FORMATS and group % ROTATION == 0), "whole blocks to a group"
         self.pool, self.arena, self.format, self.activations = pool, arena, format, activations
         self.in_features, self.out_features, self.has_bias = in_features, out_features, bias
-        self.group = group
+        self.group, self.rotated, self.zero_points = group, rotated, zero_points
         self._call = pool.library.call
-        self.handle = self._call.tgi_linear_create(
-            arena.handle,
-            self._call.tgi_format(format.encode()),
-            in_features,
-            out_features,
-            self.group,
-            zero_points,
-            bias,
-            self._call.tgi_format(activations.encode()),
-        )
+        number, rounding = (self._call.tgi_format(name.encode()) for name in (format, activations))
+        shape = LinearShape(number, in_features, out_features, group, zero_points, rotated, rounding, bias)
+        self.handle = self._call.tgi_linear_create(arena.handle, byref(shape))
         if not self.handle:
             raise MemoryError(f"no memory for a {format} layer of {out_features} x {in_features}")
 
@@ -55,17 +57,25 @@ class PackedLinear:
         """Of the packed weights, scales included."""
         return self._call.tgi_linear_bytes(self.handle)
 
-    def pack(self, weight: torch.Tensor, first: int = 0) -> None:
-        """Pack rows first ... of the layer from `weight` [rows, in], of any strides and float dtype."""
+    def pack(self, weight: torch.Tensor, first: int = 0, feedback: Feedback | None = None) -> None:
+        """Pack rows first ... of the layer from `weight` [rows, in], of any strides and float dtype.
+
+        feedback: of a layer of codes; its errors are added to.
+        """
         assert weight.shape[1] == self.in_features and first + len(weight) <= self.out_features
+        kind, strides = TYPES[weight.dtype], weight.stride()
+        inputs = None if feedback is None else byref(feedback)
         self._call.tgi_linear_pack(
-            self.pool.handle, self.handle, weight.data_ptr(), TYPES[weight.dtype], *weight.stride(), first, len(weight)
+            self.pool.handle, self.handle, weight.data_ptr(), kind, *strides, first, len(weight), inputs
         )
 
     def pack_codes(
         self, codes: torch.Tensor, scales: torch.Tensor, zeros: torch.Tensor | None = None, first: int = 0
     ) -> None:
-        """Pack rows from unsigned `codes` [rows, in], `scales` and `zeros` [rows, groups]: scale * (code - zero)."""
+        """Pack rows from unsigned `codes` [rows, in], `scales` and `zeros` [rows, groups]: scale * (code - zero).
+
+        Of a rotated layer, those of the rotated weights.
+        """
         codes, scales = codes.to(torch.uint8).contiguous(), scales.float().contiguous()
         zeros = None if zeros is None else zeros.to(torch.uint8).contiguous()
         pointer = 0 if zeros is None else zeros.data_ptr()

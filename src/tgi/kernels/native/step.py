@@ -12,10 +12,9 @@ from typing import Any
 
 import torch
 
-from tgi.kernels.coded import CodedWeight
 from tgi.kernels.native.cache import TYPES
 from tgi.kernels.native.library import Arena, Pool
-from tgi.kernels.native.linear import PackedLinear
+from tgi.kernels.native.loading import load_layers
 from tgi.kernels.native.structs import FUNCTIONS, OP_NAMES, AnyOp, op_struct, step_of
 from tgi.kernels.program import Attention, Op, Program, Scale
 from tgi.kernels.reference.ops import finish_logits, scale_factor
@@ -34,7 +33,7 @@ class NativeStep:
     def __init__(self, pool: Pool, arena: Arena, program: Program, weights: WeightReader) -> None:
         self.program, self.pool, self.arena = program, pool, arena
         self.device, self.dtype = CPU, weights.dtype
-        self._layers = {weight: load_layer(pool, arena, weight, weights) for weight in program.weights()}
+        self._layers = load_layers(pool, arena, program, weights)
         self._vectors = {vector: weights.vector(vector).float().contiguous() for vector in program.vectors()}
         slopes = {op.slopes for op in program.ops if isinstance(op, Attention) and op.slopes}
         self._slopes = {numbers: torch.tensor(numbers) for numbers in slopes}
@@ -135,25 +134,6 @@ class NativeStep:
         if value is None:
             return None if field in ("weight", "bias", "slopes", "parameters") else 0  # no pointer, no window, no cap
         return value
-
-
-def load_layer(pool: Pool, arena: Arena, weight: Weight, weights: WeightReader) -> PackedLinear:
-    """Read a matrix piece by piece and pack it, in codes where the reader says so."""
-    format = weights.format_of(weight)
-    name = str(weights.dtype).removeprefix("torch.") if format is None else format.name
-    layer = PackedLinear(
-        pool, arena, name, weight.columns, weight.rows, bias=weight.bias, activations=weights.activations
-    )
-    for first, piece in weights.pieces(weight, rounded=False):
-        if isinstance(piece, CodedWeight):
-            layer.pack_codes(piece.codes, piece.scales, piece.zeros, first)
-        else:
-            layer.pack(piece, first)
-    bias = weights.bias(weight)
-    if bias is not None:
-        layer.set_bias(bias)
-    layer.finish()
-    return layer
 
 
 def pointers(tensors: list[torch.Tensor]) -> ctypes.Array:

@@ -11,6 +11,7 @@ from tgi.kernels.footprint import Footprint
 from tgi.kernels.host_memory import lazy_zeros
 from tgi.kernels.program import CacheLayer, Program
 from tgi.kernels.reference import footprint
+from tgi.kernels.reference.loading import load_matrices
 from tgi.kernels.reference.step import ReferenceStep
 from tgi.kernels.reference.vocabulary import TorchVocabulary
 from tgi.kernels.types import DEFAULT_BLOCK_SIZE, CacheShape, KVCache, Vocabulary, WeightReader
@@ -33,7 +34,8 @@ class ReferenceBackend:
         self.cache_dtypes = frozenset({"float32", "bfloat16", "float16"})
 
     def load(self, program: Program, weights: WeightReader) -> ReferenceStep:
-        return ReferenceStep(program, weights, self.block_size, self.device)
+        matrices = load_matrices(program, weights, self.device, ReferenceBackend(torch.device("cpu")))
+        return ReferenceStep(program, weights, self.block_size, self.device, matrices)
 
     def allocate_cache(self, shape: CacheShape, num_blocks: int) -> KVCache:
         """Zeros, so that no NaN lurks in blocks not yet used; memory of a CPU is taken when they are."""

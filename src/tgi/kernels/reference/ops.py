@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from tgi.kernels.program import Logits, Scale
+from tgi.kernels.rotation import rotate
 
 ActivationFunction: TypeAlias = Callable[[torch.Tensor], torch.Tensor]
 
@@ -122,11 +123,15 @@ def store_kv(store: torch.Tensor, rows: torch.Tensor, slots: torch.Tensor) -> No
     store.view(-1, *store.shape[2:]).index_copy_(0, slots, rows.to(store.dtype))
 
 
-def round_activations(x: torch.Tensor, group: int) -> torch.Tensor:
-    """x [tokens, columns] in int8 by row and group of columns: round(x / scale) * scale, scale = max |x| / 127."""
-    columns = x.shape[-1]
-    grouped = F.pad(x.float(), (0, -columns % group)).unflatten(-1, (-1, group))
+def round_activations(x: torch.Tensor, group: int, *, rotated: bool = False) -> torch.Tensor:
+    """x [tokens, columns] in int8 by row and group of columns: round(x / scale) * scale, scale = max |x| / 127.
+
+    rotated: so are the rows of `kernels.rotation`, which are then rotated back.
+    """
+    columns, x = x.shape[-1], x.float()
+    grouped = F.pad(rotate(x) if rotated else x, (0, -columns % group)).unflatten(-1, (-1, group))
     peak = grouped.abs().amax(-1, keepdim=True)
     inverse = torch.where(peak > 0, 127.0 / peak, 0.0)
     codes = (grouped * inverse).round().clamp(-127, 127)
-    return (codes * (peak / 127.0)).flatten(-2)[..., :columns]
+    rounded = (codes * (peak / 127.0)).flatten(-2)[..., :columns]
+    return rotate(rounded) if rotated else rounded

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 
-from tgi.kernels.coded import CodedWeight
 from tgi.kernels.program import (
     Activate,
     Add,
@@ -42,13 +41,18 @@ class Matrix:
 
     weight: torch.Tensor  # [rows, columns]
     bias: torch.Tensor | None  # [rows]
-    group: int | None  # columns by which activations are rounded to int8; None: they are not
+    group: int | None = None  # columns by which activations are rounded to int8; None: they are not
+    rotated: bool = False  # they are rounded in rotated form
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """x [tokens, columns] -> [tokens, rows] of the same dtype"""
         if self.group is not None:
-            x = ops.round_activations(x, self.group).to(x.dtype)
+            x = ops.round_activations(x, self.group, rotated=self.rotated).to(x.dtype)
         return ops.linear(x, self.weight, self.bias)
+
+    def rows(self, ids: torch.Tensor) -> torch.Tensor:
+        """Rows `ids` [tokens] of a table, [tokens, columns]."""
+        return ops.embedding(ids, self.weight)
 
 
 @dataclass(slots=True)
@@ -66,10 +70,17 @@ class State:
 class ReferenceStep:
     """See `CompiledStep`."""
 
-    def __init__(self, program: Program, weights: WeightReader, block_size: int, device: torch.device) -> None:
+    def __init__(
+        self,
+        program: Program,
+        weights: WeightReader,
+        block_size: int,
+        device: torch.device,
+        matrices: dict[Weight, Matrix],
+    ) -> None:
         self.program, self.device, self.dtype = program, device, weights.dtype
         self._block_size = block_size
-        self._matrices = {weight: load_matrix(weight, weights, device) for weight in program.weights()}
+        self._matrices = matrices
         self._vectors = {vector: weights.vector(vector).to(device) for vector in program.vectors()}
         self._ropes = [Rope(spec, device) for spec in program.ropes]
         attentions = [op for op in program.ops if isinstance(op, Attention)]
@@ -99,7 +110,7 @@ class ReferenceStep:
 
     def _embed(self, state: State, op: Embed) -> None:
         ids = state.paging.positions + op.first if op.by_position else state.token_ids
-        state.values[op.out] = ops.embedding(ids, self._matrices[op.table].weight)
+        state.values[op.out] = self._matrices[op.table].rows(ids)
 
     def _add(self, state: State, op: Add) -> None:
         state.values[op.out] = ops.add(state.values[op.out], state.values[op.x])
@@ -181,15 +192,3 @@ _RUN: dict[type, Callable[[ReferenceStep, State, Any], None]] = {
     StoreKV: ReferenceStep._store_kv,
     Attention: ReferenceStep._attention,
 }
-
-
-def load_matrix(weight: Weight, weights: WeightReader, device: torch.device) -> Matrix:
-    """Read a matrix piece by piece, dequantised to the serving dtype."""
-    matrix = torch.empty((weight.rows, weight.columns), dtype=weights.dtype, device=device)
-    for first, piece in weights.pieces(weight):
-        values = piece.dequantise() if isinstance(piece, CodedWeight) else piece
-        matrix[first : first + len(values)].copy_(values)
-    bias = weights.bias(weight)
-    format = weights.format_of(weight)
-    group = format.group if format is not None and weights.activations == "int8" else None
-    return Matrix(matrix, None if bias is None else bias.to(device), group)

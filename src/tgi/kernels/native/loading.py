@@ -1,0 +1,205 @@
+"""Reading matrices into packed layers, piece by piece."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+
+import torch
+
+from tgi.errors import ModelError
+from tgi.kernels.coded import CodedWeight
+from tgi.kernels.formats import CODE_FORMATS, CodeFormat
+from tgi.kernels.inputs import Inputs
+from tgi.kernels.native.library import Arena, Feedback, Pool
+from tgi.kernels.native.linear import PackedLinear
+from tgi.kernels.program import Program
+from tgi.kernels.reference.backend import ReferenceBackend
+from tgi.kernels.reference.walk import walk
+from tgi.kernels.rotation import ROTATION
+from tgi.kernels.types import WeightReader
+from tgi.kernels.weight import Weight
+
+logger = logging.getLogger(__name__)
+
+
+class Loader:
+    """Loads the matrices of one program, and remembers where rounding could make no use of the calibration text."""
+
+    def __init__(self, pool: Pool, arena: Arena, weights: WeightReader) -> None:
+        self._pool, self._arena, self._weights = pool, arena, weights
+        self.layers: dict[Weight, PackedLinear] = {}
+        self._unknown: list[str] = []
+        self._worse: list[str] = []
+
+    def load(self, weight: Weight, inputs: Inputs | None) -> PackedLinear:
+        """Read a matrix and pack it. inputs: which it gets, as far as known."""
+        format = self._weights.format_of(weight)
+        wanted = bool(self._weights.calibration) and format is not None and format.feedback
+        feedback = None
+        if wanted and inputs is None:
+            self._unknown.append(weight.names[0])
+        elif wanted and inputs is not None:
+            factors = feedback_factors(self._pool, inputs.importance)
+            feedback = Feedback(factors.data_ptr(), inputs.importance.data_ptr())
+        layer = load_layer(self._pool, self._arena, weight, self._weights, feedback)
+        if feedback is not None and feedback.rounded_error > feedback.plain_error:
+            self._worse.append(weight.names[0])
+            for first, piece in self._weights.pieces(weight, rounded=False):
+                if not isinstance(piece, CodedWeight):
+                    layer.pack(piece, first)
+        self.layers[weight] = layer
+        return layer
+
+    def say(self) -> None:
+        """Log what was rounded without feedback though it was wanted."""
+        for names, why in (
+            (self._unknown, "the calibration text shows no inputs of them"),
+            (self._worse, "feedback made their error on the calibration text larger"),
+        ):
+            if names:
+                some = ", ".join(names[:3]) + (" ..." if len(names) > 3 else "")
+                logger.warning("%d matrices are rounded without error feedback, since %s: %s", len(names), why, some)
+
+
+def load_layers(pool: Pool, arena: Arena, program: Program, weights: WeightReader) -> dict[Weight, PackedLinear]:
+    """Every matrix of a program, packed; with a text to calibrate on, in the order in which it runs over that."""
+    loader = Loader(pool, arena, weights)
+    if weights.calibration:
+        # Torch does little here; with one thread its sums, and so the codes, are the same wherever the model is loaded.
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            walk(program, weights, loader.load, ReferenceBackend(torch.device("cpu")))
+        finally:
+            torch.set_num_threads(threads)
+    for weight in program.weights():
+        if weight not in loader.layers:
+            loader.load(weight, None)
+    loader.say()
+    return loader.layers
+
+
+def load_layer(
+    pool: Pool,
+    arena: Arena,
+    weight: Weight,
+    weights: WeightReader,
+    feedback: Feedback | None = None,
+) -> PackedLinear:
+    """Read a matrix and pack it, in codes where the reader says so. feedback: for floats that are rounded.
+
+    Raises ModelError for codes that no packed format can hold; codes of a matrix that is to be floats are dequantised.
+    """
+    format, layer = weights.format_of(weight), None
+    for first, piece in weights.pieces(weight, rounded=False):
+        if isinstance(piece, CodedWeight) and format is not None:
+            layer = layer or _layer_of_codes(pool, arena, weight, format, piece, weights.activations)
+            pack_codes(layer, weight, piece, first)
+            continue
+        layer = layer or make_layer(pool, arena, weight, weights)
+        layer.pack(piece.dequantise() if isinstance(piece, CodedWeight) else piece, first, feedback)
+    layer = layer or make_layer(pool, arena, weight, weights)
+    finish(layer, weight, weights)
+    return layer
+
+
+def feedback_factors(pool: Pool, importance: torch.Tensor) -> torch.Tensor:
+    """`Inputs.factors` from importance [columns] float32."""
+    factors = torch.empty((-(-len(importance) // ROTATION), ROTATION, ROTATION))
+    call = pool.library.call
+    call.tgi_feedback_factors(pool.handle, importance.data_ptr(), len(importance), factors.data_ptr())
+    return factors
+
+
+def make_layer(pool: Pool, arena: Arena, weight: Weight, weights: WeightReader) -> PackedLinear:
+    """An empty layer for a matrix that comes as floats."""
+    format = weights.format_of(weight)
+    if format is None:
+        name = str(weights.dtype).removeprefix("torch.")
+        return PackedLinear(pool, arena, name, weight.columns, weight.rows, bias=weight.bias)
+    return _layer(pool, arena, weight, format, weights.activations)
+
+
+def finish(layer: PackedLinear, weight: Weight, weights: WeightReader) -> None:
+    """What follows the last row."""
+    bias = weights.bias(weight)
+    if bias is not None:
+        layer.set_bias(bias)
+    layer.finish()
+
+
+def _layer(
+    pool: Pool, arena: Arena, weight: Weight, format: CodeFormat, activations: str, *, zero_points: bool = False
+) -> PackedLinear:
+    return PackedLinear(
+        pool,
+        arena,
+        format.name,
+        weight.columns,
+        weight.rows,
+        group=format.group,
+        zero_points=zero_points,
+        rotated=format.rotated,
+        bias=weight.bias,
+        activations=activations,
+    )
+
+
+def _layer_of_codes(
+    pool: Pool, arena: Arena, weight: Weight, format: CodeFormat, piece: CodedWeight, activations: str
+) -> PackedLinear:
+    """A layer for codes like those of the first piece."""
+    columns = piece.group * format.scales
+    if format.scales > 1 and columns != format.group:
+        raise _refusal(weight, f"groups of {piece.group} columns in {format.name}")
+    if columns % 16 and columns < weight.columns:
+        raise _refusal(weight, f"groups of {piece.group} columns")
+    shape = replace(format, group=0 if columns >= weight.columns and columns % 16 else columns, rotated=piece.rotated)
+    return _layer(pool, arena, weight, shape, activations, zero_points=piece.zeros is not None and format.scales == 1)
+
+
+def pack_codes(layer: PackedLinear, weight: Weight, piece: CodedWeight, first: int) -> None:
+    """Pack rows first ... from codes. Raises ModelError, naming the matrix, for what the layer would have to drop."""
+    format = CODE_FORMATS[layer.format]
+    if piece.mins is not None:
+        raise _refusal(weight, "minimums")
+    if piece.order is not None:
+        raise _refusal(weight, "columns in another order")
+    if piece.rotated != layer.rotated or (layer.group and piece.group * format.scales != layer.group):
+        raise _refusal(weight, "rows of different forms")
+    if piece.codebook is None and format.book is not None:
+        raise _refusal(weight, f"codes without the values of {format.name}")
+    if piece.codebook is not None and piece.codebook.tolist() != list(format.book or ()):
+        raise _refusal(weight, f"a codebook other than that of {layer.format}")
+    if int(piece.codes.max()) >> format.bits:
+        raise _refusal(weight, f"codes beyond {format.bits} bits")
+    zeros = _zero_points(weight, piece, format)
+    if zeros is not None and not layer.zero_points:
+        if bool((zeros != format.zero).any()):
+            raise _refusal(weight, "zero points in some rows only" if format.scales == 1 else "zero points")
+        zeros = None
+    if zeros is None and layer.zero_points:
+        zeros = torch.full_like(piece.scales, format.zero)
+    layer.pack_codes(piece.codes, piece.scales, zeros, first)
+
+
+def _zero_points(weight: Weight, piece: CodedWeight, format: CodeFormat) -> torch.Tensor | None:
+    """Zero points as a layer takes them; None: the symmetric ones."""
+    if piece.zeros is None:
+        if format.book is None:
+            raise _refusal(weight, "unsigned codes without zero points")
+        return None
+    if format.book is not None:
+        raise _refusal(weight, "zero points beside a codebook")
+    zeros = piece.zeros.float()
+    if bool(((zeros != zeros.round()) | (zeros < 0) | (zeros > 255)).any()):
+        raise _refusal(weight, "zero points that are no whole numbers from 0 to 255")
+    return zeros
+
+
+def _refusal(weight: Weight, what: str) -> ModelError:
+    return ModelError(
+        f"{weight.names[0]} is stored with {what}, which the native kernels cannot hold: "
+        "serve it with --disable-custom-kernels, or serve the unquantised checkpoint"
+    )

@@ -1,0 +1,58 @@
+"""The text that shows rounding what inputs the matrices of a model get: the bundled one, or a file of the user's."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer
+
+from tgi.errors import ModelError
+
+logger = logging.getLogger(__name__)
+
+BUNDLED = Path(__file__).with_name("calibration.txt")
+LONGEST = 512
+"""Tokens that are used of a text: more change little, and each costs time at every start."""
+FEWEST = 16
+"""Fewer say nothing."""
+
+
+def calibration_ids(model: Path, text: str | None, vocabulary: int) -> list[int]:
+    """The first tokens of a text as the model reads it.
+
+    text: a file in UTF-8; None: the bundled one. vocabulary: rows of the embedding. Without a tokenizer.json random
+    tokens stand in for the bundled text. Raises ModelError for a file that cannot be read or holds too little.
+    """
+    tokenizer = model / "tokenizer.json"
+    if not tokenizer.is_file():
+        if text is not None:
+            raise ModelError(f"{model} has no tokenizer.json to read the calibration text {text} with")
+        logger.warning("The model has no tokenizer.json: rounding is calibrated on random tokens, and a little worse")
+        generator = torch.Generator().manual_seed(0)
+        return torch.randint(vocabulary, (LONGEST // 2,), generator=generator).tolist()
+    ids = _tokens(tokenizer, _read(Path(text) if text is not None else BUNDLED), vocabulary)
+    if len(ids) < FEWEST:
+        raise ModelError(f"the calibration text {text or BUNDLED} has {len(ids)} tokens; give one of at least {FEWEST}")
+    logger.info("Rounding is calibrated on %d tokens of %s", len(ids), text or "the bundled text")
+    return ids
+
+
+def _read(path: Path) -> str:
+    try:
+        with path.open(encoding="utf-8") as file:
+            return file.read(LONGEST * 64)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelError(f"the calibration text {path} cannot be read as UTF-8: {error}") from error
+
+
+def _tokens(tokenizer: Path, text: str, vocabulary: int) -> list[int]:
+    try:
+        reader = Tokenizer.from_file(str(tokenizer))
+        reader.no_truncation()
+        reader.no_padding()
+        ids = reader.encode(text).ids
+    except Exception as error:  # the library has no class of its own for files it cannot read
+        raise ModelError(f"{tokenizer} cannot be read: {error}") from error
+    return [token for token in ids if token < vocabulary][:LONGEST]

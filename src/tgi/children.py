@@ -6,16 +6,29 @@ Hence `-P`, which keeps that directory off the import path; a test forbids start
 
 from __future__ import annotations
 
+import codecs
 import contextlib
+import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 
 def python(module: str, *arguments: str) -> list[str]:
     """The command line that runs a module of ours in a process of its own."""
     return [sys.executable, "-P", "-m", module, *arguments]
+
+
+def restart_in_utf8(variables: Mapping[str, str]) -> None:
+    """Begin this process anew in Python's UTF-8 mode, where the locale has another encoding; else do nothing.
+
+    Names of files that are not ASCII would otherwise be read in a way that messages between processes, JSON and most
+    libraries cannot take. variables: the environment.
+    """
+    if codecs.lookup(sys.getfilesystemencoding()).name != "utf-8":
+        command = [sys.executable, "-X", "utf8", *sys.orig_argv[1:]]
+        os.execve(sys.executable, command, {**variables, "PYTHONUTF8": "1"})
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ span before the message.
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import re
@@ -68,6 +69,8 @@ def configure(
     warnings on at `debug`.
     """
     output: TextIO = stream or sys.stdout
+    if isinstance(output, io.TextIOWrapper):
+        output.reconfigure(errors="backslashreplace")  # a line with a character that it cannot say is better than none
     base, by_target = parse_filter(level)
     hidden = tuple(secret for secret in secrets if secret and len(secret) >= _SHORTEST_SECRET)
     handler = logging.StreamHandler(output)

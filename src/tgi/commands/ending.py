@@ -7,13 +7,16 @@ signal (130 after Ctrl-C) where one ended it before the server ran.
 from __future__ import annotations
 
 import functools
+import io
 import json
 import sys
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from tgi import children
 from tgi.errors import ArgumentError, DownloadError, EngineDiedError, PortError, StartupError, WebserverError
 from tgi.launcher.signals import Terminated, leave, terminable
+from tgi.settings.config import read_environment
 from tgi.settings.parse import UsageError
 from tgi.untrusted import printable
 
@@ -42,6 +45,9 @@ def command(function: Callable[[Sequence[str]], int]) -> EntryPoint:
     def run(arguments: Sequence[str] | None = None) -> int:
         if arguments is not None:
             return function(list(arguments))
+        children.restart_in_utf8(read_environment())
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")  # for what PYTHONIOENCODING asks for and cannot say
         try:
             with terminable():
                 status = function(sys.argv[1:])

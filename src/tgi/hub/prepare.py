@@ -19,7 +19,7 @@ from typing import Any
 from tgi import children, hardware
 from tgi.errors import ArgumentError, DownloadError
 from tgi.hub import convert as conversion
-from tgi.hub import files
+from tgi.hub import converted, files
 from tgi.hub.convert_tokenizer import ensure_fast_tokenizer
 from tgi.hub.download import Hub, download, download_config
 from tgi.serving.template_sources import read_chosen
@@ -100,6 +100,7 @@ def model_files(config: LauncherConfig, hub: Hub) -> ModelFiles:
     if config.weights_cache_override:
         model = override_weights(model, Path(config.weights_cache_override))
     files.check(Path(model.path))
+    model = converted.place(model, converted.caches_of(read_environment(), hub.cache_dir))
     convert(model)
     ensure_fast_tokenizer(Path(model.path))
     logger.info("Successfully downloaded weights for %s", name)

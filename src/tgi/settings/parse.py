@@ -21,6 +21,7 @@ from typing import Any
 
 from tgi.settings.config import FLAGLESS_SWITCHES, switch
 from tgi.settings.flags import SWITCH, Bytes, Flag, LauncherConfig
+from tgi.untrusted import printable
 
 SAGEMAKER = {
     "HF_MODEL_ID": "MODEL_ID",
@@ -192,6 +193,10 @@ def unknown(word: str, names: Sequence[str]) -> UsageError:
 
 def convert(option: Option, text: str, source: str) -> Any:
     """The value that `text` stands for. Raises `UsageError` naming where the text came from."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # bytes of the command line that no text has
+        raise _invalid(printable(text), source, "it is not valid UTF-8") from None
     if option.flag.choices == SWITCH:
         return str(to_switch(text, source)).lower()
     if option.flag.choices and text not in option.flag.choices:

@@ -2,8 +2,8 @@
 
 First the limits, measured by the library itself with the same threads: reading memory of several sizes, and
 multiply-adds in registers. Then each weight format at several numbers of rows, over as many copies of the
-layer as exceed the caches, and attention over the cache. One row is bound by reading, many by arithmetic.
-"""
+layer as exceed the caches (quantised ones rotate activations, as served), and attention over the cache. One row is
+bound by reading, many by arithmetic."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from rich.table import Table
 from tests.models.driver import make_paging
 
 from tgi import hardware
+from tgi.kernels.formats import CODE_FORMATS
 from tgi.kernels.native import cache as native_cache
 from tgi.kernels.native.library import LEVELS, Arena, Library, NativeUnavailable, Pool, load
 from tgi.kernels.native.linear import FORMATS, PackedLinear
@@ -70,7 +71,7 @@ def linears(
         stored = weight.half() if format == "float16" else weight
         layers: list[PackedLinear] = []
         while sum(layer.bytes for layer in layers) < mib << 20:
-            layers.append(PackedLinear(pool, arena, format, width, height))
+            layers.append(PackedLinear(pool, arena, format, width, height, rotated=format in CODE_FORMATS))
             layers[-1].pack(stored)
             layers[-1].finish()
         cells = []

@@ -53,6 +53,7 @@ def test_without_a_tokenizer_random_tokens_stand_in(tmp_path: Path, caplog) -> N
         ids = calibration_ids(tmp_path, None, 300)
     assert "no tokenizer.json" in caplog.text and len(set(ids)) > 100 and max(ids) < 300
     assert ids == calibration_ids(tmp_path, None, 300)
+    assert len(calibration_ids(DEMO, None, 2)) > 100, "a vocabulary in which the text has no words"
     with pytest.raises(ModelError, match=r"no tokenizer\.json"):
         calibration_ids(tmp_path, str(BUNDLED), 300)
 

@@ -22,24 +22,28 @@ FEWEST = 16
 def calibration_ids(model: Path, text: str | None, vocabulary: int) -> list[int]:
     """The first tokens of a text as the model reads it.
 
-    text: a file in UTF-8; None: the bundled one. vocabulary: rows of the embedding. Without a tokenizer.json random
-    tokens stand in for the bundled text. Raises ModelError for a file that cannot be read or holds too little.
+    text: a file in UTF-8; None: the bundled one. vocabulary: rows of the embedding. Random tokens stand in for the
+    bundled text where the model has no tokenizer.json, or none of its words. Raises ModelError for a file that cannot
+    be read or holds too little.
     """
     tokenizer = model / "tokenizer.json"
-    if not tokenizer.is_file():
+    if tokenizer.is_file():
+        ids = _tokens(tokenizer, _text(Path(text) if text is not None else BUNDLED), vocabulary)
+        if len(ids) >= FEWEST:
+            logger.info("Rounding is calibrated on %d tokens of %s", len(ids), text or "the bundled text")
+            return ids
         if text is not None:
-            raise ModelError(f"{model} has no tokenizer.json to read the calibration text {text} with")
-        logger.warning("The model has no tokenizer.json: rounding is calibrated on random tokens, and a little worse")
-        generator = torch.Generator().manual_seed(0)
-        return torch.randint(vocabulary, (LONGEST // 2,), generator=generator).tolist()
-    ids = _tokens(tokenizer, _read(Path(text) if text is not None else BUNDLED), vocabulary)
-    if len(ids) < FEWEST:
-        raise ModelError(f"the calibration text {text or BUNDLED} has {len(ids)} tokens; give one of at least {FEWEST}")
-    logger.info("Rounding is calibrated on %d tokens of %s", len(ids), text or "the bundled text")
-    return ids
+            raise ModelError(f"the calibration text {text} has {len(ids)} tokens; give one of at least {FEWEST}")
+    elif text is not None:
+        raise ModelError(f"{model} has no tokenizer.json to read the calibration text {text} with")
+    logger.warning(
+        "Rounding is calibrated on random tokens, and a little worse: the model has %s",
+        "no words of the bundled text" if tokenizer.is_file() else "no tokenizer.json",
+    )
+    return torch.randint(vocabulary, (LONGEST // 2,), generator=torch.Generator().manual_seed(0)).tolist()
 
 
-def _read(path: Path) -> str:
+def _text(path: Path) -> str:
     try:
         with path.open(encoding="utf-8") as file:
             return file.read(LONGEST * 64)

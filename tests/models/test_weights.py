@@ -20,7 +20,8 @@ from tests.models.checkpoints import FAMILIES, Family, make_checkpoint, write_js
 from tgi.errors import ModelError
 from tgi.kernels.native.backend import NativeBackend
 from tgi.kernels.program import Program
-from tgi.kernels.reference.step import Matrix, ReferenceStep, load_matrix
+from tgi.kernels.reference.loading import load_matrix
+from tgi.kernels.reference.step import Matrix, ReferenceStep
 from tgi.kernels.select import select
 from tgi.kernels.weight import Weight
 from tgi.models.build.decoder import build

@@ -63,17 +63,8 @@ class Worker:
         spec = read_spec(Path(config.model_path), rope)
         dtype = serving_dtype(config.dtype, spec.dtype, self.device) or torch.float32
         backend = select(self.device, dtype, config.block_size, threads=threads if config.native_kernels else None)
-        logger.info("Using prefix caching = %s", config.prefix_caching)
-        logger.info("Using Attention = paged")
-        logger.info("Using prefill chunking = True")
-        logger.info("Kernels: %s", kernel_names(backend))
+        self._tell(backend, dtype)
         self._check_cache_dtype(backend)
-        if config.quantize and not backend.packs_codes:
-            logger.warning(
-                "--quantize %s rounds the weights, but these kernels keep them in %s: no memory is saved",
-                config.quantize,
-                str(dtype).removeprefix("torch."),
-            )
         cost = self._cost(build(spec), dtype, backend)
         available = config.memory_bytes or self._available_bytes()
         limits = self._limits(cost, available, backend)  # before loading: what cannot fit is said in a second
@@ -110,6 +101,19 @@ class Worker:
     def execute(self, plan: Plan) -> Sampled:
         """Run one step; see `runner`."""
         return self.runner.execute(plan)
+
+    def _tell(self, backend: Backend, dtype: torch.dtype) -> None:
+        """Log what will compute, in TGI's lines and one of ours."""
+        logger.info("Using prefix caching = %s", self.config.prefix_caching)
+        logger.info("Using Attention = paged")
+        logger.info("Using prefill chunking = True")
+        logger.info("Kernels: %s", kernel_names(backend))
+        if self.config.quantize and not backend.packs_codes:
+            logger.warning(
+                "--quantize %s rounds the weights, but these kernels keep them in %s: no memory is saved",
+                self.config.quantize,
+                str(dtype).removeprefix("torch."),
+            )
 
     def _check_cache_dtype(self, backend: Backend) -> None:
         """Raise `StartupError` for a cache dtype that the backend does not have."""

@@ -88,6 +88,7 @@ class Weight:
 
 def _by_part(weight: Weight, rank: int, ranks: int) -> Iterator[StoredRows]:
     if weight.groups > 1:
+        assert weight.groups % ranks == 0, f"{weight.groups} groups of {weight.names[0]} over {ranks} ranks"
         mine = range(rank * weight.groups // ranks, (rank + 1) * weight.groups // ranks)
         for number, stored in enumerate(weight.stored_rows()):
             if number % weight.groups in mine:
@@ -96,6 +97,7 @@ def _by_part(weight: Weight, rank: int, ranks: int) -> Iterator[StoredRows]:
     begin = 0
     pieces = list(weight.stored_rows())
     for rows in weight.parts:
+        assert rows % ranks == 0, f"{rows} rows of {weight.names[0]} over {ranks} ranks"
         count = rows // ranks
         low = begin + rank * count
         for stored in pieces:  # a single stored tensor covers all parts

@@ -9,6 +9,7 @@ from tgi.kernels.footprint import footprint
 from tgi.memory import budget
 from tgi.memory.cost import model_cost
 from tgi.models.build.decoder import build
+from tgi.models.dtypes import serving_dtype
 from tgi.models.families.registry import read_spec
 from tgi.models.rope_config import RopeOverride
 from tgi.settings.config import EngineConfig
@@ -28,7 +29,7 @@ def estimate(engine: EngineConfig, hardware: Hardware) -> budget.Limits:
     return budget.compute(
         model_cost(
             build(spec),
-            serving_dtype(engine.dtype, spec.dtype, device),
+            serving_dtype(engine.dtype, spec.dtype, device.split(":")[0]) or "float32",
             footprint(device, native_kernels=engine.native_kernels),
             logit_rows=budget.DEFAULT_BATCH_SIZE,
             cache_dtype=engine.kv_cache_dtype,
@@ -39,12 +40,3 @@ def estimate(engine: EngineConfig, hardware: Hardware) -> budget.Limits:
         device=device,
         block_size=engine.block_size or DEFAULT_BLOCK_SIZE,
     )
-
-
-def serving_dtype(wanted: str | None, checkpoint: str | None, device: str) -> str:
-    """As wanted, else the checkpoint's; float16 becomes bfloat16 on a CPU."""
-    if wanted is not None:
-        return wanted
-    if checkpoint == "float16" and device == "cpu":
-        return "bfloat16"
-    return checkpoint or "float32"

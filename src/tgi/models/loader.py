@@ -13,12 +13,11 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from tgi.errors import ModelError
 from tgi.kernels.types import Backend, CacheShape, CompiledStep
+from tgi.models import dtypes
 from tgi.models.build.decoder import build
 from tgi.models.config_reader import read_config
 from tgi.models.families.registry import spec_from_config
-from tgi.models.families.shared import DTYPES
 from tgi.models.spec import ModelSpec
 from tgi.models.weights import Progress, Weights
 from tgi.quant.calibration import calibration_ids
@@ -69,7 +68,8 @@ def load_model(
     stored = detect(config)
     spec = spec or spec_from_config(config)
     with Weights(path, spec.names, progress) as source:
-        serving = serving_dtype(dtype, spec.dtype, backend.device) or on_device(source.common_dtype(), backend.device)
+        stored_dtype = spec.dtype or str(source.common_dtype()).removeprefix("torch.")
+        serving = serving_dtype(dtype, stored_dtype, backend.device) or torch.float32
         if spec.tied_head and not source.tied(spec.names.embedding, spec.names.head, serving):
             spec = replace(spec, tied_head=False)
         if spec.sinusoidal_positions:
@@ -94,16 +94,7 @@ def serving_dtype(wanted: torch.dtype | str | None, checkpoint: str | None, devi
     """The dtype to serve in: as wanted, else the checkpoint's; None if neither says."""
     if isinstance(wanted, torch.dtype):
         return wanted
-    if wanted is not None:
-        if wanted not in DTYPES:
-            raise ModelError(f"dtype {wanted} is not supported; supported are {', '.join(DTYPES)}")
-        return getattr(torch, wanted)
-    return on_device(getattr(torch, checkpoint), device) if checkpoint else None
-
-
-def on_device(dtype: torch.dtype, device: torch.device) -> torch.dtype:
-    """float16 becomes bfloat16 on a CPU: of the same size, and keys and values cannot overflow."""
-    if dtype == torch.float16 and device.type == "cpu":
+    chosen = dtypes.serving_dtype(wanted, checkpoint, device.type)
+    if wanted is None and chosen != checkpoint:
         logger.info("Checkpoint in float16: serving it in bfloat16, which has a wider range; --dtype float16 keeps it")
-        return torch.bfloat16
-    return dtype
+    return None if chosen is None else getattr(torch, chosen)

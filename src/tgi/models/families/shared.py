@@ -11,6 +11,7 @@ from typing import Any, Literal
 from tgi.errors import ModelError
 from tgi.kernels.program import Activation
 from tgi.models.config_reader import ConfigReader
+from tgi.models.dtypes import DTYPES
 from tgi.models.rope_config import RopeOverride, rope_spec
 from tgi.models.spec import AttentionSpec, FeedForwardSpec, LayerSpec, ModelSpec, Names, NormSpec
 
@@ -39,7 +40,6 @@ LLAMA_NAMES = Names(
     key_norm="model.layers.{}.self_attn.k_norm",
     ignored=(r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq", r"model\.rotary_emb\.inv_freq"),
 )
-DTYPES = ("bfloat16", "float16", "float32")
 
 
 def llama_like(

@@ -1,6 +1,6 @@
 """Who runs in the next step: the only place that decides on admission, chunks and preemption.
 
-Owns the queue, the running set and the blocks. Imports no torch.
+Which sequences there are is the `roster`'s affair. Imports no torch.
 
 There are no phases. A step gives every running sequence its next token, then unfinished prompts, running or
 queued, their turns (see `turns`) while tokens, blocks and batch slots (see `places`) last:
@@ -20,21 +20,21 @@ from __future__ import annotations
 
 import math
 import time
-from collections import Counter, deque
+from collections import Counter
 from contextlib import closing
 
 from tgi.engine.blocks import BlockPool
-from tgi.engine.open_requests import OpenRequests
-from tgi.engine.pace import SETTLED_TOKENS, Pace, Share
+from tgi.engine.pace import Pace, Share
 from tgi.engine.places import giver, places
 from tgi.engine.plan import Plan, Sampled
 from tgi.engine.plan_builder import PlanBuilder, chunk_of
+from tgi.engine.roster import Roster, any_settled
 from tgi.engine.sequence import Sequence
 from tgi.engine.turns import Turns
-from tgi.messages import FinishReason, GenerateRequest, PromptLogprobs, Token, TokenEvent, pack_prompt
+from tgi.messages import FinishReason, PromptLogprobs, Token, TokenEvent, pack_prompt
 
 
-class Scheduler:
+class Scheduler(Roster):
     """Continuous batching over a block pool."""
 
     def __init__(
@@ -46,92 +46,11 @@ class Scheduler:
         max_total_tokens: int,
         prefix_caching: bool = True,
     ) -> None:
-        self.blocks = blocks
+        super().__init__(blocks, max_total_tokens=max_total_tokens, prefix_caching=prefix_caching)
         self.max_step_tokens = max_step_tokens
         self.max_batch_size = min(max_batch_size, max_step_tokens)  # a decode step must fit the budget
-        self.max_total_tokens = max_total_tokens
-        self.prefix_caching = prefix_caching
         self.pace = Pace()
         self.turns = Turns()
-        self.waiting: deque[Sequence] = deque()
-        self.running: list[Sequence] = []  # by admission, oldest first
-        self._open = OpenRequests()
-        self._ended: list[int] = []  # since the last plan
-
-    # --- requests ---------------------------------------------------------------------------
-
-    def add(self, request: GenerateRequest) -> list[TokenEvent]:
-        """Queue every sample of the request; the events refuse what can never run."""
-        error = self._refusal(request)
-        if error is not None:
-            return [
-                TokenEvent(request.request_id, index, finish="error", error=error)
-                for index in range(len(request.seeds))
-            ]
-        leader = self._open.add(request, prefix_caching=self.prefix_caching, paced=_any_settled(self.running))
-        self.waiting.append(leader)
-        return []
-
-    def _refusal(self, request: GenerateRequest) -> str | None:
-        prompt, new = len(request.prompt_ids), request.sampling.max_new_tokens
-        capacity = self.blocks.num_blocks * self.blocks.block_size
-        limit = min(capacity, self.max_total_tokens)
-        if prompt == 0 or new < 1 or not request.seeds:
-            return "a request needs at least one prompt token, one new token and one sample"
-        if request.request_id in self._open:
-            return f"request id {request.request_id} is in use"
-        if prompt + new > limit:
-            return (
-                f"{prompt} prompt tokens + {new} new tokens exceed the {limit} tokens that a request may take "
-                f"(KV cache: {capacity} tokens)"
-            )
-        return None
-
-    def abort(self, request_id: int, index: int = -1) -> list[TokenEvent]:
-        """End one sample, or all with index -1; unknown ids are ignored."""
-        samples = self._open.of(request_id)
-        return [self.finish(sequence, "abort") for sequence in samples if index in (-1, sequence.index)]
-
-    def finish(self, sequence: Sequence, reason: FinishReason, error: str | None = None) -> TokenEvent:
-        """Take the sequence out wherever it is and free its blocks; returns its last event."""
-        assert not sequence.finished
-        sequence.finished = True
-        if sequence in self.running:
-            self.running.remove(sequence)
-        elif sequence in self.waiting:
-            self.waiting.remove(sequence)
-        self.blocks.release(sequence)
-        self._release_followers(sequence)  # they go on without their leader
-        self._open.remove(sequence)
-        self._ended.append(sequence.id)
-        return TokenEvent(sequence.request_id, sequence.index, finish=reason, error=error)
-
-    def _release_followers(self, leader: Sequence) -> None:
-        """Queue the other samples of the prompt, first in line: their blocks are still in the cache.
-
-        A leader that ended before its prompt was computed hands its place to the next sample.
-        """
-        followers = [follower for follower in leader.followers if not follower.finished]
-        leader.followers = []
-        if not leader.prompt_done and followers:
-            followers[0].followers = followers[1:]
-            followers = followers[:1]
-        for follower in followers:
-            follower.ahead = leader.prompt_done
-        self.waiting.extendleft(reversed(followers))
-
-    def find(self, sequence_id: int) -> Sequence | None:
-        """The sequence with this id; None if it is finished."""
-        return self._open.find(sequence_id)
-
-    @property
-    def unfinished(self) -> list[Sequence]:
-        """Every sequence that has not had its last event."""
-        return self._open.sequences
-
-    @property
-    def has_work(self) -> bool:
-        return bool(self.running) or any(sequence.ready for sequence in self.waiting)
 
     # --- schedule ---------------------------------------------------------------------------
 
@@ -142,7 +61,7 @@ class Scheduler:
         self._schedule_prompts(builder, share)
         plan = builder.finish()
         if plan:
-            plan.ended, self._ended = self._ended, []
+            plan.ended, self.ended = self.ended, []
         return plan
 
     def _schedule_decodes(self, builder: PlanBuilder) -> Share:
@@ -150,7 +69,7 @@ class Scheduler:
         decodes = [s for s in self.running if s.num_uncomputed == 1]
         for sequence in decodes:
             self._schedule_one(sequence, 1, builder)
-        return self.pace.share(self.max_step_tokens - builder.num_tokens, len(builder), _any_settled(decodes))
+        return self.pace.share(self.max_step_tokens - builder.num_tokens, len(builder), any_settled(decodes))
 
     def _schedule_prompts(self, builder: PlanBuilder, share: Share) -> None:
         """Chunks of prompts, of running sequences and of newcomers, in the order of their turns."""
@@ -230,7 +149,7 @@ class Scheduler:
 
     def _free_places(self) -> Counter[int]:
         """Group -> how many of its waiting sequences may join the batch."""
-        if len(self._open.groups) > 1:
+        if len(self.open.groups) > 1:
             ready = (sequence for sequence in self.waiting if sequence.ready)
             return places(self.running, ready, self.max_batch_size)
         return Counter({self.waiting[0].group: self.max_batch_size - len(self.running)})
@@ -286,7 +205,7 @@ class Scheduler:
         events = []
         if not sampled.errors:
             self._time(plan, sampled.forward_s + sampled.sample_s)
-        find = self._open.find
+        find = self.open.find
         for number, chunk in enumerate(plan.chunks):
             sequence = find(chunk.sequence_id)
             if sequence is None:
@@ -320,7 +239,7 @@ class Scheduler:
             self.blocks.index(sequence, first, last)
         if not sequence.prompt_done and end >= sequence.num_prompt:
             sequence.prompt_done = True
-            self._release_followers(sequence)
+            self.release_followers(sequence)
 
     def _append(self, sequence: Sequence, tokens: list[Token]) -> TokenEvent:
         """Book the next tokens; all but the last were drafts, so they are computed already."""
@@ -350,8 +269,3 @@ class Scheduler:
         if length - sequence.num_prompt >= sequence.sampling.max_new_tokens or length >= self.max_total_tokens:
             return "length"  # TGI's order: the last allowed token reports `length` even if it is an EOS
         return "eos_token" if token_id in sequence.sampling.eos_token_ids else None
-
-
-def _any_settled(sequences: list[Sequence]) -> bool:
-    """Whether any of them is a stream on its way, which prompts must not hold up."""
-    return any(sequence.num_generated >= SETTLED_TOKENS for sequence in sequences)

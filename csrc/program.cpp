@@ -11,7 +11,9 @@
 namespace tgi {
 namespace {
 
-bool row_wise(const tgi_op& op) { return op.code != TGI_LINEAR && op.code != TGI_ATTENTION; }
+bool row_wise(const tgi_op& op) {
+  return op.code != TGI_LINEAR && op.code != TGI_ATTENTION && op.code != TGI_EXPERTS;
+}
 
 CacheShape cache_shape(const tgi_cache_heads& heads) { return {heads.type, heads.kv_heads, heads.head_dim}; }
 
@@ -48,6 +50,14 @@ void Program::reserve(int rows) {
     if (op.code == TGI_LINEAR)
       packed = std::max(packed, packed_bytes(*op.linear.weight, rows));
   for (int stride : strides_) floats += size_t(stride) * rows;
+  size_t experts = 0;
+  for (const tgi_op& op : ops_)
+    if (op.code == TGI_EXPERTS) {
+      experts = std::max(experts, ExpertScratch::floats(op.experts, rows));
+      for (int e = 0; e < op.experts.count; e++)
+        packed = std::max({packed, packed_bytes(*op.experts.up[e], rows), packed_bytes(*op.experts.down[e], rows)});
+    }
+  floats += experts;
   memory_.reset(new Arena);
   bytes_ = 4 * floats + packed + 128;
   auto* next = static_cast<float*>(memory_->allocate(bytes_));  // 64-byte aligned, in huge pages where there are any
@@ -56,7 +66,8 @@ void Program::reserve(int rows) {
     buffers_[i] = next;
     next += size_t(strides_[i]) * rows;
   }
-  packed_ = next;
+  experts_.memory = next;
+  packed_ = next + experts;
   reserved_ = rows;
 }
 
@@ -108,11 +119,12 @@ void Program::walk(const tgi_step& step, const Slice& slice, const Member& membe
   bool shared = false;  // something was written since the last barrier that is not split by rows
   if (timed_ && member.index == 0) last_ = std::chrono::steady_clock::now();
   for (const tgi_op& op : ops_) {
-    if (op.code == TGI_ATTENTION || shared || (op.code == TGI_LINEAR && packs_columns(slice, member)))
+    if (op.code == TGI_ATTENTION || op.code == TGI_EXPERTS || shared || (op.code == TGI_LINEAR && packs_columns(slice, member)))
       wait(member, op.code);
     shared = !row_wise(op);
     if (op.code == TGI_LINEAR) run_linear(op.linear, slice, member);
     else if (op.code == TGI_ATTENTION) run_attention(op.attention, step, slice, member);
+    else if (op.code == TGI_EXPERTS) run_experts(op.experts, slice, member);
     else run_rows(op, step, slice, begin, end);
     book(op.code, member);
   }
@@ -155,6 +167,12 @@ void Program::run_linear(const tgi_linear_op& op, const Slice& slice, const Memb
   wait(member, TGI_LINEAR);
   multiply_panels(linear, packed, slice.rows, (int)member.begin(linear.panels), (int)member.end(linear.panels),
                   buffers_[op.out], strides_[op.out], op.add != 0);
+}
+
+void Program::run_experts(const tgi_experts_op& op, const Slice& slice, const Member& member) {
+  const ExpertRows rows{buffers_[op.x], strides_[op.x], buffers_[op.router], strides_[op.router],
+                        buffers_[op.out], strides_[op.out], slice.rows};
+  tgi::run_experts(op, rows, experts_, packed_, member, [&] { wait(member, TGI_EXPERTS); });
 }
 
 const AttentionPlan& Program::plan_for(const tgi_attention_op& op, const Slice& slice) const {
@@ -257,8 +275,8 @@ size_t tgi_op_bytes(int code) {
   static constexpr size_t bytes[] = {
       sizeof(tgi_embed_op),    sizeof(tgi_add_op),      sizeof(tgi_scale_op),      sizeof(tgi_clamp_op),
       sizeof(tgi_soft_cap_op), sizeof(tgi_rms_norm_op), sizeof(tgi_layer_norm_op), sizeof(tgi_linear_op),
-      sizeof(tgi_rotary_op),   sizeof(tgi_activate_op), sizeof(tgi_gate_op),       sizeof(tgi_store_kv_op),
-      sizeof(tgi_attention_op), sizeof(tgi_op)};
+      sizeof(tgi_rotary_op),   sizeof(tgi_activate_op), sizeof(tgi_gate_op),       sizeof(tgi_experts_op),
+      sizeof(tgi_store_kv_op), sizeof(tgi_attention_op), sizeof(tgi_op)};
   static_assert(sizeof(bytes) / sizeof(bytes[0]) == TGI_CODES + 1, "one for each operation");
   return code >= 0 && code <= TGI_CODES ? bytes[code] : 0;
 }

@@ -7,6 +7,7 @@
 
 #include "arena.h"
 #include "attention/attention.h"
+#include "experts.h"
 #include "linear.h"
 
 namespace tgi {
@@ -47,6 +48,7 @@ class Program {
   void run_row(const tgi_op& op, const tgi_step& step, const Slice& slice, int r);
   void store_row(const tgi_store_kv_op& op, const tgi_step& step, const Slice& slice, int r);
   void run_linear(const tgi_linear_op& op, const Slice& slice, const Member& member);
+  void run_experts(const tgi_experts_op& op, const Slice& slice, const Member& member);
   void run_attention(const tgi_attention_op& op, const tgi_step& step, const Slice& slice, const Member& member);
   const AttentionPlan& plan_for(const tgi_attention_op& op, const Slice& slice) const;
   float* row(int buffer, int64_t row) { return buffers_[buffer] + row * strides_[buffer]; }
@@ -59,6 +61,7 @@ class Program {
   int cache_type_;
   std::unique_ptr<Arena> memory_;
   std::vector<float*> buffers_;
+  ExpertScratch experts_;
   void* packed_ = nullptr;
   int reserved_ = 0;  // rows
   size_t bytes_ = 0;

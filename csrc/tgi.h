@@ -7,7 +7,7 @@
 #include <stdint.h>
 
 #define TGI_API extern "C" __attribute__((visibility("default")))
-#define TGI_ABI 10  // raised with every change of this file; the loader refuses another number
+#define TGI_ABI 11  // raised with every change of this file; the loader refuses another number
 
 typedef struct tgi_pool tgi_pool;
 typedef struct tgi_arena tgi_arena;
@@ -101,6 +101,7 @@ enum {
   TGI_ROTARY,
   TGI_ACTIVATE,
   TGI_GATE,
+  TGI_EXPERTS,
   TGI_STORE_KV,
   TGI_ATTENTION,
   TGI_CODES
@@ -170,6 +171,14 @@ typedef struct {
 } tgi_gate_op;
 
 typedef struct {
+  int32_t code, out, x;
+  int32_t router;  // buffer of logits
+  int32_t count, top, function, normalise;
+  int32_t shared;  // whether the last of `count` experts is always chosen
+  const tgi_linear *const *up, *const *down;  // [count]; the caller's
+} tgi_experts_op;
+
+typedef struct {
   int32_t code, x, layer;
   int32_t kv_heads, head_dim;
   int32_t keys, values;  // offsets in x
@@ -198,6 +207,7 @@ typedef union {
   tgi_rotary_op rotary;
   tgi_activate_op activate;
   tgi_gate_op gate;
+  tgi_experts_op experts;
   tgi_store_kv_op store_kv;
   tgi_attention_op attention;
 } tgi_op;

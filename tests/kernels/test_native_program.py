@@ -19,6 +19,7 @@ from tgi.kernels.program import (
     Add,
     Clamp,
     Embed,
+    Experts,
     Gate,
     LayerNorm,
     Linear,
@@ -218,6 +219,58 @@ def test_a_feed_forward_layer_over_slices_and_threads(library, rows):
     )
     assert torch.equal(results[0], results[1])
     assert torch.equal(results[0], results[2])
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("quantize", [None, "int8", "int4"])
+def test_experts(library, quantize, shared):
+    """Against the formula; and a row has the same bits alone, in any batch and with any number of threads."""
+    rows, width, inner, count, top = 300, 48, 40, 5, 2
+    x, logits = torch.randn((rows, width)), 2 * torch.randn((count + shared, width)) / width**0.5
+    tensors = {"router_weight": logits}
+    sizes = [inner] * count + [inner + 24] * shared
+    for expert, size in enumerate(sizes):
+        tensors[f"up{expert}_weight"] = torch.randn((2 * size, width)) / 7
+        tensors[f"down{expert}_weight"] = torch.randn((width, size)) / 6
+    up = tuple(Weight((f"up{e}",), (size, size), width) for e, size in enumerate(sizes))
+    down = tuple(Weight((f"down{e}",), (width,), size) for e, size in enumerate(sizes))
+    ops = (
+        Linear("router", "x", Weight(("router",), (len(logits),), width, role="table")),
+        Experts("y", "x", "router", up, down, top, "silu", not shared, shared),
+    )
+
+    def run(given: torch.Tensor, threads: int) -> torch.Tensor:
+        values = {"router": len(logits), "y": width}
+        return Run(library, given, threads, quantize=quantize, **tensors)("y", *ops, **values)
+
+    found = run(x, 2)
+    assert torch.equal(found, run(x, 3)) and torch.equal(found, run(x, 1))
+    assert torch.equal(found[7:8], run(x[7:8], 2)) and torch.equal(found[100:117], run(x[100:117], 3))
+    if quantize is None:
+        ids, weights = reference.route(x @ logits.T, top, not shared, shared)
+        assert set(ids.flatten().tolist()) == set(range(len(sizes)))
+        wanted = torch.zeros_like(x)
+        for row in range(rows):
+            for expert, weight in zip(ids[row].tolist(), weights[row], strict=True):
+                gate, plain = (tensors[f"up{expert}_weight"] @ x[row]).chunk(2)
+                wanted[row] += weight * (tensors[f"down{expert}_weight"] @ (torch.nn.functional.silu(gate) * plain))
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_equal_logits_choose_the_lower_number(library):
+    width, count = 16, 4
+    tensors = {"router_weight": torch.zeros((count, width))}
+    for expert in range(count):
+        tensors[f"up{expert}_weight"] = torch.cat((torch.ones((1, width)), torch.ones((1, width))))
+        tensors[f"down{expert}_weight"] = torch.full((width, 1), 10.0**expert)
+    up = tuple(Weight((f"up{e}",), (1, 1), width) for e in range(count))
+    down = tuple(Weight((f"down{e}",), (width,), 1) for e in range(count))
+    ops = (
+        Linear("router", "x", Weight(("router",), (count,), width, role="table")),
+        Experts("y", "x", "router", up, down, 2, "relu", True),
+    )
+    found = Run(library, torch.ones((1, width)), **tensors)("y", *ops, router=count, y=width)
+    close(found, torch.full((1, width), (0.5 + 5.0) * width**2))
 
 
 def test_structures_are_as_large_as_the_librarys(library):

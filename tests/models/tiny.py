@@ -28,6 +28,7 @@ _LONGROPE = {
     "short_factor": [1.0, 1.1, 1.3, 1.5, 1.8, 2.0],
     "long_factor": [1.0, 2.0, 3.0, 5.0, 8.0, 13.0],
 }
+_EXPERTS = {"num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 48}
 _GPT = {"n_embd": 64, "n_head": 4, "n_layer": 2, "n_positions": 512}
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen3": ("qwen3", {"head_dim": 24}),
@@ -181,6 +182,14 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
             },
         },
     ),
+    "mixtral": ("mixtral", {"num_local_experts": 5, "head_dim": 16, "sliding_window": 24}),
+    "qwen2_moe": (
+        "qwen2_moe",
+        {**_EXPERTS, "shared_expert_intermediate_size": 56, "num_hidden_layers": 3, "mlp_only_layers": [1]},
+    ),
+    "qwen3_moe": ("qwen3_moe", {**_EXPERTS, "num_experts_per_tok": 3, "norm_topk_prob": True, "head_dim": 24}),
+    "qwen3_moe-every-second": ("qwen3_moe", {**_EXPERTS, "decoder_sparse_step": 2, "attention_bias": True}),
+    "olmoe": ("olmoe", {"num_experts": 6, "num_experts_per_tok": 2}),
 }
 """Name -> (`model_type`, values of the config that are not `_COMMON`)."""
 

@@ -149,6 +149,28 @@ class Gate:
 
 
 @dataclass(frozen=True, slots=True)
+class Experts:
+    """out = sum over the chosen experts e of weight(e) * (down[e] (function(first half of h) * second half of h)),
+    h = up[e] x (Shazeer et al. 2017).
+
+    `router` has a logit for each expert. Chosen are the `top` largest, ties by lower number; their weights are the
+    softmax over all logits, divided by their sum where `normalise`. With `shared` the last expert stands apart: it is
+    always chosen, with the sigmoid of its logit as its weight. Sums are taken in the order of the experts' numbers, so
+    that a row's result does not depend on the rows computed with it.
+    """
+
+    out: str
+    x: str
+    router: str
+    up: tuple[Weight, ...]
+    down: tuple[Weight, ...]
+    top: int
+    function: Activation
+    normalise: bool
+    shared: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class StoreKV:
     """Write keys and values of `kv_heads` heads, from these offsets of x, to the row's slot of cache layer `layer`."""
 
@@ -194,6 +216,7 @@ Op: TypeAlias = (
     | Rotary
     | Activate
     | Gate
+    | Experts
     | StoreKV
     | Attention
 )
@@ -254,4 +277,6 @@ class Program:
 
 
 def _parameters(op: Op | Logits) -> Iterator[object]:
-    return (getattr(op, field.name) for field in fields(op))
+    for field in fields(op):
+        value = getattr(op, field.name)
+        yield from value if isinstance(value, tuple) else (value,)

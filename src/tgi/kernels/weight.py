@@ -44,9 +44,9 @@ class Weight:
     second ... The matrix always has all of q, then all of k, then all of v."""
     order: tuple[int, ...] = ()
     """In which order the parts follow each other in the single stored tensor; empty: that of the matrix."""
-    role: Literal["layer", "head", "table"] = "layer"
-    """head: gives the logits (and is the embedding as well where the two are tied); table: only looked up. Formats may
-    treat both with more care."""
+    role: Literal["layer", "head", "table", "router"] = "layer"
+    """head: gives the logits (and is the embedding as well where the two are tied); table: only looked up;
+    router: chooses experts. Formats may treat them with more care."""
     split: Literal["rows", "columns"] | None = None
     """How several ranks share it: each part by rows, or by columns, whose partial sums are added. None: not shared."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tgi.kernels.footprint import Footprint
-from tgi.kernels.program import Activate, Attention, Gate, Op, Program
+from tgi.kernels.program import Activate, Attention, Experts, Gate, Op, Program
 from tgi.quant.scheme import format_of
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "int8": 1}
@@ -107,6 +107,8 @@ def _scratch(program: Program, op: Op, dtype_bytes: int) -> int:
     if isinstance(op, Attention):
         queries, keys = op.heads * op.head_dim, op.kv_heads * op.head_dim
         return 2 * (queries + keys) * dtype_bytes + 4 * 4 * (queries + keys)
+    if isinstance(op, Experts):  # rows are gathered for one expert after the other
+        return (4 * max(weight.columns for weight in op.down) + 3 * program.values[op.out]) * dtype_bytes
     if isinstance(op, Gate | Activate):
         return (4 if isinstance(op, Gate) else 2) * program.values[op.out] * dtype_bytes
     return 0

@@ -43,6 +43,13 @@ class Names:
     project_in: str | None = None
     """From embeddings of `ModelSpec.embedding_size` numbers to the hidden size, and back before the head."""
     project_out: str | None = None
+    router: str | None = None
+    """Of the experts; `{expert}` in the names below stands for the expert's number."""
+    expert_up: tuple[str, ...] = ()
+    expert_down: str | None = None
+    shared_router: str | None = None
+    shared_up: tuple[str, ...] = ()
+    shared_down: str | None = None
     activation: tuple[str, ...] = ()
     """Full names of the tensors that an activation function with learned numbers has."""
     qkv_groups: int = 1
@@ -126,6 +133,21 @@ class FeedForwardSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ExpertsSpec:
+    """A mixture of feed-forwards with a gate, of which a router chooses some for each token."""
+
+    count: int
+    top: int
+    """How many are chosen."""
+    inner: int
+    activation: Activation
+    normalise: bool
+    """The weights of the chosen ones sum to 1."""
+    shared: int = 0
+    """Inner size of one that is always there, with a weight of its own from the router; 0: none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LayerSpec:
     """x + attention(norm(x)), then x + feedforward(norm(x)); with post norms each sum's second term is normalised.
 
@@ -134,6 +156,8 @@ class LayerSpec:
 
     attention: AttentionSpec
     feedforward: FeedForwardSpec
+    experts: ExpertsSpec | None = None
+    """In place of the feed-forward."""
     parallel: bool = False
     """Attention and feed-forward read the same residual: x + attention(norm(x)) + feedforward(norm'(x))."""
     norm_sums: bool = False

@@ -36,8 +36,9 @@ def has_feedback(quantize: str | None) -> bool:
 def format_of(weight: Weight, quantize: str | None) -> CodeFormat | None:
     """The codes of a matrix under `--quantize`; None: floats.
 
-    Tables that are only looked up stay floats, since a step reads few of their rows.
+    Tables that are only looked up stay floats, since a step reads few of their rows, and so do routers: they are small,
+    and another choice of experts is a large error.
     """
-    if quantize is None or weight.role == "table":
+    if quantize is None or weight.role in ("table", "router"):
         return None
     return SCHEMES[quantize].head if weight.role == "head" else SCHEMES[quantize].layer

@@ -16,7 +16,7 @@ from tgi.kernels.native.cache import TYPES
 from tgi.kernels.native.library import Arena, Pool
 from tgi.kernels.native.loading import load_layers
 from tgi.kernels.native.structs import FUNCTIONS, OP_NAMES, AnyOp, op_struct, step_of
-from tgi.kernels.program import Attention, Op, Program, Scale
+from tgi.kernels.program import Attention, Experts, Op, Program, Scale
 from tgi.kernels.reference.ops import finish_logits, scale_factor
 from tgi.kernels.reference.rope import Angles, Rope
 from tgi.kernels.types import KVCache, Paging, WeightReader
@@ -39,6 +39,7 @@ class NativeStep:
         self._slopes = {numbers: torch.tensor(numbers) for numbers in slopes}
         self._ropes = [Rope(spec, CPU) for spec in program.ropes]
         self._buffers = {name: number for number, name in enumerate(program.values)}
+        self._kept: list[ctypes.Array] = []  # what the structures point to
         self._ops = (AnyOp * len(program.ops))(*map(self._struct, program.ops))
         self._head = self._layers[program.logits.weight]
         self._width = program.values[program.result]
@@ -120,10 +121,17 @@ class NativeStep:
             derived["factor"] = scale_factor(op, self.dtype)
         if isinstance(op, Attention):
             derived["slopes"] = self._slopes[op.slopes].data_ptr() if op.slopes else None
+        if isinstance(op, Experts):
+            handles = [
+                (c_void_p * len(op.up))(*(self._layers[w].handle for w in weights)) for weights in (op.up, op.down)
+            ]
+            self._kept += handles
+            derived["up"], derived["down"] = map(ctypes.addressof, handles)
+            derived["count"] = len(op.up)
         return op_struct(op, self._convert, **derived)
 
     def _convert(self, field: str, value: Any) -> Any:
-        if field in ("out", "x"):
+        if field in ("out", "x", "router"):
             return self._buffers[value]
         if field == "function":
             return FUNCTIONS[value]

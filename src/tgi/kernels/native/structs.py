@@ -77,6 +77,10 @@ class Gate(Structure):
     _fields_ = _fields("int32 code, out, x, function")
 
 
+class Experts(Structure):
+    _fields_ = _fields("int32 code, out, x, router, count, top, function, normalise, shared; pointer up, down")
+
+
 class StoreKV(Structure):
     _fields_ = _fields("int32 code, x, layer, kv_heads, head_dim, keys, values")
 
@@ -99,6 +103,7 @@ CODES: dict[type, type[Structure]] = {
     program.Rotary: Rotary,
     program.Activate: Activate,
     program.Gate: Gate,
+    program.Experts: Experts,
     program.StoreKV: StoreKV,
     program.Attention: Attention,
 }

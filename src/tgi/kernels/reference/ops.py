@@ -106,6 +106,19 @@ def gated(activation: ActivationFunction, gate_up: torch.Tensor) -> torch.Tensor
     return activation(gate) * up
 
 
+def route(logits: torch.Tensor, top: int, normalise: bool, shared: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """The experts of each row and their weights, both [tokens, experts of a row]; see `program.Experts`."""
+    wide = logits.float()
+    experts = wide.shape[-1] - shared
+    weights, ids = wide[:, :experts].softmax(-1).topk(top, dim=-1)
+    if normalise:
+        weights = weights / weights.sum(-1, keepdim=True)
+    if shared:
+        ids = torch.cat((ids, torch.full_like(ids[:, :1], experts)), dim=-1)
+        weights = torch.cat((weights, wide[:, experts:].sigmoid()), dim=-1)
+    return ids, weights
+
+
 _TANH_GELU = partial(F.gelu, approximate="tanh")
 ACTIVATIONS: dict[str, ActivationFunction] = {
     "silu": F.silu,

@@ -18,6 +18,7 @@ from tgi.kernels.program import (
     Attention,
     Clamp,
     Embed,
+    Experts,
     Gate,
     LayerNorm,
     Linear,
@@ -160,6 +161,17 @@ class ReferenceStep:
     def _gate(self, state: State, op: Gate) -> None:
         state.values[op.out] = ops.gated(ops.ACTIVATIONS[op.function], state.values[op.x])
 
+    def _experts(self, state: State, op: Experts) -> None:
+        x = state.values[op.x]
+        ids, weights = ops.route(state.values[op.router], op.top, op.normalise, op.shared)
+        out = torch.zeros((len(x), op.down[0].rows), dtype=x.dtype, device=x.device)
+        for expert in ids.unique().tolist():
+            rows, at = (ids == expert).nonzero(as_tuple=True)
+            inner = ops.gated(ops.ACTIVATIONS[op.function], self._matrices[op.up[expert]](x[rows]))
+            y = self._matrices[op.down[expert]](inner)
+            out[rows] += (y * weights[rows, at].unsqueeze(-1)).to(x.dtype)
+        state.values[op.out] = out
+
     def _store_kv(self, state: State, op: StoreKV) -> None:
         for store, offset in ((state.cache.keys, op.keys), (state.cache.values, op.values)):
             rows = self._heads(state.values[op.x], offset, op.kv_heads, op.head_dim)
@@ -189,6 +201,7 @@ _RUN: dict[type, Callable[[ReferenceStep, State, Any], None]] = {
     Rotary: ReferenceStep._rotary,
     Activate: ReferenceStep._activate,
     Gate: ReferenceStep._gate,
+    Experts: ReferenceStep._experts,
     StoreKV: ReferenceStep._store_kv,
     Attention: ReferenceStep._attention,
 }

@@ -19,6 +19,7 @@ from tgi.kernels.program import (
     CacheLayer,
     Clamp,
     Embed,
+    Experts,
     Gate,
     LayerNorm,
     Linear,
@@ -33,7 +34,7 @@ from tgi.kernels.program import (
 from tgi.kernels.rope_spec import RopeSpec
 from tgi.kernels.weight import Vector, Weight
 from tgi.models.passes.fuse import fuse_sums
-from tgi.models.spec import AttentionSpec, FeedForwardSpec, LayerSpec, ModelSpec, NormSpec, QkNormSpec
+from tgi.models.spec import AttentionSpec, ExpertsSpec, FeedForwardSpec, LayerSpec, ModelSpec, NormSpec, QkNormSpec
 
 
 def build(spec: ModelSpec) -> Program:
@@ -111,7 +112,11 @@ class _Builder:
             self.add_product(hidden, attended, out, names.attention_post_norm, layer, number)
             if layer.norm_sums:
                 self.norm(hidden, hidden, names.attention_norm, number)
-            inner = self.inner(self.norm(target, hidden, before[1], number), layer.feedforward, number)
+            normed = self.norm(target, hidden, before[1], number)
+            if layer.experts is not None:
+                product = self.experts(normed, layer.experts, number)
+                return self.add(hidden, product, names.feedforward_post_norm, layer, number)
+            inner = self.inner(normed, layer.feedforward, number)
         self.add_product(hidden, inner, down, names.feedforward_post_norm, layer, number)
         if layer.norm_sums:
             self.norm(hidden, hidden, names.feedforward_norm, number)
@@ -187,6 +192,28 @@ class _Builder:
             self.ops.append(Activate(inner, up, spec.activation, Vector(learned, len(learned)) if learned else None))
         return inner
 
+    def experts(self, x: str, spec: ExpertsSpec, number: int) -> str:
+        """The sum of the chosen experts' products."""
+        names, hidden = self.spec.names, self.spec.hidden_size
+        assert names.router is not None and names.expert_down is not None
+        routers, rows = [names.router.format(number)], [spec.count]
+        modules = [(names.expert_up, names.expert_down, expert, spec.inner) for expert in range(spec.count)]
+        if spec.shared:
+            assert names.shared_router is not None and names.shared_down is not None
+            routers.append(names.shared_router.format(number))
+            rows.append(1)
+            modules.append((names.shared_up, names.shared_down, 0, spec.shared))
+        router = self.linear("router", x, Weight(tuple(routers), tuple(rows), hidden, role="router"))
+        up, down = [], []
+        for up_names, down_name, expert, inner in modules:
+            stored = tuple(name.format(number, expert=expert) for name in up_names)
+            up.append(Weight(stored, (inner, inner), hidden, split="rows"))
+            down.append(Weight((down_name.format(number, expert=expert),), (hidden,), inner, split="columns"))
+        out = self.value("product", hidden)
+        chosen = (spec.top, spec.activation, spec.normalise, spec.shared > 0)
+        self.ops.append(Experts(out, x, router, tuple(up), tuple(down), *chosen))
+        return out
+
     def projection(self, name: str, number: int, columns: int, bias: bool) -> Weight:
         """A matrix back to the residual, whose columns ranks share."""
         names, rows = self.spec.names, (self.spec.hidden_size,)
@@ -201,7 +228,9 @@ class _Builder:
         self, hidden: str, x: str, weight: Weight, post_norm: str | None, layer: LayerSpec, number: int
     ) -> None:
         """hidden += [norm] (weight x) [* scale]"""
-        product = self.linear("product", x, weight)
+        self.add(hidden, self.linear("product", x, weight), post_norm, layer, number)
+
+    def add(self, hidden: str, product: str, post_norm: str | None, layer: LayerSpec, number: int) -> None:
         self.norm(product, product, post_norm, number)
         if layer.residual_scale != 1:
             self.ops.append(Scale(product, layer.residual_scale))

@@ -19,6 +19,6 @@ def fuse_sums(program: Program) -> Program:
             ops[-1] = replace(last, out=op.out, add=True)
         else:
             ops.append(op)
-    used = {getattr(op, field.name) for op in ops for field in fields(op) if field.name in ("out", "x")}
+    used = {getattr(op, field.name) for op in ops for field in fields(op) if field.name in ("out", "x", "router")}
     values = {name: width for name, width in program.values.items() if name in used}
     return replace(program, ops=tuple(ops), values=values)

@@ -87,7 +87,7 @@ METRICS: dict[str, MetricSpec] = {
         "histogram", "Tokens a step gave a sequence beyond the first (speculation).", (), SMALL_COUNTS
     ),
     # the engine, as TGI names it
-    "tgi_queue_size": MetricSpec("gauge", "Sequences waiting for their first step, or for room after a preemption."),
+    "tgi_queue_size": MetricSpec("gauge", "Requests in line, and sequences waiting for their first step or for room."),
     "tgi_batch_current_size": MetricSpec("gauge", "Sequences running; 0 when idle."),
     "tgi_batch_current_max_tokens": MetricSpec(
         "gauge", "Tokens that the running sequences may reach, prompt and new tokens summed; 0 when idle."

@@ -43,8 +43,9 @@ async def ignored(client: httpx.AsyncClient, path: str, body: dict[str, Any]) ->
 )
 async def test_nested_fields_of_messages(client: httpx.AsyncClient, message: dict[str, Any], names: str) -> None:
     messages = [{"role": "user", "content": "Hi"}, message]
-    for path in (CHAT, "/chat_tokenize", "/invocations"):
+    for path in (CHAT, "/invocations"):
         assert await ignored(client, path, {"messages": messages, "max_tokens": 2}) == names
+    assert await ignored(client, "/chat_tokenize", {"messages": messages, "model": "tgi"}) == names
     vertex = {"instances": [{"inputs": "x", "parameters": {"max_new_tokens": 2}}, {"messages": messages}]}
     expected = ", ".join(f"instances.1.{name}" for name in names.split(", ") if name)
     assert await ignored(client, "/vertex", vertex) == expected
@@ -66,6 +67,17 @@ async def test_nested_fields_of_other_objects(client: httpx.AsyncClient) -> None
     }
     names = await ignored(client, "/v2/models/m/versions/1/infer", infer)
     assert names == "inputs.0.parameters, outputs.0.parameters"
+
+
+async def test_what_does_not_bear_on_tokens(client: httpx.AsyncClient) -> None:
+    parameters = {"truncate": 3, "max_new_tokens": 5, "stop": ["a"], "seed": None, "other": 1}
+    names = "parameters.max_new_tokens, parameters.other, parameters.stop, parameters.truncate"
+    assert await ignored(client, "/tokenize", {"inputs": "x", "parameters": parameters}) == names
+    assert await ignored(client, "/tokenize", {"inputs": "x", "parameters": {}}) == ""
+    body = {"messages": [{"role": "user", "content": "Hi"}], "add_generation_prompt": False, "tool_choice": "none"}
+    assert await ignored(client, "/chat_tokenize", body) == ""
+    body |= {"temperature": 0.5, "stream": True, "n": 2, "model": "other", "stop": "x", "logprobs": None}
+    assert await ignored(client, "/chat_tokenize", body) == "model, n, stop, stream, temperature"
 
 
 async def test_free_objects_have_no_unknown_fields(client: httpx.AsyncClient) -> None:

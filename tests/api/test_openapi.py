@@ -145,6 +145,19 @@ def test_what_a_browser_needs_has_examples() -> None:
             assert operation["requestBody"]["content"]["application/json"]["examples"], path
 
 
+async def test_a_model_that_is_not_served(client: httpx.AsyncClient) -> None:
+    described = OURS["paths"]["/v1/models/{model}"]["get"]["responses"]["404"]["content"]["application/json"]["schema"]
+    assert described["$ref"].endswith("/OpenAIErrorResponse")
+    answer = await client.get("/v1/models/other")
+    assert answer.status_code == 404
+    assert set(answer.json()) == set(OURS["components"]["schemas"]["OpenAIErrorResponse"]["properties"])
+
+
+def test_slow_bodies_are_described() -> None:
+    for path, method, operation in OPERATIONS:
+        assert ("408" in operation["responses"]) == (method == "post"), path
+
+
 TROUBLES: list[tuple[int, dict[str, Any]]] = [
     (400, {"content": b"{", "headers": {"content-type": "application/json"}}),
     (413, {"content": b" " * 3000, "headers": {"content-type": "application/json"}}),

@@ -49,6 +49,10 @@ async def test_waiting_counts_as_queue_time() -> None:
         second = asyncio.create_task(client.post("/generate", json=body))
         await until(lambda: app.state.api.permits.waiting)
         third = await client.post("/generate", json=body)
+        assert "\ntgi_queue_size 1.0\n" in (await client.get("/metrics")).text
+        runtime = (await client.get("/info")).json()["runtime"]
+        assert (runtime["max_queue"], runtime["waiting"]) == (1, 1)
+        assert (await client.get("/health?verbose=1")).json()["waiting"] == 1
         await asyncio.sleep(0.1)
         engine.release.set()
         answers = [await first, await second]

@@ -38,6 +38,11 @@ class Api:
         return self.config.served_model_id or self.config.model_id
 
     @property
+    def waiting(self) -> int:
+        """Requests that wait for a permit, and samples that wait for their first step or for room."""
+        return self.permits.waiting + self.service.engine.stats.waiting
+
+    @property
     def tgi_dialect(self) -> Dialect:
         """How TGI's own routes treat text and log-probabilities."""
         return TGI_RAW if self.config.raw_logprobs else TGI

@@ -59,6 +59,8 @@ async def chat_tokenize(request: Request) -> Response:
     """The prompt that a conversation becomes, and its tokens."""
     async with Call(request) as call:
         body = await call.read(ChatRequest)
+        body.check_model((call.api.served_model_id, call.api.config.model_id), call.ignored)
+        call.ignored += body.without_prompt()
         prompt, spans = await call.wait(_tokenize(call, body))
         after = b'],"templated_text":' + encode(prompt) + b"}"
         return await token_answer(call, spans, b'{"tokenize_response":[', after)

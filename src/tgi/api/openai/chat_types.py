@@ -121,6 +121,22 @@ ToolChoice = Annotated[
 ]
 
 
+PROMPT_FIELDS = frozenset(
+    {
+        "model",
+        "messages",
+        "tools",
+        "tool_choice",
+        "tool_prompt",
+        "response_format",
+        "chat_template_kwargs",
+        "add_generation_prompt",
+        "continue_final_message",
+    }
+)
+"""What the prompt is made of, and what is refused or noted when it is made."""
+
+
 class ChatRequest(OpenAIRequest):
     """A conversation and how to go on with it."""
 
@@ -141,6 +157,10 @@ class ChatRequest(OpenAIRequest):
     def for_template(self) -> list[dict[str, Any]]:
         """The messages as a template sees them; raises as `Message.for_template`."""
         return [message.for_template() for message in self.messages]
+
+    def without_prompt(self) -> set[str]:
+        """Names of given fields that do not bear on the prompt."""
+        return self.model_fields_set - PROMPT_FIELDS
 
     def chat_sampling(self, ignored: list[str]) -> SamplingParams:
         """In the words of `serving`."""

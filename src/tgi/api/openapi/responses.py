@@ -16,12 +16,13 @@ from pydantic import BaseModel
 from tgi.api.wire.error_types import ErrorResponse, OpenAIErrorResponse, UnauthorizedResponse
 
 REFERENCE = "#/components/schemas/"
-GENERATION_ERRORS = (400, 401, 413, 415, 422, 424, 429, 500, 503)
+GENERATION_ERRORS = (400, 401, 408, 413, 415, 422, 424, 429, 500, 503)
 """Statuses of a route that reads a body and puts work into the engine."""
 MEANINGS = {
     400: "The body is not JSON",
     401: "Missing or wrong API key",
     404: "Model not found",
+    408: "The body comes too slowly",
     413: "The body is too large",
     415: "The content type is not JSON",
     422: "Input validation error",

@@ -81,6 +81,10 @@ class Runtime(msgspec.Struct):
     end_tokens: list[EndToken]
     default_max_new_tokens: int | None
     """Of a request that does not say how many; null: up to the end of the context."""
+    max_queue: int
+    """Requests that may wait while all permits are out; more are refused."""
+    waiting: int
+    """Requests and samples that wait now, for a permit or for their first step."""
     raw_logprobs: bool
     """Whether TGI's routes report the model's own log-probabilities, not those after penalties and warpers."""
 
@@ -133,7 +137,7 @@ async def health(request: Request) -> Response:
         if problem is not None:
             raise problem
         return Response()
-    body = EngineState(state.last_step_age_s, state.steps, state.running, state.waiting, state.open_requests)
+    body = EngineState(state.last_step_age_s, state.steps, state.running, api.waiting, state.open_requests)
     if problem is None:
         return Response(encode(body), media_type="application/json")
     body.error, body.error_type = problem.text, problem.error_type
@@ -199,6 +203,8 @@ def model_info(api: Api) -> Info:
             ineffective_flags=config.ineffective_flags,
             end_tokens=end_tokens(api.service),
             default_max_new_tokens=config.default_max_new_tokens,
+            max_queue=config.max_queue,
+            waiting=api.waiting,
             raw_logprobs=config.raw_logprobs,
         ),
     )
@@ -235,7 +241,10 @@ def _served(api: Api) -> ModelInfo:
 @documented("metrics", None, "text/plain", errors=())
 async def metrics(request: Request) -> Response:
     """Prometheus metrics."""
-    return Response(api_of(request).metrics.render(), headers={"content-type": CONTENT_TYPE})
+    api = api_of(request)
+    if api.permits.waiting:  # steps, and idle heartbeats, tell of the engine's own queue alone
+        api.metrics.set("tgi_queue_size", api.waiting)
+    return Response(api.metrics.render(), headers={"content-type": CONTENT_TYPE})
 
 
 @routes.get("/api-doc/openapi.json")

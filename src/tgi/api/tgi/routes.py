@@ -81,6 +81,8 @@ async def tokenize(request: Request) -> Response:
     """Token ids of `inputs` with byte offsets."""
     async with Call(request, counted=False) as call:
         body = await call.read(GenerateRequest)
+        if body.parameters is not None:
+            call.ignored += (f"parameters.{name}" for name in body.parameters.model_fields_set)
         return await token_answer(call, await call.wait(call.api.service.tokenize(body.inputs)))
 
 

@@ -35,10 +35,11 @@ def restart_in_utf8(variables: Mapping[str, str]) -> None:
 def started(command: list[str], **options: Any) -> Iterator[subprocess.Popen[Any]]:
     """A running child that is waited for at the end of the block, or killed when the block is left by an exception.
 
-    `subprocess.Popen` alone would wait for it in that case, too: a stop would last as long as the child. options:
-    as `Popen` takes them.
+    `subprocess.Popen` alone would wait for it in that case, too: a stop would last as long as the child. It is in a
+    group of its own: Ctrl-C reaches this process, which ends it, and not the child, which would print where it was.
+    options: as `Popen` takes them.
     """
-    with subprocess.Popen(command, **options) as child:
+    with subprocess.Popen(command, process_group=0, **options) as child:
         try:
             yield child
         except BaseException:

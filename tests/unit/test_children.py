@@ -108,6 +108,13 @@ CHILDREN: dict[str, Callable[[Path], object]] = {
 }
 
 
+def test_ctrl_c_reaches_no_child() -> None:
+    """It goes to the group of the terminal: a child would print where it was, beside our word."""
+    command = [*children.python("x")[:-2], "-c", "import os; print(os.getpgrp() == os.getpid())"]
+    with children.started(command, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None and child.stdout.read() == "True\n"
+
+
 def children_of(module: str) -> None:
     """Import what the module imports, and no more: it would measure the machine."""
     command = [*children.python(module)[:-2], "-c", f"import {module}"]

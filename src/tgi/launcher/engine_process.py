@@ -7,6 +7,7 @@ Knows nothing of the socket's messages (`serving.engine_client`) nor of what to 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 from collections.abc import Mapping
@@ -84,14 +85,13 @@ class EngineProcess:
         """Ask it to end, and end it after `patience_s` seconds. Returns when it is gone."""
         if self._process.returncode is not None:
             return
-        try:
+        with contextlib.suppress(ProcessLookupError):  # it ended between the look and the signal
             self._process.terminate()
-            await asyncio.wait_for(self._process.wait(), patience_s)
-        except TimeoutError:
-            self._process.kill()
-            await self._process.wait()
-        except ProcessLookupError:  # it ended between the look and the signal
-            await self._process.wait()
+            try:
+                await asyncio.wait_for(self._process.wait(), patience_s)
+            except TimeoutError:
+                self._process.kill()
+        await self._process.wait()
 
 
 def describe_exit(status: int, *, for_clients: bool = False) -> str:

@@ -24,7 +24,7 @@ from tgi.serving import tokenizer_class
 from tgi.serving.piece_bytes import flatten, piece_decoder, strips_first_space
 from tgi.serving.spans import TokenSpans
 from tgi.serving.special_tokens import SpecialTokens, TokenFiles, merge, register
-from tgi.serving.tokenizer_library import TokenizerError, guarded
+from tgi.serving.tokenizer_library import TokenizerError, guarded, without_panics
 
 logger = logging.getLogger(__name__)
 
@@ -90,11 +90,12 @@ class Tokenizer:
             model_config=read_json(path / "config.json"),
         )
         try:
-            fast = guarded(FastTokenizer.from_file, str(file))
-            tokenizer = cls(fast, files=files)
+            with without_panics():
+                fast = guarded(FastTokenizer.from_file, str(file))
+                tokenizer = cls(fast, files=files)
+                tokenizer.probe()
         except TokenizerError as error:
             raise ModelError(f"{file} cannot be read: {error}") from error
-        tokenizer.probe()
         return tokenizer
 
     def probe(self) -> None:

@@ -7,7 +7,9 @@ Two experiments against a launcher with a random-weight checkpoint (or --model-i
     keys     one key sends 200 requests at once; a second later another key sends its first. Its time to first
              token, and on an idle server. (Servers before `--api-key` could be repeated: --one-key.)
 
-Medians over repetitions.
+Medians over repetitions, each printed as it comes. What has been waited for is measured when the short prompts, or the
+other key, have their first tokens: the rest is cancelled then, which makes minutes of seconds. With --to-the-end it is
+waited for, and the long prompts' times are shown, too.
 """
 
 from __future__ import annotations
@@ -17,7 +19,9 @@ import asyncio
 import random
 import secrets
 import statistics
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 from benchmarks.checkpoints import SHAPES, ensure
 from benchmarks.latency import ask, sent
@@ -30,10 +34,21 @@ KEYS = ("first-key", "second-key")
 PAUSE_S = 0.02
 """Between the long prompts and the short ones: enough for the server to have begun."""
 HEAD_START_S = 1.0
+IDLE_S = 2.0
+"""After a repetition: for the server to notice that its clients have left."""
 
 
-async def burst(target: Target, rng: random.Random, arguments: argparse.Namespace) -> tuple[float, float, float]:
-    """Milliseconds to the first token: median of the short prompts, of the long ones, of short ones alone."""
+async def let_go(tasks: list[asyncio.Task[Any]], arguments: argparse.Namespace) -> None:
+    """The end of what the others waited for: cancelled, unless it is to be measured."""
+    if not arguments.to_the_end:
+        for task in tasks:
+            task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=not arguments.to_the_end)
+    await asyncio.sleep(IDLE_S)
+
+
+async def burst(target: Target, rng: random.Random, arguments: argparse.Namespace) -> tuple[float, float]:
+    """Milliseconds to the first token: median of the short prompts beside long ones, and of short ones alone."""
 
     async def first_token(tokens: int) -> float:
         return (await sent(target, ask(target, rng, tokens, arguments.new_tokens))).ttft * 1e3
@@ -42,11 +57,11 @@ async def burst(target: Target, rng: random.Random, arguments: argparse.Namespac
     long = [asyncio.create_task(first_token(arguments.long_tokens)) for _ in range(arguments.count)]
     await asyncio.sleep(PAUSE_S)
     short = [asyncio.create_task(first_token(arguments.short_tokens)) for _ in range(arguments.count)]
-    return (
-        statistics.median(await asyncio.gather(*short)),
-        statistics.median(await asyncio.gather(*long)),
-        statistics.median(alone),
-    )
+    beside = statistics.median(await asyncio.gather(*short))
+    await let_go(long, arguments)
+    if arguments.to_the_end:
+        print(f"  long prompts: {statistics.median(task.result() for task in long):.0f} ms", flush=True)
+    return beside, statistics.median(alone)
 
 
 async def keys(busy: Target, other: Target, rng: random.Random, arguments: argparse.Namespace) -> tuple[float, float]:
@@ -62,8 +77,18 @@ async def keys(busy: Target, other: Target, rng: random.Random, arguments: argpa
     ]
     await asyncio.sleep(HEAD_START_S)
     beside = await first_token()
-    await asyncio.gather(*tasks)
+    await let_go(tasks, arguments)
     return beside, alone
+
+
+async def repeated(name: str, experiment: Callable[[], Awaitable[tuple[float, float]]], count: int) -> None:
+    """Print each repetition, then the medians."""
+    rows = []
+    for number in range(1, count + 1):
+        rows.append(await experiment())
+        print(f"  {number}/{count}: {rows[-1][0]:.0f} ms, alone {rows[-1][1]:.0f} ms", flush=True)
+    beside, alone = (statistics.median(column) for column in zip(*rows, strict=True))
+    print(f"{name}: {beside:.0f} ms (alone {alone:.0f} ms): {beside - alone:.0f} ms later", flush=True)
 
 
 async def measure(url: str, arguments: argparse.Namespace) -> None:
@@ -74,13 +99,11 @@ async def measure(url: str, arguments: argparse.Namespace) -> None:
         for _ in range(2):  # connections, first steps
             await sent(busy, ask(busy, rng, arguments.short_tokens, 16))
         if arguments.only != "keys":
-            rows = [await burst(busy, rng, arguments) for _ in range(arguments.repetitions)]
-            short, long, alone = (statistics.median(column) for column in zip(*rows, strict=True))
-            print(f"burst: first token of short prompts {short:.0f} ms (alone {alone:.0f}), of long ones {long:.0f} ms")
+            name = f"burst: first token of {arguments.count} short prompts beside {arguments.count} long ones"
+            await repeated(name, lambda: burst(busy, rng, arguments), arguments.repetitions)
         if arguments.only != "burst":
-            pairs = [await keys(busy, other, rng, arguments) for _ in range(arguments.repetitions)]
-            beside, alone = (statistics.median(column) for column in zip(*pairs, strict=True))
-            print(f"keys: first token of the other key's first request {beside:.0f} ms (alone {alone:.0f} ms)")
+            name = f"keys: first token of the other key's first request beside {arguments.requests}"
+            await repeated(name, lambda: keys(busy, other, rng, arguments), arguments.repetitions)
 
 
 def main() -> None:
@@ -99,6 +122,7 @@ def main() -> None:
     parser.add_argument("--new-tokens", type=int, default=32)
     parser.add_argument("--requests", type=int, default=200, help="of the busy key")
     parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--to-the-end", action="store_true", help="cancel nothing: takes many minutes on two cores")
     parser.add_argument("--log", type=Path, default=Path("/tmp/tgi-benchmark-server.log"))
     arguments = parser.parse_args()
     path = arguments.model_id or ensure(arguments.shape)

@@ -143,6 +143,14 @@ TINY_REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("exaone4", {"layer_types": ..., "sliding_window_pattern": "LGL"}, "`sliding_window_pattern`"),
     ("apertus", {"hidden_act": "silu"}, "`hidden_act`"),
     ("ministral3", {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4}}, "`llama_4_scaling_beta`"),
+    ("mixtral", {"num_experts_per_tok": 6}, "`num_experts_per_tok` 6 is more than the 5 experts"),
+    ("qwen3_moe", {"mlp_only_layers": 1}, "`mlp_only_layers` must be a list"),
+    ("olmoe", {"clip_qkv": 3.0}, "`clip_qkv`"),
+    (
+        "llama-proportional",
+        {"rope_parameters": {"rope_type": "proportional", "partial_rotary_factor": 1.5}},
+        "cannot turn",
+    ),
     ("olmo3", {"rope_parameters": {"sliding_attention": 3}}, "`sliding_attention` of `rope_parameters`"),
 ]
 

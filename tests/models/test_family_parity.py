@@ -80,6 +80,20 @@ def test_parameters_and_codes(checkpoint: Checkpoint) -> None:
     assert 0 < error < 0.5, f"mean error {error:.2f} of the mean logit"
 
 
+def test_longrope_of_a_server_with_long_sequences(tmp_path: Path) -> None:
+    """Served beyond the original context all rows take the factors for long sequences, as in one long prompt."""
+    oracle = write_tiny(tmp_path, "phi3-longrope-partial", 3, original_max_position_embeddings=64)
+    spec, backend, rng = read_spec(tmp_path), backend_named("native"), random.Random(3)
+    assert spec.served_up_to(64) == spec != spec.served_up_to(65)
+    driver = Driver(load_model(tmp_path, None, backend, spec=spec.served_up_to(512)), backend)
+    ids = [rng.randrange(VOCAB) for _ in range(120)]
+    expected = Checkpoint(tmp_path, 3, oracle).expected(tuple(ids))
+    assert_close(driver.run(ids), expected)
+    assert_close(driver.run(ids, chunk=7), expected)
+    short = Driver(load_model(tmp_path, None, backend, spec=spec.served_up_to(64)), backend)
+    assert_close(short.run(ids[:60], chunk=7), Checkpoint(tmp_path, 3, oracle).expected(tuple(ids[:60])))
+
+
 def mixed_batch(checkpoint: Checkpoint, driver: Driver, rng: random.Random) -> None:
     """Prompts in one batch, then steps of single rows among which a late prompt comes in chunks."""
     prompts = [tuple(rng.randrange(VOCAB) for _ in range(rng.randint(4, 110))) for _ in range(16)]

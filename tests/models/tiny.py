@@ -31,6 +31,55 @@ _LONGROPE = {
 _EXPERTS = {"num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 48}
 _GPT = {"n_embd": 64, "n_head": 4, "n_layer": 2, "n_positions": 512}
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    "llama-longrope": (
+        "llama",
+        {
+            "head_dim": 12,
+            "rope_parameters": {**_LONGROPE, "rope_theta": 1e4, "factor": 3.0, "original_max_position_embeddings": 256},
+        },
+    ),
+    "llama-longrope-long": (
+        "llama",
+        {
+            "head_dim": 12,
+            "rope_parameters": {
+                **_LONGROPE,
+                "short_factor": _LONGROPE["long_factor"],
+                "rope_theta": 1e4,
+                "attention_factor": 1.3,
+                "original_max_position_embeddings": 16,
+            },
+        },
+    ),
+    "llama-proportional": (
+        "llama",
+        {
+            "head_dim": 16,
+            "rope_parameters": {
+                "rope_type": "proportional",
+                "rope_theta": 1e2,
+                "factor": 2.0,
+                "partial_rotary_factor": 0.5,
+            },
+        },
+    ),
+    "llama-yarn-mscale": (
+        "llama",
+        {
+            "head_dim": 32,
+            "rope_parameters": {
+                "rope_type": "yarn",
+                "rope_theta": 1e3,
+                "factor": 8.0,
+                "original_max_position_embeddings": 64,
+                "beta_fast": 20.0,
+                "beta_slow": 2.0,
+                "mscale": 0.9,
+                "mscale_all_dim": 0.4,
+                "truncate": False,
+            },
+        },
+    ),
     "qwen3": ("qwen3", {"head_dim": 24}),
     "qwen3-windows-biases": (
         "qwen3",
@@ -148,6 +197,8 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "exaone4": ("exaone4", {"num_hidden_layers": 4, "sliding_window": 20, "sliding_window_pattern": 4}),
     "exaone4-without-windows": ("exaone4", {"sliding_window": None, "layer_types": ["full_attention"] * 2}),
     "glm": ("glm", {"head_dim": 20}),
+    "internlm3": ("internlm3", {"head_dim": 24}),
+    "internlm3-biases": ("internlm3", {"head_dim": 16, "attention_bias": True, "mlp_bias": True}),
     "glm4": ("glm4", {"head_dim": 24, "attention_bias": True}),
     "ernie4_5": ("ernie4_5", {"head_dim": 24}),
     "ernie4_5-biases": ("ernie4_5", {"head_dim": 16, "use_bias": True}),

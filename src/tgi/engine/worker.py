@@ -68,6 +68,12 @@ class Worker:
         cost = self._cost(build(spec), dtype, backend)
         available = config.memory_bytes or self._available_bytes()
         limits = self._limits(cost, available, backend)  # before loading: what cannot fit is said in a second
+        served = spec.served_up_to(limits.max_total_tokens)
+        if served != spec:
+            logger.info(
+                "Rotary embedding: all sequences take the factors for long ones, since up to %d tokens are served",
+                limits.max_total_tokens,
+            )
 
         enter_phase("load")
         began = time.monotonic()
@@ -75,7 +81,7 @@ class Worker:
             config.model_path,
             dtype,
             backend,
-            spec=spec,
+            spec=served,
             quantize=config.quantize,
             activations=config.activations,
             calibration=config.calibration,

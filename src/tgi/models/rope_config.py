@@ -126,14 +126,19 @@ def rope_parameters_by_type(reader: ConfigReader, local_theta: float, theta: flo
 def _rotary_dim(head_dim: int, parameters: dict[str, Any], partial: float | None) -> int:
     """How many dimensions of a head turn."""
     given = parameters.get("partial_rotary_factor")
+    if (parameters.get("rope_type") or parameters.get("type")) == "proportional":  # the others stand still
+        positive_number(1.0 if given is None else given, "partial_rotary_factor")
+        if head_dim % 2 or (given is not None and given > 1):
+            raise ModelError(
+                f"config.json: rope type proportional cannot turn the part {given} of a head of {head_dim}"
+            )
+        return head_dim
     if partial is None:
         if given not in (None, 1, 1.0):
             raise ModelError("config.json: `partial_rotary_factor` other than 1 is not supported for this model type")
         partial = 1.0
     elif given is not None:
         partial = positive_number(given, "partial_rotary_factor")
-    if (parameters.get("rope_type") or parameters.get("type")) == "proportional":
-        return head_dim
     dim = int(head_dim * min(partial, 2.0))
     if partial > 1 or dim < 2:
         raise ModelError(f"config.json: rotary embedding cannot turn the part {partial} of a head of {head_dim}")

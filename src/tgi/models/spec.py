@@ -207,6 +207,22 @@ class ModelSpec:
         ropes = [layer.attention.rope for layer in self.layers if layer.attention.slopes is None]
         return all(rope is not None and rope.kind in ("linear", "dynamic") for rope in ropes)
 
+    def served_up_to(self, length: int) -> ModelSpec:
+        """The model for sequences of at most so many tokens.
+
+        Where longrope has one set of factors for sequences within the original context and one for longer ones, keys of
+        both cannot stand side by side, and a key does not know how long its sequence will be: if longer ones are
+        served, all take the factors for these.
+        """
+
+        def change(_: int, attention: AttentionSpec) -> AttentionSpec:
+            rope = attention.rope
+            if rope is None or rope.kind != "longrope" or length <= rope.original_max_positions:
+                return attention
+            return replace(attention, rope=replace(rope, short_factors=rope.long_factors))
+
+        return self.with_attention(change)
+
     def with_layers(
         self,
         *,

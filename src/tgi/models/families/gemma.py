@@ -18,6 +18,7 @@ GEMMA2_NAMES = replace(
 
 
 def gemma(reader: ConfigReader, override: RopeOverride | None) -> ModelSpec:
+    """Norms around 1, scaled embeddings, GELU."""
     reader.only("use_bidirectional_attention", False)
     # Published configs say `gelu` and mean its approximation by tanh; `hidden_activation`, where it stands, is right.
     legacy = reader.get("hidden_activation") is None and reader.get("hidden_act") == "gelu"
@@ -40,6 +41,7 @@ def gemma(reader: ConfigReader, override: RopeOverride | None) -> ModelSpec:
 
 
 def gemma2(reader: ConfigReader, override: RopeOverride | None) -> ModelSpec:
+    """Every second layer has a window; norms also after attention and feed-forward; scores and logits are capped."""
     reader.only("use_bidirectional_attention", False)
     attention_bias = reader.flag("attention_bias", False)
     reader.get("hidden_act")  # a leftover of Gemma 1 that no version reads

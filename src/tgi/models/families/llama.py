@@ -18,6 +18,7 @@ HUNYUAN_NAMES = replace(
 
 
 def llama(reader: ConfigReader, override: RopeOverride | None) -> ModelSpec:
+    """Llama 1 to 3, with every rope scaling."""
     _no_window(reader)
     attention_bias = reader.flag("attention_bias", False)
     return llama_like(
@@ -149,10 +150,27 @@ def hunyuan(reader: ConfigReader, override: RopeOverride | None) -> ModelSpec:
     return spec.with_layers(attention={"qk_norm": QkNormSpec(norm=spec.norm, after_rope=True)})
 
 
+def internlm3(reader: ConfigReader, override: RopeOverride | None) -> ModelSpec:
+    """Llama with a switch of its own for the biases of q, k and v."""
+    attention_bias, bias = reader.flag("attention_bias", False), reader.flag("bias", False)
+    return llama_like(
+        reader,
+        override,
+        default_positions=32_768,
+        default_head_dim=128,
+        default_kv_heads=2,
+        default_eps=1e-5,
+        qkv_bias=reader.flag("qkv_bias", attention_bias),
+        attention_out_bias=attention_bias or bias,
+        feedforward_bias=reader.flag("mlp_bias", bias),
+    )
+
+
 FAMILIES = {
     "ernie4_5": ernie4_5,
     "helium": helium,
     "hunyuan_v1_dense": hunyuan,
+    "internlm3": internlm3,
     "llama": llama,
     "seed_oss": seed_oss,
     "smollm3": smollm3,

@@ -12,6 +12,7 @@ from tgi.models.spec import ModelSpec
 
 
 def mistral(reader: ConfigReader, override: RopeOverride | None) -> ModelSpec:
+    """All layers may have a window."""
     reader.only("attention_bias", False)
     reader.only("mlp_bias", False)
     # transformers gives a config without the key a window of 4096; null means none.

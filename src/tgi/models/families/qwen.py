@@ -9,6 +9,7 @@ from tgi.models.spec import ModelSpec, QkNormSpec
 
 
 def qwen2(reader: ConfigReader, override: RopeOverride | None) -> ModelSpec:
+    """Biases of q, k and v."""
     reader.only("attention_bias", True)
     reader.only("mlp_bias", False)
     return llama_like(
@@ -22,6 +23,7 @@ def qwen2(reader: ConfigReader, override: RopeOverride | None) -> ModelSpec:
 
 
 def qwen3(reader: ConfigReader, override: RopeOverride | None) -> ModelSpec:
+    """Queries and keys are normalised, head by head."""
     attention_bias = reader.flag("attention_bias", False)
     spec = llama_like(
         reader,

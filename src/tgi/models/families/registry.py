@@ -81,6 +81,7 @@ TITLES: dict[str, str] = {
     "granite": "Granite",
     "helium": "Helium",
     "hunyuan_v1_dense": "HunYuan dense",
+    "internlm3": "InternLM3",
     "llama": "Llama",
     "ministral": "Ministral",
     "ministral3": "Ministral 3",

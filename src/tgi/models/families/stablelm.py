@@ -18,6 +18,7 @@ STARCODER2_NAMES = replace(LLAMA_NAMES, up=("model.layers.{}.mlp.c_fc",), down="
 
 
 def stablelm(reader: ConfigReader, override: RopeOverride | None) -> ModelSpec:
+    """Layer norms; a quarter of each head turns; attention may be beside the feed-forward."""
     spec = llama_like(
         reader,
         override,
@@ -40,6 +41,7 @@ def stablelm(reader: ConfigReader, override: RopeOverride | None) -> ModelSpec:
 
 
 def starcoder2(reader: ConfigReader, override: RopeOverride | None) -> ModelSpec:
+    """Layer norms, biases everywhere, no gate."""
     reader.only("mlp_type", "default")
     reader.only("norm_type", "layer_norm")
     bias = reader.flag("use_bias", True)

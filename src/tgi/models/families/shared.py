@@ -73,6 +73,38 @@ def llama_like(
     heads, which null means everywhere. default_partial: the part of a head that turns, where
     `partial_rotary_factor` may say otherwise. rope_parameters: in place of the config's.
     """
+    attention = _attention(reader, default_head_dim, default_kv_heads)
+    rope, max_positions = rope_spec(
+        reader,
+        attention.head_dim,
+        reader.size("max_position_embeddings", default_positions),
+        override,
+        theta=default_theta,
+        partial=None if default_partial is None else reader.number("partial_rotary_factor", default_partial),
+        parameters=rope_parameters,
+    )
+    activation = activation_of(reader, activation_key, default_activation)
+    inner = reader.size("intermediate_size")
+    feedforward = FeedForwardSpec(inner=inner, activation=activation, gated=gated, bias=feedforward_bias)
+    attention = replace(
+        attention, rope=rope, rope_adjacent=rope_adjacent, qkv_bias=qkv_bias, out_bias=attention_out_bias
+    )
+    windows = windows or (None,) * reader.size("num_hidden_layers", most=MAX_LAYERS)
+    return ModelSpec(
+        model_type=reader.get("model_type"),
+        vocab_size=reader.size("vocab_size"),
+        hidden_size=reader.size("hidden_size"),
+        layers=tuple(LayerSpec(attention=replace(attention, window=each), feedforward=feedforward) for each in windows),
+        max_positions=max_positions,
+        norm=NormSpec(kind=norm, eps=reader.number(eps_key, default_eps), bias=norm_bias),
+        tied_head=reader.flag("tie_word_embeddings", default_tied),
+        dtype=dtype(reader),
+        names=names,
+    )
+
+
+def _attention(reader: ConfigReader, default_head_dim: int | None, default_kv_heads: int | None) -> AttentionSpec:
+    """How many heads there are, and how large each is."""
     width, heads = reader.size("hidden_size"), reader.size("num_attention_heads")
     given = reader.get("head_dim", default_head_dim)
     head_dim = head_dim_of(width, heads) if given is None else reader.size("head_dim", default_head_dim)
@@ -80,46 +112,7 @@ def llama_like(
     kv_heads = reader.size("num_key_value_heads", absent)
     if heads % kv_heads:
         raise ModelError(f"config.json: {heads} attention heads cannot share {kv_heads} key-value heads evenly")
-    partial = None if default_partial is None else reader.number("partial_rotary_factor", default_partial)
-    rope, max_positions = rope_spec(
-        reader,
-        head_dim,
-        reader.size("max_position_embeddings", default_positions),
-        override,
-        theta=default_theta,
-        partial=partial,
-        parameters=rope_parameters,
-    )
-    feedforward = FeedForwardSpec(
-        inner=reader.size("intermediate_size"),
-        activation=activation_of(reader, activation_key, default_activation),
-        gated=gated,
-        bias=feedforward_bias,
-    )
-    attention = AttentionSpec(
-        heads=heads,
-        kv_heads=kv_heads,
-        head_dim=head_dim,
-        scale=head_dim**-0.5,
-        rope=rope,
-        rope_adjacent=rope_adjacent,
-        qkv_bias=qkv_bias,
-        out_bias=attention_out_bias,
-    )
-    windows = windows or (None,) * reader.size("num_hidden_layers", most=MAX_LAYERS)
-    return ModelSpec(
-        model_type=reader.get("model_type"),
-        vocab_size=reader.size("vocab_size"),
-        hidden_size=width,
-        layers=tuple(
-            LayerSpec(attention=replace(attention, window=window), feedforward=feedforward) for window in windows
-        ),
-        max_positions=max_positions,
-        norm=NormSpec(kind=norm, eps=reader.number(eps_key, default_eps), bias=norm_bias),
-        tied_head=reader.flag("tie_word_embeddings", default_tied),
-        dtype=dtype(reader),
-        names=names,
-    )
+    return AttentionSpec(heads=heads, kv_heads=kv_heads, head_dim=head_dim, scale=head_dim**-0.5)
 
 
 def with_local_rope(spec: ModelSpec, reader: ConfigReader, parameters: dict[str, Any]) -> ModelSpec:

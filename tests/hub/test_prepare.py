@@ -18,7 +18,7 @@ from tgi.hub import prepare as module
 from tgi.hub.download import Hub
 from tgi.hub.prepare import locate, model_files, prepare, prepare_plan
 from tgi.settings.flags import LauncherConfig
-from tgi.settings.parse import parse
+from tgi.settings.parse import UsageError, parse
 
 OFFLINE = Hub(offline=True)
 CPU = Hardware(cpu_count=2, available_memory=1 << 30, cpu_name="x")
@@ -118,6 +118,10 @@ def test_a_name_that_no_model_has(name: str, offline: bool, tmp_path: Path, capl
         locate(name, None, hub)
     assert any(words in str(caught.value) for words in ("is neither a local directory nor", "there is no directory"))
     assert str(caught.value).isprintable() and len(str(caught.value)) < 500
+    if name == "\udcff":  # a byte that no text has is refused before anything looks for a model
+        with pytest.raises(UsageError, match="for '--model-id': it is not valid UTF-8"):
+            parse(["--model-id", name], {})
+        return
     parsed = parse(["--model-id", name], {})
     with pytest.raises(DownloadError):
         prepare_plan(parsed, {"HF_HUB_OFFLINE": "1", "HUGGINGFACE_HUB_CACHE": str(tmp_path)}, CPU)

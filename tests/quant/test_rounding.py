@@ -28,10 +28,10 @@ def weights(rows: int, columns: int) -> torch.Tensor:
 @pytest.mark.parametrize("name", CODE_FORMATS)
 def test_native_packing_rounds_as_defined(level: str, name: str, columns: int) -> None:
     """The same weights to the last bit, but where two scales are as good as each other to float32's last bits."""
-    library, weight = open_level(level), weights(48, columns)
-    layer = PackedLinear(Pool(library, 2), Arena(library), name, columns, 48)
+    library, weight = open_level(level), weights(480, columns)
+    layer = PackedLinear(Pool(library, 2), Arena(library), name, columns, 480)
     layer.pack(weight)
-    native = layer.rows(torch.arange(48))
+    native = layer.rows(torch.arange(480))
     defined = round_to_codes(weight, CODE_FORMATS[name]).dequantise()
     same = (native == defined).float().mean().item()
     assert same > 0.97, f"{same:.1%} of the weights are equal"

@@ -39,7 +39,7 @@ struct AttentionPlan {
   std::vector<float> partials;
 };
 
-// Numbers in a partial result of so many rows.
+// Numbers in a partial result of `count` rows.
 inline size_t partial_floats(const CacheShape& shape, int count) { return size_t(count) * (16 + shape.padded_dim()); }
 
 struct AttentionCall {

@@ -83,6 +83,12 @@ def test_codes_in_both_backends(family: Family, activations: str, quantize: str,
     rounding = (outs["reference"] - outs["plain"]).square().mean().sqrt() / largest
     between = (outs["native"] - outs["reference"]).square().mean().sqrt() / largest
     assert between < max(0.25 * rounding, 1e-3), f"{between:.1e} between backends, rounding moves {rounding:.1e}"
+    outlier, moved = (
+        (outs[one] - outs[other]).abs().max() for one, other in (("native", "reference"), ("reference", "plain"))
+    )
+    assert outlier < max(moved, 1e-3 * outs["plain"].abs().max()), (
+        f"a logit differs by {outlier:.1e}, rounding moves {moved:.1e}"
+    )
     assert rounding > 1e-4
 
 

@@ -1,7 +1,7 @@
 """Where the converted files of a model go whose own directory cannot be written to.
 
 Owns the choice of a cache directory: one of links to the model's files, beside which the conversions write theirs. It
-belongs to the files as they are: where one has another size or time, all is converted anew. Used by `prepare`.
+belongs to the files as they are: where one has another size or time, all is converted anew.
 """
 
 from __future__ import annotations

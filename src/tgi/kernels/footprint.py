@@ -14,11 +14,11 @@ from tgi.kernels.weight import Weight
 class Footprint(Protocol):
     """How a backend keeps weights and cache, in bytes."""
 
-    def matrix_bytes(self, weight: Weight, dtype: str, dtype_bytes: int, format: CodeFormat | None) -> float:
+    def matrix_bytes(self, weight: Weight, dtype: str, format: CodeFormat | None) -> float:
         """Of a matrix without its bias; format: of the codes it is kept in, None for floats of `dtype`."""
         ...
 
-    def cache_bytes(self, layer: CacheLayer, dtype: str, dtype_bytes: int) -> int:
+    def cache_bytes(self, layer: CacheLayer, dtype: str) -> int:
         """Of the keys and values of one token in one layer."""
         ...
 

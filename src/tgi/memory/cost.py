@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tgi.kernels.footprint import Footprint
+from tgi.kernels.formats import DTYPE_BYTES
 from tgi.kernels.program import Activate, Attention, Experts, Gate, Op, Program
 from tgi.quant.scheme import format_of
 
-DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "int8": 1}
 LONGEST_GATHERED = 8192
 """Context whose keys and values a step is expected to gather."""
 
@@ -62,15 +62,14 @@ def weight_bytes(program: Program, dtype: str, footprint: Footprint, quantize: s
     width = DTYPE_BYTES[dtype]
     matrices = 0.0
     for weight in program.weights():
-        matrices += footprint.matrix_bytes(weight, dtype, width, format_of(weight, quantize))
+        matrices += footprint.matrix_bytes(weight, dtype, format_of(weight, quantize))
     numbers = sum(weight.rows * weight.columns for weight in program.weights())
     return int(matrices) + (program.parameters - numbers) * width
 
 
 def kv_bytes_per_token(program: Program, cache_dtype: str, footprint: Footprint) -> int:
     """Keys and values of one token in all layers."""
-    width = DTYPE_BYTES[cache_dtype]
-    return sum(footprint.cache_bytes(layer, cache_dtype, width) for layer in program.cache)
+    return sum(footprint.cache_bytes(layer, cache_dtype) for layer in program.cache)
 
 
 def activation_bytes(program: Program, tokens: int, dtype_bytes: int, *, logit_rows: int, context: int) -> int:

@@ -187,7 +187,7 @@ class ModelSpec:
     embedding_scale_rounded: bool = False
     """The factor is rounded to the serving dtype first."""
     first_position: int = 0
-    """Row of the first position in the table of learned positions, which has so many more rows."""
+    """Row of the first position in the table of positions, which has that many rows more than positions."""
     sinusoidal_positions: bool = False
     """The table of positions is computed and not stored (Vaswani et al. 2017)."""
     tied_head: bool
@@ -208,7 +208,7 @@ class ModelSpec:
         return all(rope is not None and rope.kind in ("linear", "dynamic") for rope in ropes)
 
     def served_up_to(self, length: int) -> ModelSpec:
-        """The model for sequences of at most so many tokens.
+        """The model for sequences of at most `length` tokens.
 
         Where longrope has one set of factors for sequences within the original context and one for longer ones, keys of
         both cannot stand side by side, and a key does not know how long its sequence will be: if longer ones are

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tgi.kernels.formats import CodeFormat
+from tgi.kernels.formats import DTYPE_BYTES, CodeFormat
 from tgi.kernels.program import CacheLayer
 from tgi.kernels.weight import Weight
 
@@ -11,15 +11,15 @@ NARROW_BYTES = 1.51
 from all others keeps 16 bits; only loading can tell."""
 
 
-def matrix_bytes(weight: Weight, dtype: str, dtype_bytes: int, format: CodeFormat | None) -> float:
+def matrix_bytes(weight: Weight, dtype: str, format: CodeFormat | None) -> float:
     """Of a matrix without its bias."""
     if format is not None:
         return format.packed_bytes(weight.rows, weight.columns)
-    return weight.rows * weight.columns * (NARROW_BYTES if dtype == "bfloat16" else dtype_bytes)
+    return weight.rows * weight.columns * (NARROW_BYTES if dtype == "bfloat16" else DTYPE_BYTES[dtype])
 
 
-def cache_bytes(layer: CacheLayer, dtype: str, dtype_bytes: int) -> int:
+def cache_bytes(layer: CacheLayer, dtype: str) -> int:
     """Keys and values of one token. In int8 each has a scale, and heads are padded to 16 numbers."""
     if dtype == "int8":
         return 2 * layer.kv_heads * (-(-layer.head_dim // 16) * 16 + 4)
-    return 2 * layer.kv_heads * layer.head_dim * dtype_bytes
+    return 2 * layer.kv_heads * layer.head_dim * DTYPE_BYTES[dtype]

@@ -94,7 +94,7 @@ def walk(program: Program, weights: WeightReader, load: Load, backend: Backend) 
 
 
 def one_sequence(tokens: int, block_size: int) -> Paging:
-    """A prompt of so many tokens alone in a cache."""
+    """A prompt of `tokens` tokens alone in a cache."""
     positions = torch.arange(tokens)
     return Paging(
         positions=positions,

@@ -75,7 +75,7 @@ def test_help_into_a_reader_that_leaves(tmp_path: Path) -> None:
             'Error: ArgumentValidation("`max_input_tokens`(2) must be < `max_total_tokens`(2)")',
         ),
         (LAUNCHER, ("--sharded", "true"), 1, 'Error: NotEnoughCUDADevices("`sharded` is true but only found'),
-        (TGI, ("serve", "--quantize", "awq"), 1, "error: `quantize` awq is not supported yet"),
+        (TGI, ("serve", "--quantize", "awq"), 1, "error: --quantize awq: the checkpoint is not quantised"),
         (LAUNCHER, ("--model-id", "./nothing"), 1, 'Error: DownloadError("there is no directory ./nothing")'),
         (TGI, ("serve", "--model-id", "./nothing"), 1, "error: there is no directory ./nothing"),
         (SERVER, ("quantize", "org/m", "out"), 1, 'Error: ArgumentValidation("`quantize` is not supported yet'),

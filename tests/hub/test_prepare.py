@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.fake_hub import FakeHub, Repo
-from tgi.errors import ArgumentError, DownloadError
+from tgi.errors import ArgumentError, DownloadError, ModelError
 from tgi.hardware import Hardware
 from tgi.hub import files
 from tgi.hub import prepare as module
@@ -148,7 +148,7 @@ def test_offline_interface_takes_the_flags_by_name(tmp_path: Path) -> None:
         prepare(str(directory), max_total_token=1)
     with pytest.raises(ArgumentError, match="24GiB"):
         prepare(str(directory), memory="lots")
-    with pytest.raises(ArgumentError, match="not supported yet"):
+    with pytest.raises(ModelError, match="not quantised"):
         prepare(str(directory), quantize="gptq")
 
 

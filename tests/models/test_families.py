@@ -39,7 +39,8 @@ from tgi.models.families.registry import FAMILIES as FAMILIES_BY_TYPE
 from tgi.models.families.registry import read_spec, spec_from_config
 from tgi.models.rope_config import RopeOverride
 from tgi.models.spec import ModelSpec
-from tgi.quant.formats import detect
+from tgi.quant.checkpoint import read_stored, stored
+from tgi.quant.formats import FORMATS, format_for
 from tgi.quant.formats.plain import Plain
 
 
@@ -548,32 +549,20 @@ def test_broken_config_file(text: str, tmp_path: Path) -> None:
         read_spec(tmp_path / "absent")
 
 
-def test_quantised_checkpoints_are_refused_in_one_line() -> None:
-    assert isinstance(detect({}), Plain)
+def test_unknown_quantisations_are_refused_in_one_line(tmp_path: Path) -> None:
+    assert isinstance(format_for(read_stored(tmp_path, {}, dict)), Plain)
     with pytest.raises(ModelError) as caught:
-        detect({"quantization_config": {"quant_method": "gptq", "bits": 4}})
+        format_for(read_stored(tmp_path, {"quantization_config": {"quant_method": "exl9", "bits": 4}}, dict))
     message = str(caught.value)
-    assert "gptq" in message and "supported" in message and "\n" not in message
+    assert "exl9" in message and "supported" in message and "\n" not in message
     with pytest.raises(ModelError, match="unknown"):
-        detect({"compression_config": "x"})
+        read_stored(tmp_path, {"compression_config": "x"}, dict)
 
 
-def test_formats_are_asked_in_turn() -> None:
-    class Never(Plain):
-        name, quantised = "never", True
-
-        def matches(self, config: dict[str, Any]) -> bool:
-            return False
-
-    class Always(Never):
-        name = "always"
-
-        def matches(self, config: dict[str, Any]) -> bool:
-            return True
-
-    assert detect({"quantization_config": {"quant_method": "x"}}, (Never(), Always())).name == "always"
-    with pytest.raises(ModelError, match="supported: never"):
-        detect({"quantization_config": {"quant_method": "x"}}, (Plain(), Never()))
+def test_every_method_has_a_format_of_its_own() -> None:
+    for method in FORMATS:
+        found = format_for(stored({"quant_method": method}, "here"))
+        assert found.quantised and found.name == method
 
 
 def test_planning_needs_no_torch() -> None:

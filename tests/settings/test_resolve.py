@@ -67,7 +67,9 @@ def test_both_input_limits_are_named() -> None:
 @pytest.mark.parametrize(
     ("words", "names"),
     [
-        ("--quantize gptq", "`quantize` gptq is not supported yet"),
+        ("--quantize exl2", "`quantize` exl2 is not supported: use --quantize int4"),
+        ("--quantize eetq", "`quantize` eetq is not supported: use --quantize int8"),
+        ("--quantize gptq --activation-dtype int8", "`activation_dtype` int8 needs `quantize`"),
         ("--activation-dtype float32", "`activation_dtype` float32 needs `quantize`"),
         ("--num-shard 2", "`num_shard` 2 is not supported yet"),
         ("--lora-adapters org/a,b=/c", "`lora_adapters` are not supported yet"),

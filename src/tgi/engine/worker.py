@@ -90,6 +90,12 @@ class Worker:
         load_s = time.monotonic() - began
         weight_bytes = loaded.step.weight_bytes
         logger.info("Loaded %s of weights in %.1f s", size(weight_bytes), load_s)
+        if loaded.stored:
+            logger.info(
+                "The checkpoint is quantised as %s: its weights are dequantised to %s, which saves no memory yet",
+                loaded.stored,
+                str(dtype).removeprefix("torch."),
+            )
         if weight_bytes > cost.weight_bytes * NOTICEABLY:
             logger.info("That is more than the %s expected: limits are computed anew", size(cost.weight_bytes))
             limits = self._limits(replace(cost, weight_bytes=weight_bytes), available, backend)
@@ -203,7 +209,7 @@ class Worker:
             model_type=loaded.spec.model_type,
             dtype=str(loaded.dtype).removeprefix("torch."),
             device=str(self.device),
-            quantize=self.config.quantize,
+            quantize=self.config.quantize or loaded.stored,
             vocab_size=loaded.step.program.vocab_size,
             parameters=loaded.step.program.parameters,
             weight_bytes=loaded.step.weight_bytes,

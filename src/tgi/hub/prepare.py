@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,9 @@ from tgi.hub import convert as conversion
 from tgi.hub import converted, files
 from tgi.hub.convert_tokenizer import ensure_fast_tokenizer
 from tgi.hub.download import Hub, download, download_config
+from tgi.models.config_reader import read_config
+from tgi.models.weight_files import tensor_shapes
+from tgi.quant.checkpoint import read_stored, rounding
 from tgi.serving.template_sources import read_chosen
 from tgi.settings.config import ApiConfig, EngineConfig, Environment, environment_settings, read_environment
 from tgi.settings.flags import LauncherConfig
@@ -71,7 +75,8 @@ def prepare_parsed(
     hub = hub_of(settings, parsed.config.huggingface_hub_cache, progress=not parsed.config.json_output)
     logger.info("Using attention paged - Prefix caching %s", str(settings.prefix_caching is not False).lower())
     model = model_files(parsed.config, hub)
-    return resolve(parsed, settings, facts, model)
+    api, engine = resolve(parsed, settings, facts, model)
+    return api, replace(engine, quantize=rounding_of(parsed.config.quantize, Path(model.path)))
 
 
 def prepare_plan(parsed: Parsed, variables: Mapping[str, str], facts: hardware.Hardware) -> EngineConfig:
@@ -84,7 +89,18 @@ def prepare_plan(parsed: Parsed, variables: Mapping[str, str], facts: hardware.H
         refuse_path(name)
         hub = hub_of(settings, parsed.config.huggingface_hub_cache, progress=False)
         directory = download_config(name, parsed.config.revision, hub)
-    return resolve(parsed, settings, facts, ModelFiles(str(directory), name))[1]
+    engine = resolve(parsed, settings, facts, ModelFiles(str(directory), name))[1]
+    return replace(engine, quantize=rounding_of(parsed.config.quantize, directory))
+
+
+def rounding_of(quantize: str | None, directory: Path) -> str | None:
+    """The rounding on the fly that `--quantize` asks for; None where it only names what the checkpoint is.
+
+    Raises `ModelError` where the two contradict each other.
+    """
+    if quantize is None:
+        return None
+    return rounding(quantize, read_stored(directory, read_config(directory), lambda: tensor_shapes(directory)))
 
 
 def hub_of(settings: Environment, cache_dir: str | None, *, progress: bool) -> Hub:

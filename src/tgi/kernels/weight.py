@@ -128,6 +128,10 @@ class WeightSource(Protocol):
         """Its shape. Raises ModelError if it is missing."""
         ...
 
+    def dtype(self, name: str) -> torch.dtype:
+        """The dtype it is stored in. Raises ModelError if it is missing."""
+        ...
+
     def read(self, name: str, into: torch.Tensor, index: tuple[slice, ...] = ()) -> None:
         """Copy tensor `name`, or the part `index` of it, into `into`, casting to its dtype.
 

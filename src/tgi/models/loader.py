@@ -21,7 +21,8 @@ from tgi.models.families.registry import spec_from_config
 from tgi.models.spec import ModelSpec
 from tgi.models.weights import Progress, Weights
 from tgi.quant.calibration import calibration_ids
-from tgi.quant.formats import detect
+from tgi.quant.checkpoint import read_stored, rounding
+from tgi.quant.formats import format_for
 from tgi.quant.reader import ModelWeights
 from tgi.quant.scheme import has_feedback
 
@@ -34,6 +35,8 @@ class LoadedModel:
 
     step: CompiledStep
     spec: ModelSpec
+    stored: str | None = None
+    """The quantisation that the checkpoint came in; None: plain weights."""
 
     @property
     def dtype(self) -> torch.dtype:
@@ -60,14 +63,16 @@ def load_model(
 
     spec: what its config says, where that is known already: each reading of it warns about what it does not know.
     dtype: None takes the checkpoint's own. quantize: a scheme of `quant.scheme` rounds plain weights while they are
-    read; activations: see `EngineConfig.activations`. calibration: a text file for rounding, in place of the bundled
+    read; the name of the checkpoint's own quantisation changes nothing. activations: see `EngineConfig.activations`.
+    calibration: a text file for rounding, in place of the bundled
     one. Raises ModelError with a sentence for the user.
     """
     path = Path(path)
     config = read_config(path)
-    stored = detect(config)
     spec = spec or spec_from_config(config)
     with Weights(path, spec.names, progress) as source:
+        said = read_stored(path, config, source.shapes)
+        quantize, stored = rounding(quantize, said), format_for(said)
         stored_dtype = spec.dtype or str(source.common_dtype()).removeprefix("torch.")
         serving = serving_dtype(dtype, stored_dtype, backend.device) or torch.float32
         if spec.tied_head and not source.tied(spec.names.embedding, spec.names.head, serving):
@@ -78,8 +83,8 @@ def load_model(
         program = build(spec)
         ids = calibration_ids(path, calibration, program.vocab_size) if has_feedback(quantize) else ()
         step = backend.load(program, ModelWeights(source, serving, quantize, activations, stored, ids))
-        source.finish(tied_head=spec.names.head if spec.tied_head else None)
-    return LoadedModel(step, spec)
+        source.finish(tied_head=spec.names.head if spec.tied_head else None, ignored=stored.ignored)
+    return LoadedModel(step, spec, said.method if said else None)
 
 
 def sinusoids(rows: int, width: int) -> torch.Tensor:

@@ -5,6 +5,7 @@ Names in, names out; the list may be that of a directory or of a repository on t
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
@@ -18,6 +19,8 @@ FORMATS = (".safetensors", ".bin", ".pt")
 SINGLE_FILES = ("model.safetensors", "pytorch_model.bin")
 """The usual name of a checkpoint in one file; shards have its index beside them."""
 INDEX_SUFFIX = ".index.json"
+MOST_NAMES = 100 << 20
+"""Bytes of names that are looked at."""
 _NO_WEIGHTS = ("arguments", "args", "training", "optimizer", "scheduler", "rng_state")
 """In names of files that trainers leave beside the weights."""
 
@@ -97,6 +100,24 @@ def read_index(path: Path) -> dict[str, str]:
                 "which is not a file of this directory"
             )
     return weight_map
+
+
+def tensor_shapes(directory: Path) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the tensors in the first safetensors file of a directory; none if there is no such file.
+
+    Only for a look at what a checkpoint may be: whoever reads the file checks all of it.
+    """
+    first = next((name for name in in_directory(directory).names if name.endswith(FORMATS[0])), None)
+    if first is None:
+        return {}
+    try:
+        with (directory / first).open("rb") as file:
+            header = json.loads(file.read(min(int.from_bytes(file.read(8), "little"), MOST_NAMES)))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    entries = header.items() if isinstance(header, dict) else ()
+    shapes = {name: entry.get("shape") for name, entry in entries if isinstance(entry, dict)}
+    return {name: tuple(shape) for name, shape in shapes.items() if isinstance(shape, list)}
 
 
 def some(names: Collection[str], count: int = 3) -> str:

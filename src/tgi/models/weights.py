@@ -84,6 +84,13 @@ class Weights:
             return tuple(self._provided[name].shape)
         return self._entry(name).shape
 
+    def dtype(self, name: str) -> torch.dtype:
+        return self._provided[name].dtype if name in self._provided else self._entry(name).dtype
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of all tensors of the checkpoint."""
+        return {name: file.entries[stored].shape for name, (file, stored) in self._where.items()}
+
     def read(self, name: str, into: torch.Tensor, index: tuple[slice, ...] = ()) -> None:
         """See `WeightSource.read`."""
         if name in self._provided:
@@ -114,7 +121,8 @@ class Weights:
         """
         table, other = f"{embedding}.weight", f"{head}.weight"
         if not self.has(other):
-            return True
+            coded = f"{head}."  # a head in codes has tensors of other names
+            return not any(name.startswith(coded) and name != f"{head}.bias" for name in self._where)
         if not self.has(table):
             self._where[table] = self._where.pop(other)
             return True
@@ -143,14 +151,16 @@ class Weights:
                 return False
         return True
 
-    def finish(self, *, tied_head: str | None) -> None:
+    def finish(self, *, tied_head: str | None, ignored: tuple[str, ...] = ()) -> None:
         """Every tensor must have been read, but for those known to carry nothing. Raises ModelError.
 
-        tied_head: name of the head whose weight repeats the embedding; None if the model has its own.
+        tied_head: name of the head whose weight repeats the embedding; None if the model has its own. ignored: regular
+        expressions of tensors that the stored format has and that nothing needs.
         """
-        left = set(self._where) - self._taken
-        left = {name for name in left if not any(pattern.fullmatch(name) for pattern in self._ignored)}
-        left.discard(f"{tied_head}.weight")
+        patterns = [*self._ignored, *map(re.compile, ignored)]
+        left = {name for name in set(self._where) - self._taken if not any(p.fullmatch(name) for p in patterns)}
+        if tied_head is not None:
+            left = {name for name in left if not name.startswith(f"{tied_head}.")}
         if left:
             raise ModelError(f"The checkpoint has tensors that the model does not use: {some(left, 5)}")
         if self._progress:

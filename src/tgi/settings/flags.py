@@ -88,7 +88,8 @@ class LauncherConfig:
     )
     quantize: str | None = flag(
         MODEL,
-        "int8, int6, int5, int4: round plain weights while loading, on a CPU; others not yet",
+        "int8, int6, int5, int4: round plain weights while loading, on a CPU; others only name how the checkpoint is "
+        "quantised, which is found without",
         choices=QUANTIZATIONS,
     )
     activation_dtype: str | None = flag(

@@ -18,6 +18,12 @@ from tgi.settings.flags import ROUNDINGS, LauncherConfig
 from tgi.settings.parse import Parsed, options
 from tgi.shorten import size
 
+NOT_ON_THE_FLY = {
+    "exl2": "use --quantize int4 or int5 on the unquantised model, or a GGUF or GPTQ version of it",
+    "eetq": "use --quantize int8, which is 8 bits by row and group",
+}
+"""Values of --quantize that no checkpoint has here -> what to use in their place."""
+
 
 @dataclass(frozen=True)
 class ModelFiles:
@@ -217,15 +223,12 @@ def _check_unsupported(config: LauncherConfig) -> None:
             if not adapter.strip() or adapter.count("=") > 1 or adapter.count("@") > 1:
                 raise ArgumentError(f"Invalid LoRA adapter format: {adapter}")
         raise ArgumentError("`lora_adapters` are not supported yet: merge the adapter into the model and serve that")
-    if config.quantize is not None and config.quantize not in ROUNDINGS:
-        raise ArgumentError(
-            f"`quantize` {config.quantize} is not supported yet: {', '.join(ROUNDINGS)} are, "
-            "or leave it out to serve the checkpoint as it is"
-        )
-    if config.activation_dtype is not None and config.quantize is None:
+    if config.quantize in NOT_ON_THE_FLY:
+        raise ArgumentError(f"`quantize` {config.quantize} is not supported: {NOT_ON_THE_FLY[config.quantize]}")
+    if config.activation_dtype is not None and config.quantize not in ROUNDINGS:
         raise ArgumentError(
             f"`activation_dtype` {config.activation_dtype} needs `quantize` int8, int6, int5 or int4: "
-            "plain weights never round activations to int8"
+            "other weights never round activations to int8"
         )
     if config.calibration is not None:
         if config.quantize not in ("int6", "int5", "int4"):

@@ -2,26 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from tgi.errors import ModelError
+from tgi.quant.checkpoint import INSTEAD, Stored
+from tgi.quant.formats.awq import Awq
 from tgi.quant.formats.base import StoredFormat
+from tgi.quant.formats.bitsandbytes import BitsAndBytes
+from tgi.quant.formats.compressed_tensors import CompressedTensors
+from tgi.quant.formats.fp8 import Fp8
+from tgi.quant.formats.gptq import Gptq
+from tgi.quant.formats.hqq import Hqq
+from tgi.quant.formats.microscaling import Mxfp4
 from tgi.quant.formats.plain import Plain
+from tgi.untrusted import printable
 
-FORMATS: tuple[StoredFormat, ...] = (Plain(),)
-"""Asked in turn; the first one that matches reads the checkpoint."""
+FORMATS: dict[str, Callable[[Mapping[str, Any]], StoredFormat]] = {
+    "awq": Awq,
+    "bitsandbytes": lambda _: BitsAndBytes(),
+    "compressed-tensors": CompressedTensors,
+    "fp8": Fp8,
+    "gptq": Gptq,
+    "hqq": lambda _: Hqq(),
+    "mxfp4": lambda _: Mxfp4(),
+}
+"""Method -> its format, made from the checkpoint's settings."""
 
 
-def detect(config: dict[str, Any], formats: Sequence[StoredFormat] = FORMATS) -> StoredFormat:
-    """The format of a checkpoint with this config.json. Raises ModelError if nobody knows it."""
-    for candidate in formats:
-        if candidate.matches(config):
-            return candidate
-    settings = config.get("quantization_config") or config.get("compression_config")
-    found = settings.get("quant_method", "unknown") if isinstance(settings, dict) else "unknown"
-    known = ", ".join(candidate.name for candidate in formats if candidate.quantised) or "none yet"
-    raise ModelError(
-        f"The checkpoint is quantised as {found}; formats supported: {known}. "
-        "Serve the original, unquantised checkpoint of this model instead."
-    )
+def format_for(stored: Stored | None) -> StoredFormat:
+    """The format of a checkpoint. Raises ModelError if nobody knows it."""
+    if stored is None:
+        return Plain()
+    if stored.method not in FORMATS:
+        raise ModelError(
+            f"The checkpoint is quantised as {printable(stored.method)} by {stored.where}; formats supported: "
+            f"{', '.join(FORMATS)}. What helps: {INSTEAD}"
+        )
+    return FORMATS[stored.method](stored.settings)

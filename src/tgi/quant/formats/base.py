@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from tgi.errors import ModelError
-from tgi.kernels.weight import Weight, WeightSource
+from tgi.kernels.weight import StoredRows, Weight, WeightSource
 
 if TYPE_CHECKING:
     import torch
@@ -55,10 +55,8 @@ class StoredFormat(Protocol):
     name: str
     """As in `--quantize`, or what plain weights are called."""
     quantised: bool
-
-    def matches(self, config: dict[str, Any]) -> bool:
-        """Whether a checkpoint with this config.json is stored in the format."""
-        ...
+    ignored: tuple[str, ...]
+    """Regular expressions of full names of tensors that it has and that nothing needs."""
 
     def pieces(
         self, weight: Weight, source: WeightSource, buffer: Buffer, shard: Shard = WHOLE
@@ -69,6 +67,15 @@ class StoredFormat(Protocol):
         Raises ModelError for tensors that are missing or of another shape.
         """
         ...
+
+
+def shares(weight: Weight, shard: Shard) -> tuple[Iterator[StoredRows], slice]:
+    """The stored rows of a rank's share, and its columns."""
+    columns = slice(0, weight.columns)
+    if weight.split == "columns":
+        columns = slice(*(place * weight.columns // shard.ranks for place in (shard.rank, shard.rank + 1)))
+    split = weight.split == "rows" and shard.ranks > 1
+    return weight.shard_rows(shard.rank, shard.ranks) if split else weight.stored_rows(), columns
 
 
 def check_shape(source: WeightSource, name: str, needed: tuple[int, ...]) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tgi.kernels.weight import StoredRows, Weight, WeightSource
-from tgi.quant.formats.base import PIECE_BYTES, WHOLE, Buffer, Shard, check_shape
+from tgi.quant.formats.base import PIECE_BYTES, WHOLE, Buffer, Shard, check_shape, shares
 
 if TYPE_CHECKING:
     import torch
@@ -20,26 +20,22 @@ class Plain:
 
     name = "plain"
     quantised = False
-
-    def matches(self, config: dict[str, Any]) -> bool:
-        return not (config.get("quantization_config") or config.get("compression_config"))
+    ignored: tuple[str, ...] = ()
 
     def pieces(
         self, weight: Weight, source: WeightSource, buffer: Buffer, shard: Shard = WHOLE
     ) -> Iterator[tuple[int, torch.Tensor]]:
         for name, shape in weight.stored_shapes():
             check_shape(source, name, shape)
-        columns = slice(0, weight.columns)
-        if weight.split == "columns":
-            columns = slice(*(place * weight.columns // shard.ranks for place in (shard.rank, shard.rank + 1)))
-        split = weight.split == "rows" and shard.ranks > 1
-        for stored in weight.shard_rows(shard.rank, shard.ranks) if split else weight.stored_rows():
-            yield from _read(weight, source, stored, columns, buffer)
+        rows, columns = shares(weight, shard)
+        for stored in rows:
+            yield from read_floats(weight, source, stored, columns, buffer)
 
 
-def _read(
+def read_floats(
     weight: Weight, source: WeightSource, stored: StoredRows, columns: slice, buffer: Buffer
 ) -> Iterator[tuple[int, torch.Tensor]]:
+    """Rows of a module in pieces; columns: those of the share."""
     width = columns.stop - columns.start
     step = max(1, PIECE_BYTES // (width * buffer.dtype.itemsize) // PIECE_ROWS) * PIECE_ROWS
     name = f"{stored.name}.weight"

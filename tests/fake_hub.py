@@ -14,7 +14,7 @@ import threading
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
-from urllib.parse import unquote
+from urllib.parse import parse_qs, unquote, urlsplit
 
 SHA = "0123456789abcdef0123456789abcdef01234567"
 
@@ -99,7 +99,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(503, b"busy")
             return
         parts = path.strip("/").split("/")
-        if parts[:2] == ["api", "models"]:
+        if parts == ["api", "models"]:
+            self._search()
+        elif parts[:2] == ["api", "models"]:
             self._model_info("/".join(parts[2:4]), "/".join(parts[5:]) or "main")
         elif "resolve" in parts:
             at = parts.index("resolve")
@@ -118,6 +120,13 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(404, b'{"error":"Invalid rev id"}', {"X-Error-Code": "RevisionNotFound"})
             return None
         return repo
+
+    def _search(self) -> None:
+        """Models whose names hold a text, as the hub finds them."""
+        wanted = parse_qs(urlsplit(self.path).query).get("search", [""])[0].lower()
+        found = [name for name, repo in self.hub.repos.items() if repo.token is None and wanted in name.lower()]
+        about = [{"id": name, "modelId": name, "tags": [], "private": False} for name in found]
+        self._send(200, json.dumps(about).encode(), {"Content-Type": "application/json"})
 
     def _model_info(self, name: str, revision: str) -> None:
         if (repo := self._repo(name, revision)) is not None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.fake_hub import FakeHub, Repo
+from tests.models.checkpoints import make_checkpoint, make_config
 from tgi.errors import ArgumentError, DownloadError, ModelError
 from tgi.hardware import Hardware
 from tgi.hub import files
@@ -140,7 +141,7 @@ def test_a_directory_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_offline_interface_takes_the_flags_by_name(tmp_path: Path) -> None:
-    directory = write(tmp_path / "m", "config.json", "model.safetensors", "tokenizer.json")
+    directory = make_checkpoint(tmp_path / "m")
     api, engine = prepare(str(directory), max_total_tokens=64, memory="1GiB", dtype="float32")
     assert (engine.max_total_tokens, engine.memory_bytes, engine.dtype) == (64, 1 << 30, "float32")
     assert api.model_path == engine.model_path == str(directory)
@@ -172,7 +173,9 @@ def hub() -> Iterator[FakeHub]:
 
 
 def test_plan_fetches_the_configuration_alone(hub: FakeHub, tmp_path: Path) -> None:
-    hub.repos["org/name"] = Repo({"config.json": b"{}", "model.safetensors": b"x"})
+    hub.repos["org/name"] = Repo(
+        {"config.json": json.dumps(make_config("llama")).encode(), "model.safetensors": b"x", "tokenizer.json": b"{}"}
+    )
     parsed = parse(["--model-id", "org/name", "--huggingface-hub-cache", str(tmp_path)], {})
     engine = prepare_plan(parsed, {"HF_ENDPOINT": hub.url}, CPU)
     assert [path.name for path in Path(engine.model_path).iterdir()] == ["config.json"]

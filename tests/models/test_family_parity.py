@@ -22,6 +22,7 @@ from tests.models.tiny import CASES, VOCAB, write_tiny
 from tgi.kernels.types import Backend
 from tgi.models.build.decoder import build
 from tgi.models.families.registry import read_spec
+from tgi.models.inventory import compare, read_stored
 from tgi.models.loader import load_model
 
 
@@ -72,6 +73,7 @@ def test_parameters_and_codes(checkpoint: Checkpoint) -> None:
     fixed = (spec.max_positions + spec.first_position) * spec.hidden_size if spec.sinusoidal_positions else 0
     fixed += sum(name.endswith((".beta", ".eps")) for vector in program.vectors() for name in vector.names)
     assert program.parameters - fixed == sum(parameter.numel() for parameter in checkpoint.oracle.parameters())
+    compare(read_stored(checkpoint.path, spec.names), spec, program).check()  # the headers alone say that all is there
     backend, rng = backend_named("native"), random.Random(checkpoint.seed)
     driver = Driver(load_model(checkpoint.path, None, backend, quantize="int8"), backend)
     ids = tuple(rng.randrange(VOCAB) for _ in range(30))

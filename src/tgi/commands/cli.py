@@ -243,11 +243,13 @@ def _launch(parsed: Parsed, variables: Mapping[str, str], as_json: bool) -> int:
 
 def _plan(parsed: Parsed, variables: Mapping[str, str], as_json: bool) -> int:
     from tgi.hub.prepare import prepare_plan
-    from tgi.memory.estimate import estimate
+    from tgi.memory.estimate import estimate, survey
     from tgi.memory.table import render
 
     facts = hardware.detect()
-    limits = estimate(prepare_plan(parsed, variables, facts), facts)
+    engine = prepare_plan(parsed, variables, facts)
+    survey(engine, facts, warn=True)
+    limits = estimate(engine, facts)
     if as_json:
         _show(msgspec.json.format(msgspec.json.encode(limits)).decode())
     else:

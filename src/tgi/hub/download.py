@@ -11,16 +11,17 @@ import errno
 import logging
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import NoReturn, Protocol, TypeVar
 
-from tgi.errors import DownloadError
-from tgi.hub import files
+from tgi.errors import DownloadError, StartupError
+from tgi.hub import files, near
 from tgi.hub.unfinished import fetch_blob
+from tgi.models.weight_files import WeightFiles
 from tgi.settings.resolve import ModelFiles
 from tgi.untrusted import printable
 
@@ -49,11 +50,26 @@ class Hub:
     """The command does nothing but download: whoever runs it is not told to download."""
 
 
-def download(model_id: str, revision: str | None, hub: Hub, *, code: bool = False) -> ModelFiles:
+class Judge(Protocol):
+    """Whoever may refuse a model before its weights are fetched: `suitability.Suitability`. Raises `StartupError`."""
+
+    def check_config(self, directory: Path, names: Collection[str]) -> None:
+        """config.json is in the directory, and the repository has files of these names."""
+        ...
+
+    def check_index(self, directory: Path, index: str) -> None:
+        """So is the index of shards."""
+        ...
+
+
+def download(
+    model_id: str, revision: str | None, hub: Hub, *, code: bool = False, judge: Judge | None = None
+) -> ModelFiles:
     """Make sure that all files of a model are in the cache; give their directory.
 
     Files that are there are not asked for again; with the hub out of reach a complete cached model is
-    used as it is. `code`: fetch Python files too. Raises `DownloadError`.
+    used as it is. `code`: fetch Python files too. Raises `DownloadError`, and what `judge` raises before weights are
+    fetched.
     """
     import huggingface_hub
     from huggingface_hub import utils
@@ -69,18 +85,45 @@ def download(model_id: str, revision: str | None, hub: Hub, *, code: bool = Fals
         info = _with_tries(lambda: api.model_info(model_id, revision=revision), hub)
     except Exception as error:
         if not _is_network(error):
-            _explain(error, model_id, revision)
+            _explain(error, model_id, revision, hub)
         found = _cached(model_id, revision, hub, f"the hub cannot be reached ({_first_line(error)})")
         logger.warning("The hub cannot be reached, using the cached files of %s", model_id)
         return found
     names = [sibling.rfilename for sibling in info.siblings or []]
     try:
-        directory = _Repository(model_id, revision, info.sha, hub).fetch(names, code=code)
-    except DownloadError:
+        directory = _Repository(model_id, revision, info.sha, hub).fetch(names, code=code, judge=judge)
+    except StartupError:
         raise
     except Exception as error:
-        _explain(error, model_id, revision)
+        _explain(error, model_id, revision, hub)
     return ModelFiles(str(directory), model_id, info.sha, info.pipeline_tag)
+
+
+def judge_remote(model_id: str, revision: str | None, hub: Hub, judge: Judge) -> Path:
+    """Have a model judged by config.json, the names of its files and its index, and fetch no other; give its directory.
+
+    With the hub out of reach the cached config.json is all that is looked at. Raises `StartupError`.
+    """
+    import huggingface_hub
+
+    directory = download_config(model_id, revision, hub)
+    if hub.offline:
+        return directory
+    api = huggingface_hub.HfApi(endpoint=hub.endpoint, token=hub.token, library_name="text-generation-inference")
+    try:
+        info = api.model_info(model_id, revision=revision)
+    except Exception as error:
+        if not _is_network(error):
+            _explain(error, model_id, revision, hub)
+        return directory
+    names = [sibling.rfilename for sibling in info.siblings or []]
+    try:
+        _Repository(model_id, revision, info.sha, hub).choose(directory, names, judge)
+    except StartupError:
+        raise
+    except Exception as error:
+        _explain(error, model_id, revision, hub)
+    return directory
 
 
 def download_config(model_id: str, revision: str | None, hub: Hub) -> Path:
@@ -89,7 +132,7 @@ def download_config(model_id: str, revision: str | None, hub: Hub) -> Path:
         function = partial(_hub_file, model_id, "config.json", revision, hub, local=hub.offline)
         return Path(_with_tries(function, hub)).parent
     except Exception as error:
-        _explain(error, model_id, revision)
+        _explain(error, model_id, revision, hub)
 
 
 class _Repository:
@@ -98,19 +141,30 @@ class _Repository:
     def __init__(self, model_id: str, revision: str | None, sha: str | None, hub: Hub) -> None:
         self._id, self._revision, self._sha, self._hub = model_id, revision, sha, hub
 
-    def fetch(self, names: list[str], *, code: bool) -> Path:
+    def fetch(self, names: list[str], *, code: bool, judge: Judge | None) -> Path:
         """Get what is needed of `names`; small files first, so that what is wrong shows early."""
         if "config.json" not in names:
             raise DownloadError(f"{self._id} has no config.json: it is not a model in transformers format")
         # By its name the revision is noted in the cache, which is how it is found without the network.
         directory = self._get("config.json", self._revision).parent
-        weights = files.choose(names, lambda index: self._get(index, self._sha))
-        if not weights.names:
-            raise files.no_weights(self._id, names)
-        for name in files.small_files(names, code=code):
+        for name in files.code_files(names) if code else ():
+            self._get(name, self._sha)  # the config may be of a class of the checkpoint's own
+        weights = self.choose(directory, names, judge)
+        for name in files.small_files(names):
             self._get(name, self._sha)
         self._fetch_weights(list(weights.names))
         return directory
+
+    def choose(self, directory: Path, names: list[str], judge: Judge | None) -> WeightFiles:
+        """The weight files of a model that `judge` lets pass; an index of them is fetched."""
+        if judge is not None:
+            judge.check_config(directory, names)
+        weights = files.choose(names, lambda index: self._get(index, self._sha))
+        if not weights.names:
+            raise files.no_weights(self._id, names)
+        if judge is not None and weights.index is not None:
+            judge.check_index(directory, weights.index)
+        return weights
 
     def _fetch_weights(self, weights: list[str]) -> None:
         missing = [name for name in weights if not self._is_cached(name)]
@@ -163,7 +217,7 @@ def _cached(model_id: str, revision: str | None, hub: Hub, why: str) -> ModelFil
     try:
         directory = Path(_hub_file(model_id, "config.json", revision, hub, local=True)).parent
     except HFValidationError as error:
-        _explain(error, model_id, revision)
+        _explain(error, model_id, revision, hub)
     except LocalEntryNotFoundError:
         remedy = _remedy(hub, f"download it first with `text-generation-server download-weights {model_id}`")
         raise DownloadError(f"{why} and {wanted} is not in the cache: {remedy}, or give a local directory") from None
@@ -194,7 +248,7 @@ def _with_tries(function: Callable[[], Result], hub: Hub) -> Result:
     raise AssertionError("unreachable")
 
 
-def _explain(error: Exception, model_id: str, revision: str | None) -> NoReturn:
+def _explain(error: Exception, model_id: str, revision: str | None, hub: Hub) -> NoReturn:
     """Raise the sentence for an error of the hub."""
     from huggingface_hub import errors
 
@@ -206,7 +260,7 @@ def _explain(error: Exception, model_id: str, revision: str | None) -> NoReturn:
     elif isinstance(error, errors.RepositoryNotFoundError):
         sentence = (
             f"{model_id} is neither a local directory nor a model on the hub. "
-            "Check the spelling; if it is private, set HF_TOKEN"
+            f"Check the spelling; if it is private, set HF_TOKEN{_near(model_id, hub)}"
         )
     elif isinstance(error, errors.RevisionNotFoundError):
         sentence = f"{model_id} has no revision {revision}: check --revision"
@@ -222,6 +276,12 @@ def _explain(error: Exception, model_id: str, revision: str | None) -> NoReturn:
     else:
         sentence = f"downloading {model_id} failed after {TRIES} tries: {_first_line(error)}"
     raise DownloadError(sentence) from error
+
+
+def _near(model_id: str, hub: Hub) -> str:
+    """Models of nearly that name, for a sentence; nothing where the hub's search knows none, or does not answer."""
+    found = near.models(model_id, endpoint=hub.endpoint, token=hub.token)
+    return f". Models of similar names: {', '.join(map(printable, found))}" if found else ""
 
 
 def _is_network(error: BaseException) -> bool:

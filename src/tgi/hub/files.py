@@ -22,10 +22,14 @@ CODE_FILES = ("*.py",)
 """Only with --trust-remote-code."""
 
 
-def small_files(names: Collection[str], *, code: bool = False) -> list[str]:
+def small_files(names: Collection[str]) -> list[str]:
     """What is needed besides the weights."""
-    patterns = SMALL_FILES + (CODE_FILES if code else ())
-    return sorted(name for name in names if _matches(name, patterns) and not name.endswith(INDEX_SUFFIX))
+    return sorted(name for name in names if _matches(name, SMALL_FILES) and not name.endswith(INDEX_SUFFIX))
+
+
+def code_files(names: Collection[str]) -> list[str]:
+    """The checkpoint's own Python code, for --trust-remote-code."""
+    return sorted(name for name in names if _matches(name, CODE_FILES))
 
 
 def choose(names: Collection[str], local: Callable[[str], Path]) -> WeightFiles:

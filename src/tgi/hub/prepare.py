@@ -22,7 +22,8 @@ from tgi.errors import ArgumentError, DownloadError
 from tgi.hub import convert as conversion
 from tgi.hub import converted, files
 from tgi.hub.convert_tokenizer import ensure_fast_tokenizer
-from tgi.hub.download import Hub, download, download_config
+from tgi.hub.download import Hub, download, judge_remote
+from tgi.hub.suitability import Suitability
 from tgi.models.config_reader import read_config
 from tgi.models.weight_files import tensor_shapes
 from tgi.quant.checkpoint import read_stored, rounding
@@ -74,21 +75,29 @@ def prepare_parsed(
     settings = environment_settings(variables)
     hub = hub_of(settings, parsed.config.huggingface_hub_cache, progress=not parsed.config.json_output)
     logger.info("Using attention paged - Prefix caching %s", str(settings.prefix_caching is not False).lower())
-    model = model_files(parsed.config, hub)
+    model = model_files(parsed.config, hub, suitability(parsed, settings, facts))
     api, engine = resolve(parsed, settings, facts, model)
     return api, replace(engine, quantize=rounding_of(parsed.config.quantize, Path(model.path)))
 
 
 def prepare_plan(parsed: Parsed, variables: Mapping[str, str], facts: hardware.Hardware) -> EngineConfig:
-    """The engine's configuration for a plan: of a model on the hub only config.json is fetched."""
+    """The engine's configuration for a plan of a model that can be served.
+
+    Of a model on the hub only config.json and an index of shards are fetched. Raises `StartupError`.
+    """
     check(parsed.config, facts, variables)
     settings = environment_settings(variables)
     name = parsed.config.model_id or DEMO_ID
+    judge = suitability(parsed, settings, facts)
     directory = files.directory(name) or (demo_directory() if name == DEMO_ID else None)
     if directory is None:
         refuse_path(name)
         hub = hub_of(settings, parsed.config.huggingface_hub_cache, progress=False)
-        directory = download_config(name, parsed.config.revision, hub)
+        directory = judge_remote(name, parsed.config.revision, hub, judge)
+    else:
+        check_directory(name, directory)
+        judge.check_config(directory, [entry.name for entry in directory.iterdir()])
+        judge.check_files(directory)
     engine = resolve(parsed, settings, facts, ModelFiles(str(directory), name))[1]
     return replace(engine, quantize=rounding_of(parsed.config.quantize, directory))
 
@@ -103,27 +112,42 @@ def rounding_of(quantize: str | None, directory: Path) -> str | None:
     return rounding(quantize, read_stored(directory, read_config(directory), lambda: tensor_shapes(directory)))
 
 
+def suitability(parsed: Parsed, settings: Environment, facts: hardware.Hardware) -> Suitability:
+    """The check of the model that the flags name."""
+    name = parsed.config.model_id or DEMO_ID
+    return Suitability(name, resolve(parsed, settings, facts, ModelFiles("", name))[1], facts)
+
+
 def hub_of(settings: Environment, cache_dir: str | None, *, progress: bool) -> Hub:
     """How the environment says to reach the hub."""
     return Hub(settings.hf_token, cache_dir, settings.hub_offline, settings.hub_endpoint, progress)
 
 
-def model_files(config: LauncherConfig, hub: Hub) -> ModelFiles:
-    """The model on this disk, ready to load: downloaded and converted if need be. Raises `DownloadError`."""
+def model_files(config: LauncherConfig, hub: Hub, judge: Suitability | None = None) -> ModelFiles:
+    """The model on this disk, ready to load: downloaded and converted if need be.
+
+    Raises `DownloadError`, and what `judge` raises; without it any model is fetched.
+    """
     name = config.model_id or DEMO_ID
     logger.info("Starting check and download process for %s", name)
-    model = locate(name, config.revision, hub, code=config.trust_remote_code)
+    model = locate(name, config.revision, hub, code=config.trust_remote_code, judge=judge)
+    if judge is not None:
+        judge.check_config(Path(model.path), [entry.name for entry in Path(model.path).iterdir()])
     if config.weights_cache_override:
         model = override_weights(model, Path(config.weights_cache_override))
     files.check(Path(model.path))
     model = converted.place(model, converted.caches_of(read_environment(), hub.cache_dir))
     convert(model)
     ensure_fast_tokenizer(Path(model.path))
+    if judge is not None:
+        judge.check_files(Path(model.path))
     logger.info("Successfully downloaded weights for %s", name)
     return model
 
 
-def locate(name: str, revision: str | None, hub: Hub, *, code: bool = False) -> ModelFiles:
+def locate(
+    name: str, revision: str | None, hub: Hub, *, code: bool = False, judge: Suitability | None = None
+) -> ModelFiles:
     """The bundled model, a local directory, or one from the hub."""
     if path := files.directory(name):
         if revision:
@@ -136,7 +160,7 @@ def locate(name: str, revision: str | None, hub: Hub, *, code: bool = False) -> 
         check_directory(name, demo)
         return ModelFiles(str(demo), name, pipeline_tag="text-generation")
     refuse_path(name)
-    return download(name, revision, hub, code=code)
+    return download(name, revision, hub, code=code, judge=judge)
 
 
 def refuse_path(name: str) -> None:

@@ -1,18 +1,25 @@
-"""The limits of a checkpoint that is not loaded: what the engine would find, from config.json alone."""
+"""What a checkpoint that is not loaded takes, and the limits the engine would find, from config.json alone."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+from tgi.errors import StartupError
 from tgi.hardware import Hardware
 from tgi.kernels.footprint import footprint
 from tgi.memory import budget
-from tgi.memory.cost import model_cost
+from tgi.memory.cost import ModelCost, model_cost
 from tgi.models.build.decoder import build
+from tgi.models.config_reader import read_config
 from tgi.models.dtypes import serving_dtype
-from tgi.models.families.registry import read_spec
+from tgi.models.families.registry import spec_from_config
 from tgi.models.rope_config import RopeOverride
+from tgi.models.weight_files import tensor_shapes
+from tgi.quant.checkpoint import check_method, read_stored, rounding
 from tgi.settings.config import EngineConfig
+from tgi.settings.flags import ROUNDINGS
+from tgi.shorten import size
 
 DEFAULT_BLOCK_SIZE = 32
 """As `kernels.types` has it, which cannot be imported without torch; a test compares them."""
@@ -21,22 +28,59 @@ DEFAULT_BLOCK_SIZE = 32
 def estimate(engine: EngineConfig, hardware: Hardware) -> budget.Limits:
     """The limits that the engine would find for this configuration; reads config.json only.
 
-    Raises `StartupError` when the model cannot fit or is not supported.
+    Raises `StartupError` when the model cannot fit or is not supported, naming the rounding with which it would fit.
     """
-    device = engine.device or ("cuda" if hardware.gpus else "cpu")
-    rope = RopeOverride(engine.rope_scaling, engine.rope_factor)
-    spec = read_spec(Path(engine.model_path), rope)
+    try:
+        return _limits(engine, hardware, survey(engine, hardware))
+    except StartupError as error:
+        raise type(error)(f"{error}{_what_fits(engine, hardware)}") from None
+
+
+def survey(engine: EngineConfig, hardware: Hardware, *, warn: bool = False) -> ModelCost:
+    """What the model takes in its serving dtype; reads config.json only.
+
+    warn: name keys of it in the log that are unknown. Raises ModelError for a family, a quantisation, a dtype or a
+    value of the config that is not supported.
+    """
+    path = Path(engine.model_path)
+    config = read_config(path)
+    stored = read_stored(path, config, lambda: tensor_shapes(path))
+    check_method(stored)
+    spec = spec_from_config(config, RopeOverride(engine.rope_scaling, engine.rope_factor), warn=warn)
+    device = _device(engine, hardware)
+    return model_cost(
+        build(spec),
+        serving_dtype(engine.dtype, spec.dtype, device.split(":")[0]) or "float32",
+        footprint(device, native_kernels=engine.native_kernels),
+        logit_rows=budget.DEFAULT_BATCH_SIZE,
+        cache_dtype=engine.kv_cache_dtype,
+        quantize=rounding(engine.quantize, stored),
+    )
+
+
+def _limits(engine: EngineConfig, hardware: Hardware, cost: ModelCost) -> budget.Limits:
     return budget.compute(
-        model_cost(
-            build(spec),
-            serving_dtype(engine.dtype, spec.dtype, device.split(":")[0]) or "float32",
-            footprint(device, native_kernels=engine.native_kernels),
-            logit_rows=budget.DEFAULT_BATCH_SIZE,
-            cache_dtype=engine.kv_cache_dtype,
-            quantize=engine.quantize,
-        ),
+        cost,
         budget.wanted_of(engine),
         available_bytes=engine.memory_bytes or hardware.available_memory,
-        device=device,
+        device=_device(engine, hardware),
         block_size=engine.block_size or DEFAULT_BLOCK_SIZE,
     )
+
+
+def _device(engine: EngineConfig, hardware: Hardware) -> str:
+    return engine.device or ("cuda" if hardware.gpus else "cpu")
+
+
+def _what_fits(engine: EngineConfig, hardware: Hardware) -> str:
+    """The most precise rounding with which a model that does not fit would; empty where there is none."""
+    for name in ROUNDINGS if engine.quantize is None else ():
+        rounded = replace(engine, quantize=name)
+        try:
+            cost = survey(rounded, hardware)
+            _limits(rounded, hardware, cost)
+        except StartupError:
+            continue
+        if cost.weight_bytes < survey(engine, hardware).weight_bytes:
+            return f". With --quantize {name} it fits: {size(cost.weight_bytes)} of weights"
+    return ""

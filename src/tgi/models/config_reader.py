@@ -142,14 +142,14 @@ class ConfigReader:
         if value is not None and not any(value == item and type(value) is type(item) for item in allowed):
             raise ModelError(f"config.json: `{key}` = {json.dumps(value)} changes the model in a way not supported")
 
-    def finish(self) -> None:
-        """Refuse other models' axes, and name in the log the keys that nobody knows."""
+    def finish(self, *, warn: bool = True) -> None:
+        """Refuse other models' axes, and, with `warn`, name in the log the keys that nobody knows."""
         for key, allowed in NEUTRAL.items():
             if key in self._config and key not in self._seen:
                 self.only(key, *allowed)
         given = {key for key, value in self._config.items() if value is not None}
         unknown = sorted(given - self._seen - HARMLESS)
-        if unknown:
+        if unknown and warn:
             logger.warning(
                 "config.json has keys unknown to this server, which it does not use: %s",
                 ", ".join(map(printable, unknown)),

@@ -1,32 +1,25 @@
-"""Reads safetensors files without trusting them, and copies tensors out piece by piece.
+"""Copies tensors out of safetensors files, piece by piece.
 
-Owns the format: an 8-byte little-endian header length, a JSON header of names to dtype, shape and byte
-range, then the bytes. Everything in the header is checked before a byte is used, since files come from
-strangers. The file is memory-mapped; copied pages are given back at once, so that a file never adds more
-than `PIECE_BYTES` to the resident memory of the process.
+The header is checked by `safetensors_header`. The file is memory-mapped; copied pages are given back at once, so that
+a file never adds more than `PIECE_BYTES` to the resident memory of the process.
 """
 
 from __future__ import annotations
 
 import contextlib
-import itertools
-import json
 import math
 import mmap
-import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeGuard
 
 import torch
 
 from tgi.errors import ModelError
+from tgi.models.safetensors_header import read_header
 from tgi.untrusted import check_file, printable
 
 PIECE_BYTES = 8 << 20
 """Copied between two calls that give pages back."""
-MAX_HEADER_BYTES = 100 << 20  # the limit of the safetensors library
-MAX_DIMS = 8
 
 DTYPES = {
     "F64": torch.float64,
@@ -66,8 +59,8 @@ class SafetensorsFile:
         check_file(path)
         try:
             with path.open("rb") as file:
-                size = os.fstat(file.fileno()).st_size
-                self.entries = _read_header(printable(path.name), file.read(8), file, size)
+                stored = read_header(printable(path.name), file)
+                self.entries = {name: Entry(DTYPES[t.dtype], t.shape, t.offset) for name, t in stored.items()}
                 # Private and writable only so that torch accepts the buffer; nothing is ever written.
                 self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
         except OSError as error:
@@ -103,60 +96,3 @@ class SafetensorsFile:
         start = offset // mmap.PAGESIZE * mmap.PAGESIZE
         if hasattr(mmap, "MADV_DONTNEED"):
             self._map.madvise(mmap.MADV_DONTNEED, start, offset + length - start)
-
-
-def _read_header(name: str, prefix: bytes, file: Any, size: int) -> dict[str, Entry]:
-    if len(prefix) < 8:
-        raise ModelError(f"{name} is not a safetensors file: it is shorter than its header")
-    length = int.from_bytes(prefix, "little")
-    if length > min(size - 8, MAX_HEADER_BYTES):
-        raise ModelError(f"{name} is truncated or not a safetensors file: its header claims {length} bytes of {size}")
-    try:
-        header = json.loads(file.read(length))
-    except (ValueError, RecursionError):
-        raise ModelError(f"{name} is not a safetensors file: its header is not JSON") from None
-    if not isinstance(header, dict):
-        raise ModelError(f"{name} is not a safetensors file: its header is not an object")
-    header.pop("__metadata__", None)
-    data = size - 8 - length
-    spans = []
-    entries = {}
-    for tensor, fields in header.items():
-        begin, end, entry = _read_entry(name, tensor, fields, 8 + length)
-        if end > data:
-            raise ModelError(f"{name} is truncated: tensor {printable(tensor)} ends at byte {end} of {data}")
-        entries[tensor] = entry
-        spans.append((begin, end, tensor))
-    spans.sort()
-    for (_, end, first), (begin, _, second) in itertools.pairwise(spans):
-        if begin < end:
-            raise ModelError(f"{name} is corrupt: tensors {printable(first)} and {printable(second)} overlap")
-    return entries
-
-
-def _read_entry(name: str, tensor: str, fields: Any, start: int) -> tuple[int, int, Entry]:
-    """(first byte, byte after the last, entry), checked but for the file's end and its neighbours."""
-    tensor = printable(tensor)
-    where = f"{name} is corrupt: tensor {tensor}"
-    if not isinstance(fields, dict):
-        raise ModelError(f"{where} is not described by an object")
-    shape, offsets = fields.get("shape"), fields.get("data_offsets")
-    if not _counts(shape) or len(shape) > MAX_DIMS:
-        raise ModelError(f"{where} has shape {printable(shape, 80)}")
-    if not _counts(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
-        raise ModelError(f"{where} has data offsets {printable(offsets, 80)}")
-    dtype = DTYPES.get(str(fields.get("dtype")))
-    if dtype is None:
-        raise ModelError(
-            f"{name}: tensor {tensor} has dtype {printable(fields.get('dtype'), 80)}, which is not supported"
-        )
-    begin, end = offsets
-    entry = Entry(dtype, tuple(shape), start + begin)
-    if entry.bytes != end - begin:
-        raise ModelError(f"{where} of shape {shape} and dtype {fields['dtype']} cannot take {end - begin} bytes")
-    return begin, end, entry
-
-
-def _counts(value: Any) -> TypeGuard[list[int]]:
-    """A list of integers that can count something."""
-    return isinstance(value, list) and all(type(item) is int and 0 <= item < 1 << 48 for item in value)

@@ -107,8 +107,8 @@ def tensor_shapes(directory: Path) -> dict[str, tuple[int, ...]]:
 
     Only for a look at what a checkpoint may be: whoever reads the file checks all of it.
     """
-    first = next((name for name in in_directory(directory).names if name.endswith(FORMATS[0])), None)
-    if first is None:
+    first = min((path.name for path in directory.iterdir() if path.name.endswith(FORMATS[0])), default=None)
+    if first is None or not (directory / first).is_file():
         return {}
     try:
         with (directory / first).open("rb") as file:

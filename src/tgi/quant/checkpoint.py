@@ -11,6 +11,8 @@ from tgi.errors import ModelError
 from tgi.settings.flags import ROUNDINGS
 from tgi.untrusted import printable, read_json
 
+METHODS = ("awq", "bitsandbytes", "compressed-tensors", "fp8", "gptq", "hqq", "mxfp4")
+"""What `formats` reads."""
 SIDE_FILES = {"quantize_config.json": "gptq", "quant_config.json": "awq"}
 """Files of older writers -> the method where they do not name it."""
 ALIASES = {
@@ -101,6 +103,15 @@ def from_tensors(shapes: Shapes) -> Stored | None:
                     method = "awq"
                 return Stored(method, {}, f"tensor {printable(name)}")
     return None
+
+
+def check_method(stored: Stored | None) -> None:
+    """Raise ModelError for a quantisation that nothing reads."""
+    if stored is not None and stored.method not in METHODS:
+        raise ModelError(
+            f"The checkpoint is quantised as {printable(stored.method)} by {stored.where}; formats supported: "
+            f"{', '.join(METHODS)}. What helps: {INSTEAD}"
+        )
 
 
 def rounding(quantize: str | None, stored: Stored | None) -> str | None:

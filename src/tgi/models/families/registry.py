@@ -109,8 +109,11 @@ TITLES: dict[str, str] = {
 """What people call the models of a family."""
 
 
-def spec_from_config(config: dict[str, Any], override: RopeOverride | None = None) -> ModelSpec:
-    """The spec of a checkpoint's config.json. Raises ModelError naming what is not supported."""
+def spec_from_config(config: dict[str, Any], override: RopeOverride | None = None, *, warn: bool = True) -> ModelSpec:
+    """The spec of a checkpoint's config.json. Raises ModelError naming what is not supported.
+
+    warn: name keys in the log that are unknown. Each load does so once: whoever only looks does not.
+    """
     reader = ConfigReader(config)
     model_type = reader.get("model_type")
     if model_type is None:
@@ -124,7 +127,7 @@ def spec_from_config(config: dict[str, Any], override: RopeOverride | None = Non
             raise ModelError(f"{printable(name)} is not a language model; this server generates text")
     reader.get("quantization_config")  # judged by `quant`
     spec = family(reader, override)
-    reader.finish()
+    reader.finish(warn=warn)
     return spec
 
 

@@ -14,6 +14,7 @@ from tgi.models.config_reader import ConfigReader
 from tgi.models.dtypes import DTYPES
 from tgi.models.rope_config import RopeOverride, rope_spec
 from tgi.models.spec import AttentionSpec, FeedForwardSpec, LayerSpec, ModelSpec, Names, NormSpec
+from tgi.untrusted import printable
 
 ACTIVATIONS: tuple[Activation, ...] = ("gelu", "gelu_new", "gelu_pytorch_tanh", "quick_gelu", "relu", "relu2", "silu")
 OTHER_NAMES: dict[str, Activation] = {
@@ -234,4 +235,9 @@ def dtype(reader: ConfigReader) -> str | None:
     value = reader.get("dtype") or reader.get("torch_dtype")
     reader.get("torch_dtype")
     name = value.removeprefix("torch.") if isinstance(value, str) else value
+    if isinstance(name, str) and name.startswith(("float8", "int", "uint")) and not reader.has("quantization_config"):
+        raise ModelError(
+            f"config.json: `dtype` {printable(name, 40)} without a `quantization_config` that says what the numbers "
+            f"mean; serve a checkpoint in {', '.join(DTYPES)}"
+        )
     return name if name in DTYPES else None

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from tgi.errors import ModelError
-from tgi.quant.checkpoint import INSTEAD, Stored
+from tgi.quant.checkpoint import Stored, check_method
 from tgi.quant.formats.awq import Awq
 from tgi.quant.formats.base import StoredFormat
 from tgi.quant.formats.bitsandbytes import BitsAndBytes
@@ -16,7 +15,6 @@ from tgi.quant.formats.gptq import Gptq
 from tgi.quant.formats.hqq import Hqq
 from tgi.quant.formats.microscaling import Mxfp4
 from tgi.quant.formats.plain import Plain
-from tgi.untrusted import printable
 
 FORMATS: dict[str, Callable[[Mapping[str, Any]], StoredFormat]] = {
     "awq": Awq,
@@ -27,16 +25,12 @@ FORMATS: dict[str, Callable[[Mapping[str, Any]], StoredFormat]] = {
     "hqq": lambda _: Hqq(),
     "mxfp4": lambda _: Mxfp4(),
 }
-"""Method -> its format, made from the checkpoint's settings."""
+"""Method, one of `checkpoint.METHODS` -> its format, made from the checkpoint's settings."""
 
 
 def format_for(stored: Stored | None) -> StoredFormat:
     """The format of a checkpoint. Raises ModelError if nobody knows it."""
     if stored is None:
         return Plain()
-    if stored.method not in FORMATS:
-        raise ModelError(
-            f"The checkpoint is quantised as {printable(stored.method)} by {stored.where}; formats supported: "
-            f"{', '.join(FORMATS)}. What helps: {INSTEAD}"
-        )
+    check_method(stored)
     return FORMATS[stored.method](stored.settings)

@@ -1,0 +1,71 @@
+"""Whether this server can serve a model on this machine: the one check of `tgi plan` and of serving.
+
+Made in the order in which files come: config.json and the names of the others before anything large is fetched, the
+index of shards before they are, headers once all is there. Imports no torch; what only weights show is the loader's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+from pathlib import Path
+
+from tgi.errors import DownloadError
+from tgi.hardware import Hardware
+from tgi.hub import files
+from tgi.memory.estimate import estimate, survey
+from tgi.models import inventory
+from tgi.models.build.decoder import build
+from tgi.models.config_reader import read_config
+from tgi.models.families.registry import spec_from_config
+from tgi.models.weight_files import tensor_shapes
+from tgi.quant.checkpoint import read_stored
+from tgi.serving.tokenizer import SLOW_FILES
+from tgi.settings.config import EngineConfig
+from tgi.untrusted import printable
+
+TOKENIZER_FILES = ("tokenizer.json", *SLOW_FILES)
+
+
+class Suitability:
+    """The check of one model, to be served with the given settings. Every method raises `StartupError`."""
+
+    def __init__(self, model_id: str, engine: EngineConfig, hardware: Hardware) -> None:
+        """engine: its `model_path` does not count."""
+        self.model_id, self._engine, self._hardware = model_id, engine, hardware
+
+    def check_config(self, directory: Path, names: Collection[str]) -> None:
+        """Family, quantisation, dtype and size by config.json; a tokenizer by the names of the files there are."""
+        engine = replace(self._engine, model_path=str(directory))
+        survey(engine, self._hardware)
+        if not set(TOKENIZER_FILES) & set(names):
+            raise DownloadError(
+                f"{printable(self.model_id)} has no tokenizer: none of {', '.join(TOKENIZER_FILES)}. Put the tokenizer "
+                "of the model it was made from beside its weights"
+            )
+        device = engine.device or ("cuda" if self._hardware.gpus else "cpu")
+        if device == "cpu" or engine.memory_bytes:  # how much of a GPU is free only the engine can see
+            estimate(engine, self._hardware)
+
+    def check_index(self, directory: Path, index: str) -> None:
+        """The tensors that the index of shards names are those of the model."""
+        if index.startswith("model.safetensors"):
+            self._compare(directory, index)
+
+    def check_files(self, directory: Path) -> None:
+        """No file is a stand-in for one or cut short, and the headers hold the tensors of the model."""
+        files.check(directory)
+        chosen = files.in_directory(directory)
+        if all(name.endswith(".safetensors") for name in chosen.names):
+            self._compare(directory, None)
+
+    def _compare(self, directory: Path, index: str | None) -> None:
+        config = read_config(directory)
+        if read_stored(directory, config, lambda: tensor_shapes(directory)) is not None:
+            return  # the format knows which tensors a matrix is kept in
+        spec = spec_from_config(config, warn=False)
+        if index is None:
+            stored = inventory.read_stored(directory, spec.names)
+        else:
+            stored = inventory.read_names(directory / index, spec.names)
+        inventory.compare(stored, spec, build(spec)).check()

@@ -33,6 +33,7 @@ from tgi.messages import (
 )
 from tgi.metrics import Metrics
 from tgi.serving.chat_template import ChatTemplate
+from tgi.serving.generation_defaults import NONE, GenerationDefaults
 from tgi.serving.service import Service
 from tgi.serving.tokenizer import Tokenizer
 from tgi.settings.config import ApiConfig
@@ -241,12 +242,17 @@ class FakeEngine:
 CONFIG = ApiConfig(model_id="org/model", model_path="/nowhere", max_concurrent_requests=16)
 
 
-def build_app(engine: FakeEngine, template: ChatTemplate = CHAT_TEMPLATE, **settings: Any) -> Starlette:
+def build_app(
+    engine: FakeEngine,
+    template: ChatTemplate = CHAT_TEMPLATE,
+    defaults: GenerationDefaults = NONE,
+    **settings: Any,
+) -> Starlette:
     """The real application over a scripted engine."""
     if "api_key" in settings:
         settings["api_keys"] = (settings.pop("api_key"),)
     config = replace(CONFIG, **settings)
-    service = Service(config, engine, TOKENIZER, template, {EOS: ("tokenizer",)})  # type: ignore[arg-type]
+    service = Service(config, engine, TOKENIZER, template, {EOS: ("tokenizer",)}, defaults)  # type: ignore[arg-type]
     engine.metrics = Metrics.for_engine(engine.info)
     return create_app(service, config, metrics=engine.metrics)
 

@@ -16,12 +16,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tgi.errors import OverloadedError, ValidationError
+from tgi.errors import ModelError, OverloadedError, ValidationError
 from tgi.messages import GenerateRequest
 from tgi.serving import generation
 from tgi.serving.chat_template import RENDER_SECONDS, ChatTemplate, continues
 from tgi.serving.dialect import Dialect
 from tgi.serving.end_tokens import find_end_tokens
+from tgi.serving.generation_defaults import FILE, NONE, GenerationDefaults, read_defaults
 from tgi.serving.spans import TokenSpans
 from tgi.serving.tokenizer import Tokenizer
 from tgi.serving.tokenizer_threads import LONG_TEXT, TokenizerThreads
@@ -63,6 +64,7 @@ class Service:
         tokenizer: Tokenizer,
         chat_template: ChatTemplate,
         end_tokens: Mapping[int, Sequence[str]] | None = None,
+        generation_defaults: GenerationDefaults = NONE,
     ) -> None:
         self.config = config
         self.engine = engine
@@ -70,6 +72,8 @@ class Service:
         self.chat_template = chat_template
         self.end_tokens = dict(end_tokens or {})
         """Token id -> the files that name it as an end of answers."""
+        self.generation_defaults = generation_defaults
+        """Those of the model, whether they are applied or not."""
         self._numbers = itertools.count(1)
         self._threads = TokenizerThreads(config.validation_workers)
         self._renderers = TokenizerThreads(RENDER_WORKERS)
@@ -82,13 +86,19 @@ class Service:
         template = ChatTemplate.load(path, tokenizer.named_tokens, config.tokenizer_config_path, config.chat_template)
         for warning in template.inspect():
             logger.warning("%s", warning)
-        return cls(config, engine, tokenizer, template, find_end_tokens(path, tokenizer, template))
+        ends = find_end_tokens(path, tokenizer, template)
+        return cls(config, engine, tokenizer, template, ends, _generation_defaults(path, config))
 
     def close(self) -> None:
         """Let go of the threads, and end the processes that render templates."""
         self._threads.close()
         self._renderers.close()
         self.chat_template.close()
+
+    @property
+    def openai_defaults(self) -> GenerationDefaults:
+        """What the OpenAI routes take for sampling parameters that a request leaves open."""
+        return self.generation_defaults if self.config.generation_defaults == "model" else NONE
 
     @property
     def eos_token_ids(self) -> tuple[int, ...]:
@@ -251,6 +261,24 @@ class Service:
         stalled = engine.open_requests > 0 and age > self.config.health_stall_s
         ok = engine.alive and not stalled
         return Health(ok, age, stats.step, stats.running, stats.waiting, engine.open_requests)
+
+
+def _generation_defaults(path: Path, config: ApiConfig) -> GenerationDefaults:
+    """Those of the model, said in the log. Raises ModelError for damaged ones that would be applied."""
+    applied = config.generation_defaults == "model"
+    try:
+        found = read_defaults(path)
+    except ModelError as error:
+        if applied:
+            raise
+        logger.warning("%s; it is not applied", error)
+        return NONE
+    if found != NONE:
+        how = "are applied" if applied else "are not applied; --generation-defaults model applies them"
+        logger.info("Sampling defaults of %s (%s) %s on the OpenAI routes", FILE, found, how)
+    elif applied:
+        logger.warning("--generation-defaults model has no effect: %s of the model names no sampling defaults", FILE)
+    return found
 
 
 def _length(messages: list[dict[str, Any]]) -> int:

@@ -95,6 +95,8 @@ class ApiConfig:
     max_client_batch_size: int = 4
     default_max_new_tokens: int | None = None
     """Tokens a request may generate that does not say how many; None: up to the end of the context."""
+    generation_defaults: str = "tgi"
+    """model: the OpenAI routes sample as generation_config.json says where a request does not; tgi: as TGI."""
     raw_logprobs: bool = False
     """TGI's routes report the model's own log-probabilities too, not those after penalties and warpers."""
     validation_workers: int = 2

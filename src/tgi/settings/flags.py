@@ -223,6 +223,14 @@ class LauncherConfig:
         shown_default="up to the end of the context",
         within=Range(0, TOKENS),
     )
+    generation_defaults: str = flag(
+        REQUESTS,
+        "Where temperature, top_p, top_k and repetition_penalty come from that a request of the OpenAI routes leaves "
+        "open: `model` takes those of generation_config.json, `tgi` TGI's",
+        default="tgi",
+        env="TGI_GENERATION_DEFAULTS",
+        choices=("model", "tgi"),
+    )
     raw_logprobs: bool = flag(
         REQUESTS,
         "Report the model's own log-probabilities on TGI's routes too, not those after penalties and warpers; "

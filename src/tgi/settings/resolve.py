@@ -112,6 +112,7 @@ def _api_config(parsed: Parsed, environment: Environment, hardware: Hardware, mo
         max_top_n_tokens=config.max_top_n_tokens,
         max_client_batch_size=config.max_client_batch_size,
         default_max_new_tokens=config.default_max_new_tokens or None,
+        generation_defaults=config.generation_defaults,
         raw_logprobs=config.raw_logprobs,
         validation_workers=config.validation_workers,
         disable_grammar_support=config.disable_grammar_support,

@@ -86,7 +86,7 @@ async def chat_answer(call: Call, body: ChatRequest) -> Response:
     """The answer of `/v1/chat/completions`, also for `/invocations`."""
     body.check_model((call.api.served_model_id, call.api.config.model_id), call.ignored)
     body.check_stream_options(call.ignored)
-    params = await call.unhurried(body.chat_sampling, call.ignored)
+    params = await call.unhurried(body.chat_sampling, call.ignored, call.api.service.openai_defaults)
     await call.take_samples(params.n)
     prepared = await call.wait(_prepare(call, body, params))
     answer = ChatAnswer(call.api.served_model_id, body, prepared)

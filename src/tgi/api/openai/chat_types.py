@@ -17,6 +17,7 @@ from tgi.api.openai.usage import Usage
 from tgi.api.tgi.types import SimpleToken
 from tgi.api.wire.fields import U32, Items, RequestModel, json_kind
 from tgi.errors import MalformedRequestError, ToolError, ValidationError
+from tgi.serving.generation_defaults import GenerationDefaults
 from tgi.serving.types import SamplingParams
 
 WRONG = "Failed to deserialize the JSON body into the target type: "
@@ -162,12 +163,13 @@ class ChatRequest(OpenAIRequest):
         """Names of given fields that do not bear on the prompt."""
         return self.model_fields_set - PROMPT_FIELDS
 
-    def chat_sampling(self, ignored: list[str]) -> SamplingParams:
+    def chat_sampling(self, ignored: list[str], defaults: GenerationDefaults) -> SamplingParams:
         """In the words of `serving`."""
         if self.top_logprobs and not self.logprobs:
             ignored.append("top_logprobs")
         return self.sampling(
             ignored,
+            defaults,
             top_n_tokens=self.top_logprobs,
             details=True,
         )

@@ -17,6 +17,7 @@ from tgi.api.openai.usage import Usage
 from tgi.api.state import Api
 from tgi.api.wire.errors import WordedError
 from tgi.api.wire.fields import U32
+from tgi.serving.generation_defaults import GenerationDefaults
 from tgi.serving.types import SamplingParams
 
 MAX_TOKEN_ID = 2**32 - 1
@@ -94,10 +95,11 @@ class CompletionRequest(OpenAIRequest):
         """Only the prompt's log-probabilities are of interest."""
         return self.wanted_tokens == 0
 
-    def completion_sampling(self, ignored: list[str]) -> SamplingParams:
+    def completion_sampling(self, ignored: list[str], defaults: GenerationDefaults) -> SamplingParams:
         """In the words of `serving`, for each prompt."""
         return self.sampling(
             ignored,
+            defaults,
             # The engine generates at least one token; of a request for none it is dropped.
             max_new_tokens=1 if self.wants_none else self.wanted_tokens,
             best_of=self.best_of,

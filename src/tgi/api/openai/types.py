@@ -6,7 +6,7 @@ limits (`serving.validation`).
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import Discriminator, Field, Tag
 
@@ -27,8 +27,11 @@ from tgi.api.wire.fields import (
 )
 from tgi.errors import MalformedRequestError, ValidationError
 from tgi.serving.dialect import OPENAI, Dialect
+from tgi.serving.generation_defaults import GenerationDefaults
 from tgi.serving.types import FinishReason, SamplingParams
 from tgi.serving.validation import check_stop_count, check_stop_ids_count
+
+Result = TypeVar("Result")
 
 OpenAISeed = Annotated[int, Field(ge=-(2**63), le=2**64 - 1)]
 LogitBias = Annotated[
@@ -114,18 +117,20 @@ class OpenAIRequest(RequestModel):
         check_stop_count(count(data, "stop"), api.config.max_stop_sequences)
         check_stop_ids_count(count(data, "stop_token_ids"), api.config.max_stop_token_ids)
 
-    def sampling(self, ignored: list[str], **more: Any) -> SamplingParams:
-        """In the words of `serving`; what has no effect is added to `ignored`."""
+    def sampling(self, ignored: list[str], defaults: GenerationDefaults, **more: Any) -> SamplingParams:
+        """In the words of `serving`; what has no effect is added to `ignored`, `defaults` fill what is left open."""
+        temperature = _either(self.temperature, defaults.temperature)
+        top_p, top_k = _either(self.top_p, defaults.top_p), _either(self.top_k, defaults.top_k)
         given: dict[str, Any] = {
-            "temperature": self.temperature,
-            "do_sample": self.temperature != 0,
+            "temperature": temperature,
+            "do_sample": temperature != 0,
             # Clients of many servers send these values for "off"; TGI's own routes refuse them.
-            "top_p": None if self.top_p in (0, 1) else self.top_p,
+            "top_p": None if top_p in (0, 1) else top_p,
             "typical_p": None if self.typical_p in (0, 1) else self.typical_p,
-            "top_k": None if self.top_k in (0, -1) else self.top_k,
+            "top_k": None if top_k in (0, -1) else top_k,
             "frequency_penalty": self.frequency_penalty,
             "presence_penalty": self.presence_penalty,
-            "repetition_penalty": self.repetition_penalty,
+            "repetition_penalty": _either(self.repetition_penalty, defaults.repetition_penalty),
             "max_new_tokens": self.wanted_tokens,
             "min_tokens": self.min_tokens,
             "stop": as_list(self.stop),
@@ -185,6 +190,10 @@ class OpenAIRequest(RequestModel):
     @property
     def usage_in_chunks(self) -> bool:
         return self.stream_options is not None and self.stream_options.continuous_usage_stats
+
+
+def _either(given: Result | None, default: Result | None) -> Result | None:
+    return default if given is None else given
 
 
 def known(logprob: float | None) -> float:

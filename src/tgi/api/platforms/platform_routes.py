@@ -123,7 +123,7 @@ async def _predict(call: Call, number: int, instance: GenerateVertexInstance | C
     if isinstance(instance, ChatRequest):
         dialect = replace(dialect, param_names=chat_dialect(instance).param_names, exact_messages=True)
         prompt = await chat_prompt(call, instance, ignored)
-        params = replace(await call.unhurried(instance.chat_sampling, ignored), n=1)
+        params = replace(await call.unhurried(instance.chat_sampling, ignored, call.api.service.openai_defaults), n=1)
         ignored += (name for name in _WHOLE_TEXT if getattr(instance, name) not in (None, _WHOLE_TEXT[name]))
     else:
         prompt, params = instance.inputs, _vertex_params(instance, ignored)

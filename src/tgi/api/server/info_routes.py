@@ -60,6 +60,17 @@ class EndToken(msgspec.Struct):
     """The files that name it, or "tokenizer" or "chat template"."""
 
 
+class GenerationDefaultsInfo(msgspec.Struct):
+    """How generation_config.json would sample; null: it does not say."""
+
+    temperature: float | None
+    top_p: float | None
+    top_k: int | None
+    repetition_penalty: float | None
+    applied: bool
+    """On the OpenAI routes, where a request leaves these open (`--generation-defaults model`)."""
+
+
 class Runtime(msgspec.Struct):
     """What TGI's `/info` does not say: device, numbers format, cache, memory, end tokens."""
 
@@ -81,6 +92,7 @@ class Runtime(msgspec.Struct):
     end_tokens: list[EndToken]
     default_max_new_tokens: int | None
     """Of a request that does not say how many; null: up to the end of the context."""
+    generation_defaults: GenerationDefaultsInfo
     max_queue: int
     """Requests that may wait while all permits are out; more are refused."""
     waiting: int
@@ -203,11 +215,17 @@ def model_info(api: Api) -> Info:
             ineffective_flags=config.ineffective_flags,
             end_tokens=end_tokens(api.service),
             default_max_new_tokens=config.default_max_new_tokens,
+            generation_defaults=generation_defaults(api.service),
             max_queue=config.max_queue,
             waiting=api.waiting,
             raw_logprobs=config.raw_logprobs,
         ),
     )
+
+
+def generation_defaults(service: Service) -> GenerationDefaultsInfo:
+    found, applied = service.generation_defaults, service.config.generation_defaults == "model"
+    return GenerationDefaultsInfo(found.temperature, found.top_p, found.top_k, found.repetition_penalty, applied)
 
 
 def end_tokens(service: Service) -> list[EndToken]:

@@ -14,7 +14,7 @@
 namespace tgi {
 
 constexpr int kBlock = 32;
-constexpr int kMaxHeadDim = 256;
+constexpr int kMaxHeadDim = 576;  // of latents and what is turned beside them
 
 struct CacheShape {
   int type;  // TGI_FLOAT32, TGI_BFLOAT16, TGI_FLOAT16 or TGI_INT8

@@ -12,19 +12,26 @@ namespace tgi {
 namespace {
 
 bool row_wise(const tgi_op& op) {
-  return op.code != TGI_LINEAR && op.code != TGI_ATTENTION && op.code != TGI_EXPERTS;
+  return op.code != TGI_LINEAR && op.code != TGI_HEAD_LINEAR && op.code != TGI_ATTENTION && op.code != TGI_EXPERTS;
 }
 
 CacheShape cache_shape(const tgi_cache_heads& heads) { return {heads.type, heads.kv_heads, heads.head_dim}; }
 
 bool share_plan(const tgi_attention_op& one, const tgi_attention_op& other) {
-  return one.window == other.window && one.heads == other.heads && one.kv_heads == other.kv_heads &&
+  return one.window == other.window && one.chunk == other.chunk && one.heads == other.heads && one.kv_heads == other.kv_heads &&
          one.head_dim == other.head_dim;
 }
 
 // Floats from one row of a buffer to the next. An odd number of cache lines: rows that a tile writes together would else,
 // with the usual widths, meet in the same set of a cache.
 int stride_for(int width) { return ((width + 15) / 16 | 1) * 16; }
+
+// Bytes of packed activations of a head, for one member.
+size_t head_bytes(const tgi_head_linear_op& op, int rows) {
+  size_t bytes = 0;
+  for (int head = 0; head < op.heads; head++) bytes = std::max(bytes, packed_bytes(*op.weights[head], rows));
+  return (bytes + 63) / 64 * 64;
+}
 
 StepRows rows_of(const tgi_step& step) {
   return {step.sequences, step.query_starts, step.positions, step.block_tables, step.table_width};
@@ -57,6 +64,9 @@ void Program::reserve(int rows) {
       for (int e = 0; e < op.experts.count; e++)
         packed = std::max({packed, packed_bytes(*op.experts.up[e], rows), packed_bytes(*op.experts.down[e], rows)});
     }
+  for (const tgi_op& op : ops_)  // each member packs the activations of its own heads
+    if (op.code == TGI_HEAD_LINEAR)
+      packed = std::max(packed, pool_.size() * head_bytes(op.head_linear, rows));
   floats += experts;
   memory_.reset(new Arena);
   bytes_ = 4 * floats + packed + 128;
@@ -87,7 +97,7 @@ void Program::plan(const tgi_step& step, int begin, int rows, Slice& slice) {
   for (size_t i = 0; i < planned_.size(); i++) {
     const tgi_attention_op& op = planned_[i];
     const CacheShape shape{cache_type_, op.kv_heads, op.head_dim};
-    plan_attention(slice.step_rows, op.heads, shape, op.window, pool_.size(), slice.plans[i]);
+    plan_attention(slice.step_rows, op.heads, shape, {op.window, op.chunk}, pool_.size(), slice.plans[i]);
   }
 }
 
@@ -119,11 +129,13 @@ void Program::walk(const tgi_step& step, const Slice& slice, const Member& membe
   bool shared = false;  // something was written since the last barrier that is not split by rows
   if (timed_ && member.index == 0) last_ = std::chrono::steady_clock::now();
   for (const tgi_op& op : ops_) {
-    if (op.code == TGI_ATTENTION || op.code == TGI_EXPERTS || shared || (op.code == TGI_LINEAR && packs_columns(slice, member)))
+    const bool everything = op.code == TGI_ATTENTION || op.code == TGI_EXPERTS || op.code == TGI_HEAD_LINEAR;
+    if (everything || shared || (op.code == TGI_LINEAR && packs_columns(slice, member)))
       wait(member, op.code);
     shared = !row_wise(op);
     if (op.code == TGI_LINEAR) run_linear(op.linear, slice, member);
     else if (op.code == TGI_ATTENTION) run_attention(op.attention, step, slice, member);
+    else if (op.code == TGI_HEAD_LINEAR) run_head_linear(op.head_linear, slice, member);
     else if (op.code == TGI_EXPERTS) run_experts(op.experts, slice, member);
     else run_rows(op, step, slice, begin, end);
     book(op.code, member);
@@ -169,6 +181,22 @@ void Program::run_linear(const tgi_linear_op& op, const Slice& slice, const Memb
                   buffers_[op.out], strides_[op.out], op.add != 0);
 }
 
+// A head is one member's, so that none waits for another.
+void Program::run_head_linear(const tgi_head_linear_op& op, const Slice& slice, const Member& member) {
+  uint8_t* memory = static_cast<uint8_t*>(packed_) + member.index * head_bytes(op, slice.rows);
+  for (int head = (int)member.begin(op.heads); head < member.end(op.heads); head++) {
+    const Linear& linear = *op.weights[head];
+    const int width = linear.out + op.tail;
+    const Packed packed = packed_in(linear, slice.rows, memory);
+    pack_activations(linear, buffers_[op.x] + head * op.stride, strides_[op.x], slice.rows,
+                     Share{0, slice.rows, 0, pack_units(linear)}, packed);
+    multiply_panels(linear, packed, slice.rows, 0, linear.panels, buffers_[op.out] + head * width, strides_[op.out], false);
+    if (op.tail)
+      for (int r = 0; r < slice.rows; r++)
+        memcpy(row(op.out, r) + head * width + linear.out, row(op.x, r) + op.rest + head * op.tail, 4 * size_t(op.tail));
+  }
+}
+
 void Program::run_experts(const tgi_experts_op& op, const Slice& slice, const Member& member) {
   const ExpertRows rows{buffers_[op.x], strides_[op.x], buffers_[op.router], strides_[op.router],
                         buffers_[op.out], strides_[op.out], slice.rows};
@@ -187,6 +215,7 @@ void Program::run_attention(const tgi_attention_op& op, const tgi_step& step, co
                            op.scale,
                            op.soft_cap,
                            op.slopes,
+                           op.sinks,
                            static_cast<const uint8_t*>(step.keys[op.layer]),
                            static_cast<const uint8_t*>(step.values[op.layer]),
                            buffers_[op.x] + op.queries,
@@ -215,7 +244,8 @@ void Program::run_row(const tgi_op& any, const tgi_step& step, const Slice& slic
     case TGI_RMS_NORM: {
       const tgi_rms_norm_op& op = any.rms_norm;
       for (int head = 0, from = op.offset; head < op.heads; head++, from += op.width)
-        rms_norm(row(op.x, r) + from, op.weight + (op.each ? head * op.width : 0), op.eps, op.width, row(op.out, r) + from);
+        rms_norm(row(op.x, r) + from, op.weight ? op.weight + (op.each ? head * op.width : 0) : nullptr, op.eps, op.width,
+                 row(op.out, r) + from);
       break;
     }
     case TGI_LAYER_NORM: {
@@ -275,7 +305,7 @@ size_t tgi_op_bytes(int code) {
   static constexpr size_t bytes[] = {
       sizeof(tgi_embed_op),    sizeof(tgi_add_op),      sizeof(tgi_scale_op),      sizeof(tgi_clamp_op),
       sizeof(tgi_soft_cap_op), sizeof(tgi_rms_norm_op), sizeof(tgi_layer_norm_op), sizeof(tgi_linear_op),
-      sizeof(tgi_rotary_op),   sizeof(tgi_activate_op), sizeof(tgi_gate_op),       sizeof(tgi_experts_op),
+      sizeof(tgi_head_linear_op), sizeof(tgi_rotary_op),   sizeof(tgi_activate_op), sizeof(tgi_gate_op),       sizeof(tgi_experts_op),
       sizeof(tgi_store_kv_op), sizeof(tgi_attention_op), sizeof(tgi_op)};
   static_assert(sizeof(bytes) / sizeof(bytes[0]) == TGI_CODES + 1, "one for each operation");
   return code >= 0 && code <= TGI_CODES ? bytes[code] : 0;
@@ -316,8 +346,8 @@ void tgi_attention(tgi_pool* pool, int cache_type, const tgi_attention_op* op, c
   const CacheShape shape{cache_type, op->kv_heads, op->head_dim};
   const StepRows rows = rows_of(*step);
   AttentionPlan plan;
-  plan_attention(rows, op->heads, shape, op->window, pool->pool.size(), plan);
-  const AttentionCall call{shape, op->heads, op->scale, op->soft_cap, op->slopes,
+  plan_attention(rows, op->heads, shape, {op->window, op->chunk}, pool->pool.size(), plan);
+  const AttentionCall call{shape, op->heads, op->scale, op->soft_cap, op->slopes, op->sinks,
                            static_cast<const uint8_t*>(key_cache), static_cast<const uint8_t*>(value_cache),
                            queries, width, out, width};
   auto work = [&](const Member& member) { attend(call, rows, plan, member); };

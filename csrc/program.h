@@ -48,6 +48,7 @@ class Program {
   void run_row(const tgi_op& op, const tgi_step& step, const Slice& slice, int r);
   void store_row(const tgi_store_kv_op& op, const tgi_step& step, const Slice& slice, int r);
   void run_linear(const tgi_linear_op& op, const Slice& slice, const Member& member);
+  void run_head_linear(const tgi_head_linear_op& op, const Slice& slice, const Member& member);
   void run_experts(const tgi_experts_op& op, const Slice& slice, const Member& member);
   void run_attention(const tgi_attention_op& op, const tgi_step& step, const Slice& slice, const Member& member);
   const AttentionPlan& plan_for(const tgi_attention_op& op, const Slice& slice) const;

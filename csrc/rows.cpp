@@ -63,7 +63,8 @@ void rms_norm(const float* x, const float* scale, float eps, int width, float* y
   });
   const F factor = set(1.0f / sqrtf(sum(squares) / (float)width + eps));
   for_each_vector(width, [&](int k, int lanes) {
-    put(y + k, mul(mul(get(x + k, lanes), factor), get(scale + k, lanes)), lanes);
+    const F value = mul(get(x + k, lanes), factor);
+    put(y + k, scale ? mul(value, get(scale + k, lanes)) : value, lanes);
   });
 }
 
@@ -91,6 +92,15 @@ void layer_norm(const float* x, const float* scale, const float* bias, float eps
 }
 
 void activate(int kind, const float* x, int width, float* y) { choose_activation(kind, x, nullptr, width, y); }
+
+void limit_gate(float* gate, float* up, float limit, int width) {
+  clamp(up, limit, width);
+  for_each_vector(width, [&](int k, int lanes) {
+    const F x = get(gate + k, lanes), high = set(limit);
+    put(gate + k, if_less(high, x, high, x), lanes);
+    put(up + k, add(get(up + k, lanes), set(1.0f)), lanes);
+  });
+}
 
 void activate_gated(int kind, const float* gate, const float* up, int width, float* y) {
   choose_activation(kind, gate, up, width, y);

@@ -5,12 +5,14 @@ namespace tgi {
 
 enum Activation { kSilu, kGelu, kGeluTanh, kRelu, kQuickGelu, kReluSquared };  // xielu is a function of its own
 
-// y = x / sqrt(mean(x^2) + eps) * scale
+// y = x / sqrt(mean(x^2) + eps) * scale, which may be nullptr
 void rms_norm(const float* x, const float* scale, float eps, int width, float* y);
 // y = (x - mean) / sqrt(variance + eps) * scale + bias; scale and bias may be nullptr
 void layer_norm(const float* x, const float* scale, const float* bias, float eps, int width, float* y);
 // y = activation(x)
 void activate(int kind, const float* x, int width, float* y);
+// gate = min(gate, limit), up = up between -limit and limit, plus 1
+void limit_gate(float* gate, float* up, float limit, int width);
 // y = activation(gate) * up
 void activate_gated(int kind, const float* gate, const float* up, int width, float* y);
 // Turns the pairs (x[i], x[i + half]) of each head, or (x[2i], x[2i + 1]) if `adjacent`, by cos and sin [half].

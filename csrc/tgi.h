@@ -7,7 +7,7 @@
 #include <stdint.h>
 
 #define TGI_API extern "C" __attribute__((visibility("default")))
-#define TGI_ABI 11  // raised with every change of this file; the loader refuses another number
+#define TGI_ABI 12  // raised with every change of this file; the loader refuses another number
 
 typedef struct tgi_pool tgi_pool;
 typedef struct tgi_arena tgi_arena;
@@ -98,6 +98,7 @@ enum {
   TGI_RMS_NORM,
   TGI_LAYER_NORM,
   TGI_LINEAR,
+  TGI_HEAD_LINEAR,
   TGI_ROTARY,
   TGI_ACTIVATE,
   TGI_GATE,
@@ -137,7 +138,7 @@ typedef struct {
   int32_t heads, width, offset;  // `heads` times `width` numbers from `offset` on
   int32_t each;                  // a weight for each head
   float eps;
-  const float* weight;  // [width], or [heads][width]
+  const float* weight;  // [width], or [heads][width], or nullptr
 } tgi_rms_norm_op;
 
 typedef struct {
@@ -151,6 +152,12 @@ typedef struct {
   int32_t code, out, x, add;
   const tgi_linear* weight;
 } tgi_linear_op;
+
+typedef struct {
+  int32_t code, out, x;
+  int32_t heads, stride, rest, tail;
+  const tgi_linear* const* weights;  // [heads]; the caller's
+} tgi_head_linear_op;
 
 typedef struct {
   int32_t code, x;
@@ -170,11 +177,16 @@ typedef struct {
   int32_t function;
 } tgi_gate_op;
 
+enum { TGI_SOFTMAX, TGI_SIGMOID, TGI_SPARSEMIXER };  // how experts get their scores
+
 typedef struct {
   int32_t code, out, x;
   int32_t router;  // buffer of logits
   int32_t count, top, function, normalise;
   int32_t shared;  // whether the last of `count` experts is always chosen
+  int32_t scores, groups, top_groups, group_best, weigh_inputs;
+  float scale, limit, jitter;  // limit 0: none
+  const float* correction;     // [count], or nullptr
   const tgi_linear *const *up, *const *down;  // [count]; the caller's
 } tgi_experts_op;
 
@@ -192,6 +204,8 @@ typedef struct {
   float scale;
   float soft_cap;       // 0: none
   const float* slopes;  // ALiBi [heads]; nullptr: none
+  const float* sinks;   // [heads]; nullptr: none
+  int32_t chunk;        // 0: none
 } tgi_attention_op;
 
 typedef union {
@@ -204,6 +218,7 @@ typedef union {
   tgi_rms_norm_op rms_norm;
   tgi_layer_norm_op layer_norm;
   tgi_linear_op linear;
+  tgi_head_linear_op head_linear;
   tgi_rotary_op rotary;
   tgi_activate_op activate;
   tgi_gate_op gate;

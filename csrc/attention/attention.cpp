@@ -18,9 +18,17 @@ void write_tile(const AttentionCall& call, const StepRows& rows, const Attention
     const int query = item.first + r;
     const int64_t row = rows.starts[item.sequence] + query / group;
     float* out = call.out + row * call.out_stride + (item.kv_head * group + query % group) * width;
-    const F factor = set(state.total[r]);
+    float total = state.total[r], shrink = 1;
+    if (call.sinks) {  // one more score, after all keys
+      const float sink = call.sinks[item.kv_head * group + query % group], top = std::max(state.largest[r], sink);
+      shrink = exp_of(state.largest[r] - top);
+      total = total * shrink + exp_of(sink - top);
+    }
+    const F factor = set(total), less = set(shrink);
     for (int d = 0; d < width; d += kLanes) {
-      const F value = div(load(&state.values[r][d]), factor);
+      F value = load(&state.values[r][d]);
+      if (call.sinks) value = mul(value, less);
+      value = div(value, factor);
       width - d < kLanes ? store_part(out + d, value, width - d) : store(out + d, value);
     }
   }
@@ -53,10 +61,10 @@ struct Seen {
   int first, last;
 };
 
-Seen seen_by(const StepRows& rows, const AttentionItem& item, int group, int window) {
+Seen seen_by(const StepRows& rows, const AttentionItem& item, int group, const Span& span) {
   const int64_t* positions = rows.positions + rows.starts[item.sequence];
   const int low = (int)positions[item.first / group], high = (int)positions[(item.first + item.count - 1) / group];
-  return {window ? std::max(0, low - window + 1) : 0, high + 1};
+  return {span.first(low), high + 1};
 }
 
 Piece piece_of(const StepRows& rows, const AttentionItem& item, const Seen& seen, int piece) {
@@ -67,12 +75,12 @@ Piece piece_of(const StepRows& rows, const AttentionItem& item, const Seen& seen
 
 // item[1] is read next, unless this is the `last` one.
 template <int Type, int R>
-void attend_tile(const AttentionCall& call, const StepRows& rows, const AttentionItem* items, bool last, int window,
+void attend_tile(const AttentionCall& call, const StepRows& rows, const AttentionItem* items, bool last, const Span& span,
                  Work& work) {
   const CacheShape& shape = call.shape;
   const AttentionItem& item = items[0];
   const int group = call.heads / shape.kv_heads;
-  const Seen all = seen_by(rows, item, group, window);
+  const Seen all = seen_by(rows, item, group, span);
   read_tile(call, rows, item, work);
   constexpr bool kInTiles = kTiles && Type == TGI_BFLOAT16;
 #if defined(__AMX_BF16__)
@@ -87,7 +95,7 @@ void attend_tile(const AttentionCall& call, const StepRows& rows, const Attentio
     const Piece now = piece_of(rows, item, all, piece);
     const Piece next = piece + 1 < item.end ? piece_of(rows, item, all, piece + 1)
                        : last               ? now
-                                            : piece_of(rows, items[1], seen_by(rows, items[1], group, window), items[1].begin);
+                                            : piece_of(rows, items[1], seen_by(rows, items[1], group, span), items[1].begin);
     const Reads reads(call, now, next);
 #if defined(__AMX_BF16__)
     if constexpr (kInTiles) score_piece_in_tiles(shape, work, reads, begin, end);
@@ -96,7 +104,7 @@ void attend_tile(const AttentionCall& call, const StepRows& rows, const Attentio
     for (int r = 0; r < R; r++) {
       const int position = work.positions[r];
       if (adjusts(call)) adjust(call, work, r, base, begin, end);
-      hide_unseen(work.scores[r], begin, end, window ? std::max(0, position - window + 1) - base : 0, position + 1 - base);
+      hide_unseen(work.scores[r], begin, end, span.first(position) - base, position + 1 - base);
     }
     constexpr int kLeft = R % kTogether;
     for (int r = 0; r < R - kLeft; r += kTogether) softmax<Type, kTogether>(call, work, reads, r, begin, end);
@@ -112,7 +120,7 @@ void attend_tile(const AttentionCall& call, const StepRows& rows, const Attentio
   }
 }
 
-using AttendTile = void (*)(const AttentionCall&, const StepRows&, const AttentionItem*, bool, int, Work&);
+using AttendTile = void (*)(const AttentionCall&, const StepRows&, const AttentionItem*, bool, const Span&, Work&);
 
 template <int Type, int... Indices>
 AttendTile tile_of_type(int rows, std::integer_sequence<int, Indices...>) {
@@ -145,7 +153,7 @@ void attend(const AttentionCall& call, const StepRows& rows, const AttentionPlan
   const int end = plan.shares[member.index + 1];
   for (int i = plan.shares[member.index]; i < end; i++) {
     const AttentionItem& item = plan.items[i];
-    tile_for(call.shape.type, item.count)(call, rows, &item, i + 1 == end, plan.window, work);
+    tile_for(call.shape.type, item.count)(call, rows, &item, i + 1 == end, plan.span, work);
     if (item.partial) leave_partial(call.shape, item, work.merged);
     else write_tile(call, rows, item, work.merged);
   }

@@ -22,6 +22,16 @@ struct StepRows {
   int64_t width;
 };
 
+// Which of the keys up to its own a row sees: the last `window`, those from a multiple of `chunk` on, or all.
+struct Span {
+  int window = 0, chunk = 0;  // 0: none
+
+  int first(int position) const {
+    if (chunk) return position / chunk * chunk;
+    return window && position >= window ? position - window + 1 : 0;
+  }
+};
+
 // A tile of queries that share a KV head, over pieces [begin, end) of their keys.
 struct AttentionItem {
   int sequence;
@@ -32,7 +42,7 @@ struct AttentionItem {
 };
 
 struct AttentionPlan {
-  int window = 0;  // keys a row sees up to its own; 0: all
+  Span span;
   std::vector<AttentionItem> items;
   std::vector<int> shares;               // items of each member: shares[m] .. shares[m + 1]
   std::vector<std::pair<int, int>> merges;  // ranges of items that are the pieces of one tile
@@ -48,6 +58,7 @@ struct AttentionCall {
   float scale;
   float soft_cap;       // 0: none
   const float* slopes;  // ALiBi [heads], nullptr: none
+  const float* sinks;   // scores without a value [heads], nullptr: none
   const uint8_t* keys;  // of the layer
   const uint8_t* values;
   const float* queries;  // row r, head h at r * query_stride + h * head_dim
@@ -57,7 +68,7 @@ struct AttentionCall {
 };
 
 // Cuts rows into tiles and, where tiles are few, tiles into pieces; spreads them over `members` by their cost.
-void plan_attention(const StepRows& rows, int heads, const CacheShape& shape, int window, int members,
+void plan_attention(const StepRows& rows, int heads, const CacheShape& shape, const Span& span, int members,
                     AttentionPlan& plan);
 
 // This member's share. All members must call it; it contains a barrier if tiles were split.

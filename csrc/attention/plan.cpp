@@ -14,9 +14,9 @@ int64_t cost(const AttentionItem& item, int keys) {
 
 }  // namespace
 
-void plan_attention(const StepRows& rows, int heads, const CacheShape& shape, int window, int members,
+void plan_attention(const StepRows& rows, int heads, const CacheShape& shape, const Span& span, int members,
                     AttentionPlan& plan) {
-  plan.window = window;
+  plan.span = span;
   plan.items.clear();
   plan.merges.clear();
   const int group = heads / shape.kv_heads;
@@ -30,7 +30,7 @@ void plan_attention(const StepRows& rows, int heads, const CacheShape& shape, in
       const int count = std::min(kMaxRows, queries - first);
       const int low = (int)rows.positions[start + first / group];
       const int high = (int)rows.positions[start + (first + count - 1) / group];
-      const int begin = window ? std::max(0, low - window + 1) / kPiece : 0, end = high / kPiece + 1;
+      const int begin = span.first(low) / kPiece, end = high / kPiece + 1;
       for (int kv_head = 0; kv_head < shape.kv_heads; kv_head++) {
         tiles.push_back({sequence, kv_head, first, count, begin, end, nullptr});
         costs.push_back(cost(tiles.back(), high + 1 - begin * kPiece));

@@ -113,7 +113,9 @@ def round_weights(scores: torch.Tensor, first: int, scales: torch.Tensor | None 
     return torch.cat(parts, 1)
 
 
-def naive(scene: Scene, window: int | None = None, soft_cap: float | None = None, alibi_slopes=None) -> torch.Tensor:
+def naive(
+    scene: Scene, window: int | None = None, soft_cap: float | None = None, alibi_slopes=None, sinks=None, chunk=None
+) -> torch.Tensor:
     tokens, heads, dim = scene.queries.shape
     halves = rounds_halves(scene)
     queries = rounded(scene.queries, scene.cache.shape.dtype if halves or holds_int8(scene) else torch.float32)
@@ -124,18 +126,20 @@ def naive(scene: Scene, window: int | None = None, soft_cap: float | None = None
         keys = scene.keys[sequence].repeat_interleave(group, 1)  # [context, heads, dim]
         values = scene.values[sequence].repeat_interleave(group, 1)
         for position in range(context - count, context):
-            first = max(0, position - window + 1) if window else 0
+            first = max(0, position - window + 1) if window else position // chunk * chunk if chunk else 0
             scores = torch.einsum("hd,khd->hk", queries[row], keys[first : position + 1]) * scene.scale
             if soft_cap:
                 scores = soft_cap * (scores / soft_cap).tanh()
             if alibi_slopes is not None:
                 scores = scores + alibi_slopes[:, None] * (torch.arange(first, position + 1) - position)
-            scores -= scores.amax(-1, keepdim=True)
+            largest = scores.amax(-1, keepdim=True)
+            scores -= largest
             weights = scores.exp()
             if halves or holds_int8(scene):
                 scales = values[first : position + 1].abs().amax(-1).T / 127 if holds_int8(scene) else None
                 weights = round_weights(scores, first, scales)
-            weights = weights / scores.exp().sum(-1, keepdim=True)
+            rest = 0 if sinks is None else (sinks[:, None] - largest).exp()
+            weights = weights / (scores.exp().sum(-1, keepdim=True) + rest)
             out[row] = torch.einsum("hk,khd->hd", weights, values[first : position + 1])
             row += 1
     return out.flatten(1)
@@ -188,6 +192,20 @@ def test_soft_cap_and_alibi(library, dtype):
     check(scene, scene.run(soft_cap=3.0), naive(scene, soft_cap=3.0))
     check(scene, scene.run(alibi_slopes=slopes), naive(scene, alibi_slopes=slopes))
     check(scene, scene.run(50, soft_cap=3.0, alibi_slopes=slopes), naive(scene, 50, 3.0, slopes))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_sinks_and_chunks(library, dtype):
+    scene = make_scene(library, 2, MIXED, dtype, 6, 2, 32)
+    sinks = torch.tensor([-30.0, -2.0, 0.0, 1.0, 4.0, 30.0])
+    for options in ({"sinks": sinks}, {"chunk": 21}, {"chunk": 256}, {"chunk": 100, "sinks": sinks}):
+        check(scene, scene.run(**options), naive(scene, **options))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_heads_as_wide_as_latents(library, dtype):
+    scene = make_scene(library, 3, [(1, 300), (5, 33)], dtype, 16, 1, 576)
+    check(scene, scene.run(), naive(scene))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

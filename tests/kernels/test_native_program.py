@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from typing import Any
 
 import pytest
 import torch
@@ -21,6 +22,7 @@ from tgi.kernels.program import (
     Embed,
     Experts,
     Gate,
+    HeadLinear,
     LayerNorm,
     Linear,
     Logits,
@@ -33,6 +35,7 @@ from tgi.kernels.program import (
 )
 from tgi.kernels.reference import ops as reference
 from tgi.kernels.reference.rope import Angles
+from tgi.kernels.reference.routing import route
 from tgi.kernels.rope_spec import RopeSpec
 from tgi.kernels.weight import Vector, Weight
 
@@ -91,9 +94,10 @@ def test_norms(library, width):
     x, scale, bias = 3 * torch.randn((ROWS, width)) + 1, torch.randn(width), torch.randn(width)
     run = Run(library, x, scale=scale, bias=bias)
     weight, shift = Vector(("scale",), width), Vector(("bias",), width)
-    close(run("y", RmsNorm("y", "x", weight, 1e-5), y=width), reference.rms_norm(x, scale, 1e-5))
-    close(run("y", RmsNorm("y", "x", Vector(("scale",), width, 1.0), 1e-5), y=width),
+    close(run("y", RmsNorm("y", "x", weight, 1e-5, width), y=width), reference.rms_norm(x, scale, 1e-5))
+    close(run("y", RmsNorm("y", "x", Vector(("scale",), width, 1.0), 1e-5, width), y=width),
           reference.rms_norm(x, scale + 1, 1e-5))  # fmt: skip
+    close(run("y", RmsNorm("y", "x", None, 1e-5, width), y=width), reference.rms_norm(x, None, 1e-5))
     close(
         run("y", LayerNorm("y", "x", weight, shift, 1e-5, width), y=width), reference.layer_norm(x, scale, bias, 1e-5)
     )
@@ -103,7 +107,7 @@ def test_norms(library, width):
 
 def test_norm_of_each_head(library):
     x, scale = torch.randn((ROWS, 7 + 3 * 20)), torch.randn(20)
-    found = Run(library, x, scale=scale)("x", RmsNorm("x", "x", Vector(("scale",), 20), 1e-6, heads=3, offset=7))
+    found = Run(library, x, scale=scale)("x", RmsNorm("x", "x", Vector(("scale",), 20), 1e-6, 20, heads=3, offset=7))
     wanted = x.clone()
     wanted[:, 7:] = reference.rms_norm(x[:, 7:].unflatten(1, (3, 20)), scale, 1e-6).flatten(1)
     close(found, wanted)
@@ -120,7 +124,7 @@ def test_norms_of_heads(library, each):
     weight, shift = Vector(("scale",), count), Vector(("bias",), count)
     shape = (heads, size) if each else (size,)
     parts = x[:, 7:].unflatten(1, (heads, size))
-    rms = run("x", RmsNorm("x", "x", weight, 1e-6, heads, 7, each))
+    rms = run("x", RmsNorm("x", "x", weight, 1e-6, size, heads, 7, each))
     layer = run("x", LayerNorm("x", "x", weight, shift, 1e-6, size, heads, 7, each))
     for found, wanted in (
         (rms, torch.nn.functional.rms_norm(parts, (size,), None, 1e-6) * scale[:count].view(shape)),
@@ -221,40 +225,84 @@ def test_a_feed_forward_layer_over_slices_and_threads(library, rows):
     assert torch.equal(results[0], results[2])
 
 
-@pytest.mark.parametrize("shared", [False, True])
-@pytest.mark.parametrize("quantize", [None, "int8", "int4"])
-def test_experts(library, quantize, shared):
-    """Against the formula; and a row has the same bits alone, in any batch and with any number of threads."""
-    rows, width, inner, count, top = 300, 48, 40, 5, 2
-    x, logits = torch.randn((rows, width)), 2 * torch.randn((count + shared, width)) / width**0.5
-    tensors = {"router_weight": logits}
-    sizes = [inner] * count + [inner + 24] * shared
+ROUTES = {
+    "softmax": {"normalise": True},
+    "shared": {"normalise": False, "shared": True},
+    "groups": {"normalise": True, "groups": 3, "top_groups": 2, "group_best": 2, "scale": 1.7},
+    "corrected": {"normalise": True, "scores": "sigmoid", "correction": Vector(("correction",), 6, exact=True)},
+    "corrected groups": {"normalise": True, "scores": "sigmoid", "correction": Vector(("correction",), 6, exact=True),
+                         "groups": 3, "top_groups": 2, "group_best": 1},
+    "weighed inputs": {"normalise": False, "scores": "sigmoid", "weigh_inputs": True},
+    "limited": {"normalise": True, "limit": 0.5},
+    "sparsemixer": {"normalise": False, "scores": "sparsemixer", "jitter": 0.4},
+}  # fmt: skip
+
+
+def expert_weights(count: int, shared: bool, width: int, inner: int) -> tuple[dict[str, torch.Tensor], Any, Any]:
+    tensors, sizes = {}, [inner] * count + [inner + 24] * shared
     for expert, size in enumerate(sizes):
         tensors[f"up{expert}_weight"] = torch.randn((2 * size, width)) / 7
         tensors[f"down{expert}_weight"] = torch.randn((width, size)) / 6
     up = tuple(Weight((f"up{e}",), (size, size), width) for e, size in enumerate(sizes))
     down = tuple(Weight((f"down{e}",), (width,), size) for e, size in enumerate(sizes))
-    ops = (
-        Linear("router", "x", Weight(("router",), (len(logits),), width, role="table")),
-        Experts("y", "x", "router", up, down, top, "silu", not shared, shared),
-    )
+    return tensors, up, down
+
+
+def naive_experts(op: Experts, x: torch.Tensor, logits: torch.Tensor, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
+    ids, weights = route(op, logits, tensors["correction"] if op.correction else None)
+    assert set(ids.flatten().tolist()) == set(range(len(op.up)))
+    wanted = torch.zeros_like(x)
+    for row in range(len(x)):
+        for expert, weight in zip(ids[row].tolist(), weights[row], strict=True):
+            given = x[row] * weight if op.weigh_inputs else x[row]
+            inner = reference.gated(torch.nn.functional.silu, tensors[f"up{expert}_weight"] @ given, op.limit)
+            wanted[row] += (1 if op.weigh_inputs else weight) * (tensors[f"down{expert}_weight"] @ inner)
+    return wanted
+
+
+@pytest.mark.parametrize("quantize", [None, "int8", "int4"])
+@pytest.mark.parametrize("kind", ROUTES)
+def test_experts(library, kind, quantize):
+    """Against the formula; and a row has the same bits alone, in any batch and with any number of threads."""
+    if quantize and kind not in ("shared", "limited"):
+        pytest.skip("how experts are chosen does not depend on their format")
+    rows, width, count, options = 300, 48, 6, ROUTES[kind]
+    shared = bool(options.get("shared"))
+    tensors, up, down = expert_weights(count, shared, width, 40)
+    x, matrix = torch.randn((rows, width)), 2 * torch.randn((count + shared, width)) / width**0.5
+    tensors |= {"router_weight": matrix, "correction": torch.randn(count) / 8}
+    op = Experts("y", "x", "router", up, down, 2, "silu", **options)
+    ops = (Linear("router", "x", Weight(("router",), (len(matrix),), width, role="table")), op)
 
     def run(given: torch.Tensor, threads: int) -> torch.Tensor:
-        values = {"router": len(logits), "y": width}
-        return Run(library, given, threads, quantize=quantize, **tensors)("y", *ops, **values)
+        return Run(library, given, threads, quantize=quantize, **tensors)("y", *ops, router=len(matrix), y=width)
 
     found = run(x, 2)
     assert torch.equal(found, run(x, 3)) and torch.equal(found, run(x, 1))
     assert torch.equal(found[7:8], run(x[7:8], 2)) and torch.equal(found[100:117], run(x[100:117], 3))
     if quantize is None:
-        ids, weights = reference.route(x @ logits.T, top, not shared, shared)
-        assert set(ids.flatten().tolist()) == set(range(len(sizes)))
-        wanted = torch.zeros_like(x)
-        for row in range(rows):
-            for expert, weight in zip(ids[row].tolist(), weights[row], strict=True):
-                gate, plain = (tensors[f"up{expert}_weight"] @ x[row]).chunk(2)
-                wanted[row] += weight * (tensors[f"down{expert}_weight"] @ (torch.nn.functional.silu(gate) * plain))
-        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(found, naive_experts(op, x, x @ matrix.T, tensors), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("quantize", [None, "int8"])
+def test_matrices_of_heads(library, quantize):
+    """Head by head, each followed by another part of x; the same bits with any number of threads and rows."""
+    rows, heads, width, out, tail = 70, 5, 20, 24, 6
+    x = torch.randn((rows, 3 + heads * (width + tail)))
+    tensors = {f"head{h}_weight": torch.randn((out, width)) / 4 for h in range(heads)}
+    weights = tuple(Weight((f"head{h}",), (out,), width) for h in range(heads))
+    op = HeadLinear("y", "x", weights, width, 3 + heads * width, tail)
+
+    def run(given: torch.Tensor, threads: int) -> torch.Tensor:
+        return Run(library, given, threads, quantize=quantize, **tensors)("y", op, y=heads * op.width)
+
+    found = run(x, 2)
+    assert torch.equal(found, run(x, 3)) and torch.equal(found[4:5], run(x[4:5], 2))
+    if quantize is None:
+        own, rest = x[:, : heads * width].unflatten(1, (heads, -1)), x[:, 3 + heads * width :].unflatten(1, (heads, -1))
+        stacked = torch.stack([tensors[f"head{h}_weight"] for h in range(heads)])
+        wanted = torch.cat((torch.einsum("rhi,hoi->rho", own, stacked), rest), dim=-1).flatten(1)
+        torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
 
 
 def test_equal_logits_choose_the_lower_number(library):

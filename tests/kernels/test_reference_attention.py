@@ -12,7 +12,7 @@ import torch
 from tests.models.driver import make_paging
 from tgi.kernels.program import CacheLayer
 from tgi.kernels.reference import attention as reference_attention
-from tgi.kernels.reference.attention import attention, plan_attention
+from tgi.kernels.reference.attention import Span, attention, plan_attention
 from tgi.kernels.reference.ops import store_kv
 from tgi.kernels.select import select
 from tgi.kernels.types import Backend, CacheShape, KVCache, Paging
@@ -32,11 +32,11 @@ class Scene:
     values: list[torch.Tensor]
     scale: float
 
-    def run(self, window: int | None, **options) -> torch.Tensor:
-        return attention(self.queries, self.cache, 1, self.plan(window), self.scale, **options)
+    def run(self, window: int | None, chunk: int | None = None, **options) -> torch.Tensor:
+        return attention(self.queries, self.cache, 1, self.plan(window, chunk), self.scale, **options)
 
-    def plan(self, window: int | None) -> reference_attention.Plan:
-        return plan_attention(self.backend.block_size, self.paging, window)
+    def plan(self, window: int | None, chunk: int | None = None) -> reference_attention.Plan:
+        return plan_attention(self.backend.block_size, self.paging, Span(window, chunk))
 
 
 def make_scene(rng: random.Random, lens: list[tuple[int, int]], block_size: int, heads: int, kv_heads: int) -> Scene:
@@ -61,7 +61,12 @@ def make_scene(rng: random.Random, lens: list[tuple[int, int]], block_size: int,
 
 
 def naive(
-    scene: Scene, window: int | None, soft_cap: float | None = None, alibi_slopes: torch.Tensor | None = None
+    scene: Scene,
+    window: int | None,
+    soft_cap: float | None = None,
+    alibi_slopes: torch.Tensor | None = None,
+    sinks: torch.Tensor | None = None,
+    chunk: int | None = None,
 ) -> torch.Tensor:
     """One row and one head at a time, in float64."""
     heads = scene.queries.shape[1]
@@ -72,6 +77,7 @@ def naive(
         group = heads // keys.shape[1]
         for position in range(context - count, context):
             first = 0 if window is None else max(0, position - window + 1)
+            first = position // chunk * chunk if chunk else first
             outs = []
             for head in range(heads):
                 q = scene.queries[at, head].double()
@@ -80,7 +86,11 @@ def naive(
                     scores = soft_cap * torch.tanh(scores / soft_cap)
                 if alibi_slopes is not None:
                     scores += alibi_slopes[head].double() * (torch.arange(first, position + 1) - position)
-                outs.append(scores.softmax(0) @ values[first : position + 1, head // group].double())
+                if sinks is not None:
+                    scores = torch.cat((scores, sinks[head : head + 1].double()))
+                outs.append(
+                    scores.softmax(0)[: position + 1 - first] @ values[first : position + 1, head // group].double()
+                )
             rows.append(torch.cat(outs))
             at += 1
     return torch.stack(rows).float()
@@ -97,6 +107,7 @@ FEATURES = {
     "plain": {},
     "soft cap": {"soft_cap": 5.0},
     "alibi": {"alibi_slopes": torch.tensor([2.0 ** -(8 * (i + 1) / 6) for i in range(6)])},
+    "sinks": {"sinks": torch.linspace(-3, 9, 6)},
     "both": {"soft_cap": 3.0, "alibi_slopes": torch.linspace(0.01, 0.5, 6)},
 }
 
@@ -118,6 +129,15 @@ def test_against_naive(mix: str, features: str, window: str | None, rng: random.
     scene = make_scene(rng, lens, rng.choice([4, 16, 32]), heads=6, kv_heads=rng.choice([1, 2, 3, 6]))
     options = FEATURES[features]
     torch.testing.assert_close(scene.run(keys, **options), naive(scene, keys, **options), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("mix", MIXES)
+def test_chunks(mix: str, rng: random.Random) -> None:
+    scene = make_scene(rng, MIXES[mix](rng), 16, heads=6, kv_heads=2)
+    for chunk in (1, 16, 37):
+        for options in ({}, {"soft_cap": 5.0}):
+            wanted = naive(scene, None, chunk=chunk, **options)
+            torch.testing.assert_close(scene.run(None, chunk, **options), wanted, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.cuda

@@ -25,6 +25,7 @@ from transformers import (
 )
 from transformers.activations import ACT2FN
 
+from tests.models import baichuan
 from tests.models.checkpoints import FAMILIES, Family, make_checkpoint, make_config
 from tests.models.tiny import tiny_config
 from tgi.errors import ModelError
@@ -108,6 +109,7 @@ def test_configs_that_transformers_writes(kind: Any, tmp_path: Path, caplog: pyt
 
 @pytest.mark.parametrize("model_type", sorted(FAMILIES_BY_TYPE))
 def test_default_configs_of_every_family(model_type: str, caplog: pytest.LogCaptureFixture) -> None:
+    baichuan.register()
     config = AutoConfig.for_model(model_type)
     caplog.clear()
     for whole in (True, False):
@@ -147,6 +149,26 @@ TINY_REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("mixtral", {"num_experts_per_tok": 6}, "`num_experts_per_tok` 6 is more than the 5 experts"),
     ("qwen3_moe", {"mlp_only_layers": 1}, "`mlp_only_layers` must be a list"),
     ("olmoe", {"clip_qkv": 3.0}, "`clip_qkv`"),
+    ("phimoe", {"num_experts_per_tok": 3}, "`num_experts_per_tok`"),
+    ("phimoe", {"rope_parameters": {"short_mscale": 1.0, "long_mscale": 1.2}}, "`short_mscale` 1.0 and `long_mscale`"),
+    ("dbrx", {"ffn_config": {"moe_normalize_expert_weights": 2.0}}, "`moe_normalize_expert_weights`"),
+    ("dbrx", {"attn_config": {"kv_n_heads": 3}}, "cannot share 3"),
+    ("dbrx", {"ffn_config": 3}, "`ffn_config` must be an object"),
+    ("ernie4_5_moe", {"use_bias": True}, "`use_bias`"),
+    ("ernie4_5_moe", {"moe_layer_start_index": "1"}, "`moe_layer_start_index`"),
+    ("glm4_moe-groups", {"topk_group": 1, "num_experts_per_tok": 4}, "from 1 of 4 groups"),
+    ("glm4_moe-groups", {"n_group": 5}, "2 of 5 groups"),
+    ("glm4_moe", {"first_k_dense_replace": -1}, "`first_k_dense_replace`"),
+    ("gpt_oss", {"swiglu_alpha": 1.5}, "`swiglu_alpha`"),
+    ("gpt_oss", {"hidden_act": "gelu"}, "`hidden_act`"),
+    ("deepseek_v2", {"topk_method": "noaux_tc"}, "`topk_method`"),
+    ("deepseek_v2", {"norm_topk_prob": True}, "`norm_topk_prob`"),
+    ("deepseek_v3", {"scoring_func": "softmax"}, "`scoring_func`"),
+    ("deepseek_v3", {"moe_layer_freq": 2}, "`moe_layer_freq`"),
+    ("deepseek_v3", {"head_dim": 10}, "`head_dim`"),
+    ("llama4", {"no_rope_layers": [1]}, "`no_rope_layers` must have an entry"),
+    ("llama4", {"layer_types": ["sliding_attention"] * 4}, "`layer_types` must name chunked_attention"),
+    ("llama4", {"moe_layers": 1}, "`moe_layers` must be a list"),
     (
         "llama-proportional",
         {"rope_parameters": {"rope_type": "proportional", "partial_rotary_factor": 1.5}},

@@ -18,7 +18,7 @@ import torch
 
 from tests.models.driver import Driver, Row
 from tests.models.test_parity import BACKENDS, TOLERANCE, assert_close, backend_named
-from tests.models.tiny import CASES, VOCAB, write_tiny
+from tests.models.tiny import CASES, VOCAB, corrections, write_tiny
 from tgi.kernels.types import Backend
 from tgi.models.build.decoder import build
 from tgi.models.families.registry import read_spec
@@ -72,7 +72,8 @@ def test_parameters_and_codes(checkpoint: Checkpoint) -> None:
     program = build(spec)
     fixed = (spec.max_positions + spec.first_position) * spec.hidden_size if spec.sinusoidal_positions else 0
     fixed += sum(name.endswith((".beta", ".eps")) for vector in program.vectors() for name in vector.names)
-    assert program.parameters - fixed == sum(parameter.numel() for parameter in checkpoint.oracle.parameters())
+    learned = [*checkpoint.oracle.parameters(), *corrections(checkpoint.oracle)]
+    assert program.parameters - fixed == sum(parameter.numel() for parameter in learned)
     compare(read_stored(checkpoint.path, spec.names), spec, program).check()  # the headers alone say that all is there
     backend, rng = backend_named("native"), random.Random(checkpoint.seed)
     driver = Driver(load_model(checkpoint.path, None, backend, quantize="int8"), backend)

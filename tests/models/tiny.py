@@ -29,6 +29,9 @@ _LONGROPE = {
     "long_factor": [1.0, 2.0, 3.0, 5.0, 8.0, 13.0],
 }
 _EXPERTS = {"num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 48}
+_LATENT = {"kv_lora_rank": 32, "q_lora_rank": 28, "qk_nope_head_dim": 20, "qk_rope_head_dim": 12, "v_head_dim": 24,
+           "n_routed_experts": 12, "num_experts_per_tok": 3, "moe_intermediate_size": 48, "n_shared_experts": 1,
+           "num_key_value_heads": 4}  # fmt: skip
 _GPT = {"n_embd": 64, "n_head": 4, "n_layer": 2, "n_positions": 512}
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama-longrope": (
@@ -241,6 +244,169 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen3_moe": ("qwen3_moe", {**_EXPERTS, "num_experts_per_tok": 3, "norm_topk_prob": True, "head_dim": 24}),
     "qwen3_moe-every-second": ("qwen3_moe", {**_EXPERTS, "decoder_sparse_step": 2, "attention_bias": True}),
     "olmoe": ("olmoe", {"num_experts": 6, "num_experts_per_tok": 2}),
+    "phimoe": (
+        "phimoe",
+        {
+            "num_local_experts": 5,
+            "router_jitter_noise": 0.3,
+            "attention_bias": True,
+            "lm_head_bias": True,
+            "sliding_window": 40,
+        },
+    ),
+    "phimoe-longrope": (
+        "phimoe",
+        {
+            "head_dim": 12,
+            "num_local_experts": 5,
+            "rope_parameters": {
+                **_LONGROPE,
+                "rope_theta": 1e4,
+                "original_max_position_embeddings": 256,
+                "short_mscale": 1.3,
+                "long_mscale": 1.3,
+            },
+        },
+    ),
+    "granitemoe": (
+        "granitemoe",
+        {
+            "num_local_experts": 6,
+            "num_experts_per_tok": 3,
+            "attention_multiplier": 0.3,
+            "residual_multiplier": 0.6,
+            "embedding_multiplier": 3.0,
+            "logits_scaling": 5.0,
+            "attention_bias": True,
+        },
+    ),
+    "dbrx": (
+        "dbrx",
+        {
+            "d_model": 64,
+            "n_heads": 4,
+            "n_layers": 2,
+            "max_seq_len": 512,
+            "attn_config": {"kv_n_heads": 2, "clip_qkv": 0.8, "rope_theta": 1e4},
+            "ffn_config": {"ffn_hidden_size": 48, "moe_num_experts": 6, "moe_top_k": 3},
+        },
+    ),
+    "ernie4_5_moe": (
+        "ernie4_5_moe",
+        {"head_dim": 24, "moe_num_experts": 6, "moe_k": 2, "moe_intermediate_size": 48, "num_hidden_layers": 3},
+    ),
+    "glm4_moe": (
+        "glm4_moe",
+        {
+            "head_dim": 24,
+            "n_routed_experts": 6,
+            "num_experts_per_tok": 2,
+            "moe_intermediate_size": 48,
+            "num_hidden_layers": 3,
+            "use_qk_norm": True,
+            "attention_bias": True,
+            "routed_scaling_factor": 1.7,
+        },
+    ),
+    "glm4_moe-groups": (
+        "glm4_moe",
+        {
+            "head_dim": 16,
+            "n_routed_experts": 12,
+            "num_experts_per_tok": 3,
+            "moe_intermediate_size": 48,
+            "n_group": 4,
+            "topk_group": 2,
+            "n_shared_experts": 2,
+            "norm_topk_prob": False,
+            "first_k_dense_replace": 0,
+        },
+    ),
+    "gpt_oss": (
+        "gpt_oss",
+        {
+            "head_dim": 16,
+            "num_local_experts": 5,
+            "num_experts_per_tok": 2,
+            "sliding_window": 23,
+            "swiglu_limit": 1.5,
+            "rope_parameters": {
+                "rope_type": "yarn",
+                "rope_theta": 1e4,
+                "factor": 4.0,
+                "beta_fast": 32.0,
+                "beta_slow": 1.0,
+                "truncate": False,
+                "original_max_position_embeddings": 64,
+            },
+        },
+    ),
+    "deepseek_v2": (
+        "deepseek_v2",
+        {**_LATENT, "q_lora_rank": None, "n_routed_experts": 6, "topk_method": "greedy", "first_k_dense_replace": 1},
+    ),
+    "deepseek_v2-groups": (
+        "deepseek_v2",
+        {
+            **_LATENT,
+            "topk_method": "group_limited_greedy",
+            "n_group": 4,
+            "topk_group": 2,
+            "attention_bias": True,
+            "routed_scaling_factor": 1.7,
+        },
+    ),
+    "deepseek_v3": (
+        "deepseek_v3",
+        {
+            **_LATENT,
+            "n_group": 4,
+            "topk_group": 2,
+            "first_k_dense_replace": 1,
+            "attention_bias": True,
+            "rope_parameters": {
+                "rope_type": "yarn",
+                "rope_theta": 1e4,
+                "factor": 8.0,
+                "beta_fast": 32.0,
+                "beta_slow": 1.0,
+                "mscale": 1.0,
+                "mscale_all_dim": 0.7,
+                "original_max_position_embeddings": 64,
+            },
+        },
+    ),
+    "deepseek_v3-halves": (
+        "deepseek_v3",
+        {
+            **_LATENT,
+            "n_group": 1,
+            "topk_group": 1,
+            "q_lora_rank": None,
+            "rope_interleave": False,
+            "first_k_dense_replace": 0,
+        },
+    ),
+    "baichuan": ("baichuan", {}),
+    "baichuan-2": ("baichuan", {"vocab_size": 125_696, "hidden_size": 32, "num_attention_heads": 2}),
+    "baichuan-alibi": (
+        "baichuan",
+        {"max_position_embeddings": None, "model_max_length": 512, "hidden_size": 48, "num_attention_heads": 6},
+    ),
+    "llama4": (
+        "llama4_text",
+        {
+            "head_dim": 16,
+            "intermediate_size_mlp": 72,
+            "num_hidden_layers": 4,
+            "num_local_experts": 5,
+            "num_experts_per_tok": 2,
+            "attention_chunk_size": 21,
+            "interleave_moe_layer_step": 2,
+            "floor_scale": 16,
+            "attn_scale": 0.8,
+        },
+    ),
 }
 """Name -> (`model_type`, values of the config that are not `_COMMON`)."""
 
@@ -249,6 +415,9 @@ def tiny_config(name: str, **overrides: Any) -> Any:
     """transformers' config of a case; a value of `...` leaves the key out."""
     import transformers
 
+    from tests.models import baichuan
+
+    baichuan.register()
     model_type, values = CASES[name]
     known = transformers.AutoConfig.for_model(model_type).to_dict()
     common = {key: value for key, value in _COMMON.items() if key in known}
@@ -257,6 +426,11 @@ def tiny_config(name: str, **overrides: Any) -> Any:
     # With ALiBi transformers' eager attention of Falcon adds the bias twice.
     config._attn_implementation = "sdpa" if name == "falcon-alibi" else "eager"
     return config
+
+
+def corrections(model: Any) -> list[Any]:
+    """What experts' scores are corrected by, where transformers does not count it among the parameters."""
+    return [buffer for name, buffer in model.named_buffers() if name.endswith("e_score_correction_bias")]
 
 
 def write_tiny(path: Path, name: str, seed: int = 0, *, std: float = 0.2, **overrides: Any) -> Any:
@@ -281,5 +455,10 @@ def write_tiny(path: Path, name: str, seed: int = 0, *, std: float = 0.2, **over
                 parameter.copy_(torch.randn_like(parameter) * std)
             else:
                 parameter.add_(torch.randn_like(parameter) * 0.2)
+        for key, parameter in model.named_parameters():
+            if key.endswith("sinks"):
+                parameter.add_(torch.randn_like(parameter) * 3)
+        for buffer in corrections(model):
+            buffer.add_(torch.randn_like(buffer) * 0.2)
     model.save_pretrained(path)
     return model

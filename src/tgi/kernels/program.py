@@ -68,30 +68,24 @@ class SoftCap:
 class RmsNorm:
     """out = x / sqrt(mean(x^2) + eps) * weight (Zhang and Sennrich 2019).
 
-    With `heads` each of them, `weight.size` numbers from `offset` on, is normalised by itself, and x must be out.
-    each: every head has a part of `weight` for itself, which then holds `heads` times as many numbers.
+    width: numbers that are normalised together. With `heads` each of them, `width` numbers from `offset` on, is
+    normalised by itself, and x must be out. each: every head has a part of `weight` for itself, which then holds
+    `heads` times as many numbers.
     """
 
     out: str
     x: str
-    weight: Vector
+    weight: Vector | None
     eps: float
+    width: int
     heads: int = 1
     offset: int = 0
     each: bool = False
 
-    @property
-    def width(self) -> int:
-        """Numbers that are normalised together."""
-        return self.weight.size // (self.heads if self.each else 1)
-
 
 @dataclass(frozen=True, slots=True)
 class LayerNorm:
-    """out = (x - mean(x)) / sqrt(variance(x) + eps) * weight + bias (Ba et al. 2016); heads as in `RmsNorm`.
-
-    width: numbers that are normalised together.
-    """
+    """out = (x - mean(x)) / sqrt(variance(x) + eps) * weight + bias (Ba et al. 2016); heads as in `RmsNorm`."""
 
     out: str
     x: str
@@ -112,6 +106,27 @@ class Linear:
     x: str
     weight: Weight
     add: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class HeadLinear:
+    """Head h of out = weights[h] (head h of x), followed by head h of what x has from `rest` on, if `tail` is not 0.
+
+    Heads of x are as wide as the weights' columns, those of what follows `tail` numbers.
+    """
+
+    out: str
+    x: str
+    weights: tuple[Weight, ...]
+    stride: int
+    """Numbers of x from one head to the next."""
+    rest: int = 0
+    tail: int = 0
+
+    @property
+    def width(self) -> int:
+        """Numbers of a head of out."""
+        return self.weights[0].rows + self.tail
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,15 +163,23 @@ class Gate:
     function: Activation
 
 
+Scores: TypeAlias = Literal["softmax", "sigmoid", "sparsemixer"]
+"""How a router's logits become scores, see `Experts`."""
+
+
 @dataclass(frozen=True, slots=True)
 class Experts:
     """out = sum over the chosen experts e of weight(e) * (down[e] (function(first half of h) * second half of h)),
     h = up[e] x (Shazeer et al. 2017).
 
-    `router` has a logit for each expert. Chosen are the `top` largest, ties by lower number; their weights are the
-    softmax over all logits, divided by their sum where `normalise`. With `shared` the last expert stands apart: it is
-    always chosen, with the sigmoid of its logit as its weight. Sums are taken in the order of the experts' numbers, so
-    that a row's result does not depend on the rows computed with it.
+    `router` has a logit for each expert, and `scores` says what their scores are: softmax over all, sigmoid of each, or
+    those of sparsemixer (see `reference.routing`). Chosen are the `top` largest of score + `correction`, ties by lower
+    number; of `groups` groups of experts only from the `top_groups` best, by the sum of their `group_best` largest
+    (DeepSeek-V2, V3). Weights are the scores, divided by their sum where `normalise`, times `scale`; with
+    `weigh_inputs` x is multiplied by them and not what comes of it. With `shared` the last expert stands apart: it is
+    always chosen, with the sigmoid of its logit as its weight. limit: the first half of h is cut above it, the second
+    to -limit ... limit, and 1 is added to that. Sums are taken in the order of the experts' numbers, so that a row's
+    result does not depend on the rows computed with it.
     """
 
     out: str
@@ -168,6 +191,16 @@ class Experts:
     function: Activation
     normalise: bool
     shared: bool = False
+    scores: Scores = "softmax"
+    correction: Vector | None = None
+    groups: int = 1
+    top_groups: int = 1
+    group_best: int = 1
+    scale: float = 1.0
+    weigh_inputs: bool = False
+    limit: float | None = None
+    jitter: float = 0.0
+    """sparsemixer: experts further from the best than twice this part of it have no share."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,9 +219,10 @@ class StoreKV:
 class Attention:
     """out = causal attention of the queries at offset `queries` of x over cache layer `layer`.
 
-    The rows' own keys and values are already stored. With a window w the row at position p sees keys p - w + 1 .. p.
+    The rows' own keys and values are already stored. With a window w the row at position p sees keys p - w + 1 .. p,
+    with chunks of c those from the last multiple of c on.
     Scores are scale * q.k, then soft_cap * tanh(score / soft_cap), then, with ALiBi, plus slope * (key position - p), a
-    slope for each head; softmax in float32.
+    slope for each head; softmax in float32. sinks: a score for each head that is in the softmax and has no value.
     """
 
     out: str
@@ -202,6 +236,8 @@ class Attention:
     soft_cap: float | None = None
     slopes: tuple[float, ...] | None = None
     queries: int = 0
+    sinks: Vector | None = None
+    chunk: int | None = None
 
 
 Op: TypeAlias = (
@@ -213,6 +249,7 @@ Op: TypeAlias = (
     | RmsNorm
     | LayerNorm
     | Linear
+    | HeadLinear
     | Rotary
     | Activate
     | Gate

@@ -34,4 +34,6 @@ class RopeSpec:
     turning: int = 0
     """proportional: how many pairs turn at all; the angles of the others are 0."""
     temperature: float = 0.0
-    """Multiplies cos and sin by 1 + temperature * log(1 + floor(position / original_max_positions)) (Llama 4)."""
+    """Multiplies cos and sin by 1 + temperature * log(1 + floor((position + first_period) / original_max_positions))
+    (Llama 4)."""
+    first_period: int = 0

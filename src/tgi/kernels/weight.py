@@ -6,7 +6,7 @@ Pure data: names in the checkpoint, shapes, how parts are stacked, how a shard c
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
@@ -21,6 +21,24 @@ class StoredRows:
     stored: int
     first: int
     count: int
+    step: int = 1
+    """Distance of one stored row from the next."""
+
+    @property
+    def stored_slice(self) -> slice:
+        return slice(self.stored, self.stored + (self.count - 1) * self.step + 1, self.step)
+
+
+@dataclass(frozen=True, slots=True)
+class Within:
+    """Where in a larger stored tensor a matrix stands: the experts of a layer, or the heads of a projection."""
+
+    first: int
+    """Its first place along the first dimension."""
+    size: int
+    """Places along that dimension."""
+    stacked: bool = False
+    """A place holds a whole matrix; else a row of one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +65,12 @@ class Weight:
     role: Literal["layer", "head", "table", "router"] = "layer"
     """head: gives the logits (and is the embedding as well where the two are tied); table: only looked up;
     router: chooses experts. Formats may treat them with more care."""
+    within: Within | None = None
+    """The single stored tensor holds other matrices as well."""
+    suffixes: tuple[str, str] = (".weight", ".bias")
+    """What follows the names of modules in those of their tensors."""
+    unit_rows: bool = False
+    """Each row is divided by its length when it is read."""
     split: Literal["rows", "columns"] | None = None
     """How several ranks share it: each part by rows, or by columns, whose partial sums are added. None: not shared."""
 
@@ -58,9 +82,30 @@ class Weight:
         """Each tensor of the checkpoint that this matrix is made of, and its shape there."""
         rows = (self.rows,) if len(self.names) == 1 else self.parts
         for name, count in zip(self.names, rows, strict=True):
-            yield f"{name}.weight", (self.columns, count) if self.transposed else (count, self.columns)
+            yield self.tensor(name), self._within((self.columns, count) if self.transposed else (count, self.columns))
             if self.bias:
-                yield f"{name}.bias", (count,)
+                yield self.bias_tensor(name), self._within((count,))
+
+    def tensor(self, name: str) -> str:
+        """The stored tensor of module `name`."""
+        return name + self.suffixes[0]
+
+    def bias_tensor(self, name: str) -> str:
+        return name + self.suffixes[1]
+
+    def _within(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        if self.within is None:
+            return shape
+        return (self.within.size, *(shape if self.within.stacked else shape[1:]))
+
+    def index_of(self, *part: slice) -> tuple[slice, ...]:
+        """Where a part of the matrix, or of its bias, given along the dimensions it is stored in, is in its tensor."""
+        if self.within is None:
+            return part
+        first = self.within.first
+        if self.within.stacked:
+            return (slice(first, first + 1), *part)
+        return (slice(first + part[0].start, first + part[0].stop, part[0].step), *part[1:])
 
     def stored_rows(self) -> Iterator[StoredRows]:
         """Where the rows stand in the checkpoint, in their order."""
@@ -71,6 +116,10 @@ class Weight:
         for index, rows in enumerate((self.rows,) if whole else self.parts):
             count, name = rows // self.groups, self.names[0 if single else index]
             offset = before[index] // self.groups if single else 0
+            if single and count == 1 and self.groups > 1:  # row by row: one slice of every so-many rows
+                yield StoredRows(name, offset, first, rows, self.rows // self.groups)
+                first += rows
+                continue
             for group in range(self.groups):
                 yield StoredRows(name, group * self.rows // self.groups + offset, first + group * count, count)
             first += rows
@@ -82,7 +131,7 @@ class Weight:
         """
         first = 0
         for stored in _by_part(self, rank, ranks):
-            yield StoredRows(stored.name, stored.stored, first, stored.count)
+            yield replace(stored, first=first)
             first += stored.count
 
 
@@ -91,7 +140,10 @@ def _by_part(weight: Weight, rank: int, ranks: int) -> Iterator[StoredRows]:
         assert weight.groups % ranks == 0, f"{weight.groups} groups of {weight.names[0]} over {ranks} ranks"
         mine = range(rank * weight.groups // ranks, (rank + 1) * weight.groups // ranks)
         for number, stored in enumerate(weight.stored_rows()):
-            if number % weight.groups in mine:
+            if stored.step > 1:  # a row to a group
+                place, first = stored.stored + mine.start * stored.step, stored.first + mine.start
+                yield StoredRows(stored.name, place, first, len(mine), stored.step)
+            elif number % weight.groups in mine:
                 yield stored
         return
     begin = 0
@@ -115,6 +167,8 @@ class Vector:
     add: float = 0.0
     """Added to what is stored: 1 where checkpoints store the distance from 1. The sum is kept in float32, since in
     bfloat16 it would lose most of the stored bits."""
+    exact: bool = False
+    """Kept in float32 too, whatever the serving dtype."""
 
 
 class WeightSource(Protocol):

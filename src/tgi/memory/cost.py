@@ -81,7 +81,7 @@ def activation_bytes(program: Program, tokens: int, dtype_bytes: int, *, logit_r
     with the allocator, in pieces of other sizes: as much again, measured with glibc. To it come gathered
     keys and values and the mask of one piece of rows (bounds of `kernels.reference.attention`), and the
     logits, which exist in the serving dtype and in float32, and twice more while a sampler works. With soft
-    caps and ALiBi the scores are written out: of one key head in a prefill, of all heads in decode, four
+    caps, sinks and ALiBi the scores are written out: of one key head in a prefill, of all heads in decode, four
     times over (scores, capped or biased, masked, softmax), and keys and values once more in float32.
     """
     attentions = [op for op in program.ops if isinstance(op, Attention)]
@@ -93,7 +93,7 @@ def activation_bytes(program: Program, tokens: int, dtype_bytes: int, *, logit_r
     gathered = 2 * keys * kv_size * dtype_bytes
     piece = 1 << 21
     mask = piece * 5
-    written_out = [op for op in attentions if op.slopes or op.soft_cap is not None]
+    written_out = [op for op in attentions if op.slopes or op.soft_cap is not None or op.sinks]
     if written_out:
         gathered += 2 * keys * kv_size * 4
         mask += 4 * 4 * max(max(piece * op.heads // op.kv_heads, keys * op.heads) for op in written_out)

@@ -10,8 +10,34 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from tgi.kernels.program import Activation
+from tgi.kernels.program import Activation, Scores
 from tgi.kernels.rope_spec import RopeSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FusedExperts:
+    """Layout of tensors that hold the matrices of all experts of a layer."""
+
+    stacked: bool = True
+    """[experts, rows, columns]; else [experts * rows, columns]."""
+    transposed_up: bool = False
+    transposed_down: bool = False
+    alternate: bool = False
+    """Rows of gate and up take turns."""
+    suffixes: tuple[str, str] = ("", "_bias")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LatentNames:
+    """Modules of attention over latents."""
+
+    query_down: str
+    query_norm: str
+    query_up: str
+    """`qkv` has the single one of queries that have no latent."""
+    down: str
+    norm: str
+    up: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +73,13 @@ class Names:
     """Of the experts; `{expert}` in the names below stands for the expert's number."""
     expert_up: tuple[str, ...] = ()
     expert_down: str | None = None
+    expert_layout: FusedExperts | None = None
+    """None: each expert has tensors of its own."""
+    correction: str | None = None
+    """Full name of the tensor of `ExpertsSpec.correction`."""
+    sinks: str | None = None
+    """Full name of the tensor of `AttentionSpec.sinks`."""
+    latent: LatentNames | None = None
     shared_router: str | None = None
     shared_up: tuple[str, ...] = ()
     shared_down: str | None = None
@@ -89,6 +122,26 @@ class QkNormSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LatentSpec:
+    """Keys and values of all heads come from one latent, which is what the cache holds (DeepSeek-V2).
+
+    A head's query has `head_dim` numbers, of which the last `turning` are turned. Scores with the latent need the first
+    ones multiplied by the matrix that would make keys of latents, and what comes out is multiplied by that of values.
+    """
+
+    rank: int
+    """Numbers of a latent."""
+    query_rank: int | None
+    """Of the queries' own latent; None: they have none."""
+    turning: int
+    """Numbers of the one key that is turned, for all heads."""
+    value_dim: int
+    norm: NormSpec
+    bias: bool = False
+    """Of the products that make latents."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AttentionSpec:
     """Multi-head attention with `kv_heads` groups of heads that share keys and values."""
 
@@ -98,12 +151,17 @@ class AttentionSpec:
     scale: float
     window: int | None = None
     """How many keys up to its own a row sees; None: all."""
+    chunk: int | None = None
+    """A row sees keys from the last multiple of this on."""
+    sinks: bool = False
+    """Each head has a learned score that takes part in the softmax and has no value."""
+    latent: LatentSpec | None = None
     soft_cap: float | None = None
     """Scores become cap * tanh(score / cap)."""
     rope: RopeSpec | None = None
     """None: positions are learned embeddings, added once, or ALiBi, or none."""
     query_rope: RopeSpec | None = None
-    """Where queries are turned in another way than keys."""
+    """Where queries are turned in another way than keys, or keys not at all."""
     rope_adjacent: bool = False
     """Pairs that turn are neighbours; else their distance is half of what turns."""
     slopes: tuple[float, ...] | None = None
@@ -117,6 +175,11 @@ class AttentionSpec:
     @property
     def query_size(self) -> int:
         return self.heads * self.head_dim
+
+    @property
+    def out_size(self) -> int:
+        """Numbers that the output projection gets."""
+        return self.heads * (self.head_dim if self.latent is None else self.latent.value_dim)
 
     @property
     def kv_size(self) -> int:
@@ -145,6 +208,22 @@ class ExpertsSpec:
     """The weights of the chosen ones sum to 1."""
     shared: int = 0
     """Inner size of one that is always there, with a weight of its own from the router; 0: none."""
+    beside: int = 0
+    """Inner size of a feed-forward that is always added; 0: none."""
+    scores: Scores = "softmax"
+    correction: bool = False
+    """A learned number is added to each score for the choice."""
+    groups: int = 1
+    top_groups: int = 1
+    """Only experts of so many groups are chosen; see `program.Experts`."""
+    group_best: int = 1
+    scale: float = 1.0
+    """Multiplies the weights."""
+    weigh_inputs: bool = False
+    limit: float | None = None
+    jitter: float = 0.0
+    bias: bool = False
+    """Of the experts and of the router."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,6 +272,8 @@ class ModelSpec:
     tied_head: bool
     """The head's weight is the embedding table."""
     head_bias: bool = False
+    head_of_unit_rows: bool = False
+    """Each row of the head is divided by its length."""
     logit_scale: float = 1.0
     """Multiplies the logits."""
     logit_soft_cap: float | None = None

@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 import torch
+import torch.nn.functional as F
 
 from tgi.kernels.coded import CodedWeight
 from tgi.kernels.formats import CodeFormat
@@ -48,6 +49,8 @@ class ModelWeights:
     ) -> Iterator[tuple[int, torch.Tensor | CodedWeight]]:
         format = self.format_of(weight)
         for first, piece in self.stored.pieces(weight, self.source, self._buffer):
+            if weight.unit_rows and isinstance(piece, torch.Tensor):
+                piece.copy_(F.normalize(piece.float()))
             if format is not None and rounded and isinstance(piece, torch.Tensor):
                 yield first, round_to_codes(piece, format, inputs)
             else:
@@ -58,12 +61,13 @@ class ModelWeights:
             return None
         bias = torch.empty(weight.rows, dtype=self.dtype)
         for stored in weight.stored_rows():
-            part = slice(stored.stored, stored.stored + stored.count)
-            self.source.read(f"{stored.name}.bias", bias[stored.first : stored.first + stored.count], (part,))
+            part = bias[stored.first : stored.first + stored.count]
+            part = part.unsqueeze(0) if weight.within is not None and weight.within.stacked else part
+            self.source.read(weight.bias_tensor(stored.name), part, weight.index_of(stored.stored_slice))
         return bias
 
     def vector(self, vector: Vector) -> torch.Tensor:
-        values = torch.empty(vector.size, dtype=torch.float32 if vector.add else self.dtype)
+        values = torch.empty(vector.size, dtype=torch.float32 if vector.add or vector.exact else self.dtype)
         size = vector.size // len(vector.names)
         for number, name in enumerate(vector.names):
             shape, part = self.source.shape(name), values[number * size : (number + 1) * size]

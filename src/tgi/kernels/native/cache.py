@@ -77,11 +77,13 @@ def attention(
     window: int | None = None,
     soft_cap: float | None = None,
     alibi_slopes: torch.Tensor | None = None,
+    sinks: torch.Tensor | None = None,
+    chunk: int | None = None,
 ) -> torch.Tensor:
     """One attention outside a program: queries [tokens, heads, head_dim] -> [tokens, heads * head_dim]."""
     tokens, heads, head_dim = queries.shape
     rows = queries.float().contiguous()
-    slopes = None if alibi_slopes is None else alibi_slopes.float().contiguous()
+    slopes, sinks = (None if given is None else given.float().contiguous() for given in (alibi_slopes, sinks))
     out = torch.empty((tokens, heads * head_dim), dtype=torch.float32)
     op = structs.Attention(
         heads=heads,
@@ -91,6 +93,8 @@ def attention(
         scale=scale,
         soft_cap=soft_cap or 0.0,
         slopes=None if slopes is None else slopes.data_ptr(),
+        sinks=None if sinks is None else sinks.data_ptr(),
+        chunk=chunk or 0,
     )
     step = structs.step_of(paging)
     pool.library.call.tgi_attention(

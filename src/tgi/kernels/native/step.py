@@ -15,8 +15,8 @@ import torch
 from tgi.kernels.native.cache import TYPES
 from tgi.kernels.native.library import Arena, Pool
 from tgi.kernels.native.loading import load_layers
-from tgi.kernels.native.structs import FUNCTIONS, OP_NAMES, AnyOp, op_struct, step_of
-from tgi.kernels.program import Attention, Experts, Op, Program, Scale
+from tgi.kernels.native.structs import FUNCTIONS, OP_NAMES, SCORES, AnyOp, op_struct, step_of
+from tgi.kernels.program import Attention, Experts, HeadLinear, Op, Program, Scale
 from tgi.kernels.reference.ops import finish_logits, scale_factor
 from tgi.kernels.reference.rope import Angles, Rope
 from tgi.kernels.types import KVCache, Paging, WeightReader
@@ -24,6 +24,8 @@ from tgi.kernels.weight import Vector, Weight
 
 ANGLES = 4096
 """Positions by which the tables of angles grow."""
+POINTERS = ("weight", "bias", "slopes", "parameters", "correction", "sinks")
+"""Fields of structures that may be null."""
 CPU = torch.device("cpu")
 
 
@@ -122,25 +124,30 @@ class NativeStep:
         if isinstance(op, Attention):
             derived["slopes"] = self._slopes[op.slopes].data_ptr() if op.slopes else None
         if isinstance(op, Experts):
-            handles = [
-                (c_void_p * len(op.up))(*(self._layers[w].handle for w in weights)) for weights in (op.up, op.down)
-            ]
-            self._kept += handles
-            derived["up"], derived["down"] = map(ctypes.addressof, handles)
-            derived["count"] = len(op.up)
+            derived["up"], derived["down"], derived["count"] = self._handles(op.up), self._handles(op.down), len(op.up)
+        if isinstance(op, HeadLinear):
+            derived["weights"], derived["heads"] = self._handles(op.weights), len(op.weights)
         return op_struct(op, self._convert, **derived)
+
+    def _handles(self, weights: tuple[Weight, ...]) -> int:
+        """The address of an array of layers."""
+        handles = (c_void_p * len(weights))(*(self._layers[weight].handle for weight in weights))
+        self._kept.append(handles)
+        return ctypes.addressof(handles)
 
     def _convert(self, field: str, value: Any) -> Any:
         if field in ("out", "x", "router"):
             return self._buffers[value]
         if field == "function":
             return FUNCTIONS[value]
+        if field == "scores":
+            return SCORES[value]
         if isinstance(value, Weight):
             return self._layers[value].handle
         if isinstance(value, Vector):
             return self._vectors[value].data_ptr()
         if value is None:
-            return None if field in ("weight", "bias", "slopes", "parameters") else 0  # no pointer, no window, no cap
+            return None if field in POINTERS else 0  # no pointer, no window, no cap
         return value
 
 

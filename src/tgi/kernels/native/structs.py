@@ -24,6 +24,7 @@ FUNCTIONS = {
     "xielu": -1,
 }
 """Activation functions, numbered as in csrc/rows.h; one that has parameters is known by them."""
+SCORES = {"softmax": 0, "sigmoid": 1, "sparsemixer": 2}
 
 
 def _fields(text: str) -> list[tuple[str, type]]:
@@ -65,6 +66,10 @@ class Linear(Structure):
     _fields_ = _fields("int32 code, out, x, add; pointer weight")
 
 
+class HeadLinear(Structure):
+    _fields_ = _fields("int32 code, out, x, heads, stride, rest, tail; pointer weights")
+
+
 class Rotary(Structure):
     _fields_ = _fields("int32 code, x, heads, head_dim, offset, rope, adjacent")
 
@@ -78,7 +83,10 @@ class Gate(Structure):
 
 
 class Experts(Structure):
-    _fields_ = _fields("int32 code, out, x, router, count, top, function, normalise, shared; pointer up, down")
+    _fields_ = _fields(
+        "int32 code, out, x, router, count, top, function, normalise, shared, scores, groups, top_groups, group_best, "
+        "weigh_inputs; float scale, limit, jitter; pointer correction, up, down"
+    )
 
 
 class StoreKV(Structure):
@@ -87,7 +95,8 @@ class StoreKV(Structure):
 
 class Attention(Structure):
     _fields_ = _fields(
-        "int32 code, out, x, layer, heads, kv_heads, head_dim, queries, window; float scale, soft_cap; pointer slopes"
+        "int32 code, out, x, layer, heads, kv_heads, head_dim, queries, window; float scale, soft_cap; "
+        "pointer slopes, sinks; int32 chunk"
     )
 
 
@@ -100,6 +109,7 @@ CODES: dict[type, type[Structure]] = {
     program.RmsNorm: RmsNorm,
     program.LayerNorm: LayerNorm,
     program.Linear: Linear,
+    program.HeadLinear: HeadLinear,
     program.Rotary: Rotary,
     program.Activate: Activate,
     program.Gate: Gate,

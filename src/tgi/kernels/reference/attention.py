@@ -28,6 +28,26 @@ MAX_PIECE = 512
 
 
 @dataclass(frozen=True, slots=True)
+class Span:
+    """Which of the keys up to its own a row sees: the last `window`, those from a multiple of `chunk` on, or all."""
+
+    window: int | None = None
+    chunk: int | None = None
+
+    def first(self, position: int) -> int:
+        """The first key that the row at `position` sees."""
+        if self.chunk:
+            return position // self.chunk * self.chunk
+        return max(position - self.window + 1, 0) if self.window else 0
+
+    def firsts(self, positions: torch.Tensor) -> torch.Tensor:
+        """The same, which may be negative."""
+        if self.chunk:
+            return positions // self.chunk * self.chunk
+        return positions - self.window + 1 if self.window else torch.zeros_like(positions)
+
+
+@dataclass(frozen=True, slots=True)
 class DecodeGroup:
     """Single-row sequences whose keys are gathered together.
 
@@ -53,14 +73,27 @@ class PrefillChunk:
 
 
 @dataclass(frozen=True, slots=True)
+class More:
+    """What scores get beside their scale; see `program.Attention`."""
+
+    soft_cap: float | None
+    slopes: torch.Tensor | None  # [kv_heads, group]
+    sinks: torch.Tensor | None  # the same
+
+    @property
+    def plain(self) -> bool:
+        return self.soft_cap is None and self.slopes is None and self.sinks is None
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
-    window: int | None
+    span: Span
     decode: list[DecodeGroup]
     prefill: list[PrefillChunk]
 
 
-def plan_attention(block_size: int, paging: Paging, window: int | None) -> Plan:
-    """Group the sequences of a step; runs once a step for all layers that share `window`."""
+def plan_attention(block_size: int, paging: Paging, span: Span) -> Plan:
+    """Group the sequences of a step; runs once a step for all layers that share `span`."""
     singles: list[tuple[int, int, int]] = []  # (context, sequence, row)
     chunks = []
     row = 0
@@ -68,18 +101,18 @@ def plan_attention(block_size: int, paging: Paging, window: int | None) -> Plan:
         if count == 1:
             singles.append((context, sequence, row))
         elif count > 1:
-            chunks.append(_plan_chunk(block_size, paging, window, sequence, row))
+            chunks.append(_plan_chunk(block_size, paging, span, sequence, row))
         row += count
-    groups = [_plan_group(block_size, paging, window, group) for group in _split(singles, window)]
-    return Plan(window, groups, chunks)
+    groups = [_plan_group(block_size, paging, span, group) for group in _split(singles, span)]
+    return Plan(span, groups, chunks)
 
 
-def _split(singles: list[tuple[int, int, int]], window: int | None) -> list[list[tuple[int, int, int]]]:
+def _split(singles: list[tuple[int, int, int]], span: Span) -> list[list[tuple[int, int, int]]]:
     """Groups of similar length, so that padding at most doubles the keys once they are many."""
     groups: list[list[tuple[int, int, int]]] = []
     longest = 0
     for single in sorted(singles, reverse=True):
-        keys = min(single[0], window or single[0])
+        keys = single[0] - span.first(single[0] - 1)
         full = groups and longest * (len(groups[-1]) + 1) > DECODE_KEYS
         wasteful = longest >= 512 and 2 * keys < longest
         if not groups or full or wasteful:
@@ -89,31 +122,30 @@ def _split(singles: list[tuple[int, int, int]], window: int | None) -> list[list
     return groups
 
 
-def _plan_group(block_size: int, paging: Paging, window: int | None, group: list[tuple[int, int, int]]) -> DecodeGroup:
+def _plan_group(block_size: int, paging: Paging, span: Span, group: list[tuple[int, int, int]]) -> DecodeGroup:
     device = paging.block_tables.device
     group = sorted(group, key=lambda single: single[2])
     columns = torch.tensor(group, dtype=torch.int64, device=device)  # [sequences, 3]
     contexts, sequences = columns[:, :1], columns[:, 1]
     begin, end = group[0][2], group[-1][2] + 1
     rows = slice(begin, end) if end - begin == len(group) else columns[:, 2]
-    first = (contexts - window).clamp(min=0) // block_size if window else torch.zeros_like(contexts)
-    skipped = [max(context - window, 0) // block_size if window else 0 for context, _, _ in group]
-    span = max(-(-context // block_size) - skip for (context, _, _), skip in zip(group, skipped, strict=True))
+    first_seen = span.firsts(contexts - 1).clamp(min=0)
+    first = first_seen // block_size
+    skipped = [span.first(context - 1) // block_size for context, _, _ in group]
+    count = max(-(-context // block_size) - skip for (context, _, _), skip in zip(group, skipped, strict=True))
     last = (contexts - 1) // block_size
-    blocks = torch.minimum(first + torch.arange(span, device=device), last)
+    blocks = torch.minimum(first + torch.arange(count, device=device), last)
     blocks = paging.block_tables[sequences].gather(1, blocks)
-    positions = first * block_size + torch.arange(span * block_size, device=device)
+    positions = first * block_size + torch.arange(count * block_size, device=device)
     offsets = positions - (contexts - 1)
-    visible = offsets <= 0
-    if window:
-        visible &= offsets > -window
+    visible = (offsets <= 0) & (positions >= first_seen)
     return DecodeGroup(rows, blocks, offsets, visible)
 
 
-def _plan_chunk(block_size: int, paging: Paging, window: int | None, sequence: int, row: int) -> PrefillChunk:
+def _plan_chunk(block_size: int, paging: Paging, span: Span, sequence: int, row: int) -> PrefillChunk:
     count, context = paging.query_lens[sequence], paging.context_lens[sequence]
     start = context - count
-    first_block = max(start - window + 1, 0) // block_size if window else 0
+    first_block = span.first(start) // block_size
     blocks = paging.block_tables[sequence, first_block : -(-context // block_size)]
     size = min(MAX_PIECE, max(MIN_PIECE, PIECE_SCORES // (context - first_block * block_size)))
     pieces = [(begin, min(begin + size, count)) for begin in range(0, count, size)]
@@ -128,6 +160,7 @@ def attention(
     scale: float,
     soft_cap: float | None = None,
     alibi_slopes: torch.Tensor | None = None,
+    sinks: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """queries [tokens, heads, head_dim] over one cache layer -> [tokens, heads * head_dim]; see `program.Attention`.
 
@@ -137,12 +170,13 @@ def attention(
     kv_heads = cache.shape.layers[layer].kv_heads
     grouped = queries.view(tokens, kv_heads, heads // kv_heads, head_dim)
     slopes = None if alibi_slopes is None else alibi_slopes.float().view(kv_heads, heads // kv_heads)
+    more = More(soft_cap, slopes, None if sinks is None else sinks.float().view(kv_heads, heads // kv_heads))
     keys, values = cache.keys[layer], cache.values[layer]
     out = torch.empty_like(grouped, memory_format=torch.contiguous_format)
     for group in plan.decode:
-        out[group.rows] = _decode(grouped[group.rows], keys, values, group, scale, soft_cap, slopes)
+        out[group.rows] = _decode(grouped[group.rows], keys, values, group, scale, more)
     for chunk in plan.prefill:
-        _prefill(grouped, keys, values, chunk, plan.window, scale, soft_cap, slopes, out)
+        _prefill(grouped, keys, values, chunk, plan.span, scale, more, out)
     return out.view(tokens, heads * head_dim)
 
 
@@ -152,20 +186,20 @@ def _decode(
     values: torch.Tensor,
     group: DecodeGroup,
     scale: float,
-    soft_cap: float | None,
-    slopes: torch.Tensor | None,
+    more: More,
 ) -> torch.Tensor:
     k = _gather(keys, group.blocks, queries.dtype)  # [sequences, kv_heads, keys, head_dim]
     v = _gather(values, group.blocks, queries.dtype)
     mask = group.visible[:, None, None, :]
 
     def run() -> torch.Tensor:
-        if soft_cap is None and slopes is None:
+        if more.plain:
             # The heads that share keys stand where SDPA expects query rows: nothing is repeated.
             full = mask.expand(-1, 1, queries.shape[2], -1)
             return F.scaled_dot_product_attention(queries, k, v, attn_mask=full, scale=scale)
-        bias = None if slopes is None else slopes[None, :, :, None] * group.offsets[:, None, None, :]
-        return _explicit(queries, k, v, mask, bias, scale, soft_cap)
+        bias = None if more.slopes is None else more.slopes[None, :, :, None] * group.offsets[:, None, None, :]
+        sinks = None if more.sinks is None else more.sinks[None, :, :, None]
+        return _explicit(queries, k, v, mask, bias, scale, more.soft_cap, sinks)
 
     if queries.device.type == "cpu":
         out = run()
@@ -187,10 +221,9 @@ def _prefill(
     keys: torch.Tensor,
     values: torch.Tensor,
     chunk: PrefillChunk,
-    window: int | None,
+    span: Span,
     scale: float,
-    soft_cap: float | None,
-    slopes: torch.Tensor | None,
+    more: More,
     out: torch.Tensor,
 ) -> None:
     k = _gather(keys, chunk.blocks[None], queries.dtype)[0]  # [kv_heads, keys, head_dim]
@@ -199,27 +232,25 @@ def _prefill(
     for begin, end in chunk.pieces:
         rows = slice(chunk.start_row + begin, chunk.start_row + end)
         low, high = chunk.start + begin, chunk.start + end  # positions of the rows: [low, high)
-        bottom = max(low - window + 1, base) if window else base
+        bottom = span.first(low)
         q = queries[rows].permute(1, 2, 0, 3)  # [kv_heads, group, rows, head_dim]
         piece_k = k[:, None, bottom - base : high - base].expand(-1, q.shape[1], -1, -1)
         piece_v = v[:, None, bottom - base : high - base].expand(-1, q.shape[1], -1, -1)
-        plain = soft_cap is None and slopes is None
-        if plain and low == bottom and not (window and high - low > window):
+        if more.plain and low == bottom == span.first(high - 1):
             result = F.scaled_dot_product_attention(q, piece_k, piece_v, is_causal=True, scale=scale)
         else:
             seen = torch.arange(bottom, high, device=q.device)
             seers = torch.arange(low, high, device=q.device)[:, None]
-            mask = seen <= seers
-            if window:
-                mask &= seen > seers - window
-            if plain:
+            mask = (seen <= seers) & (seen >= span.firsts(seers))
+            if more.plain:
                 result = F.scaled_dot_product_attention(q, piece_k, piece_v, attn_mask=mask, scale=scale)
             else:
                 # One key head at a time: scores of all heads at once would be the largest tensor of the step.
                 parts = []
                 for h in range(q.shape[0]):
-                    bias = None if slopes is None else slopes[h, :, None, None] * (seen - seers)
-                    parts.append(_explicit(q[h], piece_k[h], piece_v[h], mask, bias, scale, soft_cap))
+                    bias = None if more.slopes is None else more.slopes[h, :, None, None] * (seen - seers)
+                    sinks = None if more.sinks is None else more.sinks[h, :, None, None]
+                    parts.append(_explicit(q[h], piece_k[h], piece_v[h], mask, bias, scale, more.soft_cap, sinks))
                 result = torch.stack(parts)
         out[rows] = result.permute(2, 0, 1, 3)
 
@@ -232,6 +263,7 @@ def _explicit(
     bias: torch.Tensor | None,
     scale: float,
     soft_cap: float | None,
+    sinks: torch.Tensor | None,
 ) -> torch.Tensor:
     """Attention with the scores written out in float32, for what SDPA cannot do."""
     scores = q.float() @ k.float().transpose(-1, -2) * scale
@@ -239,5 +271,8 @@ def _explicit(
         scores = soft_cap * torch.tanh(scores / soft_cap)
     if bias is not None:
         scores = scores + bias
-    weights = scores.masked_fill(~mask, float("-inf")).softmax(-1)
+    scores = scores.masked_fill(~mask, float("-inf"))
+    if sinks is not None:
+        scores = torch.cat((scores, sinks.expand(*scores.shape[:-1], 1)), dim=-1)
+    weights = scores.softmax(-1)[..., : k.shape[-2]]
     return (weights @ v.float()).to(q.dtype)

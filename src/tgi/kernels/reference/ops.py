@@ -51,8 +51,10 @@ def soft_cap(x: torch.Tensor, cap: float) -> torch.Tensor:
     return x.div_(cap).tanh_().mul_(cap)
 
 
-def rms_norm(x: torch.Tensor, scale: torch.Tensor, eps: float) -> torch.Tensor:
+def rms_norm(x: torch.Tensor, scale: torch.Tensor | None, eps: float) -> torch.Tensor:
     """Zhang and Sennrich 2019. scale [width], or [heads, width] for x [tokens, heads, width]."""
+    if scale is None:
+        return F.rms_norm(x.float(), (x.shape[-1],), None, eps).to(x.dtype)
     if scale.dim() > 1:
         return (F.rms_norm(x.float(), (x.shape[-1],), None, eps) * scale.float()).to(x.dtype)
     if scale.dtype != x.dtype:
@@ -101,22 +103,12 @@ def quick_gelu(x: torch.Tensor) -> torch.Tensor:
     return x * torch.sigmoid(1.702 * x)
 
 
-def gated(activation: ActivationFunction, gate_up: torch.Tensor) -> torch.Tensor:
+def gated(activation: ActivationFunction, gate_up: torch.Tensor, limit: float | None = None) -> torch.Tensor:
+    """activation(gate) * up; limit: as in `program.Experts`."""
     gate, up = gate_up.chunk(2, dim=-1)
+    if limit is not None:
+        gate, up = gate.clamp(max=limit), up.clamp(-limit, limit) + 1
     return activation(gate) * up
-
-
-def route(logits: torch.Tensor, top: int, normalise: bool, shared: bool) -> tuple[torch.Tensor, torch.Tensor]:
-    """The experts of each row and their weights, both [tokens, experts of a row]; see `program.Experts`."""
-    wide = logits.float()
-    experts = wide.shape[-1] - shared
-    weights, ids = wide[:, :experts].softmax(-1).topk(top, dim=-1)
-    if normalise:
-        weights = weights / weights.sum(-1, keepdim=True)
-    if shared:
-        ids = torch.cat((ids, torch.full_like(ids[:, :1], experts)), dim=-1)
-        weights = torch.cat((weights, wide[:, experts:].sigmoid()), dim=-1)
-    return ids, weights
 
 
 _TANH_GELU = partial(F.gelu, approximate="tanh")

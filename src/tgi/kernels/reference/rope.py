@@ -37,7 +37,7 @@ class Rope:
         turns = self._turns(positions.float()[:, None])
         factor = self.spec.attention_factor
         if self.spec.temperature:
-            periods = (positions // self.spec.original_max_positions).float()[:, None]
+            periods = ((positions + self.spec.first_period) // self.spec.original_max_positions).float()[:, None]
             factor = factor * (1 + self.spec.temperature * torch.log1p(periods))
         return turns.cos() * factor, turns.sin() * factor
 

@@ -20,6 +20,7 @@ from tgi.kernels.program import (
     Embed,
     Experts,
     Gate,
+    HeadLinear,
     LayerNorm,
     Linear,
     Program,
@@ -30,8 +31,9 @@ from tgi.kernels.program import (
     StoreKV,
 )
 from tgi.kernels.reference import ops
-from tgi.kernels.reference.attention import Plan, attention, plan_attention
+from tgi.kernels.reference.attention import Plan, Span, attention, plan_attention
 from tgi.kernels.reference.rope import Angles, Rope
+from tgi.kernels.reference.routing import route
 from tgi.kernels.types import KVCache, Paging, WeightReader
 from tgi.kernels.weight import Weight
 
@@ -64,7 +66,7 @@ class State:
     paging: Paging
     cache: KVCache
     angles: list[Angles]  # of each rope
-    plans: dict[int | None, Plan]  # of each window
+    plans: dict[Span, Plan]
     values: dict[str, torch.Tensor] = field(default_factory=dict)
 
 
@@ -85,7 +87,7 @@ class ReferenceStep:
         self._vectors = {vector: weights.vector(vector).to(device) for vector in program.vectors()}
         self._ropes = [Rope(spec, device) for spec in program.ropes]
         attentions = [op for op in program.ops if isinstance(op, Attention)]
-        self._windows = tuple(dict.fromkeys(op.window for op in attentions))
+        self._spans = tuple(dict.fromkeys(Span(op.window, op.chunk) for op in attentions))
         self._slopes = {op.slopes: torch.tensor(op.slopes, device=device) for op in attentions if op.slopes}
 
     @property
@@ -96,7 +98,7 @@ class ReferenceStep:
     def forward(self, token_ids: torch.Tensor, paging: Paging, cache: KVCache) -> torch.Tensor:
         """See `CompiledStep.forward`; the result has the serving dtype."""
         angles = [rope.angles(paging.positions) for rope in self._ropes]
-        plans = {window: plan_attention(self._block_size, paging, window) for window in self._windows}
+        plans = {span: plan_attention(self._block_size, paging, span) for span in self._spans}
         state = State(token_ids, paging, cache, angles, plans)
         for op in self.program.ops:
             _RUN[type(op)](self, state, op)
@@ -126,8 +128,10 @@ class ReferenceStep:
         state.values[op.out] = ops.soft_cap(state.values[op.out], op.cap)
 
     def _rms_norm(self, state: State, op: RmsNorm) -> None:
-        weight = self._vectors[op.weight]
-        self._norm(state, op, lambda x: ops.rms_norm(x, weight.view(op.heads, -1) if op.each else weight, op.eps))
+        weight = None if op.weight is None else self._vectors[op.weight]
+        if op.each and weight is not None:
+            weight = weight.view(op.heads, -1)
+        self._norm(state, op, lambda x: ops.rms_norm(x, weight, op.eps))
 
     def _layer_norm(self, state: State, op: LayerNorm) -> None:
         scale, bias = (None if vector is None else self._vectors[vector] for vector in (op.weight, op.bias))
@@ -147,6 +151,14 @@ class ReferenceStep:
         y = self._matrices[op.weight](state.values[op.x])
         state.values[op.out] = ops.add(state.values[op.out], y) if op.add else y
 
+    def _head_linear(self, state: State, op: HeadLinear) -> None:
+        x, parts = state.values[op.x], []
+        for head, weight in enumerate(op.weights):
+            parts.append(self._matrices[weight](x[:, head * op.stride :][:, : weight.columns]))
+            if op.tail:
+                parts.append(x[:, op.rest + head * op.tail :][:, : op.tail])
+        state.values[op.out] = torch.cat(parts, dim=-1)
+
     def _rotary(self, state: State, op: Rotary) -> None:
         heads = self._heads(state.values[op.x], op.offset, op.heads, op.head_dim)
         heads.copy_(ops.rotary(heads, *state.angles[op.rope], adjacent=op.adjacent))
@@ -163,13 +175,16 @@ class ReferenceStep:
 
     def _experts(self, state: State, op: Experts) -> None:
         x = state.values[op.x]
-        ids, weights = ops.route(state.values[op.router], op.top, op.normalise, op.shared)
+        correction = None if op.correction is None else self._vectors[op.correction]
+        ids, weights = route(op, state.values[op.router], correction)
         out = torch.zeros((len(x), op.down[0].rows), dtype=x.dtype, device=x.device)
         for expert in ids.unique().tolist():
             rows, at = (ids == expert).nonzero(as_tuple=True)
-            inner = ops.gated(ops.ACTIVATIONS[op.function], self._matrices[op.up[expert]](x[rows]))
+            weight = weights[rows, at].unsqueeze(-1)
+            given = (x[rows] * weight).to(x.dtype) if op.weigh_inputs else x[rows]
+            inner = ops.gated(ops.ACTIVATIONS[op.function], self._matrices[op.up[expert]](given), op.limit)
             y = self._matrices[op.down[expert]](inner)
-            out[rows] += (y * weights[rows, at].unsqueeze(-1)).to(x.dtype)
+            out[rows] += y if op.weigh_inputs else (y * weight).to(x.dtype)
         state.values[op.out] = out
 
     def _store_kv(self, state: State, op: StoreKV) -> None:
@@ -180,8 +195,9 @@ class ReferenceStep:
     def _attention(self, state: State, op: Attention) -> None:
         queries = self._heads(state.values[op.x], op.queries, op.heads, op.head_dim)
         slopes = self._slopes[op.slopes] if op.slopes else None
-        plan = state.plans[op.window]
-        state.values[op.out] = attention(queries, state.cache, op.layer, plan, op.scale, op.soft_cap, slopes)
+        sinks = None if op.sinks is None else self._vectors[op.sinks]
+        plan = state.plans[Span(op.window, op.chunk)]
+        state.values[op.out] = attention(queries, state.cache, op.layer, plan, op.scale, op.soft_cap, slopes, sinks)
 
     @staticmethod
     def _heads(x: torch.Tensor, offset: int, heads: int, head_dim: int) -> torch.Tensor:
@@ -198,6 +214,7 @@ _RUN: dict[type, Callable[[ReferenceStep, State, Any], None]] = {
     RmsNorm: ReferenceStep._rms_norm,
     LayerNorm: ReferenceStep._layer_norm,
     Linear: ReferenceStep._linear,
+    HeadLinear: ReferenceStep._head_linear,
     Rotary: ReferenceStep._rotary,
     Activate: ReferenceStep._activate,
     Gate: ReferenceStep._gate,

@@ -1,13 +1,21 @@
-"""Granite. Imports no torch."""
+"""Granite and GraniteMoE. Imports no torch."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 from tgi.models.config_reader import ConfigReader
-from tgi.models.families.shared import llama_like
+from tgi.models.families.shared import LLAMA_NAMES, llama_like, with_experts
 from tgi.models.rope_config import RopeOverride
-from tgi.models.spec import ModelSpec
+from tgi.models.spec import ExpertsSpec, FusedExperts, ModelSpec
+
+GRANITE_MOE_NAMES = replace(
+    LLAMA_NAMES,
+    router="model.layers.{}.block_sparse_moe.router.layer",
+    expert_up=("model.layers.{}.block_sparse_moe.input_linear",),
+    expert_down="model.layers.{}.block_sparse_moe.output_linear",
+    expert_layout=FusedExperts(suffixes=(".weight", ".bias")),
+)
 
 
 def granite(reader: ConfigReader, override: RopeOverride | None) -> ModelSpec:
@@ -21,6 +29,30 @@ def granite(reader: ConfigReader, override: RopeOverride | None) -> ModelSpec:
         attention_out_bias=attention_bias,
         feedforward_bias=reader.flag("mlp_bias", False),
     )
+    return _with_factors(spec, reader)
+
+
+def granitemoe(reader: ConfigReader, override: RopeOverride | None) -> ModelSpec:
+    """Granite with experts, whose weights are the softmax over the chosen ones."""
+    bias = reader.flag("attention_bias", False)
+    spec = llama_like(
+        reader, override, default_positions=2048, qkv_bias=bias, attention_out_bias=bias, names=GRANITE_MOE_NAMES
+    )
+    return with_experts(_with_factors(spec, reader), reader, granite_experts(spec, reader))
+
+
+def granite_experts(spec: ModelSpec, reader: ConfigReader) -> ExpertsSpec:
+    feedforward = spec.layers[0].feedforward
+    return ExpertsSpec(
+        count=reader.size("num_local_experts", 8, most=4096),
+        top=reader.size("num_experts_per_tok", 2),
+        inner=feedforward.inner,
+        activation=feedforward.activation,
+        normalise=True,
+    )
+
+
+def _with_factors(spec: ModelSpec, reader: ConfigReader) -> ModelSpec:
     spec = spec.with_layers(
         attention={"scale": reader.number("attention_multiplier", 1.0)},
         residual_scale=reader.number("residual_multiplier", 1.0),
@@ -32,4 +64,4 @@ def granite(reader: ConfigReader, override: RopeOverride | None) -> ModelSpec:
     )
 
 
-FAMILIES = {"granite": granite}
+FAMILIES = {"granite": granite, "granitemoe": granitemoe}

@@ -89,25 +89,6 @@ def helium(reader: ConfigReader, override: RopeOverride | None) -> ModelSpec:
     )
 
 
-def ernie4_5(reader: ConfigReader, override: RopeOverride | None) -> ModelSpec:
-    """Pairs that turn are neighbours; one switch for all biases."""
-    bias = reader.flag("use_bias", False)
-    return llama_like(
-        reader,
-        override,
-        default_positions=131_072,
-        default_head_dim=128,
-        default_kv_heads=2,
-        default_theta=500_000.0,
-        default_tied=True,
-        default_eps=1e-5,
-        rope_adjacent=True,
-        qkv_bias=bias,
-        attention_out_bias=bias,
-        feedforward_bias=bias,
-    )
-
-
 def seed_oss(reader: ConfigReader, override: RopeOverride | None) -> ModelSpec:
     """Biases of q, k and v, and a switch of its own for that of the output."""
     return llama_like(
@@ -167,7 +148,6 @@ def internlm3(reader: ConfigReader, override: RopeOverride | None) -> ModelSpec:
 
 
 FAMILIES = {
-    "ernie4_5": ernie4_5,
     "helium": helium,
     "hunyuan_v1_dense": hunyuan,
     "internlm3": internlm3,

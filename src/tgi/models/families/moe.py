@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from tgi.errors import ModelError
 from tgi.models.config_reader import ConfigReader
-from tgi.models.families.shared import LLAMA_NAMES, layer_windows, llama_like
+from tgi.models.families.shared import LLAMA_NAMES, layer_windows, llama_like, with_experts
 from tgi.models.rope_config import RopeOverride
 from tgi.models.spec import ExpertsSpec, ModelSpec, QkNormSpec
 
@@ -40,7 +40,7 @@ def mixtral(reader: ConfigReader, override: RopeOverride | None) -> ModelSpec:
         windows=layer_windows(reader, window),
         names=MIXTRAL_NAMES,
     )
-    return _with_experts(spec, reader, "num_local_experts", 8, spec.layers[0].feedforward.inner, 2, normalise=True)
+    return _every_some(spec, reader, "num_local_experts", 8, spec.layers[0].feedforward.inner, 2, normalise=True)
 
 
 def qwen2_moe(reader: ConfigReader, override: RopeOverride | None) -> ModelSpec:
@@ -56,7 +56,7 @@ def qwen2_moe(reader: ConfigReader, override: RopeOverride | None) -> ModelSpec:
     )
     inner, normalise = reader.size("moe_intermediate_size", 1408), reader.flag("norm_topk_prob", False)
     shared = reader.size("shared_expert_intermediate_size", 5632)
-    return _with_experts(spec, reader, "num_experts", 60, inner, 4, normalise=normalise, shared=shared)
+    return _every_some(spec, reader, "num_experts", 60, inner, 4, normalise=normalise, shared=shared)
 
 
 def qwen3_moe(reader: ConfigReader, override: RopeOverride | None) -> ModelSpec:
@@ -75,7 +75,7 @@ def qwen3_moe(reader: ConfigReader, override: RopeOverride | None) -> ModelSpec:
     spec = spec.with_layers(attention={"qk_norm": QkNormSpec(norm=spec.norm)})
     inner, normalise = reader.size("moe_intermediate_size", 768), reader.flag("norm_topk_prob", False)
     key = "num_experts" if reader.get("num_experts") is not None else "num_local_experts"
-    return _with_experts(spec, reader, key, 128, inner, 8, normalise=normalise)
+    return _every_some(spec, reader, key, 128, inner, 8, normalise=normalise)
 
 
 def olmoe(reader: ConfigReader, override: RopeOverride | None) -> ModelSpec:
@@ -93,7 +93,7 @@ def olmoe(reader: ConfigReader, override: RopeOverride | None) -> ModelSpec:
     reader.only("clip_qkv")
     spec = spec.with_layers(attention={"qk_norm": QkNormSpec(norm=spec.norm, over="all heads")})
     normalise = reader.flag("norm_topk_prob", False)
-    return _with_experts(spec, reader, "num_experts", 64, spec.layers[0].feedforward.inner, 8, normalise=normalise)
+    return _every_some(spec, reader, "num_experts", 64, spec.layers[0].feedforward.inner, 8, normalise=normalise)
 
 
 def _windows(reader: ConfigReader) -> tuple[int | None, ...]:
@@ -104,7 +104,7 @@ def _windows(reader: ConfigReader) -> tuple[int | None, ...]:
     return layer_windows(reader, window, first)
 
 
-def _with_experts(
+def _every_some(
     spec: ModelSpec,
     reader: ConfigReader,
     count_key: str,
@@ -115,9 +115,7 @@ def _with_experts(
     normalise: bool,
     shared: int = 0,
 ) -> ModelSpec:
-    """The same model with experts in the layers that the config says: every `decoder_sparse_step`-th, but some."""
-    for key in ("output_router_logits", "router_aux_loss_coef", "router_jitter_noise"):
-        reader.get(key)  # of training
+    """The same model with experts in every `decoder_sparse_step`-th layer, but some."""
     experts = ExpertsSpec(
         count=reader.size(count_key, count, most=4096),
         top=reader.size("num_experts_per_tok", top),
@@ -126,16 +124,10 @@ def _with_experts(
         normalise=normalise,
         shared=shared,
     )
-    if experts.top > experts.count:
-        raise ModelError(f"config.json: `num_experts_per_tok` {experts.top} is more than the {experts.count} experts")
     step, dense = reader.size("decoder_sparse_step", 1), reader.get("mlp_only_layers", [])
     if not isinstance(dense, list):
         raise ModelError(f"config.json: `mlp_only_layers` must be a list, it is {dense!r}")
-    layers = tuple(
-        replace(layer, experts=experts) if number not in dense and (number + 1) % step == 0 else layer
-        for number, layer in enumerate(spec.layers)
-    )
-    return replace(spec, layers=layers)
+    return with_experts(spec, reader, experts, lambda number: number not in dense and (number + 1) % step == 0)
 
 
 FAMILIES = {"mixtral": mixtral, "olmoe": olmoe, "qwen2_moe": qwen2_moe, "qwen3_moe": qwen3_moe}

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from tgi.errors import ModelError
 from tgi.models.config_reader import ConfigReader
-from tgi.models.families.shared import LLAMA_NAMES, layer_windows, llama_like
+from tgi.models.families.moe import MIXTRAL_NAMES
+from tgi.models.families.shared import LLAMA_NAMES, layer_windows, llama_like, with_experts
 from tgi.models.rope_config import RopeOverride, rope_parameters
-from tgi.models.spec import ModelSpec, QkNormSpec
+from tgi.models.spec import ExpertsSpec, ModelSpec, QkNormSpec
 
 PHI_NAMES = replace(
     LLAMA_NAMES,
@@ -68,4 +70,42 @@ def phi3(reader: ConfigReader, override: RopeOverride | None) -> ModelSpec:
     )
 
 
-FAMILIES = {"phi": phi, "phi3": phi3}
+def phimoe(reader: ConfigReader, override: RopeOverride | None) -> ModelSpec:
+    """Layer norms, and two experts chosen one after the other, each weighed among its near rivals."""
+    bias, parameters = reader.flag("attention_bias", False), rope_parameters(reader)
+    short, long = (parameters.pop(key, None) for key in ("short_mscale", "long_mscale"))
+    if short != long:
+        raise ModelError(f"config.json: `short_mscale` {short!r} and `long_mscale` {long!r} differ: not supported")
+    if short is not None:
+        parameters["attention_factor"] = short
+    window = None if reader.get("sliding_window") is None else reader.size("sliding_window")
+    spec = llama_like(
+        reader,
+        override,
+        default_positions=131_072,
+        default_kv_heads=8,
+        default_theta=1_000_000.0,
+        qkv_bias=bias,
+        attention_out_bias=bias,
+        norm="layer",
+        norm_bias=True,
+        default_eps=1e-5,
+        windows=layer_windows(reader, window),
+        rope_parameters=parameters,
+        names=MIXTRAL_NAMES,
+    )
+    reader.get("input_jitter_noise")
+    reader.only("num_experts_per_tok", 2)
+    experts = ExpertsSpec(
+        count=reader.size("num_local_experts", 16, most=4096),
+        top=2,
+        inner=spec.layers[0].feedforward.inner,
+        activation=spec.layers[0].feedforward.activation,
+        normalise=False,
+        scores="sparsemixer",
+        jitter=reader.number("router_jitter_noise", 0.01),
+    )
+    return replace(with_experts(spec, reader, experts), head_bias=reader.flag("lm_head_bias", False))
+
+
+FAMILIES = {"phi": phi, "phi3": phi3, "phimoe": phimoe}

@@ -5,6 +5,7 @@ Imports no torch.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -13,7 +14,7 @@ from tgi.kernels.program import Activation
 from tgi.models.config_reader import ConfigReader
 from tgi.models.dtypes import DTYPES
 from tgi.models.rope_config import RopeOverride, rope_spec
-from tgi.models.spec import AttentionSpec, FeedForwardSpec, LayerSpec, ModelSpec, Names, NormSpec
+from tgi.models.spec import AttentionSpec, ExpertsSpec, FeedForwardSpec, LayerSpec, ModelSpec, Names, NormSpec
 from tgi.untrusted import printable
 
 ACTIVATIONS: tuple[Activation, ...] = ("gelu", "gelu_new", "gelu_pytorch_tanh", "quick_gelu", "relu", "relu2", "silu")
@@ -125,6 +126,25 @@ def with_local_rope(spec: ModelSpec, reader: ConfigReader, parameters: dict[str,
         return replace(attention, rope=local) if attention.window else attention
 
     return spec.with_attention(change)
+
+
+def with_experts(
+    spec: ModelSpec, reader: ConfigReader, experts: ExpertsSpec, sparse: Callable[[int], bool] = lambda layer: True
+) -> ModelSpec:
+    """The same model with these experts in the layers that `sparse` says, by their number."""
+    for key in ("output_router_logits", "router_aux_loss_coef", "router_jitter_noise"):
+        reader.get(key)  # of training
+    if experts.top > experts.count:
+        raise ModelError(f"config.json: `num_experts_per_tok` {experts.top} is more than the {experts.count} experts")
+    layers = (replace(layer, experts=experts) if sparse(i) else layer for i, layer in enumerate(spec.layers))
+    return replace(spec, layers=tuple(layers))
+
+
+def next_token_layers(spec: ModelSpec, reader: ConfigReader) -> ModelSpec:
+    """The same model without the layers after its own that predict further tokens: checkpoints hold them as well."""
+    reader.get("num_nextn_predict_layers")
+    last = len(spec.layers)
+    return replace(spec, names=replace(spec.names, ignored=(*spec.names.ignored, rf"model\.layers\.{last}\..*")))
 
 
 def gpt_like(

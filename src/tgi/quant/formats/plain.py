@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from tgi.kernels.weight import StoredRows, Weight, WeightSource
@@ -38,15 +39,19 @@ def read_floats(
     """Rows of a module in pieces; columns: those of the share."""
     width = columns.stop - columns.start
     step = max(1, PIECE_BYTES // (width * buffer.dtype.itemsize) // PIECE_ROWS) * PIECE_ROWS
-    name = f"{stored.name}.weight"
+    name = weight.tensor(stored.name)
     for begin in range(0, stored.count, step):
         count = min(step, stored.count - begin)
-        rows = slice(stored.stored + begin, stored.stored + begin + count)
+        rows = replace(stored, stored=stored.stored + begin * stored.step, count=count).stored_slice
         if weight.transposed:
             piece = buffer.view(width, count)
-            source.read(name, piece, (columns, rows))
+            source.read(name, _as_stored(weight, piece), weight.index_of(columns, rows))
             piece = piece.t()
         else:
             piece = buffer.view(count, width)
-            source.read(name, piece, (rows, columns))
+            source.read(name, _as_stored(weight, piece), weight.index_of(rows, columns))
         yield stored.first + begin, piece
+
+
+def _as_stored(weight: Weight, piece: torch.Tensor) -> torch.Tensor:
+    return piece.unsqueeze(0) if weight.within is not None and weight.within.stacked else piece

@@ -1,0 +1,116 @@
+"""Attention of a layer, before its output projection.
+
+    heads    qkv [-> clip] [-> norm of q and k] [-> rotary], then softmax(q k) v
+    latents  see `_latent`
+
+In brackets: only where the spec says so. Imports no torch.
+"""
+
+from __future__ import annotations
+
+from tgi.kernels.program import Attention, Clamp, HeadLinear, Rotary, StoreKV
+from tgi.kernels.weight import Vector, Weight, Within
+from tgi.models.build.writer import Writer
+from tgi.models.spec import AttentionSpec, LatentSpec, QkNormSpec
+
+
+def attention(writer: Writer, x: str, spec: AttentionSpec, number: int) -> str:
+    """The value that holds attention over x."""
+    if spec.latent is not None:
+        return _latent(writer, x, spec, spec.latent, number)
+    names, hidden = writer.spec.names, writer.spec.hidden_size
+    parts = (spec.query_size, spec.kv_size, spec.kv_size)
+    weight = Weight(
+        tuple(name.format(number) for name in names.qkv),
+        parts,
+        hidden,
+        bias=spec.qkv_bias,
+        transposed=names.transposed,
+        groups=spec.kv_heads if names.qkv_by_head else names.qkv_groups,
+        order=names.qkv_order,
+        split="rows",
+    )
+    qkv = writer.linear("qkv", x, weight)
+    if spec.clip is not None:
+        writer.ops.append(Clamp(qkv, spec.clip))
+    if spec.qk_norm is not None and not spec.qk_norm.after_rope:
+        _qk_norm(writer, qkv, spec, spec.qk_norm, number)
+    _rotary(writer, qkv, spec)
+    if spec.qk_norm is not None and spec.qk_norm.after_rope:
+        _qk_norm(writer, qkv, spec, spec.qk_norm, number)
+    keys, values = spec.query_size, spec.query_size + spec.kv_size
+    writer.ops.append(StoreKV(qkv, number, spec.kv_heads, spec.head_dim, keys, values))
+    attended = writer.value("attended", spec.query_size)
+    heads = (spec.heads, spec.kv_heads, spec.head_dim)
+    scores = (spec.scale, spec.window, spec.soft_cap, spec.slopes)
+    sinks = _sinks(writer, spec, number)
+    writer.ops.append(Attention(attended, qkv, number, *heads, *scores, sinks=sinks, chunk=spec.chunk))
+    return attended
+
+
+def _qk_norm(writer: Writer, qkv: str, spec: AttentionSpec, norm: QkNormSpec, number: int) -> None:
+    names = writer.spec.names
+    for name, first, heads in ((names.query_norm, 0, spec.heads), (names.key_norm, spec.query_size, spec.kv_heads)):
+        assert name is not None
+        count, width = (1, heads * spec.head_dim) if norm.over == "all heads" else (heads, spec.head_dim)
+        each = norm.over == "each head"
+        stored = [name.format(number, head=head) for head in range(heads)] if each else [name.format(number)]
+        writer.norm_op(qkv, qkv, tuple(dict.fromkeys(stored)), norm.norm, width, count, first, each)
+
+
+def _rotary(writer: Writer, qkv: str, spec: AttentionSpec) -> None:
+    together = spec.query_rope is None
+    for rope, count, first in (
+        (spec.query_rope or spec.rope, spec.heads + spec.kv_heads * together, 0),
+        (None if together else spec.rope, spec.kv_heads, spec.query_size),
+    ):
+        if rope is not None:
+            index = writer.ropes.index(rope)
+            writer.ops.append(Rotary(qkv, count, spec.head_dim, first, index, adjacent=spec.rope_adjacent))
+
+
+def _sinks(writer: Writer, spec: AttentionSpec, number: int) -> Vector | None:
+    name = writer.spec.names.sinks
+    assert name is not None or not spec.sinks
+    return Vector((name.format(number),), spec.heads) if spec.sinks and name else None
+
+
+def _latent(writer: Writer, x: str, spec: AttentionSpec, latent: LatentSpec, number: int) -> str:
+    """Attention over latents. Head by head, with K and V the matrices that would make keys and values of latents c:
+
+    (K c) q = c (K^T q), so that queries K^T q are compared with the latents themselves, and V (sum of p c) is the sum
+    of p (V c). All heads share one key and one value, the latent and the turned part: a cache of one head. What of the
+    turned part is weighed as if it were a value is dropped.
+    """
+    names, hidden = writer.spec.names.latent, writer.spec.hidden_size
+    assert names is not None and spec.rope is not None
+    plain, width, heads = spec.head_dim - latent.turning, latent.rank + latent.turning, spec.heads
+    source, columns, query = x, hidden, writer.spec.names.qkv[0]
+    if latent.query_rank is not None:
+        source, columns, query = "query_latent", latent.query_rank, names.query_up
+        down = Weight((names.query_down.format(number),), (columns,), hidden, bias=latent.bias)
+        writer.linear(source, x, down)
+        writer.norm_op(source, source, (names.query_norm.format(number),), latent.norm, columns)
+    parts = (heads * plain, heads * latent.turning)
+    queries = writer.linear(
+        "queries", source, Weight((query.format(number),), parts, columns, groups=heads, split="rows")
+    )
+    down = Weight((names.down.format(number),), (latent.rank, latent.turning), hidden, bias=latent.bias)
+    keys = writer.linear("latent", x, down)
+    writer.norm_op(keys, keys, (names.norm.format(number),), latent.norm, latent.rank)
+    rope = writer.ropes.index(spec.rope)
+    for value, count, first in ((queries, heads, parts[0]), (keys, 1, latent.rank)):
+        writer.ops.append(Rotary(value, count, latent.turning, first, rope, spec.rope_adjacent))
+    size, up = heads * (plain + latent.value_dim), (names.up.format(number),)
+    firsts = [head * (plain + latent.value_dim) for head in range(heads)]
+    to_latents = [Weight(up, (latent.rank,), plain, transposed=True, within=Within(f, size)) for f in firsts]
+    of_latents = [Weight(up, (latent.value_dim,), latent.rank, within=Within(f + plain, size)) for f in firsts]
+    absorbed, weighed = (writer.value(name, heads * width) for name in ("absorbed", "weighed"))
+    attended = writer.value("attended", heads * latent.value_dim)
+    writer.ops += [
+        StoreKV(keys, number, 1, width, 0, 0),
+        HeadLinear(absorbed, queries, tuple(to_latents), plain, parts[0], latent.turning),
+        Attention(weighed, absorbed, number, heads, 1, width, spec.scale, spec.window),
+        HeadLinear(attended, weighed, tuple(of_latents), width),
+    ]
+    return attended

@@ -55,10 +55,14 @@ class ByModule:
         rows, columns = shares(weight, shard)
         for stored in rows:
             if self.stores(source, stored.name):
-                yield from self._read(weight, source, stored, totals[stored.name], columns)
+                total = totals[stored.name]
+                if weight.within is not None or stored.step > 1:
+                    yield from self._read_within(weight, source, stored, total, columns, buffer)
+                else:
+                    yield from self._read(weight, source, stored, total, columns)
                 continue
             for name, shape in weight.stored_shapes():
-                if name == f"{stored.name}.weight":
+                if name == weight.tensor(stored.name):
                     check_shape(source, name, shape)
             yield from read_floats(weight, source, stored, columns, buffer)
 
@@ -70,6 +74,24 @@ class ByModule:
             end = min(begin + step, stored.count)
             part = Part(stored.name, total, weight.columns, stored.stored + begin, stored.stored + end)
             yield stored.first + begin, cut(self.read(source, part), columns)
+
+    def _read_within(
+        self, weight: Weight, source: WeightSource, stored: StoredRows, total: int, columns: slice, buffer: Buffer
+    ) -> Iterator[tuple[int, torch.Tensor | CodedWeight]]:
+        """Rows of a matrix that is a part of a stored one. Raises ModelError for what a format cannot cut."""
+        within = weight.within
+        if within is None or within.stacked or stored.step > 1:
+            raise ModelError(
+                f"{stored.name} holds several matrices of the model in {self.name}, which cannot be cut: serve the "
+                "checkpoint of floats"
+            )
+        if not weight.transposed:
+            moved = replace(stored, stored=within.first + stored.stored)
+            yield from self._read(weight, source, moved, within.size, columns)
+            return
+        part = Part(stored.name, within.size, total, within.first, within.first + weight.columns)
+        floats = self.read(source, part).dequantise().to(buffer.dtype)[columns]
+        yield stored.first, floats.T[stored.stored : stored.stored + stored.count]
 
 
 def cut(coded: CodedWeight, columns: slice) -> CodedWeight:

@@ -18,7 +18,8 @@ bool row_wise(const tgi_op& op) {
 CacheShape cache_shape(const tgi_cache_heads& heads) { return {heads.type, heads.kv_heads, heads.head_dim}; }
 
 bool share_plan(const tgi_attention_op& one, const tgi_attention_op& other) {
-  return one.window == other.window && one.chunk == other.chunk && one.heads == other.heads && one.kv_heads == other.kv_heads &&
+  return one.sees == other.sees && one.window == other.window && one.chunk == other.chunk && one.heads == other.heads &&
+         one.kv_heads == other.kv_heads &&
          one.head_dim == other.head_dim;
 }
 
@@ -33,8 +34,14 @@ size_t head_bytes(const tgi_head_linear_op& op, int rows) {
   return (bytes + 63) / 64 * 64;
 }
 
-StepRows rows_of(const tgi_step& step) {
-  return {step.sequences, step.query_starts, step.positions, step.block_tables, step.table_width};
+// Rows of `step` from sequence `first` on, whose positions and starts are these, with the keys that attention `sees`.
+StepRows rows_of(const tgi_step& step, int sees, int first, int sequences, const int64_t* starts,
+                 const int64_t* positions) {
+  if (sees == TGI_ENCODER)
+    return {sequences, starts, positions, step.encoder_tables + first * step.encoder_width, step.encoder_width,
+            step.encoder_contexts + first};
+  return {sequences, starts, positions, step.block_tables + first * step.table_width, step.table_width,
+          sees == TGI_ALL ? step.contexts + first : nullptr};
 }
 
 }  // namespace
@@ -47,6 +54,7 @@ Program::Program(Pool& pool, const tgi_op* ops, int count, const int32_t* widths
     const auto shares = [&](const tgi_attention_op& other) { return share_plan(op.attention, other); };
     if (op.code == TGI_ATTENTION && std::none_of(planned_.begin(), planned_.end(), shares))
       planned_.push_back(op.attention);
+    whole_ = whole_ || (op.code == TGI_ATTENTION && op.attention.sees == TGI_ALL);
   }
 }
 
@@ -91,13 +99,12 @@ void Program::plan(const tgi_step& step, int begin, int rows, Slice& slice) {
   slice.starts.assign(1, 0);
   for (int sequence = first; sequence < step.sequences && starts[sequence] < end; sequence++)
     slice.starts.push_back(std::min<int64_t>(starts[sequence + 1], end) - begin);
-  slice.step_rows = {(int)slice.starts.size() - 1, slice.starts.data(), step.positions + begin,
-                     step.block_tables + first * step.table_width, step.table_width};
   slice.plans.resize(planned_.size());
   for (size_t i = 0; i < planned_.size(); i++) {
     const tgi_attention_op& op = planned_[i];
     const CacheShape shape{cache_type_, op.kv_heads, op.head_dim};
-    plan_attention(slice.step_rows, op.heads, shape, {op.window, op.chunk}, pool_.size(), slice.plans[i]);
+    plan_attention(attention_rows(step, slice, op), op.heads, shape, {op.window, op.chunk}, pool_.size(),
+                   slice.plans[i]);
   }
 }
 
@@ -111,10 +118,26 @@ bool Program::within_tables(const tgi_step& step) const {
   return true;
 }
 
+// Rows of the slice that begins with this one. Where rows see later ones of their sequence, it is cut between sequences.
+int Program::rows_from(const tgi_step& step, int begin) const {
+  const int most = std::min(kSliceRows, step.rows - begin);
+  if (!whole_) return most;
+  const int64_t* end = std::find(step.query_starts, step.query_starts + step.sequences, begin) + 1;
+  while (end < step.query_starts + step.sequences && end[1] - begin <= most) end++;
+  return (int)(*end - begin);
+}
+
+StepRows Program::attention_rows(const tgi_step& step, const Slice& slice, const tgi_attention_op& op) {
+  return rows_of(step, op.sees, slice.first_sequence, (int)slice.starts.size() - 1, slice.starts.data(),
+                 step.positions + slice.begin);
+}
+
 void Program::run(const tgi_step& step, int result, float* out) {
-  reserve(std::min(step.rows, kSliceRows));
-  for (int begin = 0; begin < step.rows; begin += kSliceRows) {
-    plan(step, begin, std::min(kSliceRows, step.rows - begin), slice_);
+  int count;
+  for (int begin = 0; begin < step.rows; begin += count) {
+    count = rows_from(step, begin);
+    reserve(count);
+    plan(step, begin, count, slice_);
     auto work = [&](const Member& member) { walk(step, slice_, member); };
     pool_.run(work);
     for (int r = 0; r < slice_.rows; r++)
@@ -216,13 +239,15 @@ void Program::run_attention(const tgi_attention_op& op, const tgi_step& step, co
                            op.soft_cap,
                            op.slopes,
                            op.sinks,
+                           op.bias,
+                           op.furthest,
                            static_cast<const uint8_t*>(step.keys[op.layer]),
                            static_cast<const uint8_t*>(step.values[op.layer]),
                            buffers_[op.x] + op.queries,
                            size_t(strides_[op.x]),
                            buffers_[op.out],
                            size_t(strides_[op.out])};
-  attend(call, slice.step_rows, plan_for(op, slice), member);
+  attend(call, attention_rows(step, slice, op), plan_for(op, slice), member);
 }
 
 void Program::run_rows(const tgi_op& op, const tgi_step& step, const Slice& slice, int begin, int end) {
@@ -344,10 +369,10 @@ void tgi_attention(tgi_pool* pool, int cache_type, const tgi_attention_op* op, c
                    const void* value_cache, const tgi_step* step, const float* queries, float* out) {
   const size_t width = size_t(op->heads) * op->head_dim;
   const CacheShape shape{cache_type, op->kv_heads, op->head_dim};
-  const StepRows rows = rows_of(*step);
+  const StepRows rows = rows_of(*step, op->sees, 0, step->sequences, step->query_starts, step->positions);
   AttentionPlan plan;
   plan_attention(rows, op->heads, shape, {op->window, op->chunk}, pool->pool.size(), plan);
-  const AttentionCall call{shape, op->heads, op->scale, op->soft_cap, op->slopes, op->sinks,
+  const AttentionCall call{shape, op->heads, op->scale, op->soft_cap, op->slopes, op->sinks, op->bias, op->furthest,
                            static_cast<const uint8_t*>(key_cache), static_cast<const uint8_t*>(value_cache),
                            queries, width, out, width};
   auto work = [&](const Member& member) { attend(call, rows, plan, member); };

@@ -33,9 +33,10 @@ class Program {
     std::vector<int64_t> starts;  // of the sequences in it, counted from its first row
     int first_sequence;
     std::vector<AttentionPlan> plans;  // one for each entry of planned_
-    StepRows step_rows;
   };
 
+  int rows_from(const tgi_step& step, int begin) const;
+  static StepRows attention_rows(const tgi_step& step, const Slice& slice, const tgi_attention_op& op);
   void reserve(int rows);
   void plan(const tgi_step& step, int begin, int rows, Slice& slice);
   // Books the time since the last call.
@@ -59,6 +60,7 @@ class Program {
   std::vector<int> widths_;   // of the buffers, in floats
   std::vector<int> strides_;  // from row to row of them
   std::vector<tgi_attention_op> planned_;  // the first attention of each window and heads: those share a plan
+  bool whole_ = false;  // rows see later ones of their sequence, so that sequences cannot be cut
   int cache_type_;
   std::unique_ptr<Arena> memory_;
   std::vector<float*> buffers_;

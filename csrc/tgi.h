@@ -7,7 +7,7 @@
 #include <stdint.h>
 
 #define TGI_API extern "C" __attribute__((visibility("default")))
-#define TGI_ABI 12  // raised with every change of this file; the loader refuses another number
+#define TGI_ABI 13  // raised with every change of this file; the loader refuses another number
 
 typedef struct tgi_pool tgi_pool;
 typedef struct tgi_arena tgi_arena;
@@ -201,12 +201,18 @@ typedef struct {
   int32_t heads, kv_heads, head_dim;
   int32_t queries;  // offset in x
   int32_t window;   // 0: all keys
+  int32_t sees;     // which keys: TGI_BEFORE ...
+  int32_t furthest;
   float scale;
   float soft_cap;       // 0: none
   const float* slopes;  // ALiBi [heads]; nullptr: none
   const float* sinks;   // [heads]; nullptr: none
   int32_t chunk;        // 0: none
+  const float* bias;    // by distance of the key, -furthest to furthest [heads][2 * furthest + 1]; nullptr: none
 } tgi_attention_op;
+
+// Keys of attention: those of the sequence up to the row's own, all of the sequence, all of its encoder's input.
+enum { TGI_BEFORE, TGI_ALL, TGI_ENCODER };
 
 typedef union {
   int32_t code;
@@ -244,6 +250,10 @@ typedef struct {
   const int64_t* query_starts;  // [sequences + 1]
   const int64_t* block_tables;  // [sequences][table_width]
   int64_t table_width;
+  const int64_t* contexts;         // [sequences] tokens, with those of this step; of TGI_ALL only
+  const int64_t* encoder_tables;   // [sequences][encoder_width], of TGI_ENCODER only, as the next two
+  int64_t encoder_width;
+  const int64_t* encoder_contexts;  // [sequences] tokens of each input
   void* const* keys;            // one a layer, see tgi_key_bytes
   void* const* values;
   const float* const* cos;      // tables by position: [d][position][rotary_half]

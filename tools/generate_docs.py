@@ -61,7 +61,8 @@ MODELS = """\
 Families that are computed natively, as one program on the reference and on the native CPU backend, in float32, bfloat16
 and float16, with `--quantize` and with every other feature of the server. Each is compared with transformers on tiny
 random checkpoints: logits to 1e-4 and greedy tokens, with whole prompts, in chunks, in mixed batches, after prefix hits
-and after preemption. The last column names the checkpoints. How to add a family: [adding a model](adding-a-model.md).
+and after preemption. Those with an encoder are compared with what transformers generates while requests join, leave and
+are preempted. The last column names the checkpoints. How to add a family: [adding a model](adding-a-model.md).
 
 | `model_type` | models | apart from Llama | tested as |
 | --- | --- | --- | --- |
@@ -72,13 +73,14 @@ and after preemption. The last column names the checkpoints. How to add a family
 def models() -> str:
     """A row for each family: what its function says of it, and the checkpoints it is tested with."""
     sys.path.insert(0, str(ROOT))
-    from tests.models.tiny import CASES  # its tables alone, without torch
+    from tests.models import seq2seq, tiny  # their tables alone, without torch
 
     tests = {"llama", "mistral", "qwen2", "gpt2", "gpt_neox", "bloom", "gemma2"}  # of tests/models/checkpoints.py
+    tables = tiny.CASES | seq2seq.CASES
     rows = []
     for name, family in sorted(FAMILIES.items()):
         said = (family.__doc__ or "").strip().split("\n")[0]
-        cases = [case for case, (model_type, _) in CASES.items() if model_type == name] + [name] * (name in tests)
+        cases = [case for case, (model_type, _) in tables.items() if model_type == name] + [name] * (name in tests)
         rows.append(f"| `{name}` | {TITLES[name]} | {said} | {', '.join(cases)} |")
     return "\n".join(rows)
 

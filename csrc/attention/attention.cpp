@@ -44,6 +44,7 @@ void read_tile(const AttentionCall& call, const StepRows& rows, const AttentionI
     if (width % 2) work.queries[r][width] = 0;  // bfloat16 keys come in pairs
     work.positions[r] = (int)rows.positions[row];
     work.slopes[r] = call.slopes ? call.slopes[head] : 0;
+    work.biases[r] = call.bias ? call.bias + size_t(head) * (2 * call.furthest + 1) + call.furthest : nullptr;
 #if defined(TGI_HALVES)
     if (call.shape.type == TGI_BFLOAT16)
       for (int d = 0; d < width; d += kLanes)
@@ -62,6 +63,7 @@ struct Seen {
 };
 
 Seen seen_by(const StepRows& rows, const AttentionItem& item, int group, const Span& span) {
+  if (rows.lengths) return {0, (int)rows.lengths[item.sequence]};
   const int64_t* positions = rows.positions + rows.starts[item.sequence];
   const int low = (int)positions[item.first / group], high = (int)positions[(item.first + item.count - 1) / group];
   return {span.first(low), high + 1};
@@ -102,9 +104,9 @@ void attend_tile(const AttentionCall& call, const StepRows& rows, const Attentio
 #endif
     if constexpr (!kInTiles) score_piece<Type, R>(shape, work, reads, begin, end);
     for (int r = 0; r < R; r++) {
-      const int position = work.positions[r];
+      const int position = work.positions[r], past = rows.lengths ? all.last : position + 1;
       if (adjusts(call)) adjust(call, work, r, base, begin, end);
-      hide_unseen(work.scores[r], begin, end, span.first(position) - base, position + 1 - base);
+      hide_unseen(work.scores[r], begin, end, span.first(position) - base, past - base);
     }
     constexpr int kLeft = R % kTogether;
     for (int r = 0; r < R - kLeft; r += kTogether) softmax<Type, kTogether>(call, work, reads, r, begin, end);

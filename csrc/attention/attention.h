@@ -1,4 +1,4 @@
-// Causal attention over the paged cache.
+// Attention over the paged cache: causal, or to all keys of a sequence.
 //
 // Keys are taken in pieces of 256, cut at multiples of 256 positions: scores, softmax and weighted values of
 // a piece, then the pieces merged in order. So a row's arithmetic depends on its own position alone, not on
@@ -20,6 +20,7 @@ struct StepRows {
   const int64_t* positions;  // [rows]
   const int64_t* tables;     // [sequences][width] blocks
   int64_t width;
+  const int64_t* lengths;    // [sequences] keys that every row of a sequence sees; nullptr: those up to its own position
 };
 
 // Which of the keys up to its own a row sees: the last `window`, those from a multiple of `chunk` on, or all.
@@ -59,6 +60,8 @@ struct AttentionCall {
   float soft_cap;       // 0: none
   const float* slopes;  // ALiBi [heads], nullptr: none
   const float* sinks;   // scores without a value [heads], nullptr: none
+  const float* bias;    // [heads][2 * furthest + 1] by distance, nullptr: none
+  int furthest;
   const uint8_t* keys;  // of the layer
   const uint8_t* values;
   const float* queries;  // row r, head h at r * query_stride + h * head_dim

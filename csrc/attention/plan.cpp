@@ -30,10 +30,11 @@ void plan_attention(const StepRows& rows, int heads, const CacheShape& shape, co
       const int count = std::min(kMaxRows, queries - first);
       const int low = (int)rows.positions[start + first / group];
       const int high = (int)rows.positions[start + (first + count - 1) / group];
-      const int begin = span.first(low) / kPiece, end = high / kPiece + 1;
+      const int last = rows.lengths ? (int)rows.lengths[sequence] - 1 : high;
+      const int begin = span.first(low) / kPiece, end = last / kPiece + 1;
       for (int kv_head = 0; kv_head < shape.kv_heads; kv_head++) {
         tiles.push_back({sequence, kv_head, first, count, begin, end, nullptr});
-        costs.push_back(cost(tiles.back(), high + 1 - begin * kPiece));
+        costs.push_back(cost(tiles.back(), last + 1 - begin * kPiece));
       }
       pieces += (end - begin) * shape.kv_heads;
     }

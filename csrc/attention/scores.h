@@ -38,12 +38,23 @@ void score_piece(const CacheShape& shape, Work& work, const Reads& reads, int be
 
 alignas(64) constexpr float kCount[kLanes] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
 
-inline bool adjusts(const AttentionCall& call) { return call.soft_cap != 0 || call.slopes; }
+inline bool adjusts(const AttentionCall& call) { return call.soft_cap != 0 || call.slopes || call.bias; }
 
 // What is left to multiply scores with after `adjust`.
 inline float scale_left(const AttentionCall& call) { return adjusts(call) ? 1.0f : call.scale; }
 
-// Scores as they are compared where more than their scale is to be applied: capped, and with ALiBi's bias.
+// The bias of 16 keys whose first is at this distance; beyond the furthest it stays.
+inline F bias_at(const AttentionCall& call, const float* bias, int distance) {
+  const int most = call.furthest;
+  if (distance >= -most && distance + kLanes - 1 <= most) return load(bias + distance);
+  if (distance + kLanes - 1 <= -most) return set(bias[-most]);
+  if (distance >= most) return set(bias[most]);
+  float lanes[kLanes];
+  for (int i = 0; i < kLanes; i++) lanes[i] = bias[std::min(std::max(distance + i, -most), most)];
+  return load(lanes);
+}
+
+// Scores as they are compared where more than their scale is to be applied: capped, and with the bias of their distance.
 inline void adjust(const AttentionCall& call, Work& work, int r, int base, int begin, int end) {
   float* scores = work.scores[r];
   const F distance = add(load(kCount), set((float)(base - work.positions[r]))), slope = set(work.slopes[r]);
@@ -51,6 +62,7 @@ inline void adjust(const AttentionCall& call, Work& work, int r, int base, int b
     F s = mul(load(scores + key), set(call.scale));
     if (call.soft_cap != 0) s = mul(set(call.soft_cap), tanh(mul(s, set(1.0f / call.soft_cap))));
     if (call.slopes) s = add(s, mul(slope, add(distance, set((float)key))));
+    if (call.bias) s = add(s, bias_at(call, work.biases[r], base + key - work.positions[r]));
     store(scores + key, s);
   }
 }

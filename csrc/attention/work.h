@@ -32,6 +32,7 @@ struct Work {
   int32_t weight_offsets[kMaxRows][2];
   int positions[kMaxRows];
   float slopes[kMaxRows];
+  const float* biases[kMaxRows];  // at distance 0
   State piece, merged;
 };
 

@@ -80,6 +80,9 @@ class GenerateRequest(msgspec.Struct, frozen=True, tag="generate"):
     """Requests share cached prefixes only with requests of the same salt."""
     group: int = 0
     """Groups get equal parts of the machine when they want more than it has; a number, never the API key itself."""
+    decoder_ids: tuple[int, ...] = ()
+    """What the decoder of a model with an encoder begins with; `prompt_ids` is then the encoder's. Empty: as the engine
+    has it (`EngineInfo.decoder_ids`)."""
 
 
 class Abort(msgspec.Struct, frozen=True, tag="abort"):
@@ -213,6 +216,12 @@ class EngineInfo(msgspec.Struct, frozen=True, tag="ready"):
     memory: MemoryPlan
     load_s: float
     warmup_s: float
+    decoder_ids: tuple[int, ...] = ()
+    """What the decoder begins with where the model has an encoder, by its config; empty: it has none."""
+    max_new_tokens: int | None = None
+    """Most tokens that such a decoder has positions for in an answer; None: no limit beside `max_total_tokens`."""
+    input_vocab_size: int = 0
+    """The same of prompts, where the encoder has other tokens than the decoder; 0: as `vocab_size`."""
     activation_dtype: str | None = None
     """What quantised layers round activations to; None: there are none."""
 

@@ -8,8 +8,8 @@ from itertools import accumulate, chain
 import numpy as np
 import torch
 
-from tgi.engine.plan import Plan
-from tgi.kernels.types import Paging
+from tgi.engine.plan import Chunk, Plan
+from tgi.kernels.types import EncoderKeys, Paging
 
 
 @dataclass(slots=True)
@@ -20,14 +20,40 @@ class Batch:
     paging: Paging
     logit_rows: torch.Tensor | None  # [rows] int64, the last rows of each chunk that samples; None: all rows
     first_rows: list[int]  # row where each chunk begins
+    encoder: EncoderBatch | None = None  # what the encoder is to run over
+
+
+@dataclass(slots=True)
+class EncoderBatch:
+    """What an encoder reads."""
+
+    token_ids: torch.Tensor  # [tokens] int64
+    paging: Paging
 
 
 def build(plan: Plan, block_size: int, device: torch.device) -> Batch:
+    """The tensors of a step."""
+    batch = _build(plan.chunks, block_size, device)
+    if plan.chunks[0].encoder is None:
+        return batch
+    inputs = [chunk.encoder for chunk in plan.chunks if chunk.encoder is not None]
+    width, lens = max(len(one.block_table) for one in inputs), [one.length for one in inputs]
+    tables = [[*one.block_table, *[0] * (width - len(one.block_table))] for one in inputs]
+    batch.paging.encoder = EncoderKeys(
+        torch.tensor(tables, device=device), lens, torch.tensor(lens, dtype=torch.int64, device=device)
+    )
+    new = [Chunk(-1, one.token_ids, 0, one.block_table) for one in inputs if one.token_ids]
+    if new:
+        encoded = _build(new, block_size, device)
+        batch.encoder = EncoderBatch(encoded.token_ids, encoded.paging)
+    return batch
+
+
+def _build(chunks: list[Chunk], block_size: int, device: torch.device) -> Batch:
     """Pack all integers of the plan into one host buffer, copy once, give views.
 
     Plain lists: between two steps the weights have pushed all else out of the caches, so the fewest instructions win.
     """
-    chunks = plan.chunks
     lens = [len(chunk.token_ids) for chunk in chunks]
     starts = [0, *accumulate(lens)]
     contexts = [chunk.end for chunk in chunks]

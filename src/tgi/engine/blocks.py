@@ -47,28 +47,35 @@ class BlockPool:
 
     def can_grow(self, sequence: Sequence, num_tokens: int, reserve: int = 0) -> bool:
         """Whether `grow` to `num_tokens` would succeed and leave `reserve` blocks free."""
-        return self.blocks_for(num_tokens) - len(sequence.block_table) + reserve <= self.num_free
+        return self._missing(sequence, num_tokens) + reserve <= self.num_free
 
     def grow(self, sequence: Sequence, num_tokens: int) -> bool:
-        """Extend the block table to cover `num_tokens` tokens; False, and nothing done, if blocks are short."""
-        missing = self.blocks_for(num_tokens) - len(sequence.block_table)
-        if missing > self.num_free:
+        """Extend the block table to cover `num_tokens` tokens, and the encoder's to cover its input.
+
+        False, and nothing done, if blocks are short.
+        """
+        if self._missing(sequence, num_tokens) > self.num_free:
             return False
-        for _ in range(missing):
-            sequence.block_table.append(self._take())
+        for table, tokens in ((sequence.encoder_table, len(sequence.encoder_ids)), (sequence.block_table, num_tokens)):
+            for _ in range(self.blocks_for(tokens) - len(table)):
+                table.append(self._take())
         return True
+
+    def _missing(self, sequence: Sequence, num_tokens: int) -> int:
+        wanted = self.blocks_for(num_tokens) + self.blocks_for(len(sequence.encoder_ids))
+        return wanted - len(sequence.block_table) - len(sequence.encoder_table)
 
     def release(self, sequence: Sequence) -> None:
         """Give all blocks of the sequence back. Later blocks become eviction candidates before earlier
         ones: a prefix is worth more than its continuation."""
-        for block in reversed(sequence.block_table):
+        for block in reversed([*sequence.encoder_table, *sequence.block_table]):
             self._references[block] -= 1
             if self._references[block] == 0:
                 if self._content[block] is None:
                     self._blank.appendleft(block)  # used memory before memory that is not yet taken
                 else:
                     self._cached[block] = None
-        sequence.block_table = []
+        sequence.block_table, sequence.encoder_table = [], []
 
     def match(self, sequence: Sequence) -> int:
         """Hold every cached block that begins the sequence; returns the number of tokens they cover.
@@ -133,7 +140,7 @@ class BlockPool:
         """Assert every invariant against the sequences that hold blocks; for tests and idle moments."""
         held = [0] * self.num_blocks
         for sequence in sequences:
-            for block in sequence.block_table:
+            for block in [*sequence.encoder_table, *sequence.block_table]:
                 held[block] += 1
         assert held == self._references, "reference counts differ from block tables"
         blank, cached = set(self._blank), set(self._cached)

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from tgi.engine.plan import Chunk, Plan, Sampled, probe
+from tgi.engine.plan import Chunk, EncoderInput, Plan, Sampled, probe
 from tgi.engine.scheduler import Scheduler
 from tgi.messages import (
     Abort,
@@ -126,7 +126,8 @@ class EngineCore:
     def _probe(self, failed: Chunk) -> None:
         """Everything failed: is it the requests or the device? One token on the failed chunk's block tells."""
         try:
-            self.executor.execute(Plan([probe([0], 0, failed.block_table[-1:])]))
+            given = failed.encoder and EncoderInput([0], 1, failed.encoder.block_table[:1])
+            self.executor.execute(Plan([probe([0], 0, failed.block_table[-1:], given)]))
         except Exception as error:
             raise EngineBrokenError(f"the model step fails on every input ({type(error).__name__})") from error
 

@@ -17,7 +17,9 @@ from tgi.messages import GenerateRequest
 class OpenRequests:
     """Request id -> index -> sequence."""
 
-    def __init__(self) -> None:
+    def __init__(self, decoder_ids: tuple[int, ...] = ()) -> None:
+        """decoder_ids: see `Scheduler`."""
+        self._decoder_ids = decoder_ids
         self._requests: dict[int, dict[int, Sequence]] = {}
         self._by_id: dict[int, Sequence] = {}
         self._ids = count(random.getrandbits(48))  # two schedulers of one worker never give the same id
@@ -45,13 +47,17 @@ class OpenRequests:
         """The first sample of the request, which has the others as followers."""
         # Samples share blocks even when prefixes of other requests are not to be reused.
         salt = f"s{request.cache_salt}" if prefix_caching else f"r{request.request_id}"
+        decoder_ids = request.decoder_ids or self._decoder_ids
+        prompt_ids, encoder_ids = (decoder_ids, request.prompt_ids) if decoder_ids else (request.prompt_ids, [])
         samples = [
             Sequence(
                 id=next(self._ids),
                 request_id=request.request_id,
                 index=index,
-                token_ids=list(request.prompt_ids),
-                num_prompt=len(request.prompt_ids),
+                token_ids=list(prompt_ids),
+                num_prompt=len(prompt_ids),
+                encoder_ids=encoder_ids,
+                num_unencoded=len(encoder_ids),
                 sampling=request.sampling,
                 counts_tokens=has_penalty(request.sampling),
                 seed=seed,
@@ -59,7 +65,7 @@ class OpenRequests:
                 order=self._added,
                 group=request.group,
                 cache_salt=salt,
-                cacheable=prefix_caching or len(request.seeds) > 1,
+                cacheable=not encoder_ids and (prefix_caching or len(request.seeds) > 1),
                 paced=paced,
             )
             for index, seed in enumerate(request.seeds)

@@ -45,6 +45,16 @@ class Draw:
 
 
 @dataclass(slots=True)
+class EncoderInput:
+    """What a sequence gives to the encoder, and the blocks that hold what that leaves for the decoder."""
+
+    token_ids: list[int]
+    """All of it, where the encoder runs in this step; empty: it has run."""
+    length: int
+    block_table: list[int]
+
+
+@dataclass(slots=True)
 class Chunk:
     """The next `len(token_ids)` uncomputed tokens of one sequence.
 
@@ -70,6 +80,8 @@ class Chunk:
     """Most likely tokens to be listed for each of those."""
     adapter: int | None = None
     """Number of the adapter that the rows go through; None: the model as it is."""
+    encoder: EncoderInput | None = None
+    """Of a model with an encoder, whose chunks are the decoder's."""
 
     @property
     def end(self) -> int:
@@ -77,16 +89,21 @@ class Chunk:
         return self.start + len(self.token_ids)
 
     @property
+    def num_tokens(self) -> int:
+        """Computed in this step, by the encoder too."""
+        return len(self.token_ids) + (len(self.encoder.token_ids) if self.encoder else 0)
+
+    @property
     def logit_rows(self) -> int:
         """How many of the last rows logits are wanted for."""
         return 0 if self.draw is None else 1 + self.num_draft
 
 
-def probe(token_ids: list[int], start: int, block_table: list[int]) -> Chunk:
+def probe(token_ids: list[int], start: int, block_table: list[int], encoder: EncoderInput | None = None) -> Chunk:
     """A chunk of no sequence, whose next token is chosen greedily: to try whether a step works."""
     end = start + len(token_ids)
     draw = Draw(-1, Sampling(max_new_tokens=1), 0, end, end, token_ids[-1:])
-    return Chunk(-1, token_ids, start, block_table, draw)
+    return Chunk(-1, token_ids, start, block_table, draw, encoder=encoder)
 
 
 @dataclass(slots=True)
@@ -103,7 +120,7 @@ class Plan:
 
     @property
     def num_tokens(self) -> int:
-        return sum(len(chunk.token_ids) for chunk in self.chunks)
+        return sum(chunk.num_tokens for chunk in self.chunks)
 
     def __bool__(self) -> bool:
         return bool(self.chunks)

@@ -5,7 +5,7 @@ Imports no torch.
 
 from __future__ import annotations
 
-from tgi.engine.plan import Chunk, Draw, Plan
+from tgi.engine.plan import Chunk, Draw, EncoderInput, Plan
 from tgi.engine.sequence import Sequence
 
 
@@ -21,7 +21,13 @@ class PlanBuilder:
 
     @property
     def num_tokens(self) -> int:
+        """Rows of the step; those of the encoder are computed apart from them."""
         return sum(len(chunk.token_ids) for chunk in self._chunks.values())
+
+    @property
+    def num_encoded(self) -> int:
+        """Rows of the encoder."""
+        return sum(len(chunk.encoder.token_ids) for chunk in self._chunks.values() if chunk.encoder)
 
     @property
     def preempted(self) -> int:
@@ -39,7 +45,7 @@ class PlanBuilder:
     def admit(self, sequence: Sequence, hit: int) -> None:
         """Count a sequence that runs for the first time; `hit`: prompt tokens that the prefix cache had."""
         self.plan.admitted += 1
-        self.plan.prefix_query_tokens += sequence.num_prompt
+        self.plan.prefix_query_tokens += sequence.input_length
         self.plan.prefix_hit_tokens += hit
 
     def finish(self) -> Plan:
@@ -65,4 +71,6 @@ def chunk_of(sequence: Sequence, count: int, block_size: int) -> Chunk:
     if not sequence.prompt_done and sequence.needs_all_rows:
         chunk.prompt_targets = tuple(ids[start + 1 : min(end + 1, sequence.num_prompt)])
         chunk.prompt_alternatives = sequence.sampling.prompt_logprobs
+    if encoded := sequence.encoder_ids:
+        chunk.encoder = EncoderInput(encoded if sequence.num_unencoded else [], len(encoded), sequence.encoder_table)
     return chunk

@@ -14,13 +14,16 @@ from tgi.messages import FinishReason, GenerateRequest, TokenEvent
 class Roster:
     """Requests come in as sequences, and each leaves with exactly one last event."""
 
-    def __init__(self, blocks: BlockPool, *, max_total_tokens: int, prefix_caching: bool) -> None:
+    def __init__(
+        self, blocks: BlockPool, *, max_total_tokens: int, prefix_caching: bool, decoder_ids: tuple[int, ...] = ()
+    ) -> None:
         self.blocks = blocks
         self.max_total_tokens = max_total_tokens
         self.prefix_caching = prefix_caching
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []  # by admission, oldest first
-        self.open = OpenRequests()
+        self.open = OpenRequests(decoder_ids)
+        self.decoder_ids = decoder_ids
         self.ended: list[int] = []  # ids of those that are over since the last plan
 
     def add(self, request: GenerateRequest) -> list[TokenEvent]:
@@ -39,6 +42,9 @@ class Roster:
         prompt, new = len(request.prompt_ids), request.sampling.max_new_tokens
         capacity = self.blocks.num_blocks * self.blocks.block_size
         limit = min(capacity, self.max_total_tokens)
+        begun = len(request.decoder_ids or self.decoder_ids)
+        if begun and self.blocks.blocks_for(prompt) + self.blocks.blocks_for(begun + new - 1) > self.blocks.num_blocks:
+            limit = capacity - self.blocks.block_size - begun  # whole blocks for each side
         if prompt == 0 or new < 1 or not request.seeds:
             return "a request needs at least one prompt token, one new token and one sample"
         if request.request_id in self.open:

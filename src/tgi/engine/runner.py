@@ -43,6 +43,8 @@ class Runner:
         """Run every chunk; tokens for those that reach the end of what is known."""
         began = time.perf_counter()
         batch = batches.build(plan, self.block_size, self.device)
+        if batch.encoder is not None:
+            self.step.encode(batch.encoder.token_ids, batch.encoder.paging, self.cache)
         hidden = self.step.forward(batch.token_ids, batch.paging, self.cache)  # [tokens, dim]
         draws = _draws(plan)
         logits = None

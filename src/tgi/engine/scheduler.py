@@ -45,8 +45,12 @@ class Scheduler(Roster):
         max_batch_size: int,
         max_total_tokens: int,
         prefix_caching: bool = True,
+        decoder_ids: tuple[int, ...] = (),
     ) -> None:
-        super().__init__(blocks, max_total_tokens=max_total_tokens, prefix_caching=prefix_caching)
+        """decoder_ids: what the decoder of a model with an encoder begins with unless a request says otherwise."""
+        super().__init__(
+            blocks, max_total_tokens=max_total_tokens, prefix_caching=prefix_caching, decoder_ids=decoder_ids
+        )
         self.max_step_tokens = max_step_tokens
         self.max_batch_size = min(max_batch_size, max_step_tokens)  # a decode step must fit the budget
         self.pace = Pace()
@@ -122,7 +126,7 @@ class Scheduler(Roster):
     def _drafts(self, sequence: Sequence, builder: PlanBuilder) -> list[int]:
         """Its drafts, as many as the step and the sequence's length have room for."""
         room = self.max_step_tokens - builder.num_tokens - len(self.running)
-        length = min(sequence.max_tokens, self.max_total_tokens) - sequence.num_tokens - 1
+        length = min(sequence.max_tokens, self.max_total_tokens) - sequence.input_length - sequence.num_generated - 1
         return sequence.draft_ids[: max(0, min(room, length))]
 
     def _make_room(self, sequence: Sequence, num_tokens: int, builder: PlanBuilder) -> bool:
@@ -140,6 +144,7 @@ class Scheduler(Roster):
         builder.preempt(victim)
         self.blocks.release(victim)
         victim.num_computed = 0
+        victim.num_unencoded = len(victim.encoder_ids)
         victim.draft_ids = []
         victim.ahead = True
         victim.paced = True  # those that go on came first
@@ -184,7 +189,10 @@ class Scheduler(Roster):
     def _admit(self, sequence: Sequence, limit: int | None, builder: PlanBuilder, share: Share) -> int:
         """From the queue into the batch, where there is room; gives the tokens of its first chunk, 0: it must wait."""
         hit = sequence.num_computed
-        count = share.grant(hit, sequence.num_tokens - hit, sequence.paced, limit)
+        if sequence.num_unencoded:
+            count = self._grant_whole(sequence, limit, builder, share)
+        else:
+            count = share.grant(hit, sequence.num_tokens - hit, sequence.paced, limit)
         if count == 0:
             self._leave_waiting(sequence)
             return 0
@@ -196,7 +204,21 @@ class Scheduler(Roster):
             sequence.num_cached = hit
             builder.admit(sequence, hit)
         builder.put(chunk_of(sequence, count, self.blocks.block_size))
-        return count
+        return count + sequence.num_unencoded
+
+    def _grant_whole(self, sequence: Sequence, limit: int | None, builder: PlanBuilder, share: Share) -> int:
+        """The decoder's tokens of a sequence whose encoder input, which cannot be cut, the step takes; 0: it does not.
+
+        Encoders run apart from the step's other rows. The first input is taken however long it is, so that each gets
+        done; others as far as the share and the step's tokens reach.
+        """
+        encoded, known = builder.num_encoded, sequence.num_tokens - sequence.num_computed
+        wanted = sequence.num_unencoded + known
+        granted = share.grant(0, wanted, sequence.paced, limit)
+        fits = granted == wanted and encoded + sequence.num_unencoded <= self.max_step_tokens
+        if not granted or (encoded and not fits):
+            return 0
+        return min(known, self.max_step_tokens - builder.num_tokens)
 
     # --- commit -----------------------------------------------------------------------------
 
@@ -215,6 +237,7 @@ class Scheduler(Roster):
                 continue
             if chunk.num_draft:
                 sequence.draft_ids = []
+            sequence.num_unencoded = 0
             self._advance(sequence, chunk.start + len(chunk.token_ids) - chunk.num_draft)
             if number in sampled.prompt:
                 sequence.collect(sampled.prompt[number])
@@ -226,7 +249,7 @@ class Scheduler(Roster):
         prompts = [chunk for chunk in plan.chunks if not chunk.decode]
         tokens = context = 0
         for chunk in prompts:
-            count = len(chunk.token_ids)
+            count = chunk.num_tokens
             tokens += count
             context += count * (2 * chunk.start + count) // 2
         self.pace.observe(len(plan.chunks) - len(prompts), tokens, context, seconds)
@@ -265,7 +288,7 @@ class Scheduler(Roster):
         return event
 
     def _end_reason(self, sequence: Sequence, token_id: int) -> FinishReason | None:
-        length = len(sequence.token_ids)
-        if length - sequence.num_prompt >= sequence.sampling.max_new_tokens or length >= self.max_total_tokens:
+        generated = sequence.num_generated
+        if generated >= sequence.sampling.max_new_tokens or sequence.input_length + generated >= self.max_total_tokens:
             return "length"  # TGI's order: the last allowed token reports `length` even if it is an EOS
         return "eos_token" if token_id in sequence.sampling.eos_token_ids else None

@@ -21,6 +21,9 @@ class Sequence:
 
     `num_computed` tokens have their keys and values in `block_table`; a running sequence in decode
     has exactly one token beyond it: the last one sampled.
+
+    Of a model with an encoder these are the decoder's: the prompt is what it begins with, and what the user gave are
+    `encoder_ids`.
     """
 
     id: int
@@ -64,6 +67,11 @@ class Sequence:
     """A penalty looks at all of its tokens."""
     draft_ids: list[int] = field(default_factory=list)
     """Guesses of the tokens after `token_ids`, to be verified in the next step."""
+    encoder_ids: list[int] = field(default_factory=list)
+    encoder_table: list[int] = field(default_factory=list)
+    """Blocks with what the encoder leaves of `encoder_ids` for the decoder."""
+    num_unencoded: int = 0
+    """Tokens that the encoder must run over, which are all of them or none."""
 
     @property
     def num_tokens(self) -> int:
@@ -71,7 +79,12 @@ class Sequence:
 
     @property
     def num_uncomputed(self) -> int:
-        return len(self.token_ids) - self.num_computed
+        return len(self.token_ids) - self.num_computed + self.num_unencoded
+
+    @property
+    def input_length(self) -> int:
+        """What counts as the request's input in every limit."""
+        return len(self.encoder_ids) or self.num_prompt
 
     @property
     def num_generated(self) -> int:
@@ -79,8 +92,8 @@ class Sequence:
 
     @property
     def max_tokens(self) -> int:
-        """Length at which the sequence ends with `length`."""
-        return self.num_prompt + self.sampling.max_new_tokens
+        """Length, with all of its input, at which the sequence ends with `length`."""
+        return self.input_length + self.sampling.max_new_tokens
 
     @property
     def wants_prompt_logprobs(self) -> bool:

@@ -107,7 +107,7 @@ class Turn:
 
 def remaining(sequence: Sequence) -> int:
     """Tokens to compute, if the prefix cache has none of them."""
-    return sequence.num_tokens - sequence.num_computed
+    return sequence.num_uncomputed
 
 
 def _urgency(sequence: Sequence) -> tuple[int, int]:

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from tgi import hardware
-from tgi.engine.plan import Plan, Sampled, probe
+from tgi.engine.plan import EncoderInput, Plan, Sampled, probe
 from tgi.engine.runner import Runner
 from tgi.engine.sampler import Sampler
 from tgi.errors import ModelError, StartupError
@@ -27,9 +27,11 @@ from tgi.memory import budget
 from tgi.memory.cost import ModelCost, model_cost
 from tgi.messages import EngineInfo
 from tgi.models.build.decoder import build
+from tgi.models.decoder_start import decoder_ids
 from tgi.models.families.registry import read_spec
 from tgi.models.loader import LoadedModel, load_model, serving_dtype
 from tgi.models.rope_config import RopeOverride
+from tgi.models.spec import ModelSpec
 from tgi.models.weights import Progress
 from tgi.settings.config import EngineConfig
 from tgi.shorten import size
@@ -63,7 +65,7 @@ class Worker:
         spec = read_spec(Path(config.model_path), rope)
         dtype = serving_dtype(config.dtype, spec.dtype, self.device) or torch.float32
         backend = select(self.device, dtype, config.block_size, threads=threads if config.native_kernels else None)
-        self._tell(backend, dtype)
+        self._tell(backend, dtype, spec)
         self._check_cache_dtype(backend)
         cost = self._cost(build(spec), dtype, backend)
         available = config.memory_bytes or self._available_bytes()
@@ -114,9 +116,11 @@ class Worker:
         """Run one step; see `runner`."""
         return self.runner.execute(plan)
 
-    def _tell(self, backend: Backend, dtype: torch.dtype) -> None:
+    def _tell(self, backend: Backend, dtype: torch.dtype, spec: ModelSpec) -> None:
         """Log what will compute, in TGI's lines and one of ours."""
-        logger.info("Using prefix caching = %s", self.config.prefix_caching)
+        logger.info("Using prefix caching = %s", self.config.prefix_caching and spec.encoder is None)
+        if self.config.prefix_caching and spec.encoder is not None:
+            logger.info("An encoder reads whole inputs, so that prefixes of them cannot be shared")
         logger.info("Using Attention = paged")
         logger.info("Using prefill chunking = True")
         logger.info("Kernels: %s", kernel_names(backend))
@@ -180,13 +184,21 @@ class Worker:
         """
         most = limits.max_batch_prefill_tokens if self.device.type == "cuda" else WARM_UP_TOKENS
         count = min(most, limits.max_batch_prefill_tokens, limits.max_input_tokens)
-        ids = [number * 7919 % self.runner.sampler.vocab_size for number in range(count + 1)]
+        size = self.runner.step.program.input_vocab_size
+        ids = [number * 7919 % size for number in range(count + 1)]
         table = list(range(-(-(count + 1) // self.runner.block_size)))
         try:
-            steps = [
-                self.execute(Plan([probe(ids[:count], 0, table)])),
-                self.execute(Plan([probe(ids[count:], count, table)])),
-            ]
+            if self.runner.step.program.encoder is None:
+                steps = [
+                    self.execute(Plan([probe(ids[:count], 0, table)])),
+                    self.execute(Plan([probe(ids[count:], count, table)])),
+                ]
+            else:
+                given, after = EncoderInput(ids[:count], count, table), [len(table)]
+                steps = [
+                    self.execute(Plan([probe([0], 0, after, given)])),
+                    self.execute(Plan([probe([0], 1, after, replace(given, token_ids=[]))])),
+                ]
         except torch.OutOfMemoryError as error:
             raise StartupError(
                 f"a step of {count} tokens does not fit the memory. Lower --max-batch-prefill-tokens"
@@ -200,7 +212,9 @@ class Worker:
 
     def _computes(self, token_id: int) -> bool:
         """Whether the model has logits for a token alone: one that was never trained may be damaged by itself."""
-        return not self.execute(Plan([probe([token_id], 0, [0])])).errors
+        encoder = self.runner.step.program.encoder and EncoderInput([token_id], 1, [1])
+        known = token_id % self.runner.step.program.vocab_size
+        return not self.execute(Plan([probe([known], 0, [0], encoder)])).errors
 
     def _describe(
         self, loaded: LoadedModel, backend: Backend, limits: budget.Limits, load_s: float, warmup_s: float
@@ -211,6 +225,7 @@ class Worker:
             device=str(self.device),
             quantize=self.config.quantize or loaded.stored,
             vocab_size=loaded.step.program.vocab_size,
+            input_vocab_size=loaded.step.program.input_vocab_size,
             parameters=loaded.step.program.parameters,
             weight_bytes=loaded.step.weight_bytes,
             block_size=backend.block_size,
@@ -220,13 +235,20 @@ class Worker:
             max_batch_prefill_tokens=limits.max_batch_prefill_tokens,
             max_batch_total_tokens=limits.num_blocks * backend.block_size,
             max_batch_size=limits.max_batch_size,
-            prefix_caching=self.config.prefix_caching,
+            prefix_caching=self.config.prefix_caching and loaded.spec.encoder is None,
+            decoder_ids=decoder_ids(Path(self.config.model_path), loaded.spec),
+            max_new_tokens=_decoder_positions(loaded.spec),
             kernels=dict(backend.kernels),
             memory=limits.memory,
             load_s=load_s,
             warmup_s=warmup_s,
             activation_dtype=self.config.activations if self.config.quantize else None,
         )
+
+
+def _decoder_positions(spec: ModelSpec) -> int | None:
+    """Longest answer of a decoder that begins with up to two tokens; see `EngineInfo.max_new_tokens`."""
+    return None if spec.encoder is None or spec.positions_go_on else spec.max_positions - 1
 
 
 def _no_such_cache(config: EngineConfig, device: torch.device) -> str:

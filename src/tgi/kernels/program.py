@@ -215,14 +215,35 @@ class StoreKV:
     values: int
 
 
+Sees: TypeAlias = Literal["before", "all", "encoder"]
+"""Which keys a row of attention sees: those of its sequence up to its own, all of its sequence, or all that the encoder
+left of the sequence's input."""
+
+
+@dataclass(frozen=True, slots=True)
+class RelativeBias:
+    """What is added to scores for the distance of the key, a number for each bucket of distances and each head
+    (Raffel et al. 2020).
+
+    The first half of the buckets are for one distance each; in the others distances grow by a factor, up to `furthest`.
+    both_ways: keys that come later have the upper half of the buckets for themselves.
+    """
+
+    table: Weight
+    """[buckets, heads]"""
+    furthest: int
+    both_ways: bool
+
+
 @dataclass(frozen=True, slots=True)
 class Attention:
-    """out = causal attention of the queries at offset `queries` of x over cache layer `layer`.
+    """out = attention of the queries at offset `queries` of x over cache layer `layer`.
 
-    The rows' own keys and values are already stored. With a window w the row at position p sees keys p - w + 1 .. p,
-    with chunks of c those from the last multiple of c on.
+    What rows see is already stored. With a window w the row at position p sees keys p - w + 1 .. p, with chunks of c
+    those from the last multiple of c on.
     Scores are scale * q.k, then soft_cap * tanh(score / soft_cap), then, with ALiBi, plus slope * (key position - p), a
-    slope for each head; softmax in float32. sinks: a score for each head that is in the softmax and has no value.
+    slope for each head, or plus the bias of that distance; softmax in float32. sinks: a score for each head that is in
+    the softmax and has no value.
     """
 
     out: str
@@ -238,6 +259,8 @@ class Attention:
     queries: int = 0
     sinks: Vector | None = None
     chunk: int | None = None
+    sees: Sees = "before"
+    bias: RelativeBias | None = None
 
 
 Op: TypeAlias = (
@@ -277,6 +300,21 @@ class CacheLayer:
 
 
 @dataclass(frozen=True, slots=True)
+class Encoder:
+    """What is run once over the input of a sequence, before its first step: it leaves keys and values in the cache.
+
+    The layers of the cache are those of the steps: of the blocks that hold an input, the encoder's own attention uses
+    them first, and then each has what the decoder's layer of that number attends to.
+    """
+
+    values: Mapping[str, int]
+    ops: tuple[Op, ...]
+    result: str
+    max_positions: int
+    """Longest input."""
+
+
+@dataclass(frozen=True, slots=True)
 class Program:
     """The step of a model: token ids in, `result` out, of whose sampling rows `logits` are taken."""
 
@@ -291,19 +329,31 @@ class Program:
     """Longest sequence the model can run."""
     positions_go_on: bool = False
     """Beyond it too there are positions, so that a longer one may be asked for."""
+    encoder: Encoder | None = None
 
     @property
     def vocab_size(self) -> int:
         return self.logits.weight.rows
 
+    @property
+    def input_vocab_size(self) -> int:
+        """Ids that an input may have: of the encoder, where there is one."""
+        ops = self.ops if self.encoder is None else self.encoder.ops
+        return next((op.table.rows for op in ops if isinstance(op, Embed) and not op.by_position), self.vocab_size)
+
+    @property
+    def all_ops(self) -> tuple[Op, ...]:
+        """The encoder's first."""
+        return (*(self.encoder.ops if self.encoder else ()), *self.ops)
+
     def weights(self) -> list[Weight]:
-        """Every matrix once, in the order in which a step reads them."""
-        found = [item for op in (*self.ops, self.logits) for item in _parameters(op) if isinstance(item, Weight)]
+        """Every matrix once, in the order in which the encoder and a step read them."""
+        found = [item for op in (*self.all_ops, self.logits) for item in _parameters(op) if isinstance(item, Weight)]
         return list(dict.fromkeys(found))
 
     def vectors(self) -> list[Vector]:
         """Every vector once: scales and biases of norms, numbers of activation functions."""
-        found = [item for op in self.ops for item in _parameters(op) if isinstance(item, Vector)]
+        found = [item for op in self.all_ops for item in _parameters(op) if isinstance(item, Vector)]
         return list(dict.fromkeys(found))
 
     @property
@@ -316,4 +366,6 @@ class Program:
 def _parameters(op: Op | Logits) -> Iterator[object]:
     for field in fields(op):
         value = getattr(op, field.name)
+        if isinstance(value, RelativeBias):
+            value = value.table
         yield from value if isinstance(value, tuple) else (value,)

@@ -23,6 +23,15 @@ DEFAULT_BLOCK_SIZE = 32
 
 
 @dataclass(slots=True)
+class EncoderKeys:
+    """Where the cache has what the encoder left of each sequence's input."""
+
+    block_tables: torch.Tensor  # [sequences, max_blocks] int64, padded with 0
+    lens: list[int]  # tokens of each input
+    contexts: torch.Tensor  # [sequences] int64, lens on the device
+
+
+@dataclass(slots=True)
 class Paging:
     """Where the rows of a batch stand in their sequences and in the paged cache.
 
@@ -37,6 +46,7 @@ class Paging:
     context_lens: list[int]  # position after the last row: keys each sequence attends to
     query_starts: torch.Tensor  # [sequences + 1] int64
     contexts: torch.Tensor  # [sequences] int64, context_lens on the device
+    encoder: EncoderKeys | None = None  # of a model with an encoder, but in the encoder itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +153,13 @@ class CompiledStep(Protocol):
     @property
     def weight_bytes(self) -> int:
         """Memory that the weights take on the device."""
+        ...
+
+    def encode(self, token_ids: torch.Tensor, paging: Paging, cache: KVCache) -> None:
+        """Run the encoder over whole inputs: token_ids [tokens] int64 of sequences that begin at position 0.
+
+        Leaves in the slots of `paging` what `forward` finds through `Paging.encoder`. Only where the program has one.
+        """
         ...
 
     def forward(self, token_ids: torch.Tensor, paging: Paging, cache: KVCache) -> torch.Tensor:

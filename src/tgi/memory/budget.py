@@ -84,11 +84,12 @@ def compute(cost: ModelCost, wanted: Wanted, *, available_bytes: int, device: st
     batch_size = _batch_size(wanted, step_tokens, lowered)
     left = after_weights - _activations(cost, step_tokens)
     context = _context(cost, wanted, lowered)
-    longest = _blocks(context, block_size) * block_size  # what a request of full length holds
+    longest = _held(cost, context, block_size)
     tokens, binding = _cache_tokens(cost, wanted, left, kind, longest, batch_size, lowered)
     num_blocks = _cache_blocks(cost, wanted, tokens, left, block_size)
     cache_tokens = num_blocks * block_size
-    max_input, max_total = _lengths(wanted, context, cache_tokens, lowered)
+    max_total = _total(cost, wanted, context, cache_tokens, block_size, lowered)
+    max_input = _input(cost, wanted, max_total, step_tokens, lowered)
     memory = MemoryPlan(
         rows=_rows(cost, runtime, step_tokens, cache_tokens, available, kind),
         available_bytes=available,
@@ -119,6 +120,8 @@ def _activations(cost: ModelCost, step_tokens: int) -> int:
 def _step_tokens(cost: ModelCost, wanted: Wanted, left: int, kind: str, block_size: int, lowered: list[str]) -> int:
     """Tokens of a step: as many as asked that fit beside the cache, or the device's default, halved until it does."""
     asked = wanted.max_batch_prefill_tokens or (CUDA_STEP_TOKENS if kind == "cuda" else CPU_STEP_TOKENS)
+    if cost.encoder_positions and not wanted.max_batch_prefill_tokens:  # an encoder reads its input in one step
+        asked = max(asked, wanted.max_input_tokens or cost.encoder_positions)
     room = left - block_size * cost.kv_bytes_per_token
     most = _activation_room(cost, wanted, room, block_size)
     tokens = asked
@@ -168,7 +171,7 @@ def _batch_size(wanted: Wanted, step_tokens: int, lowered: list[str]) -> int:
 
 def _context(cost: ModelCost, wanted: Wanted, lowered: list[str]) -> int:
     """Tokens of a request as far as the model goes, whatever the cache holds."""
-    asked, context = wanted.max_total_tokens or cost.max_positions, cost.max_positions
+    asked, context = wanted.max_total_tokens or cost.context, cost.context
     if asked > context and cost.positions_go_on:
         lowered.append(f"max_total_tokens {asked} is more than the model's context of {context}: its positions go on")
         return asked
@@ -232,18 +235,39 @@ def _remedy(wanted: Wanted) -> str:
     return "Lower --max-batch-prefill-tokens or give more memory"
 
 
-def _lengths(wanted: Wanted, context: int, cache_tokens: int, lowered: list[str]) -> tuple[int, int]:
-    """Tokens of a prompt, and of a request, which must fit the cache alone."""
-    total = context
-    if cache_tokens < total:
-        if wanted.max_total_tokens:
-            lowered.append(f"max_total_tokens lowered from {total} to {cache_tokens}: the KV cache holds no more")
-        total = cache_tokens
-    max_input = wanted.max_input_tokens or total - 1
-    if max_input >= total:
-        lowered.append(f"max_input_tokens lowered from {max_input} to {total - 1}: max_total_tokens is {total}")
-        max_input = total - 1
-    return max_input, total
+def _total(
+    cost: ModelCost, wanted: Wanted, context: int, cache_tokens: int, block_size: int, lowered: list[str]
+) -> int:
+    """Tokens of a request, which must fit the cache alone."""
+    fits = cache_tokens - (_held(cost, 1, block_size) - block_size)
+    if fits >= context:
+        return context
+    if fits < 2:
+        raise StartupError(f"the KV cache of {cache_tokens} tokens holds no request. {_remedy(wanted)}")
+    if wanted.max_total_tokens:
+        lowered.append(f"max_total_tokens lowered from {context} to {fits}: the KV cache holds no more")
+    return fits
+
+
+def _input(cost: ModelCost, wanted: Wanted, total: int, step_tokens: int, lowered: list[str]) -> int:
+    """Tokens of a prompt."""
+    most, why = total - 1, f"max_total_tokens is {total}"
+    if cost.encoder_positions and step_tokens < most:
+        most, why = step_tokens, "the encoder reads an input in one step (--max-batch-prefill-tokens)"
+    if cost.encoder_positions and not cost.positions_go_on and cost.encoder_positions < most:
+        most, why = cost.encoder_positions, "the encoder has no more positions"
+    asked = wanted.max_input_tokens or most
+    if asked > most:
+        lowered.append(f"max_input_tokens lowered from {asked} to {most}: {why}")
+    return min(asked, most)
+
+
+def _held(cost: ModelCost, tokens: int, block_size: int) -> int:
+    """Tokens of the blocks that a request of so many tokens holds.
+
+    With an encoder each side has blocks of its own, and the decoder begins with up to two tokens more.
+    """
+    return (_blocks(tokens, block_size) + (2 if cost.encoder_positions else 0)) * block_size
 
 
 def _rows(

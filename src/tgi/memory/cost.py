@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tgi.kernels.footprint import Footprint
@@ -27,6 +28,13 @@ class ModelCost:
     """Context of the model in tokens."""
     positions_go_on: bool = False
     """A longer one may be asked for; see `Program.positions_go_on`."""
+    encoder_positions: int = 0
+    """Longest input of the encoder; 0: there is none."""
+
+    @property
+    def context(self) -> int:
+        """Most tokens of a request, the encoder's input among them."""
+        return self.max_positions + self.encoder_positions
 
 
 def model_cost(
@@ -54,6 +62,7 @@ def model_cost(
         activation_bytes_fixed=activations(0),
         max_positions=program.max_positions,
         positions_go_on=program.positions_go_on,
+        encoder_positions=program.encoder.max_positions if program.encoder else 0,
     )
 
 
@@ -84,16 +93,17 @@ def activation_bytes(program: Program, tokens: int, dtype_bytes: int, *, logit_r
     caps, sinks and ALiBi the scores are written out: of one key head in a prefill, of all heads in decode, four
     times over (scores, capped or biased, masked, softmax), and keys and values once more in float32.
     """
-    attentions = [op for op in program.ops if isinstance(op, Attention)]
+    attentions = [op for op in program.all_ops if isinstance(op, Attention)]
     hidden = program.values[program.result]
-    widest = max(_scratch(program, op, dtype_bytes) for op in program.ops)
+    widths = {**(program.encoder.values if program.encoder else {}), **program.values}
+    widest = max(_scratch(widths, op, dtype_bytes) for op in program.all_ops)
     rows = 2 * tokens * (2 * hidden * dtype_bytes + widest)
     keys = max(context, min(65_536, logit_rows * context))
     kv_size = max(op.kv_heads * op.head_dim for op in attentions)
     gathered = 2 * keys * kv_size * dtype_bytes
     piece = 1 << 21
     mask = piece * 5
-    written_out = [op for op in attentions if op.slopes or op.soft_cap is not None or op.sinks]
+    written_out = [op for op in attentions if op.slopes or op.bias or op.soft_cap is not None or op.sinks]
     if written_out:
         gathered += 2 * keys * kv_size * 4
         mask += 4 * 4 * max(max(piece * op.heads // op.kv_heads, keys * op.heads) for op in written_out)
@@ -101,13 +111,13 @@ def activation_bytes(program: Program, tokens: int, dtype_bytes: int, *, logit_r
     return rows + gathered + mask + logits
 
 
-def _scratch(program: Program, op: Op, dtype_bytes: int) -> int:
+def _scratch(widths: Mapping[str, int], op: Op, dtype_bytes: int) -> int:
     """Bytes for each row of the values that an operation holds, without the residual."""
     if isinstance(op, Attention):
         queries, keys = op.heads * op.head_dim, op.kv_heads * op.head_dim
         return 2 * (queries + keys) * dtype_bytes + 4 * 4 * (queries + keys)
     if isinstance(op, Experts):  # rows are gathered for one expert after the other
-        return (4 * max(weight.columns for weight in op.down) + 3 * program.values[op.out]) * dtype_bytes
+        return (4 * max(weight.columns for weight in op.down) + 3 * widths[op.out]) * dtype_bytes
     if isinstance(op, Gate | Activate):
-        return (4 if isinstance(op, Gate) else 2) * program.values[op.out] * dtype_bytes
+        return (4 if isinstance(op, Gate) else 2) * widths[op.out] * dtype_bytes
     return 0

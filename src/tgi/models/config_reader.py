@@ -24,10 +24,12 @@ HARMLESS = frozenset(  # a string is easier to keep sorted than seventy literals
     _attn_implementation _attn_implementation_autoset _commit_hash _flash_attn_2_enabled _model_name_or_path
     _name_or_path activation_dropout architectures attention_dropout attn_implementation attn_pdrop auto_map
     bad_words_ids begin_suppress_tokens bos_token_id cache_implementation chunk_size_feed_forward classifier_dropout
-    decoder_start_token_id diversity_penalty do_sample dropout early_stopping embd_pdrop embed_dropout
-    embedding_dropout encoder_no_repeat_ngram_size eos_token_id exponential_decay_length_penalty finetuning_task
+    decoder_layerdrop
+    decoder_start_token_id diversity_penalty do_sample dropout dropout_rate early_stopping embd_pdrop embed_dropout
+    embedding_dropout encoder_layerdrop encoder_no_repeat_ngram_size eos_token_id exponential_decay_length_penalty
+    finetuning_task
     forced_bos_token_id forced_eos_token_id gradient_checkpointing hidden_dropout id2label init_std
-    initializer_range is_decoder is_llama_config label2id layerdrop length_penalty license max_length
+    initializer_factor initializer_range is_decoder is_llama_config label2id layerdrop length_penalty license max_length
     max_sequence_length min_length model_type n_ctx name_or_path no_repeat_ngram_size num_beam_groups num_beams
     num_return_sequences output_attentions output_hidden_states output_scores pad_token_id prefix pretraining_tp
     problem_type remove_invalid_values repetition_penalty resid_dropout resid_pdrop residual_dropout return_dict

@@ -88,9 +88,13 @@ def compare(stored: Mapping[str, StoredTensor | None], spec: ModelSpec, program:
     """What a checkpoint of plain weights with these tensors has of what the program needs."""
     names = spec.names
     needed = dict(_needed(program))
-    if spec.sinusoidal_positions:
-        needed.pop(f"{names.positions}.weight", None)
+    for one in filter(None, (spec, spec.encoder)):
+        if one.sinusoidal_positions:
+            needed.pop(f"{one.names.positions}.weight", None)
     head, table = f"{names.head}.weight", f"{names.embedding}.weight"
+    if names.head_bias is not None:  # stored as one row, or not at all
+        needed.pop(f"{names.embedding if spec.tied_head else names.head}.bias", None)
+        needed |= {names.head_bias: spec.vocab_size} if names.head_bias in stored else {}
     if spec.tied_head and table not in stored and head in stored:
         needed[head] = needed.pop(table)
     ignored = [re.compile(pattern) for pattern in names.ignored]

@@ -77,9 +77,11 @@ def load_model(
         serving = serving_dtype(dtype, stored_dtype, backend.device) or torch.float32
         if spec.tied_head and not source.tied(spec.names.embedding, spec.names.head, serving):
             spec = replace(spec, tied_head=False)
-        if spec.sinusoidal_positions:
-            rows = sinusoids(spec.max_positions + spec.first_position, spec.hidden_size)
-            source.provide(f"{spec.names.positions}.weight", rows)
+        for one in filter(None, (spec, spec.encoder)):
+            if one.sinusoidal_positions is not None:
+                source.provide(f"{one.names.positions}.weight", sinusoids(one))
+        if spec.head_bias and (spec.tied_head or spec.names.head_bias is not None):
+            spec = _with_head_bias(spec, source)
         program = build(spec)
         ids = calibration_ids(path, calibration, program.vocab_size) if has_feedback(quantize) else ()
         step = backend.load(program, ModelWeights(source, serving, quantize, activations, stored, ids))
@@ -87,12 +89,29 @@ def load_model(
     return LoadedModel(step, spec, said.method if said else None)
 
 
-def sinusoids(rows: int, width: int) -> torch.Tensor:
+def _with_head_bias(spec: ModelSpec, source: Weights) -> ModelSpec:
+    """The head's bias goes from where it is stored to where the head's name would have it; it may not be there."""
+    names = spec.names
+    stored = names.head_bias or f"{names.head}.bias"
+    if not source.has(stored):
+        return replace(spec, head_bias=False)
+    bias = torch.empty(source.shape(stored))
+    source.read(stored, bias)
+    source.provide(f"{names.embedding if spec.tied_head else names.head}.bias", bias.flatten())
+    return spec
+
+
+def sinusoids(spec: ModelSpec) -> torch.Tensor:
     """Positions [rows, width] (Vaswani et al. 2017): the sines of all frequencies, then the cosines."""
+    rows, width = spec.max_positions + spec.first_position, spec.hidden_size
     half = width // 2
-    frequencies = torch.exp(torch.arange(half).float() * -(math.log(10_000) / max(half - 1, 1)))
-    angles = torch.arange(rows).float()[:, None] * frequencies
-    return F.pad(torch.cat((angles.sin(), angles.cos()), dim=1), (0, width % 2))
+    if spec.sinusoidal_positions == "by half":
+        frequencies = torch.exp(torch.arange(half).float() * -(math.log(10_000) / max(half - 1, 1)))
+        angles = torch.arange(rows).float()[:, None] * frequencies
+        return F.pad(torch.cat((angles.sin(), angles.cos()), dim=1), (0, width % 2))
+    frequencies = 10_000 ** (-2 * torch.arange(width - half).double() / width)
+    angles = torch.arange(rows).double()[:, None] * frequencies
+    return torch.cat((angles.sin(), angles[:, :half].cos()), dim=1).float()
 
 
 def serving_dtype(wanted: torch.dtype | str | None, checkpoint: str | None, device: torch.device) -> torch.dtype | None:

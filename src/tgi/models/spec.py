@@ -1,4 +1,4 @@
-"""`ModelSpec`: a decoder-only model as data, layer by layer.
+"""`ModelSpec`: a model as data, layer by layer: a decoder, or a decoder with an encoder that is a spec of its own.
 
 The vocabulary in which families describe models: `families` fills it from config.json, `build` makes a program of it.
 Imports no torch. Every field is an axis that some family needs and a parity test covers.
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from tgi.kernels.program import Activation, Scores
+from tgi.kernels.program import Activation, Scores, Sees
 from tgi.kernels.rope_spec import RopeSpec
 
 
@@ -83,6 +83,15 @@ class Names:
     shared_router: str | None = None
     shared_up: tuple[str, ...] = ()
     shared_down: str | None = None
+    cross_norm: str | None = None
+    """Of the attention to an encoder's results, as the three that follow."""
+    cross_query: str | None = None
+    cross_keys_values: tuple[str, ...] = ()
+    cross_out: str | None = None
+    relative_bias: str | None = None
+    """Of `AttentionSpec.relative_bias`; without `{}` where all layers share one."""
+    head_bias: str | None = None
+    """Full name of the tensor of `ModelSpec.head_bias`, where it is not the head's `.bias`."""
     activation: tuple[str, ...] = ()
     """Full names of the tensors that an activation function with learned numbers has."""
     qkv_groups: int = 1
@@ -119,6 +128,14 @@ class QkNormSpec:
     over: Literal["head", "each head", "all heads"] = "head"
     """Each head alone with weights that all share, each with weights of its own, or all heads as one row."""
     after_rope: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RelativeBiasSpec:
+    """Numbers added to scores for the distance of the key; see `program.RelativeBias`."""
+
+    buckets: int
+    furthest: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,6 +183,8 @@ class AttentionSpec:
     """Pairs that turn are neighbours; else their distance is half of what turns."""
     slopes: tuple[float, ...] | None = None
     """ALiBi: scores fall with the distance of the key, by a slope of each head (Press et al. 2021)."""
+    sees: Sees = "before"
+    relative_bias: RelativeBiasSpec | None = None
     qk_norm: QkNormSpec | None = None
     clip: float | None = None
     """Queries, keys and values are cut to -clip ... clip."""
@@ -245,6 +264,8 @@ class LayerSpec:
     """x in the sums is what the norm before gave: y = norm(x), y + attention(y)."""
     residual_scale: float = 1.0
     """Multiplies what is added to the residual."""
+    cross: AttentionSpec | None = None
+    """Between attention and feed-forward: x + attention(norm(x)) to the encoder's results."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -267,8 +288,9 @@ class ModelSpec:
     """The factor is rounded to the serving dtype first."""
     first_position: int = 0
     """Row of the first position in the table of positions, which has that many rows more than positions."""
-    sinusoidal_positions: bool = False
-    """The table of positions is computed and not stored (Vaswani et al. 2017)."""
+    sinusoidal_positions: Literal["by half", "by width"] | None = None
+    """The table of positions is computed and not stored (Vaswani et al. 2017): frequencies fall to 1/10000 at the last
+    one of half the width, or would at the width."""
     tied_head: bool
     """The head's weight is the embedding table."""
     head_bias: bool = False
@@ -281,11 +303,19 @@ class ModelSpec:
     dtype: str | None
     """Of the checkpoint, as its config says: float32, bfloat16, float16; None: look at the tensors."""
     names: Names = field(repr=False)
+    encoder: ModelSpec | None = None
+    """Runs once over a request's input; its head is not used. The model then is its decoder."""
+    decoder_start: tuple[int, ...] = ()
+    """Token ids that the decoder begins with, as config.json says."""
 
     @property
     def positions_go_on(self) -> bool:
         """Beyond `max_positions` too there are positions, so that a longer sequence may be asked for."""
-        ropes = [layer.attention.rope for layer in self.layers if layer.attention.slopes is None]
+        ropes = [
+            layer.attention.rope
+            for layer in self.layers
+            if layer.attention.slopes is None and layer.attention.relative_bias is None
+        ]
         return all(rope is not None and rope.kind in ("linear", "dynamic") for rope in ropes)
 
     def served_up_to(self, length: int) -> ModelSpec:

@@ -79,7 +79,7 @@ class Sample:
         self._index = index
         self._tokenizer = tokenizer
         self._prefill = prefill
-        self._detokenizer = Detokenizer(tokenizer, prepared.request.prompt_ids)
+        self._detokenizer = Detokenizer(tokenizer, prepared.begun_ids)
         self._stop = StopStrings(prepared.params.stop, prepared.dialect.keeps_stop_in_text, tokenizer.special_texts)
         self._tokens: list[TextToken] = []
         self._text: list[str] = []
@@ -192,7 +192,7 @@ def _parts(event: TokenEvent) -> Iterator[TokenEvent]:
 
 async def _read_prompt(prepared: Prepared, pieces: list[bytes], tokenizer: Tokenizer, prefill: list[TextToken]) -> None:
     """Fill `prefill`; of a long prompt, or one with many alternatives, in a thread."""
-    listed = len(prepared.request.prompt_ids) * (1 + max(prepared.request.sampling.prompt_logprobs, 0))
+    listed = len(prepared.begun_ids) * (1 + max(prepared.request.sampling.prompt_logprobs, 0))
     if listed <= FEW_TOKENS:
         prefill.extend(prefill_tokens(prepared, pieces, tokenizer))
     else:
@@ -200,13 +200,13 @@ async def _read_prompt(prepared: Prepared, pieces: list[bytes], tokenizer: Token
 
 
 def prefill_tokens(prepared: Prepared, pieces: list[bytes], tokenizer: Tokenizer) -> Iterator[TextToken]:
-    """The prompt's tokens with their log-probabilities (see `messages.pack_prompt`).
+    """The prompt's tokens, or the decoder's first ones, with their log-probabilities (see `messages.pack_prompt`).
 
     TGI decodes each token by itself; for OpenAI the texts add up to the prompt.
     """
     detokenizer = Detokenizer(tokenizer)
     first = True
-    for id, (logprob, top) in zip(prepared.request.prompt_ids, unpack_prompt(pieces), strict=False):
+    for id, (logprob, top) in zip(prepared.begun_ids, unpack_prompt(pieces), strict=False):
         yield TextToken(
             id=id,
             text=tokenizer.decode([id]) if prepared.dialect.decodes_tokens_alone else detokenizer.step(id),

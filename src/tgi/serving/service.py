@@ -108,7 +108,7 @@ class Service:
 
     def compare_with_model(self) -> None:
         """Say in the log where tokenizer and model do not fit together; the engine must be ready."""
-        size = self.engine.info.vocab_size
+        size = max(self.engine.info.vocab_size, self.engine.info.input_vocab_size)
         text_of = self.tokenizer.token_text
         if beyond := sorted(id for id in self.tokenizer.added if id >= size):
             logger.warning(
@@ -188,6 +188,7 @@ class Service:
             arrival=validated,
             cache_salt=cache_salt,
             group=group,
+            decoder_ids=self.engine.info.decoder_ids,
         )
         return Prepared(request, prompt, params, dialect, started, validated, waited)
 

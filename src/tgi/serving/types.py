@@ -7,7 +7,7 @@ Plain dataclasses, no behaviour beyond defaults and the names of parameters. The
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias
 
@@ -79,6 +79,11 @@ class Prepared:
     """time.monotonic() when validation had ended."""
     waited: float = 0.0
     """Seconds in line before it was looked at."""
+
+    @property
+    def begun_ids(self) -> Sequence[int]:
+        """What the answer's first token follows: the prompt, or with an encoder what its decoder begins with."""
+        return self.request.decoder_ids or self.request.prompt_ids
 
     @property
     def input_length(self) -> int:

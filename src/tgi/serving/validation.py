@@ -48,6 +48,10 @@ class Limits:
     max_stop_sequence_length: int
     max_stop_token_ids: int
     max_top_n_tokens: int
+    input_vocab_size: int = 0
+    """The same of prompts; 0: no other."""
+    max_new_tokens: int | None = None
+    """Most tokens of an answer, whatever the input; None: no limit beside `max_total_tokens`."""
     default_max_new_tokens: int | None = None
     """Tokens a request may generate that does not say how many; None: up to the end of the context."""
 
@@ -63,6 +67,8 @@ class Limits:
             max_stop_sequence_length=config.max_stop_sequence_length,
             max_stop_token_ids=config.max_stop_token_ids,
             max_top_n_tokens=config.max_top_n_tokens,
+            input_vocab_size=info.input_vocab_size,
+            max_new_tokens=info.max_new_tokens,
             default_max_new_tokens=config.default_max_new_tokens,
         )
 
@@ -94,7 +100,7 @@ class Checker:
         else:
             if self.params.truncate is None:
                 self.max_new_tokens(len(prompt))  # before looking at a million ids
-            self._check_vocabulary("inputs", prompt)
+            self._check_vocabulary("inputs", prompt, self.limits.input_vocab_size)
         truncate = self.params.truncate
         if truncate is not None and truncate <= 0:
             self.fail("truncate", f"`truncate` must be strictly positive. Given: {truncate}")
@@ -116,7 +122,7 @@ class Checker:
 
         `text_of`: token id -> the token.
         """
-        size = self.limits.vocab_size
+        size = self.limits.input_vocab_size or self.limits.vocab_size
         if max(ids, default=0) >= size:
             id = next(id for id in ids if id >= size)
             self.fail(
@@ -138,11 +144,15 @@ class Checker:
             self._input_too_long(str(input_length))
         if input_length == total:
             self._total_too_long(input_length, 1)
+        most = self.limits.max_new_tokens
+        if most is not None and target > most:
+            self.fail("max_new_tokens", f"`max_new_tokens` must be <= {most}, the decoder's positions. Given: {target}")
         return min(target, total - input_length)
 
     def _default_max_new_tokens(self, input_length: int) -> int:
         """Up to the end of the context, or to the server's default; `min_tokens` beyond that default wins."""
         room, default = max(0, self.limits.max_total_tokens - input_length), self.limits.default_max_new_tokens
+        room = room if self.limits.max_new_tokens is None else min(room, self.limits.max_new_tokens)
         return room if default is None else min(room, max(default, self.params.min_tokens or 0))
 
     def check_grammar(self) -> None:
@@ -235,8 +245,8 @@ class Checker:
         check_stop_ids_count(len(self.params.stop_token_ids), self.limits.max_stop_token_ids)
         self._check_vocabulary("stop_token_ids", self.params.stop_token_ids)
 
-    def _check_vocabulary(self, name: str, ids: Any) -> None:
-        size = self.limits.vocab_size
+    def _check_vocabulary(self, name: str, ids: Any, size: int = 0) -> None:
+        size = size or self.limits.vocab_size
         for id in ids:
             if not isinstance(id, int) or not 0 <= id < size:
                 self.fail(name, f"`{name}` token id {str(id)[:32]} is out of vocabulary: ids are >= 0 and < {size}")

@@ -13,7 +13,7 @@ from tgi.kernels.host_memory import lazy_zeros
 from tgi.kernels.native import structs
 from tgi.kernels.native.library import Library, Pool
 from tgi.kernels.native.structs import CacheHeads
-from tgi.kernels.program import CacheLayer
+from tgi.kernels.program import CacheLayer, Sees
 from tgi.kernels.types import CacheShape, KVCache, Paging
 
 BLOCK_SIZE = 32
@@ -79,8 +79,13 @@ def attention(
     alibi_slopes: torch.Tensor | None = None,
     sinks: torch.Tensor | None = None,
     chunk: int | None = None,
+    sees: Sees = "before",
+    bias: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """One attention outside a program: queries [tokens, heads, head_dim] -> [tokens, heads * head_dim]."""
+    """One attention outside a program: queries [tokens, heads, head_dim] -> [tokens, heads * head_dim].
+
+    bias [heads, distances]: see `reference.whole.by_distance`.
+    """
     tokens, heads, head_dim = queries.shape
     rows = queries.float().contiguous()
     slopes, sinks = (None if given is None else given.float().contiguous() for given in (alibi_slopes, sinks))
@@ -95,6 +100,9 @@ def attention(
         slopes=None if slopes is None else slopes.data_ptr(),
         sinks=None if sinks is None else sinks.data_ptr(),
         chunk=chunk or 0,
+        sees=structs.SEES[sees],
+        bias=None if bias is None else bias.data_ptr(),
+        furthest=0 if bias is None else bias.shape[1] // 2,
     )
     step = structs.step_of(paging)
     pool.library.call.tgi_attention(

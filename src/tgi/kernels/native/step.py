@@ -1,24 +1,26 @@
 """`NativeStep`: a program in the form of csrc/tgi.h, run in one call a step.
 
-Owns the packed weights, the translation to C structures, and what they point to.
+Owns the packed weights, the translation to C structures, and what they point to. An encoder is a second list of
+operations (`native.ops`) over the same weights.
 """
 
 from __future__ import annotations
 
 import ctypes
-import weakref
-from ctypes import byref, c_double, c_int32, c_void_p
+from ctypes import c_int32, c_void_p
+from functools import partial
 from typing import Any
 
 import torch
 
-from tgi.kernels.native.cache import TYPES
 from tgi.kernels.native.library import Arena, Pool
 from tgi.kernels.native.loading import load_layers
-from tgi.kernels.native.structs import FUNCTIONS, OP_NAMES, SCORES, AnyOp, op_struct, step_of
-from tgi.kernels.program import Attention, Experts, HeadLinear, Op, Program, Scale
+from tgi.kernels.native.ops import NativeOps, pointers
+from tgi.kernels.native.structs import FUNCTIONS, SCORES, SEES, AnyOp, op_struct, step_of
+from tgi.kernels.program import Attention, Encoder, Experts, HeadLinear, Op, Program, RelativeBias, Scale
 from tgi.kernels.reference.ops import finish_logits, scale_factor
 from tgi.kernels.reference.rope import Angles, Rope
+from tgi.kernels.reference.whole import by_distance
 from tgi.kernels.types import KVCache, Paging, WeightReader
 from tgi.kernels.weight import Vector, Weight
 
@@ -37,17 +39,14 @@ class NativeStep:
         self.device, self.dtype = CPU, weights.dtype
         self._layers = load_layers(pool, arena, program, weights)
         self._vectors = {vector: weights.vector(vector).float().contiguous() for vector in program.vectors()}
-        slopes = {op.slopes for op in program.ops if isinstance(op, Attention) and op.slopes}
-        self._slopes = {numbers: torch.tensor(numbers) for numbers in slopes}
+        attentions = [op for op in program.all_ops if isinstance(op, Attention)]
+        self._slopes = {op.slopes: torch.tensor(op.slopes) for op in attentions if op.slopes}
+        self._biases = {op.bias: self._by_distance(op.bias) for op in attentions if op.bias}
         self._ropes = [Rope(spec, CPU) for spec in program.ropes]
-        self._buffers = {name: number for number, name in enumerate(program.values)}
         self._kept: list[ctypes.Array] = []  # what the structures point to
-        self._ops = (AnyOp * len(program.ops))(*map(self._struct, program.ops))
+        self._decoder = self._listed(program)
+        self._encoder = None if program.encoder is None else self._listed(program.encoder)
         self._head = self._layers[program.logits.weight]
-        self._width = program.values[program.result]
-        self._result = self._buffers[program.result]
-        self._handle: int | None = None
-        self._cache: KVCache | None = None
         self._positions = 0  # that the tables of angles cover
         self._grow_angles(1)
 
@@ -60,22 +59,21 @@ class NativeStep:
 
         Raises IndexError, as the reference does, for an id or position without a row in its table.
         """
-        if self._handle is None or cache is not self._cache:
-            self._bind(cache)
+        return self._run(self._decoder, token_ids, paging, cache)
+
+    def encode(self, token_ids: torch.Tensor, paging: Paging, cache: KVCache) -> None:
+        """See `CompiledStep.encode`; raises as `forward`."""
+        assert self._encoder is not None
+        self._run(self._encoder, token_ids, paging, cache)
+
+    def _run(self, ops: NativeOps, token_ids: torch.Tensor, paging: Paging, cache: KVCache | None) -> torch.Tensor:
         positions = max(paging.context_lens)
         if positions > self._positions:
             self._grow_angles(positions)
-        out = torch.empty((len(token_ids), self._width), dtype=torch.float32)
         step = step_of(paging)
         step.token_ids = token_ids.data_ptr()
-        step.keys, step.values = self._keys, self._values
         step.cos, step.sin, step.rotary_half = self._angles
-        status = self.pool.library.call.tgi_program_run(self._handle, byref(step), self._result, out.data_ptr())
-        if status == 0:
-            raise MemoryError("no memory for the buffers of a step")
-        if status < 0:
-            raise IndexError("a token id or position of the step lies beyond its embedding table")
-        return out
+        return ops.run(step, cache)
 
     def logits(self, hidden: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
         if out is None:
@@ -85,25 +83,16 @@ class NativeStep:
 
     def profile(self) -> dict[str, float]:
         """Seconds that one thread has spent in each kind of operation, and waiting, since the first call of this."""
-        names = [*OP_NAMES, "waiting"]
-        seconds = (c_double * len(names))()
-        if self._handle is not None:
-            self.pool.library.call.tgi_program_profile(self._handle, seconds)
-        return dict(zip(names, seconds, strict=True))
+        parts = [ops.profile() for ops in (self._decoder, self._encoder) if ops is not None]
+        return {name: sum(part[name] for part in parts) for name in parts[0]}
 
-    def _bind(self, cache: KVCache | None) -> None:
-        """Create the native program for the element type of this cache."""
-        values = self.program.values
-        widths = (c_int32 * len(values))(*values.values())
-        kind = 0 if cache is None else TYPES[cache.shape.dtype]
-        call = self.pool.library.call
-        self._handle = call.tgi_program_create(self.pool.handle, self._ops, len(self._ops), widths, len(widths), kind)
-        if not self._handle:
-            raise MemoryError("no memory for the program of a model")
-        weakref.finalize(self, call.tgi_program_destroy, self._handle).atexit = False
-        self._cache = cache
-        self._keys = pointers(cache.keys) if cache else pointers([])
-        self._values = pointers(cache.values) if cache else pointers([])
+    def _listed(self, program: Program | Encoder) -> NativeOps:
+        buffers = {name: number for number, name in enumerate(program.values)}
+        ops = [self._struct(op, buffers) for op in program.ops]
+        return NativeOps(self.pool, ops, list(program.values.values()), buffers[program.result])
+
+    def _by_distance(self, bias: RelativeBias) -> torch.Tensor:
+        return by_distance(bias, self._layers[bias.table].rows(torch.arange(bias.table.rows)))
 
     def _grow_angles(self, positions: int) -> None:
         """Tables of cos and sin for every position up to the longest context so far."""
@@ -117,17 +106,19 @@ class NativeStep:
             (c_int32 * len(self._tables))(*(cos.shape[1] for cos, _ in self._tables)),
         )
 
-    def _struct(self, op: Op) -> AnyOp:
+    def _struct(self, op: Op, buffers: dict[str, int]) -> AnyOp:
         derived: dict[str, Any] = {}
         if isinstance(op, Scale):
             derived["factor"] = scale_factor(op, self.dtype)
         if isinstance(op, Attention):
             derived["slopes"] = self._slopes[op.slopes].data_ptr() if op.slopes else None
+            derived["bias"] = self._biases[op.bias].data_ptr() if op.bias else None
+            derived["furthest"] = op.bias.furthest if op.bias else 0
         if isinstance(op, Experts):
             derived["up"], derived["down"], derived["count"] = self._handles(op.up), self._handles(op.down), len(op.up)
         if isinstance(op, HeadLinear):
             derived["weights"], derived["heads"] = self._handles(op.weights), len(op.weights)
-        return op_struct(op, self._convert, **derived)
+        return op_struct(op, partial(self._convert, buffers), **derived)
 
     def _handles(self, weights: tuple[Weight, ...]) -> int:
         """The address of an array of layers."""
@@ -135,13 +126,15 @@ class NativeStep:
         self._kept.append(handles)
         return ctypes.addressof(handles)
 
-    def _convert(self, field: str, value: Any) -> Any:
+    def _convert(self, buffers: dict[str, int], field: str, value: Any) -> Any:
         if field in ("out", "x", "router"):
-            return self._buffers[value]
+            return buffers[value]
         if field == "function":
             return FUNCTIONS[value]
         if field == "scores":
             return SCORES[value]
+        if field == "sees":
+            return SEES[value]
         if isinstance(value, Weight):
             return self._layers[value].handle
         if isinstance(value, Vector):
@@ -149,7 +142,3 @@ class NativeStep:
         if value is None:
             return None if field in POINTERS else 0  # no pointer, no window, no cap
         return value
-
-
-def pointers(tensors: list[torch.Tensor]) -> ctypes.Array:
-    return (c_void_p * len(tensors))(*(tensor.data_ptr() for tensor in tensors))

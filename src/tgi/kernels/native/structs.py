@@ -25,6 +25,8 @@ FUNCTIONS = {
 }
 """Activation functions, numbered as in csrc/rows.h; one that has parameters is known by them."""
 SCORES = {"softmax": 0, "sigmoid": 1, "sparsemixer": 2}
+SEES = {"before": 0, "all": 1, "encoder": 2}
+"""`program.Sees`, numbered as in csrc/tgi.h."""
 
 
 def _fields(text: str) -> list[tuple[str, type]]:
@@ -95,8 +97,8 @@ class StoreKV(Structure):
 
 class Attention(Structure):
     _fields_ = _fields(
-        "int32 code, out, x, layer, heads, kv_heads, head_dim, queries, window; float scale, soft_cap; "
-        "pointer slopes, sinks; int32 chunk"
+        "int32 code, out, x, layer, heads, kv_heads, head_dim, queries, window, sees, furthest; float scale, soft_cap; "
+        "pointer slopes, sinks; int32 chunk; pointer bias"
     )
 
 
@@ -159,6 +161,10 @@ class Step(Structure):
         ("query_starts", c_void_p),
         ("block_tables", c_void_p),
         ("table_width", c_int64),
+        ("contexts", c_void_p),
+        ("encoder_tables", c_void_p),
+        ("encoder_width", c_int64),
+        ("encoder_contexts", c_void_p),
         ("keys", POINTER(c_void_p)),
         ("values", POINTER(c_void_p)),
         ("cos", POINTER(c_void_p)),
@@ -169,7 +175,7 @@ class Step(Structure):
 
 def step_of(paging: Paging) -> Step:
     """The parts of a step that `paging` holds; it must outlive the step."""
-    return Step(
+    step = Step(
         rows=len(paging.positions),
         sequences=len(paging.query_lens),
         positions=paging.positions.data_ptr(),
@@ -177,4 +183,10 @@ def step_of(paging: Paging) -> Step:
         query_starts=paging.query_starts.data_ptr(),
         block_tables=paging.block_tables.data_ptr(),
         table_width=paging.block_tables.shape[1],
+        contexts=paging.contexts.data_ptr(),
     )
+    if paging.encoder is not None:
+        step.encoder_tables = paging.encoder.block_tables.data_ptr()
+        step.encoder_width = paging.encoder.block_tables.shape[1]
+        step.encoder_contexts = paging.encoder.contexts.data_ptr()
+    return step

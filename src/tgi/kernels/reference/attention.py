@@ -79,10 +79,20 @@ class More:
     soft_cap: float | None
     slopes: torch.Tensor | None  # [kv_heads, group]
     sinks: torch.Tensor | None  # the same
+    bias: torch.Tensor | None = None  # [kv_heads, group, distances from -furthest to furthest]
 
     @property
     def plain(self) -> bool:
-        return self.soft_cap is None and self.slopes is None and self.sinks is None
+        return self.soft_cap is None and self.slopes is None and self.sinks is None and self.bias is None
+
+    def added(self, offsets: torch.Tensor, kv_heads: slice = slice(None)) -> torch.Tensor | None:
+        """For the distance of the keys: offsets [rows, keys] -> [kv_heads, group, rows, keys]"""
+        if self.slopes is not None:
+            return self.slopes[kv_heads, :, None, None] * offsets
+        if self.bias is None:
+            return None
+        furthest = self.bias.shape[2] // 2
+        return self.bias[kv_heads][:, :, offsets.clamp(-furthest, furthest) + furthest]
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +171,7 @@ def attention(
     soft_cap: float | None = None,
     alibi_slopes: torch.Tensor | None = None,
     sinks: torch.Tensor | None = None,
+    bias: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """queries [tokens, heads, head_dim] over one cache layer -> [tokens, heads * head_dim]; see `program.Attention`.
 
@@ -170,7 +181,9 @@ def attention(
     kv_heads = cache.shape.layers[layer].kv_heads
     grouped = queries.view(tokens, kv_heads, heads // kv_heads, head_dim)
     slopes = None if alibi_slopes is None else alibi_slopes.float().view(kv_heads, heads // kv_heads)
-    more = More(soft_cap, slopes, None if sinks is None else sinks.float().view(kv_heads, heads // kv_heads))
+    sinks = None if sinks is None else sinks.float().view(kv_heads, heads // kv_heads)
+    bias = None if bias is None else bias.view(kv_heads, heads // kv_heads, -1)
+    more = More(soft_cap, slopes, sinks, bias)
     keys, values = cache.keys[layer], cache.values[layer]
     out = torch.empty_like(grouped, memory_format=torch.contiguous_format)
     for group in plan.decode:
@@ -188,8 +201,8 @@ def _decode(
     scale: float,
     more: More,
 ) -> torch.Tensor:
-    k = _gather(keys, group.blocks, queries.dtype)  # [sequences, kv_heads, keys, head_dim]
-    v = _gather(values, group.blocks, queries.dtype)
+    k = gather(keys, group.blocks, queries.dtype)  # [sequences, kv_heads, keys, head_dim]
+    v = gather(values, group.blocks, queries.dtype)
     mask = group.visible[:, None, None, :]
 
     def run() -> torch.Tensor:
@@ -197,9 +210,10 @@ def _decode(
             # The heads that share keys stand where SDPA expects query rows: nothing is repeated.
             full = mask.expand(-1, 1, queries.shape[2], -1)
             return F.scaled_dot_product_attention(queries, k, v, attn_mask=full, scale=scale)
-        bias = None if more.slopes is None else more.slopes[None, :, :, None] * group.offsets[:, None, None, :]
+        added = more.added(group.offsets)
+        bias = None if added is None else added.permute(2, 0, 1, 3)
         sinks = None if more.sinks is None else more.sinks[None, :, :, None]
-        return _explicit(queries, k, v, mask, bias, scale, more.soft_cap, sinks)
+        return explicit(queries, k, v, mask, bias, scale, more.soft_cap, sinks)
 
     if queries.device.type == "cpu":
         out = run()
@@ -210,7 +224,7 @@ def _decode(
     return run()
 
 
-def _gather(store: torch.Tensor, blocks: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+def gather(store: torch.Tensor, blocks: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """[sequences, blocks] -> [sequences, kv_heads, blocks * block_size, head_dim]"""
     rows = store.index_select(0, blocks.flatten())
     return rows.view(blocks.shape[0], -1, *store.shape[2:]).to(dtype).transpose(1, 2)
@@ -226,8 +240,8 @@ def _prefill(
     more: More,
     out: torch.Tensor,
 ) -> None:
-    k = _gather(keys, chunk.blocks[None], queries.dtype)[0]  # [kv_heads, keys, head_dim]
-    v = _gather(values, chunk.blocks[None], queries.dtype)[0]
+    k = gather(keys, chunk.blocks[None], queries.dtype)[0]  # [kv_heads, keys, head_dim]
+    v = gather(values, chunk.blocks[None], queries.dtype)[0]
     base = chunk.first_block * keys.shape[1]  # position of k's first key
     for begin, end in chunk.pieces:
         rows = slice(chunk.start_row + begin, chunk.start_row + end)
@@ -248,14 +262,15 @@ def _prefill(
                 # One key head at a time: scores of all heads at once would be the largest tensor of the step.
                 parts = []
                 for h in range(q.shape[0]):
-                    bias = None if more.slopes is None else more.slopes[h, :, None, None] * (seen - seers)
+                    added = more.added(seen - seers, slice(h, h + 1))
+                    bias = None if added is None else added[0]
                     sinks = None if more.sinks is None else more.sinks[h, :, None, None]
-                    parts.append(_explicit(q[h], piece_k[h], piece_v[h], mask, bias, scale, more.soft_cap, sinks))
+                    parts.append(explicit(q[h], piece_k[h], piece_v[h], mask, bias, scale, more.soft_cap, sinks))
                 result = torch.stack(parts)
         out[rows] = result.permute(2, 0, 1, 3)
 
 
-def _explicit(
+def explicit(
     q: torch.Tensor,
     k: torch.Tensor,
     v: torch.Tensor,
@@ -263,7 +278,7 @@ def _explicit(
     bias: torch.Tensor | None,
     scale: float,
     soft_cap: float | None,
-    sinks: torch.Tensor | None,
+    sinks: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Attention with the scores written out in float32, for what SDPA cannot do."""
     scores = q.float() @ k.float().transpose(-1, -2) * scale

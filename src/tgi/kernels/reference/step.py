@@ -24,6 +24,7 @@ from tgi.kernels.program import (
     LayerNorm,
     Linear,
     Program,
+    RelativeBias,
     RmsNorm,
     Rotary,
     Scale,
@@ -34,7 +35,8 @@ from tgi.kernels.reference import ops
 from tgi.kernels.reference.attention import Plan, Span, attention, plan_attention
 from tgi.kernels.reference.rope import Angles, Rope
 from tgi.kernels.reference.routing import route
-from tgi.kernels.types import KVCache, Paging, WeightReader
+from tgi.kernels.reference.whole import by_distance, whole_attention
+from tgi.kernels.types import EncoderKeys, KVCache, Paging, WeightReader
 from tgi.kernels.weight import Weight
 
 
@@ -86,9 +88,11 @@ class ReferenceStep:
         self._matrices = matrices
         self._vectors = {vector: weights.vector(vector).to(device) for vector in program.vectors()}
         self._ropes = [Rope(spec, device) for spec in program.ropes]
-        attentions = [op for op in program.ops if isinstance(op, Attention)]
-        self._spans = tuple(dict.fromkeys(Span(op.window, op.chunk) for op in attentions))
+        attentions = [op for op in program.all_ops if isinstance(op, Attention)]
+        before = [op for op in attentions if op.sees == "before"]
+        self._spans = tuple(dict.fromkeys(Span(op.window, op.chunk) for op in before))
         self._slopes = {op.slopes: torch.tensor(op.slopes, device=device) for op in attentions if op.slopes}
+        self._biases: dict[RelativeBias, torch.Tensor] = {}  # made when first used: a walk loads the table then
 
     @property
     def weight_bytes(self) -> int:
@@ -97,12 +101,21 @@ class ReferenceStep:
 
     def forward(self, token_ids: torch.Tensor, paging: Paging, cache: KVCache) -> torch.Tensor:
         """See `CompiledStep.forward`; the result has the serving dtype."""
-        angles = [rope.angles(paging.positions) for rope in self._ropes]
         plans = {span: plan_attention(self._block_size, paging, span) for span in self._spans}
-        state = State(token_ids, paging, cache, angles, plans)
+        state = State(token_ids, paging, cache, self._angles(paging), plans)
         for op in self.program.ops:
             _RUN[type(op)](self, state, op)
         return state.values[self.program.result]
+
+    def encode(self, token_ids: torch.Tensor, paging: Paging, cache: KVCache) -> None:
+        """See `CompiledStep.encode`."""
+        assert self.program.encoder is not None
+        state = State(token_ids, paging, cache, self._angles(paging), {})
+        for op in self.program.encoder.ops:
+            _RUN[type(op)](self, state, op)
+
+    def _angles(self, paging: Paging) -> list[Angles]:
+        return [rope.angles(paging.positions) for rope in self._ropes]
 
     def logits(self, hidden: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
         logits = self._matrices[self.program.logits.weight](hidden).float()
@@ -194,10 +207,25 @@ class ReferenceStep:
 
     def _attention(self, state: State, op: Attention) -> None:
         queries = self._heads(state.values[op.x], op.queries, op.heads, op.head_dim)
-        slopes = self._slopes[op.slopes] if op.slopes else None
-        sinks = None if op.sinks is None else self._vectors[op.sinks]
-        plan = state.plans[Span(op.window, op.chunk)]
-        state.values[op.out] = attention(queries, state.cache, op.layer, plan, op.scale, op.soft_cap, slopes, sinks)
+        bias = None if op.bias is None else self._by_distance(op.bias)
+        if op.sees == "before":
+            slopes = self._slopes[op.slopes] if op.slopes else None
+            sinks = None if op.sinks is None else self._vectors[op.sinks]
+            plan = state.plans[Span(op.window, op.chunk)]
+            out = attention(queries, state.cache, op.layer, plan, op.scale, op.soft_cap, slopes, sinks, bias)
+        else:
+            paging = state.paging
+            own = EncoderKeys(paging.block_tables, paging.context_lens, paging.contexts)
+            keys = paging.encoder if op.sees == "encoder" else own
+            assert keys is not None
+            out = whole_attention(queries, state.cache, op.layer, paging, keys, op.scale, op.soft_cap, bias)
+        state.values[op.out] = out
+
+    def _by_distance(self, bias: RelativeBias) -> torch.Tensor:
+        if bias not in self._biases:
+            every = torch.arange(bias.table.rows, device=self.device)
+            self._biases[bias] = by_distance(bias, self._matrices[bias.table].rows(every).cpu()).to(self.device)
+        return self._biases[bias]
 
     @staticmethod
     def _heads(x: torch.Tensor, offset: int, heads: int, head_dim: int) -> torch.Tensor:

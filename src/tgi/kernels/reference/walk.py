@@ -15,7 +15,7 @@ from tgi.kernels.coded import CodedWeight
 from tgi.kernels.inputs import Inputs, inputs_of
 from tgi.kernels.program import Program
 from tgi.kernels.reference.step import Matrix, ReferenceStep
-from tgi.kernels.types import Backend, CacheShape, Paging, WeightReader
+from tgi.kernels.types import Backend, CacheShape, EncoderKeys, Paging, WeightReader
 from tgi.kernels.weight import Weight
 
 
@@ -85,21 +85,29 @@ def walk(program: Program, weights: WeightReader, load: Load, backend: Backend) 
     """
     matrices = {weight: LoadedLater(weight, weights, load) for weight in program.weights()}
     step = Walk(program, weights, matrices, backend.block_size)  # type: ignore[arg-type]  # they stand in
-    ids = torch.tensor(weights.calibration)[: program.max_positions]
+    most = (
+        program.max_positions if program.encoder is None else min(program.max_positions, program.encoder.max_positions)
+    )
+    ids = torch.tensor(weights.calibration)[:most]
     paging = one_sequence(len(ids), backend.block_size)
-    cache = backend.allocate_cache(CacheShape(program.cache, torch.float32), paging.block_tables.shape[1])
+    blocks = paging.block_tables.shape[1]
+    cache = backend.allocate_cache(CacheShape(program.cache, torch.float32), 2 * blocks)
     with torch.inference_mode():
+        if program.encoder is not None:
+            given = one_sequence(len(ids), backend.block_size, blocks)
+            step.encode(ids % program.input_vocab_size, given, cache)
+            paging.encoder = EncoderKeys(given.block_tables, given.context_lens, given.contexts)
         hidden = step.forward(ids, paging, cache)
         matrices[program.logits.weight].loaded_for(hidden)
 
 
-def one_sequence(tokens: int, block_size: int) -> Paging:
-    """A prompt of `tokens` tokens alone in a cache."""
+def one_sequence(tokens: int, block_size: int, first_block: int = 0) -> Paging:
+    """A prompt of `tokens` tokens alone in a cache, in blocks from `first_block` on."""
     positions = torch.arange(tokens)
     return Paging(
         positions=positions,
-        slots=positions,
-        block_tables=torch.arange(-(-tokens // block_size)).unsqueeze(0),
+        slots=positions + first_block * block_size,
+        block_tables=(first_block + torch.arange(-(-tokens // block_size))).unsqueeze(0),
         query_lens=[tokens],
         context_lens=[tokens],
         query_starts=torch.tensor([0, tokens]),

@@ -8,10 +8,10 @@ In brackets: only where the spec says so. Imports no torch.
 
 from __future__ import annotations
 
-from tgi.kernels.program import Attention, Clamp, HeadLinear, Rotary, StoreKV
+from tgi.kernels.program import Attention, Clamp, HeadLinear, RelativeBias, Rotary, StoreKV
 from tgi.kernels.weight import Vector, Weight, Within
 from tgi.models.build.writer import Writer
-from tgi.models.spec import AttentionSpec, LatentSpec, QkNormSpec
+from tgi.models.spec import AttentionSpec, LatentSpec, LayerSpec, QkNormSpec
 
 
 def attention(writer: Writer, x: str, spec: AttentionSpec, number: int) -> str:
@@ -39,13 +39,37 @@ def attention(writer: Writer, x: str, spec: AttentionSpec, number: int) -> str:
     if spec.qk_norm is not None and spec.qk_norm.after_rope:
         _qk_norm(writer, qkv, spec, spec.qk_norm, number)
     keys, values = spec.query_size, spec.query_size + spec.kv_size
-    writer.ops.append(StoreKV(qkv, number, spec.kv_heads, spec.head_dim, keys, values))
+    kept = number % writer.cache_layers
+    writer.ops.append(StoreKV(qkv, kept, spec.kv_heads, spec.head_dim, keys, values))
     attended = writer.value("attended", spec.query_size)
     heads = (spec.heads, spec.kv_heads, spec.head_dim)
     scores = (spec.scale, spec.window, spec.soft_cap, spec.slopes)
-    sinks = _sinks(writer, spec, number)
-    writer.ops.append(Attention(attended, qkv, number, *heads, *scores, sinks=sinks, chunk=spec.chunk))
+    more = {"sinks": _sinks(writer, spec, number), "chunk": spec.chunk, "sees": spec.sees}
+    bias = _relative_bias(writer, spec, number)
+    writer.ops.append(Attention(attended, qkv, kept, *heads, *scores, **more, bias=bias))
     return attended
+
+
+def cross_attention(writer: Writer, hidden: str, layer: LayerSpec, spec: AttentionSpec, number: int) -> str:
+    """Attention of the normed residual to the encoder's results, whose keys and values are in the cache."""
+    names = writer.spec.names
+    assert names.cross_query is not None
+    normed = writer.norm("normed", hidden, None if layer.norm_sums else names.cross_norm, number)
+    query_name, rows = (names.cross_query.format(number),), (spec.query_size,)
+    weight = Weight(query_name, rows, writer.spec.hidden_size, bias=spec.qkv_bias, split="rows")
+    query, attended = writer.linear("query", normed, weight), writer.value("attended", spec.query_size)
+    heads = (spec.heads, spec.kv_heads, spec.head_dim)
+    writer.ops.append(Attention(attended, query, number, *heads, spec.scale, sees="encoder"))
+    return attended
+
+
+def _relative_bias(writer: Writer, spec: AttentionSpec, number: int) -> RelativeBias | None:
+    name, bias = writer.spec.names.relative_bias, spec.relative_bias
+    if bias is None:
+        return None
+    assert name is not None
+    table = Weight((name.format(number),), (bias.buckets,), spec.heads, role="table")
+    return RelativeBias(table, bias.furthest, spec.sees == "all")
 
 
 def _qk_norm(writer: Writer, qkv: str, spec: AttentionSpec, norm: QkNormSpec, number: int) -> None:

@@ -7,14 +7,19 @@
     parallel layer  x = x + [norm] attention([norm] x) + [norm] feedforward([norm] x)
     attention       out(what `attention` makes);  feedforward: down(what `feedforward` makes), or a mixture of experts
 
+With an encoder a layer has attention to its results in between, and they have a program of their own (`build.encoder`).
+
 In brackets: only where the spec says so. Imports no torch.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from tgi.kernels.program import Add, CacheLayer, Embed, Logits, Program, Scale
 from tgi.kernels.weight import Weight
-from tgi.models.build.attention import attention
+from tgi.models.build.attention import attention, cross_attention
+from tgi.models.build.encoder import encoder_of
 from tgi.models.build.feedforward import experts, inner
 from tgi.models.build.writer import Writer
 from tgi.models.passes.fuse import fuse_sums
@@ -23,10 +28,10 @@ from tgi.models.spec import AttentionSpec, LayerSpec, ModelSpec
 
 def build(spec: ModelSpec) -> Program:
     """The step of this model, ready for a backend."""
-    return fuse_sums(_Builder(spec).program())
+    return fuse_sums(Builder(spec).program())
 
 
-class _Builder(Writer):
+class Builder(Writer):
     def program(self) -> Program:
         spec, names = self.spec, self.spec.names
         vocabulary, width = (spec.vocab_size,), spec.embedding_size or spec.hidden_size
@@ -36,7 +41,7 @@ class _Builder(Writer):
             (names.head,), vocabulary, width, bias=spec.head_bias, role="head", unit_rows=unit, split="rows"
         )
         if spec.tied_head:
-            table = head = Weight((names.embedding,), vocabulary, width, role="head", split="rows")
+            table = head = replace(head, names=(names.embedding,))
         hidden = self.value("hidden", spec.hidden_size)
         self.embedding(hidden, table)
         for number, layer in enumerate(spec.layers):
@@ -53,6 +58,7 @@ class _Builder(Writer):
             cache=tuple(cache_layer(layer.attention) for layer in spec.layers),
             max_positions=spec.max_positions,
             positions_go_on=spec.positions_go_on,
+            encoder=encoder_of(spec, Builder(spec.encoder, spec), table) if spec.encoder else None,
         )
 
     def embedding(self, hidden: str, table: Weight) -> None:
@@ -90,6 +96,12 @@ class _Builder(Writer):
             self.add_product(hidden, attended, out, names.attention_post_norm, layer, number)
             if layer.norm_sums:
                 self.norm(hidden, hidden, names.attention_norm, number)
+            if layer.cross is not None:
+                cross = cross_attention(self, hidden, layer, layer.cross, number)
+                out = self.projection(str(names.cross_out), number, layer.cross.query_size, layer.cross.out_bias)
+                self.add_product(hidden, cross, out, None, layer, number)
+                if layer.norm_sums:
+                    self.norm(hidden, hidden, names.cross_norm, number)
             normed = self.norm(target, hidden, before[1], number)
             if layer.experts is not None:
                 product = experts(self, normed, layer.experts, number)

@@ -11,9 +11,12 @@ from tgi.models.spec import ModelSpec, NormSpec
 class Writer:
     """Writes operations in order. Values are used again from layer to layer."""
 
-    def __init__(self, spec: ModelSpec) -> None:
-        self.spec = spec
-        ropes = (rope for layer in spec.layers for rope in (layer.attention.rope, layer.attention.query_rope))
+    def __init__(self, spec: ModelSpec, decoder: ModelSpec | None = None) -> None:
+        """decoder: of an encoder, whose layers have keys and values in the cache layers of that."""
+        self.spec, whole = spec, decoder or spec
+        self.cache_layers = len(whole.layers)
+        layers = [*whole.layers, *(whole.encoder.layers if whole.encoder else ())]
+        ropes = (rope for layer in layers for rope in (layer.attention.rope, layer.attention.query_rope))
         self.ropes: list[RopeSpec] = list(dict.fromkeys(filter(None, ropes)))
         self.values: dict[str, int] = {}
         self.ops: list[Op] = []

@@ -87,7 +87,7 @@ def xglm(reader: ConfigReader, override: RopeOverride | None) -> ModelSpec:
         names=XGLM_NAMES,
     )
     scale = width**0.5 if reader.flag("scale_embedding", True) else 1.0
-    return replace(spec, embedding_scale=scale, first_position=2, sinusoidal_positions=True)
+    return replace(spec, embedding_scale=scale, first_position=2, sinusoidal_positions="by half")
 
 
 FAMILIES = {"opt": opt, "xglm": xglm}

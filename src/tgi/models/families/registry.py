@@ -16,6 +16,7 @@ from tgi.models.config_reader import ConfigReader, read_config
 from tgi.models.families import (
     alibi,
     baichuan,
+    bart,
     cohere,
     dbrx,
     deepseek,
@@ -37,6 +38,7 @@ from tgi.models.families import (
     phi,
     qwen,
     stablelm,
+    t5,
 )
 from tgi.models.rope_config import RopeOverride
 from tgi.models.spec import ModelSpec
@@ -46,6 +48,7 @@ Family = Callable[[ConfigReader, RopeOverride | None], ModelSpec]
 LINEAGES = (
     alibi,
     baichuan,
+    bart,
     cohere,
     dbrx,
     deepseek,
@@ -67,13 +70,16 @@ LINEAGES = (
     phi,
     qwen,
     stablelm,
+    t5,
 )
 FAMILIES: dict[str, Family] = {name: family for lineage in LINEAGES for name, family in lineage.FAMILIES.items()}
 """`model_type` of config.json -> family."""
+WITH_ENCODER = frozenset({**bart.FAMILIES, **t5.FAMILIES})
 TITLES: dict[str, str] = {
     "apertus": "Apertus",
     "arcee": "Arcee",
     "baichuan": "Baichuan",
+    "bart": "BART",
     "bloom": "BLOOM",
     "codegen": "CodeGen",
     "cohere": "Command R",
@@ -104,17 +110,22 @@ TITLES: dict[str, str] = {
     "internlm3": "InternLM3",
     "llama": "Llama",
     "llama4_text": "Llama 4 (text)",
+    "m2m_100": "M2M100 and NLLB",
+    "marian": "Marian (OPUS-MT)",
+    "mbart": "mBART",
     "ministral": "Ministral",
     "ministral3": "Ministral 3",
     "mistral": "Mistral",
     "mixtral": "Mixtral",
     "mpt": "MPT",
+    "mt5": "mT5 and mT0",
     "nemotron": "Nemotron",
     "olmo": "OLMo",
     "olmo2": "OLMo 2",
     "olmo3": "OLMo 3",
     "olmoe": "OLMoE",
     "opt": "OPT and Galactica",
+    "pegasus": "Pegasus",
     "phi": "Phi",
     "phi3": "Phi-3 and Phi-4",
     "phimoe": "Phi-3.5-MoE",
@@ -126,6 +137,8 @@ TITLES: dict[str, str] = {
     "smollm3": "SmolLM3",
     "stablelm": "StableLM",
     "starcoder2": "StarCoder2",
+    "t5": "T5 and Flan-T5",
+    "umt5": "UMT5",
     "xglm": "XGLM",
 }
 """What people call the models of a family."""
@@ -145,12 +158,20 @@ def spec_from_config(config: dict[str, Any], override: RopeOverride | None = Non
         raise ModelError(f"Unsupported model type {printable(model_type)}; supported are {', '.join(sorted(FAMILIES))}")
     architectures = reader.get("architectures", [])
     for name in map(str, architectures if isinstance(architectures, list) else [architectures]):
-        if "ForCausalLM" not in name and "LMHead" not in name and not name.endswith("Model"):
+        if not _generates(name, model_type in WITH_ENCODER):
             raise ModelError(f"{printable(name)} is not a language model; this server generates text")
     reader.get("quantization_config")  # judged by `quant`
     spec = family(reader, override)
     reader.finish(warn=warn)
     return spec
+
+
+def _generates(architecture: str, with_encoder: bool) -> bool:
+    """Whether the class that a checkpoint was saved from has a head for text, or may have lost it on the way."""
+    if architecture.endswith("EncoderModel"):
+        return False
+    heads = ("ForConditionalGeneration", "MTModel") if with_encoder else ("ForCausalLM", "LMHead")
+    return architecture.endswith("Model") or any(head in architecture for head in heads)
 
 
 def read_spec(path: Path, override: RopeOverride | None = None) -> ModelSpec:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields, replace
 
 from tgi.kernels.program import Add, Linear, Op, Program
@@ -12,13 +13,21 @@ def fuse_sums(program: Program) -> Program:
 
     The builder writes each product's value for this one use, so nobody reads it afterwards.
     """
+    encoder = program.encoder
+    if encoder is not None:
+        ops, values = _fused(encoder.ops, encoder.values)
+        encoder = replace(encoder, ops=ops, values=values)
+    ops, values = _fused(program.ops, program.values)
+    return replace(program, ops=ops, values=values, encoder=encoder)
+
+
+def _fused(before: tuple[Op, ...], values: Mapping[str, int]) -> tuple[tuple[Op, ...], dict[str, int]]:
     ops: list[Op] = []
-    for op in program.ops:
+    for op in before:
         last = ops[-1] if ops else None
         if isinstance(op, Add) and isinstance(last, Linear) and not last.add and last.out == op.x:
             ops[-1] = replace(last, out=op.out, add=True)
         else:
             ops.append(op)
     used = {getattr(op, field.name) for op in ops for field in fields(op) if field.name in ("out", "x", "router")}
-    values = {name: width for name, width in program.values.items() if name in used}
-    return replace(program, ops=tuple(ops), values=values)
+    return tuple(ops), {name: width for name, width in values.items() if name in used}

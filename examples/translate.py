@@ -6,6 +6,10 @@ command goes on where it was interrupted. Code is copied, not translated.
 
     pip install clients/python rich
     python examples/translate.py article.md --target-language German --output article.de.json
+
+Translation models (M2M100, NLLB, mBART) take the text alone and the codes of its languages:
+
+    python examples/translate.py article.md --source-code en --target-code de --temperature 0
 """
 
 from __future__ import annotations
@@ -66,9 +70,15 @@ def make_job(piece: Piece, arguments: argparse.Namespace) -> Job:
     values = {"source_language": arguments.source_language, "target_language": arguments.target_language}
     for name, value in {**values, "text": piece.text}.items():  # text last: it may contain braces itself
         prompt = prompt.replace("{" + name + "}", value)
+    codes = {"src_lang": arguments.source_code, "tgt_lang": arguments.target_code}
+    codes = {name: code for name, code in codes.items() if code is not None}
+    if codes:
+        prompt = piece.text
     # A piece with a blank line inside (a loose list) would be cut by this stop string.
-    stop = [] if "\n\n" in piece.text else ["\n\n"]
+    stop = [] if codes or "\n\n" in piece.text else ["\n\n"]
     parameters: dict[str, Any] = {"max_new_tokens": arguments.max_new_tokens, "stop_sequences": stop}
+    if codes:
+        parameters["extra_parameters"] = codes
     for name in ("temperature", "top_k", "top_p", "seed"):
         if getattr(arguments, name) is not None:
             parameters[name] = getattr(arguments, name)
@@ -241,6 +251,8 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     add("--api-key", str, None, "sent as a bearer token")
     add("--source-language", str, "English", "language of the article")
     add("--target-language", str, "German", "language to translate to")
+    add("--source-code", str, None, "code of the article's language, for a translation model")
+    add("--target-code", str, None, "code of the language to translate to, for a translation model")
     add("--prompt-template", str, None, "has {text} and the two {..._language}; @FILE reads a file")
     add("--concurrency", positive, 128, "requests at once")
     add("--max-characters", positive, 2000, "longest piece; 4 are about a token")

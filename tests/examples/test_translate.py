@@ -294,6 +294,15 @@ def test_prompt_template(run: Callable[..., Any], translate: ModuleType, server:
         run("--prompt-template", "no place for it")
 
 
+def test_translation_models_get_the_text_and_codes(run: Callable[..., Any], server: FakeServer, article: Path) -> None:
+    article.write_text("One.\n", encoding="utf-8")
+    server.answer = lambda prompt, _: (200, {}, f"<{prompt}>")
+    _, document = run("--source-code", "en", "--target-code", "de", "--temperature", "0")
+    assert document["text"] == "<One.>\n"
+    parameters = server.bodies[-1]["parameters"]
+    assert (parameters["src_lang"], parameters["tgt_lang"], parameters["stop"]) == ("en", "de", [])
+
+
 def test_help_names_every_setting(translate: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit_:
         translate.main(["--help"])

@@ -21,6 +21,9 @@ ELSEWHERE = {
     "num_return_sequences": "n",
     "eos_token_id": "stop_token_ids",
     "truncate_prompt_tokens": "truncate",
+    "source_language": "src_lang",
+    "target_language": "tgt_lang",
+    "forced_bos_token_id": "tgt_lang",
 }
 """Names of OpenAI, transformers, vLLM and llama.cpp -> ours."""
 

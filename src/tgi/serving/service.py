@@ -23,6 +23,7 @@ from tgi.serving.chat_template import RENDER_SECONDS, ChatTemplate, continues
 from tgi.serving.dialect import Dialect
 from tgi.serving.end_tokens import find_end_tokens
 from tgi.serving.generation_defaults import FILE, NONE, GenerationDefaults, read_defaults
+from tgi.serving.languages import Languages, Route
 from tgi.serving.spans import TokenSpans
 from tgi.serving.tokenizer import Tokenizer
 from tgi.serving.tokenizer_threads import LONG_TEXT, TokenizerThreads
@@ -69,6 +70,7 @@ class Service:
         self.config = config
         self.engine = engine
         self.tokenizer = tokenizer
+        self.languages = Languages(tokenizer)
         self.chat_template = chat_template
         self.end_tokens = dict(end_tokens or {})
         """Token id -> the files that name it as an end of answers."""
@@ -157,23 +159,28 @@ class Service:
         done with the request. `group`: see `messages.GenerateRequest`. Raises ValidationError.
         """
         started = time.monotonic() if started is None else started
-        limits = self.limits
+        limits, begun = self.limits, self.engine.info.decoder_ids
         check = Checker(params, dialect, limits)
         if len(params.logit_bias) + len(params.stop_token_ids) > MANY_IDS:
             await self.in_turn(partial(check.check_parameters, stream))
         else:
             check.check_parameters(stream)
+        route = self.languages.route(check, encodes=bool(begun))
         if isinstance(prompt, str):
             check.check_prompt(prompt)
             if self.tokenizer.byte_exact:
                 check.check_length(prompt, self.tokenizer.longest_token)
             try:
-                ids = await self._threads.run(len(prompt), partial(self._encode, check, prompt, add_special_tokens))
+                ids = await self._threads.run(
+                    len(prompt), partial(self._encode, check, prompt, add_special_tokens, route)
+                )
             except ValidationError:
                 raise
             except Exception as error:  # a vocabulary without an unknown token, and text outside of it
                 check.fail("inputs", f"tokenizer error {error}")
         else:
+            if route.source is not None or route.prefix is not None:
+                check.fail("inputs", "`src_lang` and `tgt_lang` need a text: put their tokens among the ids yourself")
             ids, prompt = await self._threads.run(len(prompt), partial(self._take_ids, check, prompt))
         if not ids:
             check.fail("inputs", "`inputs` cannot be empty")
@@ -188,13 +195,13 @@ class Service:
             arrival=validated,
             cache_salt=cache_salt,
             group=group,
-            decoder_ids=self.engine.info.decoder_ids,
+            decoder_ids=self.languages.beginning(begun, route.target),
         )
         return Prepared(request, prompt, params, dialect, started, validated, waited)
 
-    def _encode(self, check: Checker, prompt: str, add_special_tokens: bool) -> list[int]:
+    def _encode(self, check: Checker, prompt: str, add_special_tokens: bool, route: Route) -> list[int]:
         """The ids of a text, each of which the model has."""
-        ids = self.tokenizer.encode(prompt, add_special_tokens, check.truncate)
+        ids = self.languages.apply(route, prompt, add_special_tokens, check.truncate)
         check.check_tokens(ids, self.tokenizer.token_text)
         return ids
 

@@ -66,7 +66,8 @@ class Tokenizer:
         self.strips_first_space = any(map(strips_first_space, steps))
         """Whether the space before the first word of a text is the tokenizer's and not the text's."""
         self._bytes: dict[int, bytes] = {}
-        self._added_ids = _added_ids(fast)
+        self.around = _added_ids(fast)
+        """The special ids that go before and after a text."""
 
     @classmethod
     def load(cls, model_path: str | Path, tokenizer_config_path: str | Path | None = None) -> Tokenizer:
@@ -126,7 +127,7 @@ class Tokenizer:
         Holds no interpreter lock while it works, so call it from a thread for long texts. Raises TokenizerError.
         """
         ids = guarded(self.fast.encode_batch_fast, [text], add_special_tokens=False)[0].ids
-        before, after = self._added_ids if add_special_tokens else ([], [])
+        before, after = self.around if add_special_tokens else ([], [])
         if truncate is not None:
             # Slicing, since `Encoding.truncate` also builds every piece it cuts off. At least one token
             # of the text itself must stay: BOS alone is nobody's prompt.

@@ -54,6 +54,10 @@ class SamplingParams:
     logit_bias: dict[int, float] = field(default_factory=dict)
     ignore_eos: bool = False
     adapter_id: str | None = None
+    src_lang: str | None = None
+    """Language of the prompt, as a translation model names it; None: the tokenizer's own."""
+    tgt_lang: str | None = None
+    """Language to translate to; None: the model's own."""
     grammar: Any = None
     n: int = 1
     """Samples to return, all of them (OpenAI)."""

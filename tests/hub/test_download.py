@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import pytest
 
 from tests.fake_hub import SHA, FakeHub, Repo
-from tgi.errors import DownloadError
+from tgi.errors import DownloadError, ModelError
 from tgi.hub import download as module
 from tgi.hub.download import Hub, download, download_config
 from tgi.hub.unfinished import fetch_blob
@@ -220,13 +220,22 @@ def test_unknown_model(hub: FakeHub, tmp_path: Path) -> None:
     ("names", "says"),
     [
         (["config.json"], "has no weights"),
-        (["config.json", "model.Q4.gguf"], "GGUF"),
+        (["config.json", "model.h5"], "another framework"),
         (["model.safetensors"], "no config.json"),
     ],
 )
 def test_models_that_cannot_be_served(hub: FakeHub, tmp_path: Path, names: list[str], says: str) -> None:
     hub.repos["org/name"] = Repo(dict.fromkeys(names, CONFIG))
     assert says in refusal("org/name", settings(hub, tmp_path))
+
+
+def test_a_gguf_file_of_a_repository_is_chosen_and_fetched(hub: FakeHub, tmp_path: Path) -> None:
+    hub.repos["org/g"] = Repo({"README.md": b"x", **{f"g-{kind}.gguf": b"x" * 40 for kind in ("Q4_K_M", "Q8_0")}})
+    for name, chosen in (("org/g", "g-Q4_K_M.gguf"), ("org/g:Q8_0", "g-Q8_0.gguf")):
+        with pytest.raises(ModelError, match=f"{chosen} is not a GGUF file"):
+            download(name, None, settings(hub, tmp_path))
+    with pytest.raises(DownloadError, match="Q2_K; it has: g-Q4_K_M"):
+        download("org/g", None, settings(hub, tmp_path), gguf_file="Q2_K")
 
 
 def test_a_stale_index_is_not_even_fetched(hub: FakeHub, tmp_path: Path) -> None:

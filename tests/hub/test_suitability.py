@@ -71,7 +71,7 @@ REMOTE: dict[str, tuple[dict[str, bytes | None], list[str], str]] = {
     "tokenizer": ({"tokenizer.json": None}, [], "has no tokenizer"),
     "weights": ({"model.safetensors.index.json": None, "model-00001-of-00003.safetensors": None,
                  "model-00002-of-00003.safetensors": None, "model-00003-of-00003.safetensors": None,
-                 "model.gguf": b"x"}, [], "GGUF"),
+                 "model.h5": b"x"}, [], "another framework"),
     "tensors": ({"model.safetensors.index.json": b""}, [], "model.norm.weight"),
 }  # fmt: skip
 

@@ -11,7 +11,7 @@ import errno
 import logging
 import sys
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import NoReturn, Protocol, TypeVar
 
 from tgi.errors import DownloadError, StartupError
-from tgi.hub import files, near
+from tgi.hub import files, gguf, near
 from tgi.hub.unfinished import fetch_blob
 from tgi.models.weight_files import WeightFiles
 from tgi.settings.resolve import ModelFiles
@@ -63,13 +63,21 @@ class Judge(Protocol):
 
 
 def download(
-    model_id: str, revision: str | None, hub: Hub, *, code: bool = False, judge: Judge | None = None
+    model_id: str,
+    revision: str | None,
+    hub: Hub,
+    *,
+    code: bool = False,
+    gguf_file: str | None = None,
+    caches: Sequence[Path] = (),
+    judge: Judge | None = None,
 ) -> ModelFiles:
     """Make sure that all files of a model are in the cache; give their directory.
 
     Files that are there are not asked for again; with the hub out of reach a complete cached model is
-    used as it is. `code`: fetch Python files too. Raises `DownloadError`, and what `judge` raises before weights are
-    fetched.
+    used as it is. `code`: fetch Python files too. A repository of GGUF files alone, or `org/name:Q4_K_M`, or gguf_file:
+    one model in GGUF, made in the first of `caches` that can be written to. Raises `DownloadError`, and what `judge`
+    raises before weights are fetched.
     """
     import huggingface_hub
     from huggingface_hub import utils
@@ -78,11 +86,15 @@ def download(
     library.get_logger("huggingface_hub").handlers.clear()
     bars = hub.progress and sys.stderr.isatty()
     (utils.enable_progress_bars if bars else utils.disable_progress_bars)()
+    model_id, tag = gguf.split_tag(model_id)
+    wanted = gguf_file or tag
     if hub.offline:
+        if wanted is not None:
+            raise DownloadError(f"HF_HUB_OFFLINE is set: give {wanted} of {model_id} as a local file")
         return _cached(model_id, revision, hub, "HF_HUB_OFFLINE is set")
     api = huggingface_hub.HfApi(endpoint=hub.endpoint, token=hub.token, library_name="text-generation-inference")
     try:
-        info = _with_tries(lambda: api.model_info(model_id, revision=revision), hub)
+        info = _with_tries(lambda: api.model_info(model_id, revision=revision, files_metadata=True), hub)
     except Exception as error:
         if not _is_network(error):
             _explain(error, model_id, revision, hub)
@@ -90,8 +102,15 @@ def download(
         logger.warning("The hub cannot be reached, using the cached files of %s", model_id)
         return found
     names = [sibling.rfilename for sibling in info.siblings or []]
+    repository = _Repository(model_id, revision, info.sha, hub)
+    others = any(name.endswith((".safetensors", ".bin", ".pt")) for name in names)
+    in_gguf = wanted is not None or (not others and any(name.endswith(gguf.SUFFIX) for name in names))
     try:
-        directory = _Repository(model_id, revision, info.sha, hub).fetch(names, code=code, judge=judge)
+        if in_gguf:
+            sizes = {sibling.rfilename: sibling.size for sibling in info.siblings or []}
+            paths = repository.fetch_gguf(gguf.choose(sizes, wanted, model_id), revision)
+            return gguf.make_model(paths, model_id, list(caches), info.sha)
+        directory = repository.fetch(names, code=code, judge=judge)
     except StartupError:
         raise
     except Exception as error:
@@ -165,6 +184,11 @@ class _Repository:
         if judge is not None and weights.index is not None:
             judge.check_index(directory, weights.index)
         return weights
+
+    def fetch_gguf(self, names: list[str], revision: str | None) -> list[Path]:
+        """The parts of a model, and their paths in the cache."""
+        self._fetch_weights(names)
+        return [self._get(name, revision) for name in names]
 
     def _fetch_weights(self, weights: list[str]) -> None:
         missing = [name for name in weights if not self._is_cached(name)]

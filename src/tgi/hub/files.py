@@ -56,6 +56,12 @@ def check(directory: Path) -> None:
             check_file(directory / name)
 
 
+def names(directory: Path) -> list[str]:
+    """Of all that is in a directory. Raises `DownloadError` if that is secret."""
+    with _as_download_error():
+        return [path.name for path in directory.iterdir()]
+
+
 def directory(name: str) -> Path | None:
     """The local directory that a model's name is; None for what is none. Raises `DownloadError` if that is secret."""
     with _as_download_error():
@@ -101,7 +107,7 @@ def no_weights(model_id: str, names: Collection[str]) -> DownloadError:
     gguf = [name for name in names if name.endswith(".gguf")]
     others = [name for name in names if name.endswith((".h5", ".msgpack", ".onnx", ".ckpt", ".pth"))]
     found = (
-        f"; {gguf[0]} is a GGUF file, which is not supported"
+        f"; {gguf[0]} is a GGUF file: choose it with --gguf-file"
         if gguf
         else f"; {others[0]} belongs to another framework"
         if others

@@ -20,7 +20,7 @@ from typing import Any
 from tgi import children, hardware
 from tgi.errors import ArgumentError, DownloadError
 from tgi.hub import convert as conversion
-from tgi.hub import converted, files
+from tgi.hub import converted, files, gguf
 from tgi.hub.convert_tokenizer import ensure_fast_tokenizer
 from tgi.hub.download import Hub, download, judge_remote
 from tgi.hub.suitability import Suitability
@@ -90,6 +90,9 @@ def prepare_plan(parsed: Parsed, variables: Mapping[str, str], facts: hardware.H
     name = parsed.config.model_id or DEMO_ID
     judge = suitability(parsed, settings, facts)
     directory = files.directory(name) or (demo_directory() if name == DEMO_ID else None)
+    if local := local_gguf(name, parsed.config.gguf_file):
+        caches = converted.caches_of(read_environment(), parsed.config.huggingface_hub_cache)
+        directory = Path(gguf.make_model(local, name, caches).path)
     if directory is None:
         refuse_path(name)
         hub = hub_of(settings, parsed.config.huggingface_hub_cache, progress=False)
@@ -130,9 +133,14 @@ def model_files(config: LauncherConfig, hub: Hub, judge: Suitability | None = No
     """
     name = config.model_id or DEMO_ID
     logger.info("Starting check and download process for %s", name)
-    model = locate(name, config.revision, hub, code=config.trust_remote_code, judge=judge)
+    model = locate(name, config.revision, hub, code=config.trust_remote_code, judge=judge, gguf_file=config.gguf_file)
     if judge is not None:
         judge.check_config(Path(model.path), [entry.name for entry in Path(model.path).iterdir()])
+    if is_gguf(model):
+        if config.weights_cache_override:
+            raise DownloadError("--weights-cache-override does not go with a GGUF file, which holds all of a model")
+        logger.info("Successfully downloaded weights for %s", name)
+        return model
     if config.weights_cache_override:
         model = override_weights(model, Path(config.weights_cache_override))
     files.check(Path(model.path))
@@ -145,10 +153,26 @@ def model_files(config: LauncherConfig, hub: Hub, judge: Suitability | None = No
     return model
 
 
+def is_gguf(model: ModelFiles) -> bool:
+    """Whether the model is one that `hub.gguf` made."""
+    return Path(model.path).parent.name == gguf.FOLDER
+
+
 def locate(
-    name: str, revision: str | None, hub: Hub, *, code: bool = False, judge: Suitability | None = None
+    name: str,
+    revision: str | None,
+    hub: Hub,
+    *,
+    code: bool = False,
+    judge: Suitability | None = None,
+    gguf_file: str | None = None,
 ) -> ModelFiles:
-    """The bundled model, a local directory, or one from the hub."""
+    """The bundled model, a local directory or GGUF file, or one from the hub."""
+    caches = converted.caches_of(read_environment(), hub.cache_dir)
+    if local := local_gguf(name, gguf_file):
+        if revision:
+            logger.warning("--revision has no effect on the local file %s", local[0])
+        return gguf.make_model(local, name, caches)
     if path := files.directory(name):
         if revision:
             logger.warning("--revision has no effect on the local directory %s", name)
@@ -160,7 +184,25 @@ def locate(
         check_directory(name, demo)
         return ModelFiles(str(demo), name, pipeline_tag="text-generation")
     refuse_path(name)
-    return download(name, revision, hub, code=code, judge=judge)
+    return download(name, revision, hub, code=code, judge=judge, gguf_file=gguf_file, caches=caches)
+
+
+def local_gguf(name: str, gguf_file: str | None) -> list[Path]:
+    """The GGUF files that a name means: one, or those of a directory without other weights; none for other names.
+
+    `DIRECTORY:Q4_K_M` and --gguf-file choose among several. Raises `DownloadError`.
+    """
+    if name.endswith(gguf.SUFFIX) and files.is_file(name):
+        return gguf.parts_of(Path(name).expanduser().absolute())
+    stem, tag = (name, None) if files.directory(name) else gguf.split_tag(name)
+    path = files.directory(stem)
+    if path is None:
+        return []
+    wanted = gguf_file or tag
+    found = any(name.endswith(gguf.SUFFIX) for name in files.names(path))
+    if wanted is None and (not found or (files.is_file(path / "config.json") and weights_of(path))):
+        return []
+    return gguf.in_directory(path.absolute(), wanted)
 
 
 def refuse_path(name: str) -> None:

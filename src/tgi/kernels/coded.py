@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
+import torch.nn.functional as F
 
 from tgi.kernels.rotation import ROTATION, rotate
 
@@ -36,16 +37,16 @@ class CodedWeight:
 
     def coded_values(self) -> torch.Tensor:
         """What the codes say, [rows, columns] float32, in their own order and rotation."""
-        columns = self.codes.shape[1]
-
-        def by_column(values: torch.Tensor) -> torch.Tensor:
-            return values.float().repeat_interleave(self.group, 1)[:, :columns]
-
-        values = self.codes.float() if self.codebook is None else self.codebook[self.codes.long()]
+        columns, padding = self.codes.shape[1], -self.codes.shape[1] % self.group
+        codes = F.pad(self.codes, (0, padding)) if padding else self.codes
+        values = codes.float() if self.codebook is None else self.codebook[codes.int()]
+        values = values.unflatten(1, (-1, self.group))  # [rows, groups, group]
         if self.zeros is not None:
-            values = values - by_column(self.zeros)
-        values = values * by_column(self.scales)
-        return values if self.mins is None else values + by_column(self.mins)
+            values -= self.zeros.float().unsqueeze(-1)
+        values *= self.scales.float().unsqueeze(-1)
+        if self.mins is not None:
+            values += self.mins.float().unsqueeze(-1)
+        return values.flatten(1)[:, :columns]
 
     def rows(self, begin: int, end: int) -> CodedWeight:
         """Rows begin ... end - 1."""

@@ -9,15 +9,18 @@ import logging
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 
+from tgi.errors import ModelError
 from tgi.kernels.types import Backend, CacheShape, CompiledStep
 from tgi.models import dtypes
 from tgi.models.build.decoder import build
 from tgi.models.config_reader import read_config
 from tgi.models.families.registry import spec_from_config
+from tgi.models.gguf.tensors import GgufTensors
 from tgi.models.spec import ModelSpec
 from tgi.models.weights import Progress, Weights
 from tgi.quant.calibration import calibration_ids
@@ -70,7 +73,7 @@ def load_model(
     path = Path(path)
     config = read_config(path)
     spec = spec or spec_from_config(config)
-    with Weights(path, spec.names, progress) as source:
+    with Weights(path, spec.names, progress, gguf_parts(path, config, spec)) as source:
         said = read_stored(path, config, source.shapes)
         quantize, stored = rounding(quantize, said), format_for(said)
         stored_dtype = spec.dtype or str(source.common_dtype()).removeprefix("torch.")
@@ -99,6 +102,20 @@ def _with_head_bias(spec: ModelSpec, source: Weights) -> ModelSpec:
     source.read(stored, bias)
     source.provide(f"{names.embedding if spec.tied_head else names.head}.bias", bias.flatten())
     return spec
+
+
+def gguf_parts(path: Path, config: dict[str, Any], spec: ModelSpec) -> list[GgufTensors]:
+    """The files of a model in GGUF, as its config.json names them; none for others. Raises ModelError."""
+    settings = config.get("quantization_config")
+    if not isinstance(settings, dict) or settings.get("quant_method") != "gguf":
+        return []
+    names, architecture = settings.get("files"), settings.get("architecture")
+    good = isinstance(names, list) and all(isinstance(name, str) and Path(name).name == name for name in names)
+    if not good or not names or not isinstance(architecture, str):
+        raise ModelError("`quantization_config` of config.json does not say which GGUF files the model is in")
+    attention = spec.layers[0].attention
+    heads = (attention.heads, attention.kv_heads)
+    return [GgufTensors(path / name, spec.names, architecture, heads, len(spec.layers)) for name in names]
 
 
 def sinusoids(spec: ModelSpec) -> torch.Tensor:

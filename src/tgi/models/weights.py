@@ -10,12 +10,14 @@ import logging
 import math
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 
 from tgi.errors import ModelError
+from tgi.models.gguf.tensors import Entry as GgufEntry
+from tgi.models.gguf.tensors import GgufTensors
 from tgi.models.safetensors import PIECE_BYTES, Entry, SafetensorsFile
 from tgi.models.spec import Names
 from tgi.models.weight_files import FORMATS, WeightFiles, in_directory, read_index, some
@@ -42,13 +44,17 @@ def _chosen(path: Path) -> WeightFiles:
 class Weights:
     """A `WeightSource` over a checkpoint directory. Use as a context manager; leaving unmaps the files."""
 
-    def __init__(self, path: Path, names: Names, progress: Progress | None = None) -> None:
+    def __init__(
+        self, path: Path, names: Names, progress: Progress | None = None, parts: Sequence[GgufTensors] = ()
+    ) -> None:
+        """parts: the files where they are GGUF."""
         self.path = path
-        chosen = _chosen(path)
+        chosen = WeightFiles() if parts else _chosen(path)
         if warning := chosen.warning(path):
             logger.warning(warning)
-        self._files = [SafetensorsFile(path / name) for name in chosen.names]
-        self._where: dict[str, tuple[SafetensorsFile, str]] = {}
+        self._files: list[SafetensorsFile | GgufTensors] = list(parts)
+        self._files += [SafetensorsFile(path / name) for name in chosen.names]
+        self._where: dict[str, tuple[SafetensorsFile | GgufTensors, str]] = {}
         for file in self._files:
             for stored in file.entries:
                 name = stored if stored.startswith((names.prefix, names.head)) else names.prefix + stored
@@ -108,8 +114,21 @@ class Weights:
             raise ModelError(f"Tensor {name} is stored as {kind}, the model needs floating-point numbers")
         file, stored = self._where[name]
         file.copy(stored, into, index)
+        self._note(name, into.numel() * entry.dtype.itemsize)
+
+    def rows(self, name: str, rows: slice) -> tuple[str, torch.Tensor]:
+        """See `quant.formats.gguf.Blocks`."""
+        self._entry(name)
+        file, stored = self._where[name]
+        assert isinstance(file, GgufTensors), "only GGUF files have blocks"
+        kind, blocks = file.rows(stored, rows)
+        self._note(name, blocks.nbytes)
+        return kind, blocks
+
+    def _note(self, name: str, count: int) -> None:
+        """Bytes of a tensor have been read."""
         self._taken.add(name)
-        self._read_bytes += into.numel() * entry.dtype.itemsize
+        self._read_bytes += count
         if self._progress:
             self._progress(min(self._read_bytes, self._total_bytes), self._total_bytes)
 
@@ -175,7 +194,7 @@ class Weights:
                     counts[entry.dtype] += entry.bytes
         return counts.most_common(1)[0][0] if counts else torch.float32
 
-    def _entry(self, name: str) -> Entry:
+    def _entry(self, name: str) -> Entry | GgufEntry:
         if name not in self._where:
             raise ModelError(f"Tensor {name} is missing from the checkpoint {self.path}")
         file, stored = self._where[name]

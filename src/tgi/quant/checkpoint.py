@@ -11,7 +11,7 @@ from tgi.errors import ModelError
 from tgi.settings.flags import ROUNDINGS
 from tgi.untrusted import printable, read_json
 
-METHODS = ("awq", "bitsandbytes", "compressed-tensors", "fp8", "gptq", "hqq", "mxfp4")
+METHODS = ("awq", "bitsandbytes", "compressed-tensors", "fp8", "gguf", "gptq", "hqq", "mxfp4")
 """What `formats` reads."""
 SIDE_FILES = {"quantize_config.json": "gptq", "quant_config.json": "awq"}
 """Files of older writers -> the method where they do not name it."""
@@ -121,6 +121,8 @@ def rounding(quantize: str | None, stored: Stored | None) -> str | None:
     """
     if quantize is None or (stored is not None and quantize in stored.flags):
         return None
+    if stored is not None and stored.settings.get("quantised") is False:
+        stored = None  # a GGUF file of floats
     if stored is not None:
         raise ModelError(
             f"--quantize {quantize} contradicts the checkpoint, which is quantised as {printable(stored.method)} by "

@@ -80,6 +80,13 @@ class LauncherConfig:
         MODEL, "Hub id such as `org/name`, or a local directory", shown_default="the bundled demo model"
     )
     revision: str | None = flag(MODEL, "Branch, tag or commit on the hub, or `refs/pr/N`", shown_default="main")
+    gguf_file: str | None = flag(
+        MODEL,
+        "Which GGUF file of a directory or repository: its name, or its type such as Q4_K_M; `--model-id "
+        "org/name:Q4_K_M` says the same",
+        env="TGI_GGUF_FILE",
+        shown_default="Q4_K_M, where there is no other weight file",
+    )
     dtype: str | None = flag(
         MODEL,
         "Type of weights and activations",

@@ -37,9 +37,7 @@ class Builder(Writer):
         vocabulary, width = (spec.vocab_size,), spec.embedding_size or spec.hidden_size
         table = Weight((names.embedding,), vocabulary, width, role="table")
         unit = spec.head_of_unit_rows
-        head = Weight(
-            (names.head,), vocabulary, width, bias=spec.head_bias, role="head", unit_rows=unit, split="rows"
-        )
+        head = Weight((names.head,), vocabulary, width, bias=spec.head_bias, role="head", unit_rows=unit, split="rows")
         if spec.tied_head:
             table = head = replace(head, names=(names.embedding,))
         hidden = self.value("hidden", spec.hidden_size)
@@ -127,7 +125,6 @@ class Builder(Writer):
         if layer.residual_scale != 1:
             self.ops.append(Scale(product, layer.residual_scale))
         self.ops.append(Add(hidden, product))
-
 
 
 def cache_layer(spec: AttentionSpec) -> CacheLayer:

@@ -42,7 +42,8 @@ def mxfp4(packed: torch.Tensor, exponents: torch.Tensor) -> CodedWeight:
 
 def powers(exponents: torch.Tensor) -> torch.Tensor:
     """2 ** (exponents - 127) in float32; exponents uint8"""
-    return torch.ldexp(torch.ones(exponents.shape), exponents.int() - 127)
+    bits = exponents.int()
+    return torch.where(bits == 0, 1 << 22, bits << 23).view(torch.float32)
 
 
 def read_compressed(source: WeightSource, part: Part) -> CodedWeight:

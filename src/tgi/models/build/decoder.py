@@ -103,7 +103,8 @@ class Builder(Writer):
             normed = self.norm(target, hidden, before[1], number)
             if layer.experts is not None:
                 product = experts(self, normed, layer.experts, number)
-                return self.add(hidden, product, names.feedforward_post_norm, layer, number)
+                self.add(hidden, product, names.feedforward_post_norm, layer, number)
+                return
             product = inner(self, normed, layer.feedforward, number)
         self.add_product(hidden, product, down, names.feedforward_post_norm, layer, number)
         if layer.norm_sums:

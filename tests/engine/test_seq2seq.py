@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 
 from tests.engine.harness import LocalEngine
 from tests.models.seq2seq import CASES, FORCED, write_tiny
+from tgi.messages import unpack_prompt
 
 BACKENDS = ("reference", "native")
 NEW = 64
@@ -70,3 +72,56 @@ def test_greedy_tokens_while_others_join_leave_and_are_preempted(model: Model, k
     for number, expected in enumerate(model.expected):
         assert session.finish(number) == "length", session.events[number, 0][-1].error
         assert session.tokens(number) == expected
+
+
+def test_same_bits_whoever_runs_beside(model: Model) -> None:
+    """Log-probabilities of tokens alone and in the batch, on the native backend."""
+    engine = model.engine("native")
+    if model.name not in ("t5", "m2m_100"):
+        pytest.skip("one model of each kind")
+    together = engine.session()
+    for number, prompt in enumerate(model.prompts):
+        together.add(number, prompt, 8)
+        together.step()
+    together.drain()
+    for number, prompt in enumerate(model.prompts):
+        alone = engine.session(max_step_tokens=8)
+        alone.add(number, prompt, 8)
+        alone.drain()
+        tokens, expected = ([t for e in one.events[number, 0] for t in e.tokens] for one in (together, alone))
+        assert tokens == expected
+
+
+@pytest.mark.parametrize("quantize", ["int8", "int4"])
+def test_codes(model: Model, quantize: str) -> None:
+    """Rounded weights run, and give nearly the same on both backends."""
+    if model.name != "m2m_100":
+        pytest.skip("one model")
+    answers = []
+    for native in (True, False):
+        session = LocalEngine(model.path, native_kernels=native, quantize=quantize).session()
+        session.add(0, model.prompts[1], 8)
+        session.drain()
+        answers.append([token for event in session.events[0, 0] for token in event.tokens])
+    assert len(answers[0]) == len(answers[1]) == 8
+    assert answers[0][0].id == answers[1][0].id
+    assert answers[0][0].logprob == pytest.approx(answers[1][0].logprob, abs=0.05)
+
+
+def test_limits_and_prompt_details(model: Model) -> None:
+    """The input counts as input; what the decoder begins with is what has log-probabilities."""
+    if model.name != "m2m_100":
+        pytest.skip("one model")
+    info = model.engine("native").info
+    assert (info.max_input_tokens, info.max_total_tokens, info.max_new_tokens) == (400, 800, 399)
+    assert info.decoder_ids == (2, 290) and not info.prefix_caching
+    narrow = LocalEngine(model.path, max_batch_prefill_tokens=100, max_input_tokens=300).info
+    assert narrow.max_input_tokens == 100 and "the encoder reads an input in one step" in narrow.memory.lowered[-1]
+    session = model.engine("native").session(num_blocks=5)
+    session.add(0, model.prompts[1], 2, prompt_logprobs=0)
+    session.add(1, model.prompts[1], 100)  # 3 blocks of input and 4 of the decoder's
+    session.drain()
+    (prompt,) = [event.prompt for event in session.events[0, 0] if event.prompt is not None]
+    logprobs = [logprob for logprob, _ in unpack_prompt(prompt)]
+    assert len(logprobs) == 2 and math.isnan(logprobs[0]) and logprobs[1] < 0
+    assert "exceed" in (session.events[1, 0][-1].error or "")

@@ -18,7 +18,7 @@ from tests.models.driver import make_paging
 from tgi.kernels.native import cache as native
 from tgi.kernels.native.library import Library, Pool
 from tgi.kernels.program import CacheLayer
-from tgi.kernels.types import CacheShape, KVCache, Paging
+from tgi.kernels.types import CacheShape, EncoderKeys, KVCache, Paging
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.int8]
 TOLERANCE = 1e-5
@@ -114,7 +114,14 @@ def round_weights(scores: torch.Tensor, first: int, scales: torch.Tensor | None 
 
 
 def naive(
-    scene: Scene, window: int | None = None, soft_cap: float | None = None, alibi_slopes=None, sinks=None, chunk=None
+    scene: Scene,
+    window: int | None = None,
+    soft_cap: float | None = None,
+    alibi_slopes=None,
+    sinks=None,
+    chunk=None,
+    sees="before",
+    bias=None,
 ) -> torch.Tensor:
     tokens, heads, dim = scene.queries.shape
     halves = rounds_halves(scene)
@@ -127,20 +134,24 @@ def naive(
         values = scene.values[sequence].repeat_interleave(group, 1)
         for position in range(context - count, context):
             first = max(0, position - window + 1) if window else position // chunk * chunk if chunk else 0
-            scores = torch.einsum("hd,khd->hk", queries[row], keys[first : position + 1]) * scene.scale
+            past = position + 1 if sees == "before" else context
+            scores = torch.einsum("hd,khd->hk", queries[row], keys[first:past]) * scene.scale
             if soft_cap:
                 scores = soft_cap * (scores / soft_cap).tanh()
             if alibi_slopes is not None:
-                scores = scores + alibi_slopes[:, None] * (torch.arange(first, position + 1) - position)
+                scores = scores + alibi_slopes[:, None] * (torch.arange(first, past) - position)
+            if bias is not None:
+                furthest = bias.shape[1] // 2
+                scores = scores + bias[:, (torch.arange(first, past) - position).clamp(-furthest, furthest) + furthest]
             largest = scores.amax(-1, keepdim=True)
             scores -= largest
             weights = scores.exp()
             if halves or holds_int8(scene):
-                scales = values[first : position + 1].abs().amax(-1).T / 127 if holds_int8(scene) else None
+                scales = values[first:past].abs().amax(-1).T / 127 if holds_int8(scene) else None
                 weights = round_weights(scores, first, scales)
             rest = 0 if sinks is None else (sinks[:, None] - largest).exp()
             weights = weights / (scores.exp().sum(-1, keepdim=True) + rest)
-            out[row] = torch.einsum("hk,khd->hd", weights, values[first : position + 1])
+            out[row] = torch.einsum("hk,khd->hd", weights, values[first:past])
             row += 1
     return out.flatten(1)
 
@@ -153,6 +164,23 @@ def check(scene: Scene, found: torch.Tensor, wanted: torch.Tensor) -> None:
 
 MIXED = [(1, 1), (1, 31), (1, 33), (1, 300), (5, 5), (7, 40), (33, 290), (1, 256), (1, 513), (2, 258), (40, 40)]
 SHAPES = [(9, 3, 64), (14, 2, 64), (4, 4, 80), (8, 1, 128), (3, 1, 20), (2, 2, 7), (32, 1, 16)]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("furthest", [None, 3, 20, 300])
+@pytest.mark.parametrize("sees", ["before", "all", "encoder"])
+def test_all_keys_and_a_bias_by_distance(library, dtype, furthest, sees):
+    """Encoders, decoders that attend to what one left, and T5's bias in each of them."""
+    scene = make_scene(library, 5, MIXED, dtype, 4, 2, 24)
+    if sees == "encoder":  # the decoder's own keys are not looked at
+        own = scene.paging
+        scene.paging = replace(
+            own,
+            block_tables=torch.zeros_like(own.block_tables),
+            encoder=EncoderKeys(own.block_tables, own.context_lens, own.contexts),
+        )
+    bias = None if furthest is None else torch.randn((4, 2 * furthest + 1), generator=torch.Generator().manual_seed(1))
+    check(scene, scene.run(sees=sees, bias=bias), naive(scene, sees=sees, bias=bias))
 
 
 def test_many_small_weights_beside_a_large_one_are_not_lost(library):

@@ -29,6 +29,18 @@ def test_defaults_use_the_model_context_and_a_stated_share():
     assert "50%" in result.memory.binding_limit and not result.memory.lowered
 
 
+def test_an_encoders_input_counts():
+    cost = replace(COST, max_positions=1024, encoder_positions=700)
+    result = limits(cost=cost)
+    assert (result.max_input_tokens, result.max_total_tokens, result.max_batch_prefill_tokens) == (700, 1724, 700)
+    assert limits(Wanted(max_input_tokens=900), cost).max_input_tokens == 700
+    assert limits(Wanted(max_batch_prefill_tokens=300), cost).max_input_tokens == 300
+    far = limits(Wanted(max_total_tokens=4000, max_input_tokens=2000), replace(cost, positions_go_on=True))
+    assert (far.max_input_tokens, far.max_total_tokens, far.max_batch_prefill_tokens) == (2000, 4000, 2000)
+    small = limits(Wanted(max_batch_total_tokens=320), cost)
+    assert small.max_total_tokens == 320 - 64, "whole blocks for each side, and what the decoder begins with"
+
+
 def test_a_small_model_takes_no_more_than_it_can_use():
     cost = ModelCost(10 * MIB, 1024, 10_000, MIB, 2048)
     result = limits(Wanted(max_batch_size=4), cost)

@@ -82,5 +82,8 @@ def write_tiny(path: Path, name: str, seed: int = 0, **overrides: Any) -> Any:
         if hasattr(model, "final_logits_bias"):
             model.final_logits_bias.normal_(0, 0.5)
     model.generation_config.forced_bos_token_id = FORCED.get(name)
+    if model_type == "marian":  # as in published ones; the bias would make it the most likely token
+        model.generation_config.bad_words_ids = [[config.pad_token_id]]
+        model.final_logits_bias[0, config.pad_token_id] = 100
     model.save_pretrained(path)
     return model

@@ -27,7 +27,7 @@ from tgi.memory import budget
 from tgi.memory.cost import ModelCost, model_cost
 from tgi.messages import EngineInfo
 from tgi.models.build.decoder import build
-from tgi.models.decoder_start import decoder_ids
+from tgi.models.decoder_start import decoder_ids, not_done
 from tgi.models.families.registry import read_spec
 from tgi.models.loader import LoadedModel, load_model, serving_dtype
 from tgi.models.rope_config import RopeOverride
@@ -35,6 +35,7 @@ from tgi.models.spec import ModelSpec
 from tgi.models.weights import Progress
 from tgi.settings.config import EngineConfig
 from tgi.shorten import size
+from tgi.untrusted import printable
 
 logger = logging.getLogger("tgi.engine")
 
@@ -121,6 +122,12 @@ class Worker:
         logger.info("Using prefix caching = %s", self.config.prefix_caching and spec.encoder is None)
         if self.config.prefix_caching and spec.encoder is not None:
             logger.info("An encoder reads whole inputs, so that prefixes of them cannot be shared")
+        if spec.encoder is not None and (asked := not_done(Path(self.config.model_path))):
+            logger.warning(
+                "The checkpoint's generation config asks for what this server does not do: %s. Answers are greedy or "
+                "sampled, as requests say",
+                printable(", ".join(asked), 200),
+            )
         logger.info("Using Attention = paged")
         logger.info("Using prefill chunking = True")
         logger.info("Kernels: %s", kernel_names(backend))

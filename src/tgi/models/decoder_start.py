@@ -1,8 +1,11 @@
-"""What the decoder of a model with an encoder begins with, by generation_config.json. Imports no torch."""
+"""What generation_config.json says of a model with an encoder: with which tokens answers begin, which never come, and
+what this server does not do. Imports no torch.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from tgi.errors import ModelError
 from tgi.json_files import read_json
@@ -10,6 +13,16 @@ from tgi.models.families.seq2seq import start_ids
 from tgi.models.spec import ModelSpec
 
 FILE = "generation_config.json"
+NOT_DONE: dict[str, tuple[Any, ...]] = {
+    "num_beams": (None, 1),
+    "no_repeat_ngram_size": (None, 0),
+    "encoder_no_repeat_ngram_size": (None, 0),
+    "min_length": (None, 0),
+    "min_new_tokens": (None, 0),
+    "suppress_tokens": (None, []),
+    "begin_suppress_tokens": (None, []),
+}
+"""Key -> values that ask for nothing."""
 
 
 def decoder_ids(path: Path, spec: ModelSpec) -> tuple[int, ...]:
@@ -28,3 +41,21 @@ def decoder_ids(path: Path, spec: ModelSpec) -> tuple[int, ...]:
     if beyond := [id for id in ids if id >= spec.vocab_size]:
         raise ModelError(f"The decoder would begin with token {beyond[0]}, the model has {spec.vocab_size}: see {FILE}")
     return ids
+
+
+def never_generated(path: Path) -> tuple[int, ...]:
+    """Tokens that answers must not hold: single ones among `bad_words_ids`, such as the padding of Marian."""
+    words = _generation(path).get("bad_words_ids")
+    lists = [word for word in words if isinstance(word, list)] if isinstance(words, list) else []
+    return tuple(word[0] for word in lists if len(word) == 1 and type(word[0]) is int and word[0] >= 0)
+
+
+def not_done(path: Path) -> list[str]:
+    """What is asked for and not done, as it stands there."""
+    given = _generation(path)
+    return [f"{key} = {given[key]}" for key, allowed in NOT_DONE.items() if given.get(key) not in allowed]
+
+
+def _generation(path: Path) -> dict[str, Any]:
+    """What transformers would generate with."""
+    return read_json(path / (FILE if (path / FILE).exists() else "config.json"))

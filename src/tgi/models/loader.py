@@ -19,6 +19,7 @@ from tgi.kernels.types import Backend, CacheShape, CompiledStep
 from tgi.models import dtypes
 from tgi.models.build.decoder import build
 from tgi.models.config_reader import read_config
+from tgi.models.decoder_start import never_generated
 from tgi.models.families.registry import spec_from_config
 from tgi.models.gguf.tensors import GgufTensors
 from tgi.models.spec import ModelSpec
@@ -84,7 +85,7 @@ def load_model(
             if one.sinusoidal_positions is not None:
                 source.provide(f"{one.names.positions}.weight", sinusoids(one))
         if spec.head_bias and (spec.tied_head or spec.names.head_bias is not None):
-            spec = _with_head_bias(spec, source)
+            spec = _with_head_bias(spec, source, never_generated(path) if spec.encoder else ())
         program = build(spec)
         ids = calibration_ids(path, calibration, program.vocab_size) if has_feedback(quantize) else ()
         step = backend.load(program, ModelWeights(source, serving, quantize, activations, stored, ids))
@@ -92,14 +93,18 @@ def load_model(
     return LoadedModel(step, spec, said.method if said else None)
 
 
-def _with_head_bias(spec: ModelSpec, source: Weights) -> ModelSpec:
-    """The head's bias goes from where it is stored to where the head's name would have it; it may not be there."""
+def _with_head_bias(spec: ModelSpec, source: Weights, never: tuple[int, ...]) -> ModelSpec:
+    """The head's bias goes from where it is stored to where the head's name would have it; it may not be there.
+
+    never: tokens that get a logit of minus infinity.
+    """
     names = spec.names
     stored = names.head_bias or f"{names.head}.bias"
     if not source.has(stored):
         return replace(spec, head_bias=False)
     bias = torch.empty(source.shape(stored))
     source.read(stored, bias)
+    bias.view(-1)[[id for id in never if id < spec.vocab_size]] = -math.inf
     source.provide(f"{names.embedding if spec.tied_head else names.head}.bias", bias.flatten())
     return spec
 

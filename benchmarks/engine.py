@@ -1,7 +1,7 @@
 """Decode throughput of the engine in this process, and the share of a step outside the forward pass.
 
 For each concurrency: all prompts prefilled, then 64 greedy tokens each. The limit beside it is what
-memory bandwidth allows: every step reads the weights once.
+memory bandwidth allows: every step reads the weights once, of experts those that its row chose.
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ from benchmarks.checkpoints import SHAPES, ensure
 from tgi.engine.core import EngineCore
 from tgi.engine.main import make_scheduler
 from tgi.engine.worker import Worker
+from tgi.memory.cost import read_bytes
 from tgi.messages import Abort, GenerateRequest, Sampling
 from tgi.settings.config import EngineConfig
+from tgi.shorten import size
 
 
 def read_bandwidth() -> float:
@@ -97,9 +99,12 @@ def main() -> None:
     bandwidth = read_bandwidth()
     worker = Worker(config)
     info = worker.info
-    limit = bandwidth / info.weight_bytes
+    step = worker.runner.step
+    read = read_bytes(step.program, info.dtype, worker.footprint, info.quantize)
+    limit = bandwidth / read
     table = Table(
-        title=f"{path.name} {info.dtype} {info.quantize or ''} on {info.device}: limit at 1 {limit:.0f} tokens/s"
+        title=f"{path.name} {info.dtype} {info.quantize or ''} on {info.device}: a step at 1 reads {size(read)} of "
+        f"{size(info.weight_bytes)}, limit {limit:.0f} tokens/s"
     )
     for column in (
         "concurrency",

@@ -11,8 +11,15 @@
 namespace tgi {
 namespace {
 
+bool recurrent(int code) { return code == TGI_CONVOLVE || code == TGI_SCAN || code == TGI_DELTA_RULE; }
+
+int state_of(const tgi_op& op) {
+  return op.code == TGI_CONVOLVE ? op.convolve.state : op.code == TGI_SCAN ? op.scan.state : op.delta_rule.state;
+}
+
 bool row_wise(const tgi_op& op) {
-  return op.code != TGI_LINEAR && op.code != TGI_HEAD_LINEAR && op.code != TGI_ATTENTION && op.code != TGI_EXPERTS;
+  return op.code != TGI_LINEAR && op.code != TGI_HEAD_LINEAR && op.code != TGI_ATTENTION && op.code != TGI_EXPERTS &&
+         !recurrent(op.code);
 }
 
 CacheShape cache_shape(const tgi_cache_heads& heads) { return {heads.type, heads.kv_heads, heads.head_dim}; }
@@ -51,6 +58,7 @@ Program::Program(Pool& pool, const tgi_op* ops, int count, const int32_t* widths
       buffers_(buffers) {
   for (int width : widths_) strides_.push_back(stride_for(width));
   for (const tgi_op& op : ops_) {
+    if (recurrent(op.code)) states_ = std::max(states_, state_of(op) + 1);
     const auto shares = [&](const tgi_attention_op& other) { return share_plan(op.attention, other); };
     if (op.code == TGI_ATTENTION && std::none_of(planned_.begin(), planned_.end(), shares))
       planned_.push_back(op.attention);
@@ -99,6 +107,19 @@ void Program::plan(const tgi_step& step, int begin, int rows, Slice& slice) {
   slice.starts.assign(1, 0);
   for (int sequence = first; sequence < step.sequences && starts[sequence] < end; sequence++)
     slice.starts.push_back(std::min<int64_t>(starts[sequence + 1], end) - begin);
+  slice.states.resize(states_);
+  for (int state = 0; state < states_; state++) {
+    slice.states[state].clear();
+    for (int i = 0; i + 1 < (int)slice.starts.size(); i++) {
+      const int sequence = first + i;
+      // What began in a former slice goes on from where that wrote.
+      const int64_t read = starts[sequence] >= begin ? step.state_reads[sequence] : step.state_writes[sequence];
+      float* all = step.states[state];
+      const int64_t size = step.state_sizes[state];
+      slice.states[state].push_back({(int)slice.starts[i], (int)slice.starts[i + 1], read < 0 ? nullptr : all + read * size,
+                                     all + step.state_writes[sequence] * size});
+    }
+  }
   slice.plans.resize(planned_.size());
   for (size_t i = 0; i < planned_.size(); i++) {
     const tgi_attention_op& op = planned_[i];
@@ -152,12 +173,13 @@ void Program::walk(const tgi_step& step, const Slice& slice, const Member& membe
   bool shared = false;  // something was written since the last barrier that is not split by rows
   if (timed_ && member.index == 0) last_ = std::chrono::steady_clock::now();
   for (const tgi_op& op : ops_) {
-    const bool everything = op.code == TGI_ATTENTION || op.code == TGI_EXPERTS || op.code == TGI_HEAD_LINEAR;
+    const bool everything = op.code != TGI_LINEAR && !row_wise(op);
     if (everything || shared || (op.code == TGI_LINEAR && packs_columns(slice, member)))
       wait(member, op.code);
     shared = !row_wise(op);
     if (op.code == TGI_LINEAR) run_linear(op.linear, slice, member);
     else if (op.code == TGI_ATTENTION) run_attention(op.attention, step, slice, member);
+    else if (recurrent(op.code)) run_recurrent(op, slice, member);
     else if (op.code == TGI_HEAD_LINEAR) run_head_linear(op.head_linear, slice, member);
     else if (op.code == TGI_EXPERTS) run_experts(op.experts, slice, member);
     else run_rows(op, step, slice, begin, end);
@@ -217,6 +239,20 @@ void Program::run_head_linear(const tgi_head_linear_op& op, const Slice& slice, 
     if (op.tail)
       for (int r = 0; r < slice.rows; r++)
         memcpy(row(op.out, r) + head * width + linear.out, row(op.x, r) + op.rest + head * op.tail, 4 * size_t(op.tail));
+  }
+}
+
+void Program::run_recurrent(const tgi_op& any, const Slice& slice, const Member& member) {
+  const auto value = [&](int buffer) { return RowsOf{buffers_[buffer], strides_[buffer]}; };
+  if (any.code == TGI_CONVOLVE) {
+    const tgi_convolve_op& op = any.convolve;
+    convolve(op, slice.states[op.state], value(op.x), value(op.out), widths_[op.out], member);
+  } else if (any.code == TGI_SCAN) {
+    const tgi_scan_op& op = any.scan;
+    scan(op, slice.states[op.state], value(op.x), value(op.other), value(op.out), member);
+  } else {
+    const tgi_delta_rule_op& op = any.delta_rule;
+    delta_rule(op, slice.states[op.state], value(op.x), value(op.other), value(op.out), member);
   }
 }
 
@@ -302,6 +338,11 @@ void Program::run_row(const tgi_op& any, const tgi_step& step, const Slice& slic
       activate_gated(op.function, row(op.x, r), row(op.x, r) + width, width, row(op.out, r));
       break;
     }
+    case TGI_MULTIPLY: {
+      const tgi_multiply_op& op = any.multiply;
+      multiply_by(op.function, row(op.out, r), row(op.x, r) + op.offset, widths_[op.out]);
+      break;
+    }
     case TGI_STORE_KV: store_row(any.store_kv, step, slice, r); break;
   }
 }
@@ -331,6 +372,7 @@ size_t tgi_op_bytes(int code) {
       sizeof(tgi_embed_op),    sizeof(tgi_add_op),      sizeof(tgi_scale_op),      sizeof(tgi_clamp_op),
       sizeof(tgi_soft_cap_op), sizeof(tgi_rms_norm_op), sizeof(tgi_layer_norm_op), sizeof(tgi_linear_op),
       sizeof(tgi_head_linear_op), sizeof(tgi_rotary_op),   sizeof(tgi_activate_op), sizeof(tgi_gate_op),       sizeof(tgi_experts_op),
+      sizeof(tgi_multiply_op), sizeof(tgi_convolve_op), sizeof(tgi_scan_op),       sizeof(tgi_delta_rule_op),
       sizeof(tgi_store_kv_op), sizeof(tgi_attention_op), sizeof(tgi_op)};
   static_assert(sizeof(bytes) / sizeof(bytes[0]) == TGI_CODES + 1, "one for each operation");
   return code >= 0 && code <= TGI_CODES ? bytes[code] : 0;

@@ -9,6 +9,7 @@
 #include "attention/attention.h"
 #include "experts.h"
 #include "linear.h"
+#include "recurrent.h"
 
 namespace tgi {
 
@@ -33,6 +34,7 @@ class Program {
     std::vector<int64_t> starts;  // of the sequences in it, counted from its first row
     int first_sequence;
     std::vector<AttentionPlan> plans;  // one for each entry of planned_
+    std::vector<std::vector<StateRows>> states;  // of each state, its sequences
   };
 
   int rows_from(const tgi_step& step, int begin) const;
@@ -50,6 +52,7 @@ class Program {
   void store_row(const tgi_store_kv_op& op, const tgi_step& step, const Slice& slice, int r);
   void run_linear(const tgi_linear_op& op, const Slice& slice, const Member& member);
   void run_head_linear(const tgi_head_linear_op& op, const Slice& slice, const Member& member);
+  void run_recurrent(const tgi_op& op, const Slice& slice, const Member& member);
   void run_experts(const tgi_experts_op& op, const Slice& slice, const Member& member);
   void run_attention(const tgi_attention_op& op, const tgi_step& step, const Slice& slice, const Member& member);
   const AttentionPlan& plan_for(const tgi_attention_op& op, const Slice& slice) const;
@@ -62,6 +65,7 @@ class Program {
   std::vector<tgi_attention_op> planned_;  // the first attention of each window and heads: those share a plan
   bool whole_ = false;  // rows see later ones of their sequence, so that sequences cannot be cut
   int cache_type_;
+  int states_ = 0;
   std::unique_ptr<Arena> memory_;
   std::vector<float*> buffers_;
   ExpertScratch experts_;

@@ -132,6 +132,14 @@ void xielu(const float* x, const float* parameters, int width, float* y) {
     y[k] = (x[k] > 0 ? a * x[k] * x[k] : (expm1f(x[k] < parameters[3] ? x[k] : parameters[3]) - x[k]) * b) + beta * x[k];
 }
 
+void multiply_by(int kind, float* y, const float* x, int width) {
+  for_each_vector(width, [&](int k, int lanes) {
+    F factor = get(x + k, lanes);
+    if (kind >= 0) factor = kind == kSilu ? mul(factor, sigmoid(factor)) : sigmoid(factor);
+    put(y + k, mul(get(y + k, lanes), factor), lanes);
+  });
+}
+
 void add_to(float* y, const float* x, int width) {
   for_each_vector(width, [&](int k, int lanes) { put(y + k, add(get(y + k, lanes), get(x + k, lanes)), lanes); });
 }

@@ -19,6 +19,8 @@ void activate_gated(int kind, const float* gate, const float* up, int width, flo
 void rotate(float* heads, int count, int head_dim, const float* cos, const float* sin, int half, bool adjacent);
 // See ops.xielu of the reference. parameters: p, n, beta, eps.
 void xielu(const float* x, const float* parameters, int width, float* y);
+// y *= x, or its silu (kSilu) or sigmoid (TGI_SIGMOID_FUNCTION); kind -1: x itself
+void multiply_by(int kind, float* y, const float* x, int width);
 // y += x
 void add_to(float* y, const float* x, int width);
 // y *= factor

@@ -7,7 +7,7 @@
 #include <stdint.h>
 
 #define TGI_API extern "C" __attribute__((visibility("default")))
-#define TGI_ABI 13  // raised with every change of this file; the loader refuses another number
+#define TGI_ABI 14  // raised with every change of this file; the loader refuses another number
 
 typedef struct tgi_pool tgi_pool;
 typedef struct tgi_arena tgi_arena;
@@ -103,6 +103,10 @@ enum {
   TGI_ACTIVATE,
   TGI_GATE,
   TGI_EXPERTS,
+  TGI_MULTIPLY,
+  TGI_CONVOLVE,
+  TGI_SCAN,
+  TGI_DELTA_RULE,
   TGI_STORE_KV,
   TGI_ATTENTION,
   TGI_CODES
@@ -191,6 +195,32 @@ typedef struct {
 } tgi_experts_op;
 
 typedef struct {
+  int32_t code, out, x;
+  int32_t offset, function;  // -1: none; else as in rows.h, or TGI_SIGMOID_FUNCTION
+} tgi_multiply_op;
+
+enum { TGI_SIGMOID_FUNCTION = 6 };
+
+typedef struct {
+  int32_t code, out, x;
+  int32_t kernel, state, at, offset, function;  // function -1: none
+  const float *weight, *bias;                   // [kernel][width], [width] or nullptr
+} tgi_convolve_op;
+
+typedef struct {
+  int32_t code, out, x, other;
+  int32_t heads, head_dim, state_dim, groups, state, at, offset;
+  float least, most;
+  const float *log_decay, *dt_bias, *skip;  // [heads]
+} tgi_scan_op;
+
+typedef struct {
+  int32_t code, out, x, other;
+  int32_t heads, key_heads, key_dim, value_dim, state, at, offset;
+  const float *log_decay, *dt_bias;  // [heads]
+} tgi_delta_rule_op;
+
+typedef struct {
   int32_t code, x, layer;
   int32_t kv_heads, head_dim;
   int32_t keys, values;  // offsets in x
@@ -229,6 +259,10 @@ typedef union {
   tgi_activate_op activate;
   tgi_gate_op gate;
   tgi_experts_op experts;
+  tgi_multiply_op multiply;
+  tgi_convolve_op convolve;
+  tgi_scan_op scan;
+  tgi_delta_rule_op delta_rule;
   tgi_store_kv_op store_kv;
   tgi_attention_op attention;
 } tgi_op;
@@ -259,6 +293,10 @@ typedef struct {
   const float* const* cos;      // tables by position: [d][position][rotary_half]
   const float* const* sin;
   const int32_t* rotary_half;   // of each table
+  float* const* states;         // one a state: [slots][its size]
+  const int64_t* state_sizes;   // floats
+  const int64_t* state_reads;   // [sequences] slots; -1: the sequence begins
+  const int64_t* state_writes;  // [sequences]
 } tgi_step;
 
 // Asks for huge pages in this memory: a wish, granted or not by the system.

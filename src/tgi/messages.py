@@ -224,6 +224,8 @@ class EngineInfo(msgspec.Struct, frozen=True, tag="ready"):
     """The same of prompts, where the encoder has other tokens than the decoder; 0: as `vocab_size`."""
     activation_dtype: str | None = None
     """What quantised layers round activations to; None: there are none."""
+    num_states: int = 0
+    """Slots of states beside the KV cache; 0: the model has none."""
 
 
 class EngineFailed(msgspec.Struct, frozen=True, tag="failed"):

@@ -14,12 +14,25 @@ from tgi.engine.blocks import BlockPool, hash_block
 from tgi.engine.plan import Chunk, Plan, Sampled, decode, encode
 from tgi.engine.scheduler import Scheduler
 from tgi.engine.sequence import Sequence
+from tgi.engine.states import StatePool
 from tgi.messages import GenerateRequest, PromptLogprobs, Sampling, Token, TokenEvent, unpack_prompt
 
 
-def make_scheduler(num_blocks=16, block_size=4, step_tokens=16, batch_size=8, prefix_caching=True) -> Scheduler:
+class Remembering(StatePool):
+    """What a model with states would find in the slots: the tokens that made them."""
+
+    def __init__(self, num_slots: int) -> None:
+        super().__init__(num_slots)
+        self.tokens: dict[int, list[int]] = {-1: []}
+
+
+def make_scheduler(
+    num_blocks=16, block_size=4, step_tokens=16, batch_size=8, prefix_caching=True, num_states=0
+) -> Scheduler:
+    blocks = BlockPool(num_blocks, block_size)
+    blocks.states = Remembering(num_states) if num_states else None
     return Scheduler(
-        BlockPool(num_blocks, block_size),
+        blocks,
         max_step_tokens=step_tokens,
         max_batch_size=batch_size,
         max_total_tokens=10_000,
@@ -52,6 +65,10 @@ def run(scheduler: Scheduler, plan: Plan) -> Sampled:
     sampled = Sampled(tokens=[])
     for number, chunk in enumerate(plan.chunks):
         sequence = owner(scheduler, chunk)
+        if isinstance(scheduler.blocks.states, Remembering):
+            memory = scheduler.blocks.states.tokens
+            assert memory[chunk.state_from] == sequence.token_ids[: chunk.start] and not chunk.num_draft
+            memory[chunk.state_to] = memory[chunk.state_from] + chunk.token_ids
         ids, tokens = list(sequence.token_ids), []
         for draft in [*chunk.token_ids[len(chunk.token_ids) - chunk.num_draft :], None] if chunk.draw else []:
             tokens.append(Token(next_token(ids, sequence.seed), -1.0))
@@ -126,10 +143,11 @@ traffic = st.lists(
     st.sampled_from([1, 4, 8]),
     st.booleans(),
     st.sampled_from([1, 3]),
+    st.sampled_from([0, 2, 3]),
 )
-def test_random_traffic(traffic, num_blocks, step_tokens, batch_size, prefix_caching, groups):
+def test_random_traffic(traffic, num_blocks, step_tokens, batch_size, prefix_caching, groups, states):
     """Every sample gets one last event, output equals the solo run, nothing leaks, nothing deadlocks."""
-    scheduler = make_scheduler(num_blocks, 4, step_tokens, batch_size, prefix_caching)
+    scheduler = make_scheduler(num_blocks, 4, step_tokens, batch_size, prefix_caching, states * batch_size)
     events: list[TokenEvent] = []
     requests: dict[int, GenerateRequest] = {}
     pending = []
@@ -169,6 +187,36 @@ def solo(request: GenerateRequest, index: int) -> list[int]:
     for _ in range(request.sampling.max_new_tokens):
         token_ids.append(next_token(token_ids, request.seeds[index]))
     return token_ids[len(request.prompt_ids) :]
+
+
+def cached(scheduler: Scheduler, request_id: int, prompt: list[int], new: int = 1, samples: int = 1) -> list[int]:
+    """Tokens that the samples of a request found in the cache."""
+    scheduler.add(request(request_id, prompt, new, samples))
+    return [event.cached_tokens for event in drain(scheduler) if event.scheduled]
+
+
+def test_prefix_hits_go_as_far_as_a_state_was_saved():
+    """Blocks of 4: at the end of the last block that other prompts may share, and wherever a step ends with a block."""
+    scheduler = make_scheduler(num_blocks=64, step_tokens=64, num_states=12)
+    prompt = list(range(30))
+    assert cached(scheduler, 1, prompt) == [0]
+    assert cached(scheduler, 2, prompt) == [28]
+    assert cached(scheduler, 3, [*prompt[:20], *range(100, 110)]) == [0], "blocks without a state are none"
+    assert cached(scheduler, 4, prompt[:29], samples=3) == [28] * 3
+    told = list(range(50, 60))
+    cached(scheduler, 5, told, new=12)
+    story = [*told, *solo(request(5, told, 12), 0)]
+    assert cached(scheduler, 6, [*story[:21], 1, 2, 3]) == [20], "what was generated can be found as well"
+
+
+def test_states_that_are_saved_make_room():
+    scheduler = make_scheduler(num_blocks=64, step_tokens=64, batch_size=1, num_states=3)
+    prompts = [[number] * 9 for number in range(3)]
+    for number, prompt in enumerate(prompts):
+        assert cached(scheduler, number, prompt) == [0]
+    assert cached(scheduler, 4, prompts[2]) == [8], "the last is there"
+    assert cached(scheduler, 5, prompts[0]) == [0], "the first had to go"
+    scheduler.blocks.check([])
 
 
 def test_decodes_come_before_a_long_prompt():

@@ -10,8 +10,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.models.checkpoints import make_checkpoint
+from tests.models.tiny import write_tiny
 from tgi.engine.worker import LoadProgress, Worker
 from tgi.errors import ModelError, StartupError
+from tgi.models.families.registry import read_spec
 from tgi.settings.config import EngineConfig
 
 
@@ -50,6 +52,16 @@ def test_damaged_tokens_are_no_damaged_model(tmp_path: Path) -> None:
     tensors["model.embed_tokens.weight"][:100] = torch.nan
     save_file(tensors, path / "model.safetensors")
     assert start(path).info.memory.cache_tokens > 0
+
+
+@pytest.mark.parametrize(("longest", "factors"), [(64, "short_factors"), (65, "long_factors")])
+def test_longrope_is_chosen_by_the_longest_sequence(longest: int, factors: str, tmp_path: Path) -> None:
+    """Beyond the original context of 64 the whole server takes the factors for long sequences."""
+    write_tiny(tmp_path, "phi3-longrope-partial", original_max_position_embeddings=64)
+    given = read_spec(tmp_path).layers[0].attention.rope
+    (served,) = start(tmp_path, max_total_tokens=longest).runner.step.program.ropes
+    assert given is not None and served.short_factors == getattr(given, factors)
+    assert given.short_factors != given.long_factors
 
 
 def test_unknown_keys_of_the_config_are_named_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -33,10 +34,13 @@ from tgi.kernels.program import (
     Scale,
     SoftCap,
 )
+from tgi.kernels.recurrence import Convolve, DeltaRule, Scan
 from tgi.kernels.reference import ops as reference
+from tgi.kernels.reference.recurrent import StateRows, convolve, delta_rule, scan
 from tgi.kernels.reference.rope import Angles
 from tgi.kernels.reference.routing import route
 from tgi.kernels.rope_spec import RopeSpec
+from tgi.kernels.types import CacheShape, KVCache
 from tgi.kernels.weight import Vector, Weight
 
 ROWS = 5
@@ -303,6 +307,54 @@ def test_matrices_of_heads(library, quantize):
         stacked = torch.stack([tensors[f"head{h}_weight"] for h in range(heads)])
         wanted = torch.cat((torch.einsum("rhi,hoi->rho", own, stacked), rest), dim=-1).flatten(1)
         torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
+
+
+SIZES = {
+    Convolve: {"taps": 4 * 21, "shift": 21},
+    Scan: {"decay": 6, "shift": 6, "skip": 6},
+    DeltaRule: {"decay": 6, "shift": 6},
+}
+CONVOLVE = Convolve("y", "x", Vector(("taps",), 4 * 21), Vector(("shift",), 21), 4, 0, 5, 3, "silu")
+SCAN = Scan(
+    "y", "x", "x", Vector(("decay",), 6), Vector(("shift",), 6), Vector(("skip",), 6), 6, 5, 18, 2, 0, 5, 1, 0.1
+)
+DELTA = DeltaRule("y", "x", "x", Vector(("decay",), 6), Vector(("shift",), 6), 6, 3, 9, 19, 0, 5, 2)
+
+
+@pytest.mark.parametrize(
+    ("op", "width", "out", "size"), [(CONVOLVE, 24, 21, 63), (SCAN, 102, 30, 540), (DELTA, 168, 114, 1026)]
+)
+def test_layers_with_states(library, op, width, out, size):
+    """As the reference has them, in several slices and over states that others read; the same bits in chunks."""
+    lens, tensors = [300, 1, 40], {name: torch.randn(size) for name, size in SIZES[type(op)].items()}
+    x, slots = torch.randn((sum(lens), width)), torch.randn((8, 5 + size))
+
+    def native(rows: slice, lens: list[int], reads: list[int], writes: list[int], states: torch.Tensor) -> torch.Tensor:
+        run = Run(library, x[rows], 3)
+        run.tensors |= tensors
+        program = replace(run.step("y", op, y=out).program, states=(5 + size,))
+        step = NativeStep(run.pool, run.arena, program, Given(run.tensors, run.dtype, None))
+        tables = [[number] for number in range(len(lens))]
+        paging = make_paging(tables, [0] * len(lens), lens, 512, (reads, writes))
+        cache = KVCache(CacheShape((), torch.float32, program.states), 1, 32, [], [], [states])
+        return step.forward(torch.arange(sum(lens)), paging, cache)
+
+    found = slots.clone()
+    got = native(slice(None), lens, [-1, 0, 0], [2, 3, 4], found)
+    wanted = slots.clone()
+    rows = StateRows(wanted, [-1, 0, 0], [2, 3, 4], lens)
+    decay, shift, skip = (tensors.get(name) for name in ("decay", "shift", "skip"))
+    if isinstance(op, Convolve):
+        expected = convolve(op, x[:, 3:24], tensors["taps"].view(-1, 4), shift, rows)
+    elif isinstance(op, Scan):
+        expected = scan(op, x, x[:, 1:7] + shift, decay, skip, rows)
+    else:
+        expected = delta_rule(op, x, x[:, 2:14], decay, shift, rows)
+    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+    chunked = slots.clone()
+    parts = [native(slice(0, 70), [70], [-1], [5], chunked), native(slice(70, 300), [230], [5], [2], chunked)]
+    assert torch.equal(torch.cat(parts), got[:300]) and torch.equal(chunked[2, 5:], found[2, 5:])
 
 
 def test_equal_logits_choose_the_lower_number(library):

@@ -34,7 +34,7 @@ from tgi.kernels.program import Program
 from tgi.kernels.reference import footprint, ops
 from tgi.kernels.select import select
 from tgi.kernels.types import CacheShape
-from tgi.memory.cost import activation_bytes, kv_bytes_per_token, weight_bytes
+from tgi.memory.cost import activation_bytes, kv_bytes_per_token, read_bytes, weight_bytes
 from tgi.models.build.decoder import build
 from tgi.models.families.registry import FAMILIES as FAMILIES_BY_TYPE
 from tgi.models.families.registry import read_spec, spec_from_config
@@ -72,6 +72,21 @@ def test_sizes() -> None:
     assert kv_bytes_per_token(program, "bfloat16", footprint) == 2 * 2 * (2 * 16) * 2
     small, large = (activation_bytes(program, n, 2, logit_rows=4, context=100) for n in (10, 1000))
     assert 0 < small < large
+
+
+def test_of_experts_a_step_reads_those_it_chooses() -> None:
+    """Two of eight experts: hardly more than a dense model whose feed-forward is as large as two of them."""
+    sizes = {"hidden_size": 512, "intermediate_size": 1024, "num_hidden_layers": 4, "vocab_size": 2000}
+    mixture = tiny_config("mixtral", **sizes, num_local_experts=8, num_experts_per_tok=2)
+    dense = {**json.loads(mixture.to_json_string()), "model_type": "mistral", "intermediate_size": 2048}
+    dense = {key: value for key, value in dense.items() if not key.startswith(("num_local", "num_experts", "router"))}
+    programs = [build(spec_from_config(config)) for config in (json.loads(mixture.to_json_string()), dense)]
+    for quantize in (None, "int8", "int4"):
+        found, wanted = (read_bytes(program, "bfloat16", native_footprint, quantize) for program in programs)
+        assert wanted < found < 1.05 * wanted
+        assert read_bytes(programs[1], "bfloat16", native_footprint, quantize) < weight_bytes(
+            programs[1], "bfloat16", native_footprint, quantize
+        )
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16", "int8"])

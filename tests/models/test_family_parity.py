@@ -121,8 +121,10 @@ def prefix_hit_and_preemption(checkpoint: Checkpoint, driver: Driver, backend: B
     block = backend.block_size
     first, tail = ([rng.randrange(VOCAB) for _ in range(count)] for count in (2 * block + 30, 25))
     owner = Row()
-    driver.run(first, row=owner)
-    hit = Row(table=owner.table[:2], computed=2 * block)
+    driver.run(first[: 2 * block], row=owner)
+    saved = owner.state
+    driver.run(first[2 * block :], row=owner)
+    hit = Row(table=owner.table[:2], computed=2 * block, state=saved)
     second = first[: 2 * block] + tail
     assert_close(driver.run(tail, row=hit), checkpoint.expected(tuple(second))[2 * block :])
     again = Row(table=list(reversed(owner.table)))

@@ -32,6 +32,10 @@ _EXPERTS = {"num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size":
 _LATENT = {"kv_lora_rank": 32, "q_lora_rank": 28, "qk_nope_head_dim": 20, "qk_rope_head_dim": 12, "v_head_dim": 24,
            "n_routed_experts": 12, "num_experts_per_tok": 3, "moe_intermediate_size": 48, "n_shared_experts": 1,
            "num_key_value_heads": 4}  # fmt: skip
+_DELTA = {"linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 12,
+          "linear_value_head_dim": 20, "linear_conv_kernel_dim": 4}  # fmt: skip
+_MAMBA = {"mamba_n_heads": 8, "mamba_d_state": 12, "mamba_d_conv": 4, "mamba_expand": 2, "mamba_chunk_size": 16,
+          "shared_intermediate_size": 72}  # fmt: skip
 _GPT = {"n_embd": 64, "n_head": 4, "n_layer": 2, "n_positions": 512}
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama-longrope": (
@@ -385,6 +389,97 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
             "q_lora_rank": None,
             "rope_interleave": False,
             "first_k_dense_replace": 0,
+        },
+    ),
+    "mamba2": (
+        "mamba2",
+        {
+            "num_heads": 8,
+            "head_dim": 16,
+            "state_size": 12,
+            "n_groups": 2,
+            "conv_kernel": 4,
+            "expand": 2,
+            "chunk_size": 16,
+            "tie_word_embeddings": False,
+        },
+    ),
+    "mamba2-biases": (
+        "mamba2",
+        {
+            "num_heads": 6,
+            "head_dim": 8,
+            "state_size": 16,
+            "n_groups": 1,
+            "conv_kernel": 3,
+            "expand": 1,
+            "use_bias": True,
+            "hidden_size": 48,
+            "use_conv_bias": False,
+            "chunk_size": 16,
+            "time_step_limit": [0.05, 0.9],
+        },
+    ),
+    "lfm2": (
+        "lfm2",
+        {"num_hidden_layers": 4, "layer_types": ["conv", "full_attention", "conv", "conv"], "block_multiple_of": 16},
+    ),
+    "lfm2-biases": (
+        "lfm2",
+        {
+            "num_hidden_layers": 3,
+            "full_attn_idxs": [1],
+            "conv_bias": True,
+            "conv_L_cache": 4,
+            "block_auto_adjust_ff_dim": False,
+        },
+    ),
+    "qwen3_next": (
+        "qwen3_next",
+        {
+            **_DELTA,
+            **_EXPERTS,
+            "head_dim": 24,
+            "shared_expert_intermediate_size": 56,
+            "num_hidden_layers": 2,
+            "full_attention_interval": 2,
+        },
+    ),
+    "qwen3_5": (
+        "qwen3_5_text",
+        {
+            **_DELTA,
+            "head_dim": 16,
+            "linear_num_value_heads": 2,
+            "num_hidden_layers": 3,
+            "layer_types": ["linear_attention", "full_attention", "linear_attention"],
+            "attention_bias": True,
+        },
+    ),
+    "granitemoehybrid": (
+        "granitemoehybrid",
+        {
+            **_MAMBA,
+            "num_hidden_layers": 3,
+            "layer_types": ["mamba", "attention", "mamba"],
+            "num_local_experts": 5,
+            "num_experts_per_tok": 2,
+            "attention_multiplier": 0.3,
+            "residual_multiplier": 0.6,
+            "embedding_multiplier": 3.0,
+            "logits_scaling": 5.0,
+        },
+    ),
+    "granitemoehybrid-rope": (
+        "granitemoehybrid",
+        {
+            **_MAMBA,
+            "mamba_n_groups": 2,
+            "mamba_proj_bias": True,
+            "position_embedding_type": "rope",
+            "layer_types": ["mamba", "attention"],
+            "num_local_experts": 0,
+            "num_experts_per_tok": 0,
         },
     ),
     "baichuan": ("baichuan", {}),

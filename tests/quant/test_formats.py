@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from tests.quant.writers import WRITERS, Writer, Written
 from tgi.errors import ModelError
 from tgi.kernels.coded import CodedWeight
 from tgi.kernels.select import select
-from tgi.kernels.weight import Weight
+from tgi.kernels.weight import Weight, Within
 from tgi.models.loader import load_model
 from tgi.quant.checkpoint import from_tensors, stored
 from tgi.quant.formats import format_for, modules
@@ -78,6 +79,18 @@ def test_the_matrix_has_the_bits_of_what_was_written(writer: Writer) -> None:
     written = writer(ROWS, COLUMNS, rng())
     source = Source(named("m", written.tensors))
     assert torch.equal(matrix(Weight(("m",), (ROWS,), COLUMNS), source, written.settings), written.matrix)
+
+
+def test_parts_of_a_matrix(writer: Writer) -> None:
+    """As heads take their rows of a projection, also turned round; what holds a matrix for each expert is refused."""
+    written = writer(ROWS, COLUMNS, rng())
+    source = Source(named("m", written.tensors))
+    rows = Weight(("m",), (64,), COLUMNS, within=Within(32, ROWS))
+    assert torch.equal(matrix(rows, source, written.settings), written.matrix[32:96])
+    turned = Weight(("m",), (COLUMNS,), 64, transposed=True, within=Within(32, ROWS))
+    assert torch.equal(matrix(turned, source, written.settings), written.matrix[32:96].T)
+    with pytest.raises(ModelError, match="holds several matrices"):
+        matrix(replace(rows, within=Within(0, 3, stacked=True)), source, written.settings)
 
 
 def test_stacked_parts_and_shards(writer: Writer) -> None:

@@ -78,9 +78,13 @@ def _build(chunks: list[Chunk], block_size: int, device: torch.device) -> Batch:
         if chunk.draw is not None:
             logit_rows += range(end - 1 - chunk.num_draft, end)
 
+    states = [chunk.state_from for chunk in chunks], [chunk.state_to for chunk in chunks]
     parts = [token_ids, positions, slots, tables, starts, contexts, logit_rows]
+    if states[1][0] >= 0:
+        parts += states
     packed = torch.from_numpy(np.array(list(chain.from_iterable(parts)), np.int64)).to(device)
-    views = packed.split([len(part) for part in parts])
+    views = list(packed.split([len(part) for part in parts]))
+    reads, writes = views[7:] if len(views) > 7 else (None, None)
     paging = Paging(
         positions=views[1],
         slots=views[2],
@@ -89,5 +93,7 @@ def _build(chunks: list[Chunk], block_size: int, device: torch.device) -> Batch:
         context_lens=contexts,
         query_starts=views[4],
         contexts=views[5],
+        state_reads=reads,
+        state_writes=writes,
     )
     return Batch(views[0], paging, views[6] if len(logit_rows) < starts[-1] else None, starts[:-1])

@@ -127,7 +127,8 @@ class EngineCore:
         """Everything failed: is it the requests or the device? One token on the failed chunk's block tells."""
         try:
             given = failed.encoder and EncoderInput([0], 1, failed.encoder.block_table[:1])
-            self.executor.execute(Plan([probe([0], 0, failed.block_table[-1:], given)]))
+            again = probe([0], 0, failed.block_table[-1:], given, state_to=failed.state_to)
+            self.executor.execute(Plan([again]))
         except Exception as error:
             raise EngineBrokenError(f"the model step fails on every input ({type(error).__name__})") from error
 

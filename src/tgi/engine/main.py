@@ -122,7 +122,7 @@ def make_scheduler(info: EngineInfo, **limits: Any) -> Scheduler:
         "decoder_ids": info.decoder_ids,
     }
     num_blocks = limits.pop("num_blocks", info.num_blocks)
-    return Scheduler(BlockPool(num_blocks, info.block_size), **(defaults | limits))
+    return Scheduler(BlockPool(num_blocks, info.block_size, info.num_states), **(defaults | limits))
 
 
 def _end_on_sigterm() -> None:

@@ -78,6 +78,10 @@ class Chunk:
     """Prompt tokens that the first rows of this chunk predict and whose log-probabilities are wanted."""
     prompt_alternatives: int = 0
     """Most likely tokens to be listed for each of those."""
+    state_from: int = -1
+    """Where a model that keeps states beside the cache has the one after position start - 1; -1: at the beginning."""
+    state_to: int = -1
+    """Where the one after the last position goes; -1: the model has no states."""
     adapter: int | None = None
     """Number of the adapter that the rows go through; None: the model as it is."""
     encoder: EncoderInput | None = None
@@ -99,11 +103,19 @@ class Chunk:
         return 0 if self.draw is None else 1 + self.num_draft
 
 
-def probe(token_ids: list[int], start: int, block_table: list[int], encoder: EncoderInput | None = None) -> Chunk:
+def probe(
+    token_ids: list[int],
+    start: int,
+    block_table: list[int],
+    encoder: EncoderInput | None = None,
+    *,
+    state_from: int = -1,
+    state_to: int = -1,
+) -> Chunk:
     """A chunk of no sequence, whose next token is chosen greedily: to try whether a step works."""
     end = start + len(token_ids)
     draw = Draw(-1, Sampling(max_new_tokens=1), 0, end, end, token_ids[-1:])
-    return Chunk(-1, token_ids, start, block_table, draw, encoder=encoder)
+    return Chunk(-1, token_ids, start, block_table, draw, state_from=state_from, state_to=state_to, encoder=encoder)
 
 
 @dataclass(slots=True)

@@ -109,6 +109,7 @@ class Scheduler(Roster):
     def _continue(self, sequence: Sequence, limit: int | None, builder: PlanBuilder, share: Share) -> int:
         """The next tokens of a prompt that has blocks; gives how many."""
         count = share.grant(sequence.num_computed, sequence.num_uncomputed, sequence.paced, limit)
+        count = self._to_saved_state(sequence, count)
         if count:
             self._schedule_one(sequence, count, builder)
         return count
@@ -116,12 +117,28 @@ class Scheduler(Roster):
     def _schedule_one(self, sequence: Sequence, count: int, builder: PlanBuilder) -> None:
         if not sequence.block_table:
             return
+        if sequence.draft_ids and self.blocks.states is not None:
+            sequence.draft_ids = []  # a state cannot go back
         if sequence.draft_ids:
             sequence.draft_ids = self._drafts(sequence, builder) if count == sequence.num_uncomputed else []
         needed = sequence.num_computed + count + len(sequence.draft_ids)
         held = len(sequence.block_table) * self.blocks.block_size
         if held >= needed or self._make_room(sequence, needed, builder):
-            builder.put(chunk_of(sequence, count, self.blocks.block_size))
+            self._put(sequence, count, builder)
+
+    def _put(self, sequence: Sequence, count: int, builder: PlanBuilder) -> None:
+        chunk = chunk_of(sequence, count, self.blocks.block_size)
+        if self.blocks.states is not None:
+            chunk.state_from, chunk.state_to = self.blocks.place_state(sequence)
+        builder.put(chunk)
+
+    def _to_saved_state(self, sequence: Sequence, count: int) -> int:
+        """`count` tokens, or fewer: to the end of the last block that another prompt might share, to save the state."""
+        if self.blocks.states is None or not sequence.cacheable:
+            return count
+        size = self.blocks.block_size
+        left = (sequence.num_tokens - 1) // size * size - sequence.num_computed
+        return left if 0 < left < count else count
 
     def _drafts(self, sequence: Sequence, builder: PlanBuilder) -> list[int]:
         """Its drafts, as many as the step and the sequence's length have room for."""
@@ -196,6 +213,7 @@ class Scheduler(Roster):
         if count == 0:
             self._leave_waiting(sequence)
             return 0
+        count = self._to_saved_state(sequence, count)
         self.blocks.grow(sequence, sequence.num_tokens)
         self.waiting.remove(sequence)
         self.running.append(sequence)
@@ -203,7 +221,7 @@ class Scheduler(Roster):
             sequence.scheduled = time.monotonic()
             sequence.num_cached = hit
             builder.admit(sequence, hit)
-        builder.put(chunk_of(sequence, count, self.blocks.block_size))
+        self._put(sequence, count, builder)
         return count + sequence.num_unencoded
 
     def _grant_whole(self, sequence: Sequence, limit: int | None, builder: PlanBuilder, share: Share) -> int:
@@ -260,6 +278,7 @@ class Scheduler(Roster):
         sequence.num_computed = end
         if first < last and sequence.cacheable:
             self.blocks.index(sequence, first, last)
+        self.blocks.advance_state(sequence)
         if not sequence.prompt_done and end >= sequence.num_prompt:
             sequence.prompt_done = True
             self.release_followers(sequence)

@@ -46,6 +46,10 @@ class Sequence:
     block_table: list[int] = field(default_factory=list)
     block_hashes: list[bytes] = field(default_factory=list)
     """Hash chain over the full blocks of `token_ids` known so far; see `blocks`."""
+    state: int = -1
+    """Slot of its state after `num_computed` tokens, in models that have one; see `states`. -1: at the beginning."""
+    next_state: int = -1
+    """Slot for that after the step in flight."""
     cacheable: bool = True
     """Its blocks may be found by later sequences; False after a hash collision."""
     paced: bool = False

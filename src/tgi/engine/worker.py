@@ -66,6 +66,7 @@ class Worker:
         spec = read_spec(Path(config.model_path), rope)
         dtype = serving_dtype(config.dtype, spec.dtype, self.device) or torch.float32
         backend = select(self.device, dtype, config.block_size, threads=threads if config.native_kernels else None)
+        self.footprint = backend.footprint
         self._tell(backend, dtype, spec)
         self._check_cache_dtype(backend)
         cost = self._cost(build(spec), dtype, backend)
@@ -176,7 +177,7 @@ class Worker:
         wanted = self.config.kv_cache_dtype
         shape = loaded.cache_shape(None if wanted is None else getattr(torch, wanted))
         try:
-            return backend.allocate_cache(shape, limits.num_blocks)
+            return backend.allocate_cache(shape, limits.num_blocks, limits.num_states)
         except RuntimeError as error:  # torch's out-of-memory errors are RuntimeErrors
             raise StartupError(
                 f"the KV cache of {limits.memory.cache_tokens} tokens "
@@ -194,11 +195,12 @@ class Worker:
         size = self.runner.step.program.input_vocab_size
         ids = [number * 7919 % size for number in range(count + 1)]
         table = list(range(-(-(count + 1) // self.runner.block_size)))
+        first, second = (0, 1) if limits.num_states else (-1, -1)
         try:
             if self.runner.step.program.encoder is None:
                 steps = [
-                    self.execute(Plan([probe(ids[:count], 0, table)])),
-                    self.execute(Plan([probe(ids[count:], count, table)])),
+                    self.execute(Plan([probe(ids[:count], 0, table, state_to=first)])),
+                    self.execute(Plan([probe(ids[count:], count, table, state_from=first, state_to=second)])),
                 ]
             else:
                 given, after = EncoderInput(ids[:count], count, table), [len(table)]
@@ -215,13 +217,14 @@ class Worker:
                 "the model computes no numbers (NaN or infinite logits): its weights are damaged, or --dtype is too "
                 "narrow for them. Fetch the checkpoint again, or try --dtype float32"
             )
-        give_back([*self.runner.cache.keys, *self.runner.cache.values])
+        give_back([*self.runner.cache.keys, *self.runner.cache.values, *self.runner.cache.states])
 
     def _computes(self, token_id: int) -> bool:
         """Whether the model has logits for a token alone: one that was never trained may be damaged by itself."""
         encoder = self.runner.step.program.encoder and EncoderInput([token_id], 1, [1])
         known = token_id % self.runner.step.program.vocab_size
-        return not self.execute(Plan([probe([known], 0, [0], encoder)])).errors
+        state = 0 if self.runner.cache.states else -1
+        return not self.execute(Plan([probe([known], 0, [0], encoder, state_to=state)])).errors
 
     def _describe(
         self, loaded: LoadedModel, backend: Backend, limits: budget.Limits, load_s: float, warmup_s: float
@@ -237,6 +240,7 @@ class Worker:
             weight_bytes=loaded.step.weight_bytes,
             block_size=backend.block_size,
             num_blocks=limits.num_blocks,
+            num_states=limits.num_states,
             max_input_tokens=limits.max_input_tokens,
             max_total_tokens=limits.max_total_tokens,
             max_batch_prefill_tokens=limits.max_batch_prefill_tokens,

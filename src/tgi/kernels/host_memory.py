@@ -8,7 +8,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 
@@ -35,3 +35,10 @@ def give_back(tensors: Iterable[torch.Tensor]) -> None:
     storages = [tensor.untyped_storage() for tensor in tensors if tensor.device.type == "cpu"]
     for address, count in {(storage.data_ptr(), storage.nbytes()) for storage in storages}:
         madvise(address, count, mmap.MADV_DONTNEED)
+
+
+def state_stores(sizes: Sequence[int], num_slots: int, device: torch.device) -> list[torch.Tensor]:
+    """Slots of states [slots, numbers] float32, one tensor for each of these sizes; memory is taken as it is used."""
+    if device.type != "cpu":
+        return [torch.zeros((num_slots, size), device=device) for size in sizes]
+    return [lazy_zeros(4 * num_slots * size).view(torch.float32).view(num_slots, size) for size in sizes]

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Literal, TypeAlias
 
+from tgi.kernels.recurrence import Convolve, DeltaRule, Scan
 from tgi.kernels.rope_spec import RopeSpec
 from tgi.kernels.weight import Vector, Weight
 
@@ -204,6 +205,16 @@ class Experts:
 
 
 @dataclass(frozen=True, slots=True)
+class Multiply:
+    """out *= function(what x has from `offset` on); no function: x itself."""
+
+    out: str
+    x: str
+    offset: int = 0
+    function: Literal["silu", "sigmoid"] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class StoreKV:
     """Write keys and values of `kv_heads` heads, from these offsets of x, to the row's slot of cache layer `layer`."""
 
@@ -277,6 +288,10 @@ Op: TypeAlias = (
     | Activate
     | Gate
     | Experts
+    | Multiply
+    | Convolve
+    | Scan
+    | DeltaRule
     | StoreKV
     | Attention
 )
@@ -327,6 +342,8 @@ class Program:
     cache: tuple[CacheLayer, ...]
     max_positions: int
     """Longest sequence the model can run."""
+    states: tuple[int, ...] = ()
+    """Numbers of each state that a sequence has beside its keys and values, in float32."""
     positions_go_on: bool = False
     """Beyond it too there are positions, so that a longer one may be asked for."""
     encoder: Encoder | None = None

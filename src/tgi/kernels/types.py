@@ -47,6 +47,8 @@ class Paging:
     query_starts: torch.Tensor  # [sequences + 1] int64
     contexts: torch.Tensor  # [sequences] int64, context_lens on the device
     encoder: EncoderKeys | None = None  # of a model with an encoder, but in the encoder itself
+    state_reads: torch.Tensor | None = None  # [sequences] int64, slots of states before the rows; -1: at the beginning
+    state_writes: torch.Tensor | None = None  # [sequences] int64, slots for those after them
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,8 @@ class CacheShape:
 
     layers: tuple[CacheLayer, ...]
     dtype: torch.dtype
+    states: tuple[int, ...] = ()
+    """Numbers of each state, see `Program.states`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +70,7 @@ class KVCache:
     block_size: int
     keys: list[torch.Tensor] = field(repr=False)  # one a layer
     values: list[torch.Tensor] = field(repr=False)
+    states: list[torch.Tensor] = field(default_factory=list, repr=False)  # [slots, numbers] float32, one a state
 
 
 class Vocabulary(Protocol):
@@ -203,8 +208,8 @@ class Backend(Protocol):
         """
         ...
 
-    def allocate_cache(self, shape: CacheShape, num_blocks: int) -> KVCache:
-        """An empty cache. Memory errors of the device pass through."""
+    def allocate_cache(self, shape: CacheShape, num_blocks: int, num_states: int = 0) -> KVCache:
+        """An empty cache, with so many slots for states. Memory errors of the device pass through."""
         ...
 
     def cache_bytes(self, shape: CacheShape, num_blocks: int) -> int:

@@ -4,7 +4,7 @@ One pure function from numbers to limits, for the engine at start and for `tgi p
 the same numbers from config.json alone). Whoever calls it says the result; nothing is lowered in
 silence. Imports no torch.
 
-    available = weights + runtime + activations of one step + KV cache + left free
+    available = weights + runtime + activations of one step + KV cache + states + left free
 """
 
 from __future__ import annotations
@@ -29,6 +29,10 @@ DEFAULT_BATCH_SIZE = 128
 RUNTIME_BYTES = {"cpu": 450 << 20, "cuda": 800 << 20}
 """Interpreter, libraries and device context of the engine before any weight."""
 MIN_STEP_TOKENS = 16
+STATES_PER_SEQUENCE = 3
+"""Slots of states for each sequence of a batch: one that a step reads, one that it writes, and one to be saved."""
+CPU_STATE_SEQUENCES = 32
+"""Sequences for whose states there is room by default on a CPU."""
 
 
 def wanted_of(config: EngineConfig) -> Wanted:
@@ -67,6 +71,8 @@ class Limits:
     max_batch_size: int
     num_blocks: int
     memory: MemoryPlan
+    num_states: int = 0
+    """Slots of states beside the cache."""
 
 
 def compute(cost: ModelCost, wanted: Wanted, *, available_bytes: int, device: str, block_size: int) -> Limits:
@@ -83,6 +89,9 @@ def compute(cost: ModelCost, wanted: Wanted, *, available_bytes: int, device: st
     step_tokens = _step_tokens(cost, wanted, after_weights, kind, block_size, lowered)
     batch_size = _batch_size(wanted, step_tokens, lowered)
     left = after_weights - _activations(cost, step_tokens)
+    batch_size = _batch_of_states(cost, wanted, batch_size, left, kind, lowered)
+    num_states = STATES_PER_SEQUENCE * batch_size if cost.state_bytes else 0
+    left -= num_states * cost.state_bytes
     context = _context(cost, wanted, lowered)
     longest = _held(cost, context, block_size)
     tokens, binding = _cache_tokens(cost, wanted, left, kind, longest, batch_size, lowered)
@@ -91,7 +100,7 @@ def compute(cost: ModelCost, wanted: Wanted, *, available_bytes: int, device: st
     max_total = _total(cost, wanted, context, cache_tokens, block_size, lowered)
     max_input = _input(cost, wanted, max_total, step_tokens, lowered)
     memory = MemoryPlan(
-        rows=_rows(cost, runtime, step_tokens, cache_tokens, available, kind),
+        rows=_rows(cost, runtime, step_tokens, cache_tokens, num_states, available, kind),
         available_bytes=available,
         kv_bytes_per_token=cost.kv_bytes_per_token,
         cache_tokens=cache_tokens,
@@ -99,7 +108,7 @@ def compute(cost: ModelCost, wanted: Wanted, *, available_bytes: int, device: st
         binding_limit=binding,
         lowered=lowered,
     )
-    return Limits(max_input, max_total, step_tokens, batch_size, num_blocks, memory)
+    return Limits(max_input, max_total, step_tokens, batch_size, num_blocks, memory, num_states)
 
 
 def _after_weights(cost: ModelCost, runtime: int, available: int) -> int:
@@ -167,6 +176,25 @@ def _batch_size(wanted: Wanted, step_tokens: int, lowered: list[str]) -> int:
     if asked and batch_size < asked:
         lowered.append(f"max_batch_size lowered from {asked} to {batch_size}: a step has no more tokens")
     return batch_size
+
+
+def _batch_of_states(cost: ModelCost, wanted: Wanted, batch_size: int, left: int, kind: str, lowered: list[str]) -> int:
+    """As many sequences as have room for their states in half of what is left."""
+    if not cost.state_bytes:
+        return batch_size
+    one = STATES_PER_SEQUENCE * cost.state_bytes
+    if one > left // 2:
+        raise StartupError(
+            f"the states of a sequence do not fit: they take {size(one)}, {size(max(left, 0) // 2)} left for them. "
+            "Lower --max-batch-prefill-tokens or give more memory"
+        )
+    most = batch_size if wanted.max_batch_size or kind == "cuda" else min(batch_size, CPU_STATE_SEQUENCES)
+    fits = min(most, left // 2 // one)
+    if wanted.max_batch_size and fits < batch_size:
+        lowered.append(
+            f"max_batch_size lowered from {batch_size} to {fits}: the states of more sequences would not fit"
+        )
+    return fits
 
 
 def _context(cost: ModelCost, wanted: Wanted, lowered: list[str]) -> int:
@@ -271,16 +299,19 @@ def _held(cost: ModelCost, tokens: int, block_size: int) -> int:
 
 
 def _rows(
-    cost: ModelCost, runtime: int, step_tokens: int, cache_tokens: int, available: int, kind: str
+    cost: ModelCost, runtime: int, step_tokens: int, cache_tokens: int, num_states: int, available: int, kind: str
 ) -> list[MemoryRow]:
     """The table: what takes how much at most, and the rest."""
     taken = "" if kind == "cuda" else ", taken as they are used"
     activations = _activations(cost, step_tokens)
     cache_bytes = cache_tokens * cost.kv_bytes_per_token
-    return [
+    states = num_states * cost.state_bytes
+    rows = [
         MemoryRow("weights", cost.weight_bytes),
         MemoryRow("runtime", runtime, "interpreter, libraries"),
         MemoryRow("activations", activations, f"a step of {step_tokens} tokens"),
         MemoryRow("KV cache", cache_bytes, f"{cache_tokens} tokens x {size(cost.kv_bytes_per_token)}{taken}"),
-        MemoryRow("left free", available - cost.weight_bytes - runtime - activations - cache_bytes),
     ]
+    if states:
+        rows.append(MemoryRow("states", states, f"{num_states} x {size(cost.state_bytes)}{taken}"))
+    return [*rows, MemoryRow("left free", available - sum(row.bytes for row in rows))]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from tgi.kernels.footprint import Footprint
 from tgi.kernels.formats import DTYPE_BYTES
 from tgi.kernels.program import Activate, Attention, Experts, Gate, Op, Program
+from tgi.kernels.weight import Weight
 from tgi.quant.scheme import format_of
 
 LONGEST_GATHERED = 8192
@@ -28,6 +29,8 @@ class ModelCost:
     """Context of the model in tokens."""
     positions_go_on: bool = False
     """A longer one may be asked for; see `Program.positions_go_on`."""
+    state_bytes: int = 0
+    """Of a sequence beside its keys and values."""
     encoder_positions: int = 0
     """Longest input of the encoder; 0: there is none."""
 
@@ -57,12 +60,13 @@ def model_cost(
 
     return ModelCost(
         weight_bytes=weight_bytes(program, dtype, footprint, quantize),
-        kv_bytes_per_token=kv_bytes_per_token(program, cache_dtype or dtype, footprint),
+        kv_bytes_per_token=max(1, kv_bytes_per_token(program, cache_dtype or dtype, footprint)),  # blocks are counted
         activation_bytes_per_token=(activations(1024) - activations(0)) // 1024,
         activation_bytes_fixed=activations(0),
         max_positions=program.max_positions,
         positions_go_on=program.positions_go_on,
         encoder_positions=program.encoder.max_positions if program.encoder else 0,
+        state_bytes=4 * sum(program.states),
     )
 
 
@@ -74,6 +78,29 @@ def weight_bytes(program: Program, dtype: str, footprint: Footprint, quantize: s
         matrices += footprint.matrix_bytes(weight, dtype, format_of(weight, quantize))
     numbers = sum(weight.rows * weight.columns for weight in program.weights())
     return int(matrices) + (program.parameters - numbers) * width
+
+
+def read_bytes(program: Program, dtype: str, footprint: Footprint, quantize: str | None = None) -> int:
+    """Of the weights that a step of one row reads: of experts those that it chooses, of tables its row."""
+    width = DTYPE_BYTES[dtype]
+
+    def matrices(weights: Iterable[Weight]) -> float:
+        return sum(footprint.matrix_bytes(one, dtype, format_of(one, quantize)) for one in weights)
+
+    mixtures = [op for op in program.ops if isinstance(op, Experts)]
+    experts = {weight for op in mixtures for weight in (*op.up, *op.down)}
+    others = [weight for weight in program.weights() if weight not in experts]
+    chosen = [
+        weight
+        for op in mixtures
+        for kind in (op.up, op.down)
+        for weight in (*kind[: op.top], *kind[len(kind) - op.shared :])
+    ]
+    tables = [weight for weight in others if weight.role == "table"]
+    read = matrices(chosen) + matrices(weight for weight in others if weight.role != "table")
+    read += sum(matrices([table]) / table.rows for table in tables)
+    numbers = sum(weight.rows * weight.columns for weight in program.weights())
+    return int(read) + (program.parameters - numbers) * width
 
 
 def kv_bytes_per_token(program: Program, cache_dtype: str, footprint: Footprint) -> int:
@@ -99,7 +126,7 @@ def activation_bytes(program: Program, tokens: int, dtype_bytes: int, *, logit_r
     widest = max(_scratch(widths, op, dtype_bytes) for op in program.all_ops)
     rows = 2 * tokens * (2 * hidden * dtype_bytes + widest)
     keys = max(context, min(65_536, logit_rows * context))
-    kv_size = max(op.kv_heads * op.head_dim for op in attentions)
+    kv_size = max((op.kv_heads * op.head_dim for op in attentions), default=0)
     gathered = 2 * keys * kv_size * dtype_bytes
     piece = 1 << 21
     mask = piece * 5

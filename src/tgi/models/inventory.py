@@ -13,8 +13,9 @@ from pathlib import Path
 
 from tgi.errors import ModelError
 from tgi.kernels.program import Program
+from tgi.models.names import Names
 from tgi.models.safetensors_header import StoredTensor, read_tensors
-from tgi.models.spec import ModelSpec, Names
+from tgi.models.spec import ModelSpec
 from tgi.models.weight_files import FORMATS, in_directory, read_index, some
 from tgi.untrusted import printable
 

@@ -49,7 +49,8 @@ class LoadedModel:
 
     def cache_shape(self, dtype: torch.dtype | None = None) -> CacheShape:
         """What the model keeps in the cache, in its serving dtype or in `dtype`."""
-        return CacheShape(self.step.program.cache, dtype or self.dtype)
+        program = self.step.program
+        return CacheShape(program.cache, dtype or self.dtype, program.states)
 
 
 def load_model(

@@ -8,104 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from tgi.kernels.program import Activation, Scores, Sees
 from tgi.kernels.rope_spec import RopeSpec
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FusedExperts:
-    """Layout of tensors that hold the matrices of all experts of a layer."""
-
-    stacked: bool = True
-    """[experts, rows, columns]; else [experts * rows, columns]."""
-    transposed_up: bool = False
-    transposed_down: bool = False
-    alternate: bool = False
-    """Rows of gate and up take turns."""
-    suffixes: tuple[str, str] = ("", "_bias")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LatentNames:
-    """Modules of attention over latents."""
-
-    query_down: str
-    query_norm: str
-    query_up: str
-    """`qkv` has the single one of queries that have no latent."""
-    down: str
-    norm: str
-    up: str
-
-
-@dataclass(frozen=True, slots=True)
-class Names:
-    """Where a family keeps its tensors: names of modules without `.weight` and `.bias`.
-
-    `{}` stands for the layer number. `qkv` and `up` hold one name for each separately stored part, or
-    a single name where the checkpoint stores them concatenated by rows.
-    """
-
-    embedding: str
-    final_norm: str | None
-    head: str
-    attention_norm: str | None
-    qkv: tuple[str, ...]
-    attention_out: str
-    feedforward_norm: str | None
-    """In parallel layers the same name as `attention_norm` where one norm serves both."""
-    up: tuple[str, ...]
-    """(gate, up) with a gate, else (up,)."""
-    down: str
-    positions: str | None = None
-    embedding_norm: str | None = None
-    attention_post_norm: str | None = None
-    feedforward_post_norm: str | None = None
-    query_norm: str | None = None
-    """Of `AttentionSpec.qk_norm`; `{head}` in it stands for the head's number."""
-    key_norm: str | None = None
-    project_in: str | None = None
-    """From embeddings of `ModelSpec.embedding_size` numbers to the hidden size, and back before the head."""
-    project_out: str | None = None
-    router: str | None = None
-    """Of the experts; `{expert}` in the names below stands for the expert's number."""
-    expert_up: tuple[str, ...] = ()
-    expert_down: str | None = None
-    expert_layout: FusedExperts | None = None
-    """None: each expert has tensors of its own."""
-    correction: str | None = None
-    """Full name of the tensor of `ExpertsSpec.correction`."""
-    sinks: str | None = None
-    """Full name of the tensor of `AttentionSpec.sinks`."""
-    latent: LatentNames | None = None
-    shared_router: str | None = None
-    shared_up: tuple[str, ...] = ()
-    shared_down: str | None = None
-    cross_norm: str | None = None
-    """Of the attention to an encoder's results, as the three that follow."""
-    cross_query: str | None = None
-    cross_keys_values: tuple[str, ...] = ()
-    cross_out: str | None = None
-    relative_bias: str | None = None
-    """Of `AttentionSpec.relative_bias`; without `{}` where all layers share one."""
-    head_bias: str | None = None
-    """Full name of the tensor of `ModelSpec.head_bias`, where it is not the head's `.bias`."""
-    activation: tuple[str, ...] = ()
-    """Full names of the tensors that an activation function with learned numbers has."""
-    qkv_groups: int = 1
-    """The single qkv tensor alternates between q, k and v this many times, whatever the number of heads."""
-    qkv_order: tuple[int, ...] = ()
-    """In which order q (0), k (1) and v (2) follow each other in the single tensor; empty: q, k, v."""
-    qkv_by_head: bool = False
-    """The single qkv tensor holds q, k, v of the first KV head, then of the second, and so on."""
-    prefix: str = ""
-    """Base-model prefix that some checkpoints leave out."""
-    transposed: bool = False
-    """Linear weights are stored [in, out]."""
-    ignored: tuple[str, ...] = ()
-    """Regular expressions of full tensor names that carry nothing the model needs."""
+from tgi.models.names import Names
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,6 +97,8 @@ class AttentionSpec:
     """Queries, keys and values are cut to -clip ... clip."""
     qkv_bias: bool = False
     out_bias: bool = False
+    gated: bool = False
+    """Queries come with a gate, head by head, whose sigmoid multiplies what attention gives."""
 
     @property
     def query_size(self) -> int:
@@ -206,8 +115,52 @@ class AttentionSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ShortConvSpec:
+    """A convolution between two gates: out(c * convolution(b * x)) with b, c, x of one product (LFM2)."""
+
+    kernel: int
+    bias: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MambaSpec:
+    """Mamba 2: a convolution, then a recurrence of `program.Scan`, a gate and a norm of groups."""
+
+    heads: int
+    head_dim: int
+    state_dim: int
+    groups: int
+    kernel: int
+    conv_bias: bool
+    bias: bool
+    least_step: float = 0.0
+    most_step: float = float("inf")
+
+    @property
+    def inner(self) -> int:
+        return self.heads * self.head_dim
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeltaSpec:
+    """A gated delta net: a convolution, then a recurrence of `program.DeltaRule`, a norm and a gate."""
+
+    heads: int
+    key_heads: int
+    key_dim: int
+    value_dim: int
+    kernel: int
+    stacked: bool
+    """q, k, v and gate are one tensor, alternating by key heads, and beta and decay another."""
+
+
+Mixer: TypeAlias = ShortConvSpec | MambaSpec | DeltaSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FeedForwardSpec:
     inner: int
+    """0: there is none."""
     activation: Activation
     gated: bool
     """activation(gate(x)) is multiplied with up(x)."""
@@ -254,6 +207,8 @@ class LayerSpec:
 
     attention: AttentionSpec
     feedforward: FeedForwardSpec
+    mixer: Mixer | None = None
+    """In place of attention, which then says nothing."""
     experts: ExpertsSpec | None = None
     """In place of the feed-forward."""
     parallel: bool = False
@@ -311,9 +266,10 @@ class ModelSpec:
     @property
     def positions_go_on(self) -> bool:
         """Beyond `max_positions` too there are positions, so that a longer sequence may be asked for."""
+        layers = [layer for layer in self.layers if layer.mixer is None]
         ropes = [
             layer.attention.rope
-            for layer in self.layers
+            for layer in layers
             if layer.attention.slopes is None and layer.attention.relative_bias is None
         ]
         return all(rope is not None and rope.kind in ("linear", "dynamic") for rope in ropes)

@@ -18,8 +18,8 @@ import torch
 from tgi.errors import ModelError
 from tgi.models.gguf.tensors import Entry as GgufEntry
 from tgi.models.gguf.tensors import GgufTensors
+from tgi.models.names import Names
 from tgi.models.safetensors import PIECE_BYTES, Entry, SafetensorsFile
-from tgi.models.spec import Names
 from tgi.models.weight_files import FORMATS, WeightFiles, in_directory, read_index, some
 from tgi.untrusted import printable
 

@@ -39,8 +39,8 @@ class NativeBackend:
     def load(self, program: Program, weights: WeightReader) -> NativeStep:
         return NativeStep(self.pool, Arena(self.library), program, weights)
 
-    def allocate_cache(self, shape: CacheShape, num_blocks: int) -> KVCache:
-        return cache.allocate_cache(self.library, shape, num_blocks)
+    def allocate_cache(self, shape: CacheShape, num_blocks: int, num_states: int = 0) -> KVCache:
+        return cache.allocate_cache(self.library, shape, num_blocks, num_states)
 
     def cache_bytes(self, shape: CacheShape, num_blocks: int) -> int:
         return cache.cache_bytes(self.library, shape, num_blocks)

@@ -9,7 +9,7 @@ from ctypes import byref
 
 import torch
 
-from tgi.kernels.host_memory import lazy_zeros
+from tgi.kernels.host_memory import lazy_zeros, state_stores
 from tgi.kernels.native import structs
 from tgi.kernels.native.library import Library, Pool
 from tgi.kernels.native.structs import CacheHeads
@@ -17,7 +17,7 @@ from tgi.kernels.program import CacheLayer, Sees
 from tgi.kernels.types import CacheShape, KVCache, Paging
 
 BLOCK_SIZE = 32
-MAX_HEAD_DIM = 256
+MAX_HEAD_DIM = 576
 TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.int8: 3}
 """Element types a cache can have, numbered as in csrc/tgi.h."""
 
@@ -36,7 +36,7 @@ def cache_bytes(library: Library, shape: CacheShape, num_blocks: int) -> int:
     return num_blocks * sum(sum(block_bytes(library, layer, shape.dtype)) for layer in shape.layers)
 
 
-def allocate_cache(library: Library, shape: CacheShape, num_blocks: int) -> KVCache:
+def allocate_cache(library: Library, shape: CacheShape, num_blocks: int, num_states: int = 0) -> KVCache:
     """Zeros, taken when they are first written.
 
     One piece of memory for all layers, in huge pages where the system gives them: a step reads a little of
@@ -46,7 +46,8 @@ def allocate_cache(library: Library, shape: CacheShape, num_blocks: int) -> KVCa
     memory = lazy_zeros(num_blocks * sum(sizes))
     library.call.tgi_huge_pages(memory.data_ptr(), len(memory))
     parts = [part.view(num_blocks, -1) for part in memory.split([num_blocks * size for size in sizes])]
-    return KVCache(shape, num_blocks, BLOCK_SIZE, parts[::2], parts[1::2])
+    states = state_stores(shape.states, num_states, memory.device)
+    return KVCache(shape, num_blocks, BLOCK_SIZE, parts[::2], parts[1::2], states)
 
 
 def store_kv(

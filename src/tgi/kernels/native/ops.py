@@ -8,7 +8,7 @@ from __future__ import annotations
 import ctypes
 import weakref
 from collections.abc import Sequence
-from ctypes import byref, c_double, c_int32, c_void_p
+from ctypes import byref, c_double, c_int32, c_int64, c_void_p
 
 import torch
 
@@ -37,6 +37,7 @@ class NativeOps:
         if self._handle is None or cache is not self._cache:
             self._bind(cache)
         step.keys, step.values = self._keys, self._values
+        step.states, step.state_sizes = self._states, self._state_sizes
         out = torch.empty((step.rows, self._widths[self._result]), dtype=torch.float32)
         status = self._pool.library.call.tgi_program_run(self._handle, byref(step), self._result, out.data_ptr())
         if status == 0:
@@ -66,6 +67,9 @@ class NativeOps:
         self._cache = cache
         self._keys = pointers(cache.keys if cache else [])
         self._values = pointers(cache.values if cache else [])
+        self._states = pointers(cache.states if cache else [])
+        sizes = cache.shape.states if cache else ()
+        self._state_sizes = (c_int64 * len(sizes))(*sizes)
 
 
 def pointers(tensors: list[torch.Tensor]) -> ctypes.Array:

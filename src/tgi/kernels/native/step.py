@@ -18,6 +18,7 @@ from tgi.kernels.native.loading import load_layers
 from tgi.kernels.native.ops import NativeOps, pointers
 from tgi.kernels.native.structs import FUNCTIONS, SCORES, SEES, AnyOp, op_struct, step_of
 from tgi.kernels.program import Attention, Encoder, Experts, HeadLinear, Op, Program, RelativeBias, Scale
+from tgi.kernels.recurrence import Convolve
 from tgi.kernels.reference.ops import finish_logits, scale_factor
 from tgi.kernels.reference.rope import Angles, Rope
 from tgi.kernels.reference.whole import by_distance
@@ -44,6 +45,7 @@ class NativeStep:
         self._biases = {op.bias: self._by_distance(op.bias) for op in attentions if op.bias}
         self._ropes = [Rope(spec, CPU) for spec in program.ropes]
         self._kept: list[ctypes.Array] = []  # what the structures point to
+        self._taps: list[torch.Tensor] = []  # the same
         self._decoder = self._listed(program)
         self._encoder = None if program.encoder is None else self._listed(program.encoder)
         self._head = self._layers[program.logits.weight]
@@ -116,6 +118,10 @@ class NativeStep:
             derived["furthest"] = op.bias.furthest if op.bias else 0
         if isinstance(op, Experts):
             derived["up"], derived["down"], derived["count"] = self._handles(op.up), self._handles(op.down), len(op.up)
+        if isinstance(op, Convolve):  # the taps of all numbers side by side
+            taps = self._vectors[op.weight].view(-1, op.kernel).T.contiguous()
+            self._taps.append(taps)
+            derived["weight"] = taps.data_ptr()
         if isinstance(op, HeadLinear):
             derived["weights"], derived["heads"] = self._handles(op.weights), len(op.weights)
         return op_struct(op, partial(self._convert, buffers), **derived)
@@ -127,10 +133,10 @@ class NativeStep:
         return ctypes.addressof(handles)
 
     def _convert(self, buffers: dict[str, int], field: str, value: Any) -> Any:
-        if field in ("out", "x", "router"):
+        if field in ("out", "x", "router", "other"):
             return buffers[value]
         if field == "function":
-            return FUNCTIONS[value]
+            return -1 if value is None else FUNCTIONS[value]
         if field == "scores":
             return SCORES[value]
         if field == "sees":

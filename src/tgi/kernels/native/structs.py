@@ -10,7 +10,7 @@ from collections.abc import Callable
 from ctypes import POINTER, Structure, Union, c_float, c_int32, c_int64, c_void_p
 from typing import Any, ClassVar
 
-from tgi.kernels import program
+from tgi.kernels import program, recurrence
 from tgi.kernels.types import Paging
 
 FUNCTIONS = {
@@ -21,6 +21,7 @@ FUNCTIONS = {
     "relu": 3,
     "quick_gelu": 4,
     "relu2": 5,
+    "sigmoid": 6,
     "xielu": -1,
 }
 """Activation functions, numbered as in csrc/rows.h; one that has parameters is known by them."""
@@ -91,6 +92,27 @@ class Experts(Structure):
     )
 
 
+class Multiply(Structure):
+    _fields_ = _fields("int32 code, out, x, offset, function")
+
+
+class Convolve(Structure):
+    _fields_ = _fields("int32 code, out, x, kernel, state, at, offset, function; pointer weight, bias")
+
+
+class Scan(Structure):
+    _fields_ = _fields(
+        "int32 code, out, x, other, heads, head_dim, state_dim, groups, state, at, offset; float least, most; "
+        "pointer log_decay, dt_bias, skip"
+    )
+
+
+class DeltaRule(Structure):
+    _fields_ = _fields(
+        "int32 code, out, x, other, heads, key_heads, key_dim, value_dim, state, at, offset; pointer log_decay, dt_bias"
+    )
+
+
 class StoreKV(Structure):
     _fields_ = _fields("int32 code, x, layer, kv_heads, head_dim, keys, values")
 
@@ -116,6 +138,10 @@ CODES: dict[type, type[Structure]] = {
     program.Activate: Activate,
     program.Gate: Gate,
     program.Experts: Experts,
+    program.Multiply: Multiply,
+    recurrence.Convolve: Convolve,
+    recurrence.Scan: Scan,
+    recurrence.DeltaRule: DeltaRule,
     program.StoreKV: StoreKV,
     program.Attention: Attention,
 }
@@ -170,6 +196,10 @@ class Step(Structure):
         ("cos", POINTER(c_void_p)),
         ("sin", POINTER(c_void_p)),
         ("rotary_half", POINTER(c_int32)),
+        ("states", POINTER(c_void_p)),
+        ("state_sizes", POINTER(c_int64)),
+        ("state_reads", c_void_p),
+        ("state_writes", c_void_p),
     )
 
 
@@ -184,6 +214,8 @@ def step_of(paging: Paging) -> Step:
         block_tables=paging.block_tables.data_ptr(),
         table_width=paging.block_tables.shape[1],
         contexts=paging.contexts.data_ptr(),
+        state_reads=None if paging.state_reads is None else paging.state_reads.data_ptr(),
+        state_writes=None if paging.state_writes is None else paging.state_writes.data_ptr(),
     )
     if paging.encoder is not None:
         step.encoder_tables = paging.encoder.block_tables.data_ptr()

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 
 from tgi.kernels.footprint import Footprint
-from tgi.kernels.host_memory import lazy_zeros
+from tgi.kernels.host_memory import lazy_zeros, state_stores
 from tgi.kernels.program import CacheLayer, Program
 from tgi.kernels.reference import footprint
 from tgi.kernels.reference.loading import load_matrices
@@ -37,7 +37,7 @@ class ReferenceBackend:
         matrices = load_matrices(program, weights, self.device, ReferenceBackend(torch.device("cpu")))
         return ReferenceStep(program, weights, self.block_size, self.device, matrices)
 
-    def allocate_cache(self, shape: CacheShape, num_blocks: int) -> KVCache:
+    def allocate_cache(self, shape: CacheShape, num_blocks: int, num_states: int = 0) -> KVCache:
         """Zeros, so that no NaN lurks in blocks not yet used; memory of a CPU is taken when they are."""
 
         def store(layer: CacheLayer) -> torch.Tensor:
@@ -49,7 +49,8 @@ class ReferenceBackend:
         def stores() -> list[torch.Tensor]:
             return [store(layer) for layer in shape.layers]
 
-        return KVCache(shape, num_blocks, self.block_size, stores(), stores())
+        states = state_stores(shape.states, num_states, self.device)
+        return KVCache(shape, num_blocks, self.block_size, stores(), stores(), states)
 
     def cache_bytes(self, shape: CacheShape, num_blocks: int) -> int:
         numbers = sum(layer.kv_heads * layer.head_dim for layer in shape.layers)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 
 from tgi.kernels.program import (
     Activate,
@@ -23,6 +24,7 @@ from tgi.kernels.program import (
     HeadLinear,
     LayerNorm,
     Linear,
+    Multiply,
     Program,
     RelativeBias,
     RmsNorm,
@@ -31,8 +33,10 @@ from tgi.kernels.program import (
     SoftCap,
     StoreKV,
 )
+from tgi.kernels.recurrence import Convolve, DeltaRule, Scan
 from tgi.kernels.reference import ops
 from tgi.kernels.reference.attention import Plan, Span, attention, plan_attention
+from tgi.kernels.reference.recurrent import StateRows, convolve, delta_rule, scan, state_rows
 from tgi.kernels.reference.rope import Angles, Rope
 from tgi.kernels.reference.routing import route
 from tgi.kernels.reference.whole import by_distance, whole_attention
@@ -200,6 +204,34 @@ class ReferenceStep:
             out[rows] += y if op.weigh_inputs else (y * weight).to(x.dtype)
         state.values[op.out] = out
 
+    def _multiply(self, state: State, op: Multiply) -> None:
+        out = state.values[op.out]
+        x = state.values[op.x][:, op.offset : op.offset + out.shape[-1]]
+        factor = {None: lambda given: given, "silu": F.silu, "sigmoid": torch.sigmoid}[op.function](x)
+        state.values[op.out] = out * factor
+
+    def _states(self, state: State, op: Convolve | Scan | DeltaRule) -> StateRows:
+        return state_rows(state.cache.states[op.state], state.paging)
+
+    def _convolve(self, state: State, op: Convolve) -> None:
+        weight = self._vectors[op.weight].float().view(-1, op.kernel)
+        bias = None if op.bias is None else self._vectors[op.bias].float()
+        x = state.values[op.x][:, op.offset : op.offset + len(weight)]
+        result = convolve(op, x.float(), weight, bias, self._states(state, op))
+        state.values[op.out] = result.to(x.dtype)
+
+    def _scan(self, state: State, op: Scan) -> None:
+        x, other = state.values[op.x], state.values[op.other][:, op.offset : op.offset + op.heads]
+        log_decay, bias, skip = (self._vectors[vector].float() for vector in (op.log_decay, op.dt_bias, op.skip))
+        result = scan(op, x.float(), other.float() + bias, log_decay, skip, self._states(state, op))
+        state.values[op.out] = result.to(x.dtype)
+
+    def _delta_rule(self, state: State, op: DeltaRule) -> None:
+        x, other = state.values[op.x], state.values[op.other][:, op.offset : op.offset + 2 * op.heads]
+        log_decay, bias = (self._vectors[vector].float() for vector in (op.log_decay, op.dt_bias))
+        result = delta_rule(op, x.float(), other.float(), log_decay, bias, self._states(state, op))
+        state.values[op.out] = result.to(x.dtype)
+
     def _store_kv(self, state: State, op: StoreKV) -> None:
         for store, offset in ((state.cache.keys, op.keys), (state.cache.values, op.values)):
             rows = self._heads(state.values[op.x], offset, op.kv_heads, op.head_dim)
@@ -247,6 +279,10 @@ _RUN: dict[type, Callable[[ReferenceStep, State, Any], None]] = {
     Activate: ReferenceStep._activate,
     Gate: ReferenceStep._gate,
     Experts: ReferenceStep._experts,
+    Multiply: ReferenceStep._multiply,
+    Convolve: ReferenceStep._convolve,
+    Scan: ReferenceStep._scan,
+    DeltaRule: ReferenceStep._delta_rule,
     StoreKV: ReferenceStep._store_kv,
     Attention: ReferenceStep._attention,
 }

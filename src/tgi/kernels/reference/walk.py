@@ -91,7 +91,8 @@ def walk(program: Program, weights: WeightReader, load: Load, backend: Backend) 
     ids = torch.tensor(weights.calibration)[:most]
     paging = one_sequence(len(ids), backend.block_size)
     blocks = paging.block_tables.shape[1]
-    cache = backend.allocate_cache(CacheShape(program.cache, torch.float32), 2 * blocks)
+    shape = CacheShape(program.cache, torch.float32, program.states)
+    cache = backend.allocate_cache(shape, 2 * blocks, 1)
     with torch.inference_mode():
         if program.encoder is not None:
             given = one_sequence(len(ids), backend.block_size, blocks)
@@ -112,4 +113,6 @@ def one_sequence(tokens: int, block_size: int, first_block: int = 0) -> Paging:
         context_lens=[tokens],
         query_starts=torch.tensor([0, tokens]),
         contexts=torch.tensor([tokens]),
+        state_reads=torch.tensor([-1]),
+        state_writes=torch.tensor([0]),
     )

@@ -8,7 +8,7 @@ In brackets: only where the spec says so. Imports no torch.
 
 from __future__ import annotations
 
-from tgi.kernels.program import Attention, Clamp, HeadLinear, RelativeBias, Rotary, StoreKV
+from tgi.kernels.program import Attention, Clamp, HeadLinear, Multiply, RelativeBias, Rotary, StoreKV
 from tgi.kernels.weight import Vector, Weight, Within
 from tgi.models.build.writer import Writer
 from tgi.models.spec import AttentionSpec, LatentSpec, LayerSpec, QkNormSpec
@@ -18,11 +18,40 @@ def attention(writer: Writer, x: str, spec: AttentionSpec, number: int) -> str:
     """The value that holds attention over x."""
     if spec.latent is not None:
         return _latent(writer, x, spec, spec.latent, number)
+    queries, others = _queries_and_others(writer, x, spec, number)
+    first = spec.query_size if queries == others else 0
+    for value in dict.fromkeys((queries, others)):
+        if spec.clip is not None:
+            writer.ops.append(Clamp(value, spec.clip))
+    if spec.qk_norm is not None and not spec.qk_norm.after_rope:
+        _qk_norm(writer, queries, others, spec, spec.qk_norm, number)
+    _rotary(writer, queries, others, spec)
+    if spec.qk_norm is not None and spec.qk_norm.after_rope:
+        _qk_norm(writer, queries, others, spec, spec.qk_norm, number)
+    layer = writer.cache_layer(spec.kv_heads, spec.head_dim, number)
+    writer.ops.append(StoreKV(others, layer, spec.kv_heads, spec.head_dim, first, first + spec.kv_size))
+    attended = writer.value("attended", spec.query_size)
+    heads, scores = (spec.heads, spec.kv_heads, spec.head_dim), (spec.scale, spec.window, spec.soft_cap, spec.slopes)
+    more = {"sinks": _sinks(writer, spec, number), "chunk": spec.chunk, "sees": spec.sees}
+    bias = _relative_bias(writer, spec, number)
+    writer.ops.append(Attention(attended, queries, layer, *heads, *scores, **more, bias=bias))
+    if spec.gated:
+        writer.ops.append(Multiply(attended, queries, spec.query_size, "sigmoid"))
+    return attended
+
+
+def _queries_and_others(writer: Writer, x: str, spec: AttentionSpec, number: int) -> tuple[str, str]:
+    """The values that have queries, and keys and values: one for all, or two where queries come with gates."""
     names, hidden = writer.spec.names, writer.spec.hidden_size
-    parts = (spec.query_size, spec.kv_size, spec.kv_size)
+    stored, others = [name.format(number) for name in names.qkv], (spec.kv_size, spec.kv_size)
+    if spec.gated:
+        size = spec.query_size
+        weight = Weight((stored[0],), (size, size), hidden, spec.qkv_bias, groups=spec.heads, split="rows")
+        queries = writer.linear("queries", x, weight)
+        return queries, writer.linear("keys", x, Weight(tuple(stored[1:]), others, hidden, spec.qkv_bias, split="rows"))
     weight = Weight(
-        tuple(name.format(number) for name in names.qkv),
-        parts,
+        tuple(stored),
+        (spec.query_size, *others),
         hidden,
         bias=spec.qkv_bias,
         transposed=names.transposed,
@@ -31,23 +60,7 @@ def attention(writer: Writer, x: str, spec: AttentionSpec, number: int) -> str:
         split="rows",
     )
     qkv = writer.linear("qkv", x, weight)
-    if spec.clip is not None:
-        writer.ops.append(Clamp(qkv, spec.clip))
-    if spec.qk_norm is not None and not spec.qk_norm.after_rope:
-        _qk_norm(writer, qkv, spec, spec.qk_norm, number)
-    _rotary(writer, qkv, spec)
-    if spec.qk_norm is not None and spec.qk_norm.after_rope:
-        _qk_norm(writer, qkv, spec, spec.qk_norm, number)
-    keys, values = spec.query_size, spec.query_size + spec.kv_size
-    kept = number % writer.cache_layers
-    writer.ops.append(StoreKV(qkv, kept, spec.kv_heads, spec.head_dim, keys, values))
-    attended = writer.value("attended", spec.query_size)
-    heads = (spec.heads, spec.kv_heads, spec.head_dim)
-    scores = (spec.scale, spec.window, spec.soft_cap, spec.slopes)
-    more = {"sinks": _sinks(writer, spec, number), "chunk": spec.chunk, "sees": spec.sees}
-    bias = _relative_bias(writer, spec, number)
-    writer.ops.append(Attention(attended, qkv, kept, *heads, *scores, **more, bias=bias))
-    return attended
+    return qkv, qkv
 
 
 def cross_attention(writer: Writer, hidden: str, layer: LayerSpec, spec: AttentionSpec, number: int) -> str:
@@ -72,25 +85,30 @@ def _relative_bias(writer: Writer, spec: AttentionSpec, number: int) -> Relative
     return RelativeBias(table, bias.furthest, spec.sees == "all")
 
 
-def _qk_norm(writer: Writer, qkv: str, spec: AttentionSpec, norm: QkNormSpec, number: int) -> None:
-    names = writer.spec.names
-    for name, first, heads in ((names.query_norm, 0, spec.heads), (names.key_norm, spec.query_size, spec.kv_heads)):
+def _parts(queries: str, others: str, spec: AttentionSpec) -> tuple[tuple[str, int, int], tuple[str, int, int]]:
+    """Value, first number and heads of queries and of keys."""
+    return (queries, 0, spec.heads), (others, spec.query_size if queries == others else 0, spec.kv_heads)
+
+
+def _qk_norm(writer: Writer, queries: str, others: str, spec: AttentionSpec, norm: QkNormSpec, number: int) -> None:
+    names = (writer.spec.names.query_norm, writer.spec.names.key_norm)
+    for name, (value, first, heads) in zip(names, _parts(queries, others, spec), strict=True):
         assert name is not None
         count, width = (1, heads * spec.head_dim) if norm.over == "all heads" else (heads, spec.head_dim)
         each = norm.over == "each head"
         stored = [name.format(number, head=head) for head in range(heads)] if each else [name.format(number)]
-        writer.norm_op(qkv, qkv, tuple(dict.fromkeys(stored)), norm.norm, width, count, first, each)
+        writer.norm_op(value, value, tuple(dict.fromkeys(stored)), norm.norm, width, count, first, each)
 
 
-def _rotary(writer: Writer, qkv: str, spec: AttentionSpec) -> None:
-    together = spec.query_rope is None
-    for rope, count, first in (
-        (spec.query_rope or spec.rope, spec.heads + spec.kv_heads * together, 0),
-        (None if together else spec.rope, spec.kv_heads, spec.query_size),
-    ):
+def _rotary(writer: Writer, queries: str, others: str, spec: AttentionSpec) -> None:
+    turns = [spec.query_rope or spec.rope, spec.rope]
+    parts = list(_parts(queries, others, spec))
+    if queries == others and turns[0] == turns[1]:
+        parts, turns = [(queries, 0, spec.heads + spec.kv_heads)], turns[:1]
+    for rope, (value, first, heads) in zip(turns, parts, strict=True):
         if rope is not None:
             index = writer.ropes.index(rope)
-            writer.ops.append(Rotary(qkv, count, spec.head_dim, first, index, adjacent=spec.rope_adjacent))
+            writer.ops.append(Rotary(value, heads, spec.head_dim, first, index, adjacent=spec.rope_adjacent))
 
 
 def _sinks(writer: Writer, spec: AttentionSpec, number: int) -> Vector | None:
@@ -131,10 +149,11 @@ def _latent(writer: Writer, x: str, spec: AttentionSpec, latent: LatentSpec, num
     of_latents = [Weight(up, (latent.value_dim,), latent.rank, within=Within(f + plain, size)) for f in firsts]
     absorbed, weighed = (writer.value(name, heads * width) for name in ("absorbed", "weighed"))
     attended = writer.value("attended", heads * latent.value_dim)
+    layer = writer.cache_layer(1, width, number)
     writer.ops += [
-        StoreKV(keys, number, 1, width, 0, 0),
+        StoreKV(keys, layer, 1, width, 0, 0),
         HeadLinear(absorbed, queries, tuple(to_latents), plain, parts[0], latent.turning),
-        Attention(weighed, absorbed, number, heads, 1, width, spec.scale, spec.window),
+        Attention(weighed, absorbed, layer, heads, 1, width, spec.scale, spec.window),
         HeadLinear(attended, weighed, tuple(of_latents), width),
     ]
     return attended

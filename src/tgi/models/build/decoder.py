@@ -16,14 +16,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tgi.kernels.program import Add, CacheLayer, Embed, Logits, Program, Scale
+from tgi.kernels.program import Add, Embed, Logits, Program, Scale
 from tgi.kernels.weight import Weight
 from tgi.models.build.attention import attention, cross_attention
 from tgi.models.build.encoder import encoder_of
 from tgi.models.build.feedforward import experts, inner
+from tgi.models.build.mixer import mixed
 from tgi.models.build.writer import Writer
 from tgi.models.passes.fuse import fuse_sums
-from tgi.models.spec import AttentionSpec, LayerSpec, ModelSpec
+from tgi.models.spec import LayerSpec, ModelSpec
 
 
 def build(spec: ModelSpec) -> Program:
@@ -53,7 +54,8 @@ class Builder(Writer):
             result=result,
             logits=Logits(head, spec.logit_scale, spec.logit_soft_cap),
             ropes=tuple(self.ropes),
-            cache=tuple(cache_layer(layer.attention) for layer in spec.layers),
+            cache=tuple(self.cache),
+            states=tuple(self.states),
             max_positions=spec.max_positions,
             positions_go_on=spec.positions_go_on,
             encoder=encoder_of(spec, Builder(spec.encoder, spec), table) if spec.encoder else None,
@@ -84,7 +86,10 @@ class Builder(Writer):
         down = self.projection(names.down, number, layer.feedforward.inner, layer.feedforward.bias)
         target = hidden if layer.normed_residual else "normed"
         normed = self.norm(target, hidden, before[0], number)
-        attended = attention(self, normed, layer.attention, number)
+        if layer.mixer is None:
+            attended = attention(self, normed, layer.attention, number)
+        else:
+            attended, out = mixed(self, normed, layer.mixer, number)
         if layer.parallel:  # the feed-forward reads the residual before attention is added
             if before[1] != before[0]:
                 normed = self.norm("normed", hidden, before[1], number)
@@ -100,6 +105,8 @@ class Builder(Writer):
                 self.add_product(hidden, cross, out, None, layer, number)
                 if layer.norm_sums:
                     self.norm(hidden, hidden, names.cross_norm, number)
+            if layer.experts is None and not layer.feedforward.inner:
+                return
             normed = self.norm(target, hidden, before[1], number)
             if layer.experts is not None:
                 product = experts(self, normed, layer.experts, number)
@@ -126,10 +133,3 @@ class Builder(Writer):
         if layer.residual_scale != 1:
             self.ops.append(Scale(product, layer.residual_scale))
         self.ops.append(Add(hidden, product))
-
-
-def cache_layer(spec: AttentionSpec) -> CacheLayer:
-    """What a layer keeps for each token: of latents and what is turned beside them as if they were one head."""
-    if spec.latent is not None:
-        return CacheLayer(1, spec.latent.rank + spec.latent.turning)
-    return CacheLayer(spec.kv_heads, spec.head_dim)

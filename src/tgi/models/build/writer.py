@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tgi.kernels.program import LayerNorm, Linear, Op, RmsNorm
+from tgi.kernels.program import CacheLayer, LayerNorm, Linear, Op, RmsNorm
 from tgi.kernels.rope_spec import RopeSpec
 from tgi.kernels.weight import Vector, Weight
 from tgi.models.spec import ModelSpec, NormSpec
@@ -13,13 +13,23 @@ class Writer:
 
     def __init__(self, spec: ModelSpec, decoder: ModelSpec | None = None) -> None:
         """decoder: of an encoder, whose layers have keys and values in the cache layers of that."""
-        self.spec, whole = spec, decoder or spec
+        self.spec, self.decoder, whole = spec, decoder, decoder or spec
         self.cache_layers = len(whole.layers)
         layers = [*whole.layers, *(whole.encoder.layers if whole.encoder else ())]
+        layers = [layer for layer in layers if layer.mixer is None]
         ropes = (rope for layer in layers for rope in (layer.attention.rope, layer.attention.query_rope))
         self.ropes: list[RopeSpec] = list(dict.fromkeys(filter(None, ropes)))
         self.values: dict[str, int] = {}
         self.ops: list[Op] = []
+        self.cache: list[CacheLayer] = []
+        self.states: list[int] = []
+
+    def cache_layer(self, kv_heads: int, head_dim: int, number: int) -> int:
+        """The number of one more layer of the cache; of an encoder's layer, that of a decoder's."""
+        if self.decoder is not None:
+            return number % self.cache_layers
+        self.cache.append(CacheLayer(kv_heads, head_dim))
+        return len(self.cache) - 1
 
     def linear(self, out: str, x: str, weight: Weight) -> str:
         out = self.value(out, weight.rows)

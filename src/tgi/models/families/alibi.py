@@ -16,8 +16,9 @@ from tgi.models.families.shared import (
     head_dim_of,
     no_rope,
 )
+from tgi.models.names import Names
 from tgi.models.rope_config import RopeOverride, rope_spec
-from tgi.models.spec import ModelSpec, Names
+from tgi.models.spec import ModelSpec
 
 BLOOM_NAMES = Names(
     prefix="transformer.",

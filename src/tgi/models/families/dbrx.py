@@ -8,8 +8,9 @@ from typing import Any
 from tgi.errors import ModelError
 from tgi.models.config_reader import ConfigReader
 from tgi.models.families.shared import MAX_LAYERS, activation_of, gpt_like, with_experts
+from tgi.models.names import FusedExperts, Names
 from tgi.models.rope_config import RopeOverride, rope_parameters, rope_spec
-from tgi.models.spec import ExpertsSpec, FusedExperts, ModelSpec, Names
+from tgi.models.spec import ExpertsSpec, ModelSpec
 
 _BLOCK = "transformer.blocks.{}"
 DBRX_NAMES = Names(

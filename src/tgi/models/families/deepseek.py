@@ -9,8 +9,9 @@ from tgi.errors import ModelError
 from tgi.models.config_reader import ConfigReader
 from tgi.models.families.moe import MOE_NAMES
 from tgi.models.families.shared import llama_like, next_token_layers, with_experts
+from tgi.models.names import LatentNames
 from tgi.models.rope_config import RopeOverride, rope_parameters
-from tgi.models.spec import ExpertsSpec, LatentNames, LatentSpec, ModelSpec, NormSpec, QkNormSpec
+from tgi.models.spec import ExpertsSpec, LatentSpec, ModelSpec, NormSpec, QkNormSpec
 
 _ATTENTION = "model.layers.{}.self_attn"
 DEEPSEEK_NAMES = replace(

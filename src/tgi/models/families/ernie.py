@@ -8,8 +8,9 @@ from tgi.errors import ModelError
 from tgi.models.config_reader import ConfigReader
 from tgi.models.families.deepseek import DEEPSEEK_NAMES
 from tgi.models.families.shared import LLAMA_NAMES, llama_like, with_experts
+from tgi.models.names import Names
 from tgi.models.rope_config import RopeOverride
-from tgi.models.spec import ExpertsSpec, ModelSpec, Names
+from tgi.models.spec import ExpertsSpec, ModelSpec
 
 ERNIE_MOE_NAMES = replace(
     DEEPSEEK_NAMES,

@@ -6,8 +6,9 @@ from dataclasses import replace
 
 from tgi.models.config_reader import ConfigReader
 from tgi.models.families.shared import LLAMA_NAMES, layer_windows, llama_like, with_local_rope
+from tgi.models.names import Names
 from tgi.models.rope_config import RopeOverride, rope_parameters_by_type
-from tgi.models.spec import ModelSpec, Names, QkNormSpec
+from tgi.models.spec import ModelSpec, QkNormSpec
 
 GEMMA2_NAMES = replace(
     LLAMA_NAMES,

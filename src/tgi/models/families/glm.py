@@ -6,8 +6,9 @@ from dataclasses import replace
 
 from tgi.models.config_reader import ConfigReader
 from tgi.models.families.shared import LLAMA_NAMES, llama_like
+from tgi.models.names import Names
 from tgi.models.rope_config import RopeOverride
-from tgi.models.spec import ModelSpec, Names
+from tgi.models.spec import ModelSpec
 
 GLM_NAMES = replace(LLAMA_NAMES, up=("model.layers.{}.mlp.gate_up_proj",))
 GLM4_NAMES = replace(

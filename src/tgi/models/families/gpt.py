@@ -7,8 +7,9 @@ from dataclasses import replace
 from tgi.errors import ModelError
 from tgi.models.config_reader import ConfigReader
 from tgi.models.families.shared import MAX_LAYERS, activation_of, either, gpt_like, no_rope
+from tgi.models.names import Names
 from tgi.models.rope_config import RopeOverride
-from tgi.models.spec import AttentionSpec, ModelSpec, Names
+from tgi.models.spec import AttentionSpec, ModelSpec
 
 GPT2_NAMES = Names(
     prefix="transformer.",

@@ -6,8 +6,9 @@ from dataclasses import replace
 
 from tgi.models.config_reader import ConfigReader
 from tgi.models.families.shared import LLAMA_NAMES, layer_windows, llama_like, with_experts
+from tgi.models.names import FusedExperts
 from tgi.models.rope_config import RopeOverride, rope_parameters
-from tgi.models.spec import ExpertsSpec, FusedExperts, ModelSpec
+from tgi.models.spec import ExpertsSpec, ModelSpec
 
 GPT_OSS_NAMES = replace(
     LLAMA_NAMES,

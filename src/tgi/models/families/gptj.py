@@ -7,8 +7,9 @@ from dataclasses import replace
 from tgi.errors import ModelError
 from tgi.models.config_reader import ConfigReader
 from tgi.models.families.shared import MAX_LAYERS, activation_of, either, gpt_like, head_dim_of
+from tgi.models.names import Names
 from tgi.models.rope_config import RopeOverride, rope_spec
-from tgi.models.spec import ModelSpec, Names
+from tgi.models.spec import ModelSpec
 
 GPT_NEOX_NAMES = Names(
     prefix="gpt_neox.",

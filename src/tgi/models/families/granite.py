@@ -1,13 +1,16 @@
-"""Granite and GraniteMoE. Imports no torch."""
+"""Granite, GraniteMoE and Granite 4. Imports no torch."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
+from tgi.errors import ModelError
 from tgi.models.config_reader import ConfigReader
-from tgi.models.families.shared import LLAMA_NAMES, llama_like, with_experts
+from tgi.models.families.recurrent import check_mamba, time_steps
+from tgi.models.families.shared import LLAMA_NAMES, llama_like, no_rope, with_experts
+from tgi.models.names import FusedExperts
 from tgi.models.rope_config import RopeOverride
-from tgi.models.spec import ExpertsSpec, FusedExperts, ModelSpec
+from tgi.models.spec import ExpertsSpec, MambaSpec, ModelSpec
 
 GRANITE_MOE_NAMES = replace(
     LLAMA_NAMES,
@@ -15,6 +18,15 @@ GRANITE_MOE_NAMES = replace(
     expert_up=("model.layers.{}.block_sparse_moe.input_linear",),
     expert_down="model.layers.{}.block_sparse_moe.output_linear",
     expert_layout=FusedExperts(suffixes=(".weight", ".bias")),
+)
+
+GRANITE_HYBRID_NAMES = replace(
+    GRANITE_MOE_NAMES,
+    up=("model.layers.{}.shared_mlp.input_linear",),
+    down="model.layers.{}.shared_mlp.output_linear",
+    shared_up=("model.layers.{}.shared_mlp.input_linear",),
+    shared_down="model.layers.{}.shared_mlp.output_linear",
+    mixer="model.layers.{}.mamba",
 )
 
 
@@ -41,6 +53,50 @@ def granitemoe(reader: ConfigReader, override: RopeOverride | None) -> ModelSpec
     return with_experts(_with_factors(spec, reader), reader, granite_experts(spec, reader))
 
 
+def granitemoehybrid(reader: ConfigReader, override: RopeOverride | None) -> ModelSpec:
+    """Mamba 2 in most layers, attention in some; a feed-forward beside the experts, or alone."""
+    bias, turns = reader.flag("attention_bias", False), reader.get("position_embedding_type")
+    reader.only("position_embedding_type", "rope", "nope")
+    spec = llama_like(
+        reader, override, default_positions=2048, qkv_bias=bias, attention_out_bias=bias, names=GRANITE_HYBRID_NAMES
+    )
+    if turns != "rope":
+        no_rope(override, "this model has no positions")
+        spec = spec.with_layers(attention={"rope": None})
+    shared = reader.size("shared_intermediate_size", 1024)
+    if reader.get("num_local_experts", 8):
+        experts = replace(granite_experts(spec, reader), beside=shared)
+        spec = with_experts(spec, reader, experts)
+    else:
+        with_experts(spec, reader, ExpertsSpec(count=1, top=1, inner=1, activation="silu", normalise=True))
+        reader.get("num_experts_per_tok")
+        spec = spec.with_layers(feedforward={"inner": shared})
+    return _with_mamba(_with_factors(spec, reader), reader)
+
+
+def _with_mamba(spec: ModelSpec, reader: ConfigReader) -> ModelSpec:
+    heads, width = reader.size("mamba_n_heads", 128), spec.hidden_size * reader.size("mamba_expand", 2)
+    reader.get("mamba_chunk_size")
+    head_dim = width // heads if reader.get("mamba_d_head", "auto") == "auto" else reader.size("mamba_d_head")
+    mamba = MambaSpec(
+        heads=heads,
+        head_dim=head_dim,
+        state_dim=reader.size("mamba_d_state", 256),
+        groups=reader.size("mamba_n_groups", 1),
+        kernel=reader.size("mamba_d_conv", 4),
+        conv_bias=reader.flag("mamba_conv_bias", True),
+        bias=reader.flag("mamba_proj_bias", False),
+        **time_steps(reader),
+    )
+    check_mamba(mamba, width, spec.layers[0].feedforward.activation)
+    types = reader.get("layer_types") or reader.get("layers_block_type") or ["mamba"] * len(spec.layers)
+    known = {"mamba": mamba, "linear_attention": mamba, "attention": None, "full_attention": None}
+    if not isinstance(types, list) or len(types) != len(spec.layers) or any(str(one) not in known for one in types):
+        raise ModelError("config.json: `layer_types` must name mamba or attention for each layer")
+    both = zip(spec.layers, types, strict=True)
+    return replace(spec, layers=tuple(replace(layer, mixer=known[kind]) for layer, kind in both))
+
+
 def granite_experts(spec: ModelSpec, reader: ConfigReader) -> ExpertsSpec:
     feedforward = spec.layers[0].feedforward
     return ExpertsSpec(
@@ -64,4 +120,4 @@ def _with_factors(spec: ModelSpec, reader: ConfigReader) -> ModelSpec:
     )
 
 
-FAMILIES = {"granite": granite, "granitemoe": granitemoe}
+FAMILIES = {"granite": granite, "granitemoe": granitemoe, "granitemoehybrid": granitemoehybrid}

@@ -9,8 +9,9 @@ from tgi.errors import ModelError
 from tgi.kernels.rope_spec import RopeSpec
 from tgi.models.config_reader import ConfigReader
 from tgi.models.families.shared import LLAMA_NAMES, llama_like, with_experts
+from tgi.models.names import FusedExperts
 from tgi.models.rope_config import RopeOverride
-from tgi.models.spec import AttentionSpec, ExpertsSpec, FusedExperts, ModelSpec, NormSpec, QkNormSpec
+from tgi.models.spec import AttentionSpec, ExpertsSpec, ModelSpec, NormSpec, QkNormSpec
 
 _FEEDFORWARD = "model.layers.{}.feed_forward"
 LLAMA4_NAMES = replace(

@@ -40,7 +40,7 @@ def mixtral(reader: ConfigReader, override: RopeOverride | None) -> ModelSpec:
         windows=layer_windows(reader, window),
         names=MIXTRAL_NAMES,
     )
-    return _every_some(spec, reader, "num_local_experts", 8, spec.layers[0].feedforward.inner, 2, normalise=True)
+    return every_some(spec, reader, "num_local_experts", 8, spec.layers[0].feedforward.inner, 2, normalise=True)
 
 
 def qwen2_moe(reader: ConfigReader, override: RopeOverride | None) -> ModelSpec:
@@ -56,7 +56,7 @@ def qwen2_moe(reader: ConfigReader, override: RopeOverride | None) -> ModelSpec:
     )
     inner, normalise = reader.size("moe_intermediate_size", 1408), reader.flag("norm_topk_prob", False)
     shared = reader.size("shared_expert_intermediate_size", 5632)
-    return _every_some(spec, reader, "num_experts", 60, inner, 4, normalise=normalise, shared=shared)
+    return every_some(spec, reader, "num_experts", 60, inner, 4, normalise=normalise, shared=shared)
 
 
 def qwen3_moe(reader: ConfigReader, override: RopeOverride | None) -> ModelSpec:
@@ -75,7 +75,7 @@ def qwen3_moe(reader: ConfigReader, override: RopeOverride | None) -> ModelSpec:
     spec = spec.with_layers(attention={"qk_norm": QkNormSpec(norm=spec.norm)})
     inner, normalise = reader.size("moe_intermediate_size", 768), reader.flag("norm_topk_prob", False)
     key = "num_experts" if reader.get("num_experts") is not None else "num_local_experts"
-    return _every_some(spec, reader, key, 128, inner, 8, normalise=normalise)
+    return every_some(spec, reader, key, 128, inner, 8, normalise=normalise)
 
 
 def olmoe(reader: ConfigReader, override: RopeOverride | None) -> ModelSpec:
@@ -93,7 +93,7 @@ def olmoe(reader: ConfigReader, override: RopeOverride | None) -> ModelSpec:
     reader.only("clip_qkv")
     spec = spec.with_layers(attention={"qk_norm": QkNormSpec(norm=spec.norm, over="all heads")})
     normalise = reader.flag("norm_topk_prob", False)
-    return _every_some(spec, reader, "num_experts", 64, spec.layers[0].feedforward.inner, 8, normalise=normalise)
+    return every_some(spec, reader, "num_experts", 64, spec.layers[0].feedforward.inner, 8, normalise=normalise)
 
 
 def _windows(reader: ConfigReader) -> tuple[int | None, ...]:
@@ -104,7 +104,7 @@ def _windows(reader: ConfigReader) -> tuple[int | None, ...]:
     return layer_windows(reader, window, first)
 
 
-def _every_some(
+def every_some(
     spec: ModelSpec,
     reader: ConfigReader,
     count_key: str,

@@ -6,8 +6,9 @@ from dataclasses import replace
 
 from tgi.models.config_reader import ConfigReader
 from tgi.models.families.shared import MAX_LAYERS, activation_of, either, gpt_like, no_rope
+from tgi.models.names import Names
 from tgi.models.rope_config import RopeOverride
-from tgi.models.spec import ModelSpec, Names
+from tgi.models.spec import ModelSpec
 
 OPT_NAMES = Names(
     prefix="model.",

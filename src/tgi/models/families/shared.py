@@ -13,8 +13,9 @@ from tgi.errors import ModelError
 from tgi.kernels.program import Activation
 from tgi.models.config_reader import ConfigReader
 from tgi.models.dtypes import DTYPES
+from tgi.models.names import Names
 from tgi.models.rope_config import RopeOverride, rope_spec
-from tgi.models.spec import AttentionSpec, ExpertsSpec, FeedForwardSpec, LayerSpec, ModelSpec, Names, NormSpec
+from tgi.models.spec import AttentionSpec, ExpertsSpec, FeedForwardSpec, LayerSpec, ModelSpec, NormSpec
 from tgi.untrusted import printable
 
 ACTIVATIONS: tuple[Activation, ...] = ("gelu", "gelu_new", "gelu_pytorch_tanh", "quick_gelu", "relu", "relu2", "silu")

@@ -29,5 +29,6 @@ def _fused(before: tuple[Op, ...], values: Mapping[str, int]) -> tuple[tuple[Op,
             ops[-1] = replace(last, out=op.out, add=True)
         else:
             ops.append(op)
-    used = {getattr(op, field.name) for op in ops for field in fields(op) if field.name in ("out", "x", "router")}
+    names = ("out", "x", "router", "other")
+    used = {getattr(op, field.name) for op in ops for field in fields(op) if field.name in names}
     return tuple(ops), {name: width for name, width in values.items() if name in used}

@@ -40,7 +40,7 @@ OTHER_CLASSES = frozenset(
         "XLMRobertaTokenizer", "XLNetTokenizer",
     }
 )  # fmt: skip
-"""Classes that transformers builds anew and this server does not: they belong to models it does not serve."""
+"""Classes that transformers builds anew and this server does not: tokenizer.json is taken as it is."""
 QWEN_WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tgi.models.config_reader import ConfigReader
+from tgi.errors import ModelError
+from tgi.models.config_reader import ConfigReader, shown
 from tgi.models.families.seq2seq import with_encoder
 from tgi.models.families.shared import MAX_LAYERS, activation_of, gpt_like, no_rope
 from tgi.models.rope_config import RopeOverride
@@ -53,8 +54,10 @@ def mbart(reader: ConfigReader, override: RopeOverride | None) -> ModelSpec:
 def m2m_100(reader: ConfigReader, override: RopeOverride | None) -> ModelSpec:
     """mBART with computed positions, which begin after the row of the padding."""
     spec = _bart_like(reader, override, "relu", 2, scaled=True, embedding_norm=False)
-    first = reader.get("pad_token_id", 1) + 1
-    return _both(spec, first_position=first, sinusoidal_positions="by half")
+    padding = reader.get("pad_token_id", 1)
+    if type(padding) is not int or not 0 <= padding < spec.vocab_size:
+        raise ModelError(f"config.json: `pad_token_id` must be a token id, it is {shown(padding)}")
+    return _both(spec, first_position=padding + 1, sinusoidal_positions="by half")
 
 
 def marian(reader: ConfigReader, override: RopeOverride | None) -> ModelSpec:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from tgi.errors import ModelError
-from tgi.models.config_reader import ConfigReader
+from tgi.models.config_reader import ConfigReader, shown
 from tgi.models.families.seq2seq import with_encoder
 from tgi.models.families.shared import MAX_LAYERS, activation_of, dtype, no_rope
 from tgi.models.rope_config import RopeOverride
@@ -113,7 +113,7 @@ def _feedforward(reader: ConfigReader, default: str, inner: int) -> FeedForwardS
     """`feed_forward_proj` is an activation function, after `gated-` where there is a gate."""
     value = reader.get("feed_forward_proj", default)
     if not isinstance(value, str):
-        raise ModelError(f"config.json: `feed_forward_proj` must be a text, it is {value!r:.100}")
+        raise ModelError(f"config.json: `feed_forward_proj` must be a text, it is {shown(value)}")
     gated = value.startswith("gated-")
     name = "gelu_new" if value == "gated-gelu" else value.removeprefix("gated-")
     reader.only("is_gated_act", gated)

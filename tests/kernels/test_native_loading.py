@@ -25,7 +25,7 @@ WEIGHT = Weight(("layers.0.mlp.up",), (ROWS,), COLUMNS)
 class Stored:
     """A `WeightReader` of one coded matrix, in two pieces."""
 
-    dtype, activations, calibration = torch.bfloat16, "int8", ()
+    dtype, activations, calibration, keeps_codes = torch.bfloat16, "int8", (), False
 
     def __init__(self, coded: CodedWeight, format: CodeFormat | None) -> None:
         self.coded, self.format = coded, format
@@ -73,6 +73,42 @@ def test_what_rounding_gives_is_kept(name: str, rotated: bool) -> None:
     given = round_to_codes(torch.randn((ROWS, COLUMNS)), replace(CODE_FORMATS[name], rotated=rotated))
     found = packed(given, CODE_FORMATS[name]).rows(torch.arange(ROWS))
     torch.testing.assert_close(found, given.dequantise(), rtol=1e-5, atol=1e-6)
+
+
+def kept(coded: CodedWeight) -> PackedLinear:
+    library, stored = load(), Stored(coded, None)
+    stored.keeps_codes = True
+    return load_layer(Pool(library, 1), Arena(library), WEIGHT, stored)
+
+
+@pytest.mark.parametrize("name", ["int8", "int6", "int4"])
+@pytest.mark.parametrize("group", [16, 32, 128, 256])
+def test_codes_of_a_checkpoint_are_kept_as_they_are(name: str, group: int) -> None:
+    given = coded(name, group)
+    layer = kept(given)
+    assert (layer.format, layer.activations) == (name, "float32")
+    assert torch.equal(layer.rows(torch.arange(ROWS)), given.dequantise())
+    x = torch.randn((5, COLUMNS))
+    torch.testing.assert_close(layer(x), x @ given.dequantise().T, rtol=1e-4, atol=1e-3)
+
+
+def test_codes_that_no_panel_holds_are_dequantised() -> None:
+    """Minimums, code books, other orders, groups of 24, broken zero points; and pieces of different forms."""
+    given = coded("int4", 64)
+    odd = CodedWeight(given.codes, torch.rand((ROWS, 11)), 24, torch.full((ROWS, 11), 8))
+    one_large = replace(given, codes=torch.cat((given.codes[:24], given.codes[24:] | 128)))
+    assert given.zeros is not None
+    for other in (
+        replace(given, mins=torch.rand_like(given.scales)),
+        replace(given, codebook=torch.arange(16.0), zeros=None),
+        replace(given, order=torch.randperm(COLUMNS)),
+        replace(given, zeros=given.zeros + 0.5),
+        odd,
+        one_large,
+    ):
+        layer = kept(other)
+        assert layer.format == "bfloat16"
+        assert torch.equal(layer.rows(torch.arange(ROWS)), other.dequantise().bfloat16().float())
 
 
 def test_codes_of_a_matrix_that_is_to_be_floats_are_dequantised() -> None:

@@ -96,7 +96,7 @@ class Worker:
         logger.info("Loaded %s of weights in %.1f s", size(weight_bytes), load_s)
         if loaded.stored:
             logger.info(
-                "The checkpoint is quantised as %s: its weights are dequantised to %s, which saves no memory yet",
+                "The checkpoint is quantised as %s: what kernels cannot hold as it is, is dequantised to %s",
                 loaded.stored,
                 str(dtype).removeprefix("torch."),
             )

@@ -124,6 +124,11 @@ class WeightReader(Protocol):
         """Token ids of a text that shows rounding what inputs matrices get; none: rounding asks for no text."""
         ...
 
+    @property
+    def keeps_codes(self) -> bool:
+        """Whether codes that come for a matrix of floats may be kept as they are, by a backend that can hold them."""
+        ...
+
     def format_of(self, weight: Weight) -> CodeFormat | None:
         """The codes in which the matrix is to be kept; None: floats of the serving dtype."""
         ...

@@ -40,6 +40,7 @@ class ModelWeights:
         self.source, self.dtype, self.quantize, self.activations = source, dtype, quantize, activations
         self.stored, self.calibration = stored or Plain(), calibration
         self._buffer = Buffer(dtype)
+        self.keeps_codes = self.stored.quantised
 
     def format_of(self, weight: Weight) -> CodeFormat | None:
         return format_of(weight, self.quantize)

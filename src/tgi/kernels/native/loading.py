@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from dataclasses import replace
 
 import torch
@@ -13,6 +14,7 @@ from tgi.kernels.formats import CODE_FORMATS, CodeFormat
 from tgi.kernels.inputs import Inputs
 from tgi.kernels.native.library import Arena, Feedback, Pool
 from tgi.kernels.native.linear import PackedLinear
+from tgi.kernels.native.stored import load_stored
 from tgi.kernels.program import Program
 from tgi.kernels.reference.backend import ReferenceBackend
 from tgi.kernels.reference.walk import walk
@@ -31,6 +33,7 @@ class Loader:
         self.layers: dict[Weight, PackedLinear] = {}
         self._unknown: list[str] = []
         self._worse: list[str] = []
+        self._kept: Counter[str] = Counter()
 
     def load(self, weight: Weight, inputs: Inputs | None) -> PackedLinear:
         """Read a matrix and pack it. inputs: which it gets, as far as known."""
@@ -49,10 +52,14 @@ class Loader:
                 if not isinstance(piece, CodedWeight):
                     layer.pack(piece, first)
         self.layers[weight] = layer
+        self._kept[layer.format] += 1
         return layer
 
     def say(self) -> None:
-        """Log what was rounded without feedback though it was wanted."""
+        """Log what was rounded without feedback though it was wanted, and what a quantised checkpoint is kept as."""
+        if self._weights.keeps_codes:
+            kept = ", ".join(f"{count} in {name}" for name, count in self._kept.most_common())
+            logger.info("Matrices of the quantised checkpoint are kept as follows: %s", kept)
         for names, why in (
             (self._unknown, "the calibration text shows no inputs of them"),
             (self._worse, "feedback made their error on the calibration text larger"),
@@ -89,9 +96,13 @@ def load_layer(
 ) -> PackedLinear:
     """Read a matrix and pack it, in codes where the reader says so. feedback: for floats that are rounded.
 
-    Raises ModelError for codes that no packed format can hold; codes of a matrix that is to be floats are dequantised.
+    Raises ModelError for codes that no packed format can hold; codes of a matrix that is to be floats are dequantised,
+    but where the reader keeps codes and `stored` can hold them.
     """
     format, layer = weights.format_of(weight), None
+    if weights.keeps_codes and format is None and (layer := load_stored(pool, arena, weight, weights)) is not None:
+        finish(layer, weight, weights)
+        return layer
     for first, piece in weights.pieces(weight, rounded=False):
         if isinstance(piece, CodedWeight) and format is not None:
             layer = layer or _layer_of_codes(pool, arena, weight, format, piece, weights.activations)

@@ -55,7 +55,12 @@ class Model:
         return out[0].tolist()[begun:]
 
 
-@pytest.fixture(scope="module", params=CASES)
+FAST = ("t5", "mt5", "bart", "m2m_100", "marian")
+"""One of each kind; the others differ from one of them by little."""
+PARAMS = [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in CASES]
+
+
+@pytest.fixture(scope="module", params=PARAMS)
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Model:
     return Model(tmp_path_factory.mktemp(request.param), request.param)
 

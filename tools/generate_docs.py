@@ -67,7 +67,28 @@ are preempted. The last column names the checkpoints. How to add a family: [addi
 | `model_type` | models | apart from Llama | tested as |
 | --- | --- | --- | --- |
 {rows}
+
+## Others, by transformers
+
+Every other language model (`AutoModelForCausalLM`) that the installed transformers can build runs through its code, in
+plain torch, with continuous batching and streaming; the checkpoint's own code only with `--trust-remote-code`. At load
+the model proves itself: three sequences, together and in pieces, against each alone. Where its class lets attention be
+plugged in and gives the same logits so, it uses our paged cache, with prefix sharing; else its own, in a padded batch
+where that works; the log says which and why. There are no `--quantize`, quantised checkpoints and `--kv-cache-dtype`
+for them.
+
+Tested with our cache: {paged}.
+
+Tested with their own: {own}.
 """
+
+
+def others() -> dict[str, str]:
+    """The architectures that are tested by transformers' code."""
+    sys.path.insert(0, str(ROOT))
+    from tests.models.fallback_cases import OWN_CACHE, PAGED  # without torch
+
+    return {name: ", ".join(f"`{one}`" for one in sorted(of)) for name, of in (("paged", PAGED), ("own", OWN_CACHE))}
 
 
 def models() -> str:
@@ -94,7 +115,7 @@ def pages() -> dict[Path, str]:
     """Each generated page with its text."""
     return {
         DOCS / "flags.md": FLAGS.format(table=markdown(FRIENDLY), ineffective=ineffective()),
-        DOCS / "models.md": MODELS.format(rows=models()),
+        DOCS / "models.md": MODELS.format(rows=models(), **others()),
     }
 
 

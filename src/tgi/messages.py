@@ -226,6 +226,8 @@ class EngineInfo(msgspec.Struct, frozen=True, tag="ready"):
     """What quantised layers round activations to; None: there are none."""
     num_states: int = 0
     """Slots of states beside the KV cache; 0: the model has none."""
+    shares_blocks: bool = True
+    """Whether sequences may share what was computed of a common prefix: not if a model keeps a cache of its own."""
 
 
 class EngineFailed(msgspec.Struct, frozen=True, tag="failed"):

@@ -248,8 +248,7 @@ def _plan(parsed: Parsed, variables: Mapping[str, str], as_json: bool) -> int:
 
     facts = hardware.detect()
     engine = prepare_plan(parsed, variables, facts)
-    survey(engine, facts, warn=True)
-    limits = estimate(engine, facts)
+    limits = estimate(engine, facts, survey(engine, facts, warn=True))
     if as_json:
         _show(msgspec.json.format(msgspec.json.encode(limits)).decode())
     else:

@@ -120,6 +120,7 @@ def make_scheduler(info: EngineInfo, **limits: Any) -> Scheduler:
         "max_total_tokens": info.max_total_tokens,
         "prefix_caching": info.prefix_caching,
         "decoder_ids": info.decoder_ids,
+        "shares_blocks": info.shares_blocks,
     }
     num_blocks = limits.pop("num_blocks", info.num_blocks)
     return Scheduler(BlockPool(num_blocks, info.block_size, info.num_states), **(defaults | limits))

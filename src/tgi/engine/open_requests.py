@@ -43,7 +43,9 @@ class OpenRequests:
         """The unfinished samples of a request; none for an unknown id."""
         return list(self._requests.get(request_id, {}).values())
 
-    def add(self, request: GenerateRequest, *, prefix_caching: bool, paced: bool) -> Sequence:
+    def add(
+        self, request: GenerateRequest, *, prefix_caching: bool, paced: bool, shares_blocks: bool = True
+    ) -> Sequence:
         """The first sample of the request, which has the others as followers."""
         # Samples share blocks even when prefixes of other requests are not to be reused.
         salt = f"s{request.cache_salt}" if prefix_caching else f"r{request.request_id}"
@@ -65,7 +67,7 @@ class OpenRequests:
                 order=self._added,
                 group=request.group,
                 cache_salt=salt,
-                cacheable=not encoder_ids and (prefix_caching or len(request.seeds) > 1),
+                cacheable=shares_blocks and not encoder_ids and (prefix_caching or len(request.seeds) > 1),
                 paced=paced,
             )
             for index, seed in enumerate(request.seeds)

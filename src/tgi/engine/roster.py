@@ -15,11 +15,19 @@ class Roster:
     """Requests come in as sequences, and each leaves with exactly one last event."""
 
     def __init__(
-        self, blocks: BlockPool, *, max_total_tokens: int, prefix_caching: bool, decoder_ids: tuple[int, ...] = ()
+        self,
+        blocks: BlockPool,
+        *,
+        max_total_tokens: int,
+        prefix_caching: bool,
+        decoder_ids: tuple[int, ...] = (),
+        shares_blocks: bool = True,
     ) -> None:
         self.blocks = blocks
         self.max_total_tokens = max_total_tokens
         self.prefix_caching = prefix_caching
+        self.shares_blocks = shares_blocks
+        """False: what a sequence computed can be no other's, not even that of another sample of its prompt."""
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []  # by admission, oldest first
         self.open = OpenRequests(decoder_ids)
@@ -34,7 +42,12 @@ class Roster:
                 TokenEvent(request.request_id, index, finish="error", error=error)
                 for index in range(len(request.seeds))
             ]
-        leader = self.open.add(request, prefix_caching=self.prefix_caching, paced=any_settled(self.running))
+        leader = self.open.add(
+            request,
+            prefix_caching=self.prefix_caching,
+            paced=any_settled(self.running),
+            shares_blocks=self.shares_blocks,
+        )
         self.waiting.append(leader)
         return []
 

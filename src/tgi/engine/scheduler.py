@@ -46,10 +46,15 @@ class Scheduler(Roster):
         max_total_tokens: int,
         prefix_caching: bool = True,
         decoder_ids: tuple[int, ...] = (),
+        shares_blocks: bool = True,
     ) -> None:
         """decoder_ids: what the decoder of a model with an encoder begins with unless a request says otherwise."""
         super().__init__(
-            blocks, max_total_tokens=max_total_tokens, prefix_caching=prefix_caching, decoder_ids=decoder_ids
+            blocks,
+            max_total_tokens=max_total_tokens,
+            prefix_caching=prefix_caching,
+            decoder_ids=decoder_ids,
+            shares_blocks=shares_blocks,
         )
         self.max_step_tokens = max_step_tokens
         self.max_batch_size = min(max_batch_size, max_step_tokens)  # a decode step must fit the budget

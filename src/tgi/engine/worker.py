@@ -15,11 +15,13 @@ from pathlib import Path
 import torch
 
 from tgi import hardware
+from tgi.engine.fallback import FallbackModel
 from tgi.engine.plan import EncoderInput, Plan, Sampled, probe
 from tgi.engine.runner import Runner
 from tgi.engine.sampler import Sampler
 from tgi.errors import ModelError, StartupError
 from tgi.kernels.host_memory import give_back
+from tgi.kernels.outline import Outline
 from tgi.kernels.program import Program
 from tgi.kernels.select import select
 from tgi.kernels.types import Backend, KVCache
@@ -28,7 +30,7 @@ from tgi.memory.cost import ModelCost, model_cost
 from tgi.messages import EngineInfo
 from tgi.models.build.decoder import build
 from tgi.models.decoder_start import decoder_ids, not_done
-from tgi.models.families.registry import read_spec
+from tgi.models.families.registry import UnknownFamilyError, read_spec
 from tgi.models.loader import LoadedModel, load_model, serving_dtype
 from tgi.models.rope_config import RopeOverride
 from tgi.models.spec import ModelSpec
@@ -63,16 +65,24 @@ class Worker:
         if self.device.type == "cpu":
             torch.set_num_threads(threads)
         rope = RopeOverride(config.rope_scaling, config.rope_factor)
-        spec = read_spec(Path(config.model_path), rope)
-        dtype = serving_dtype(config.dtype, spec.dtype, self.device) or torch.float32
-        backend = select(self.device, dtype, config.block_size, threads=threads if config.native_kernels else None)
+        spec = fallback = None
+        try:
+            spec = read_spec(Path(config.model_path), rope)
+        except UnknownFamilyError as unknown:
+            fallback = FallbackModel(config, self.device, unknown)
+        if fallback is not None:
+            dtype, backend = fallback.dtype, fallback.backend
+        else:
+            assert spec is not None
+            dtype = serving_dtype(config.dtype, spec.dtype, self.device) or torch.float32
+            backend = select(self.device, dtype, config.block_size, threads=threads if config.native_kernels else None)
         self.footprint = backend.footprint
         self._tell(backend, dtype, spec)
         self._check_cache_dtype(backend)
-        cost = self._cost(build(spec), dtype, backend)
+        cost = fallback.cost() if fallback else self._cost(build(spec), dtype, backend)  # type: ignore[arg-type]
         available = config.memory_bytes or self._available_bytes()
         limits = self._limits(cost, available, backend)  # before loading: what cannot fit is said in a second
-        served = spec.served_up_to(limits.max_total_tokens)
+        served = spec and spec.served_up_to(limits.max_total_tokens)
         if served != spec:
             logger.info(
                 "Rotary embedding: all sequences take the factors for long ones, since up to %d tokens are served",
@@ -81,16 +91,21 @@ class Worker:
 
         enter_phase("load")
         began = time.monotonic()
-        loaded = load_model(
-            config.model_path,
-            dtype,
-            backend,
-            spec=served,
-            quantize=config.quantize,
-            activations=config.activations,
-            calibration=config.calibration,
-            progress=progress or LoadProgress(),
-        )
+        if fallback is not None:
+            loaded = fallback.load(progress or LoadProgress())
+            assert isinstance(loaded.step.program, Outline)
+            limits = self._limits(fallback.cost(loaded.step.program), available, backend)
+        else:
+            loaded = load_model(
+                config.model_path,
+                dtype,
+                backend,
+                spec=served,
+                quantize=config.quantize,
+                activations=config.activations,
+                calibration=config.calibration,
+                progress=progress or LoadProgress(),
+            )
         load_s = time.monotonic() - began
         weight_bytes = loaded.step.weight_bytes
         logger.info("Loaded %s of weights in %.1f s", size(weight_bytes), load_s)
@@ -118,12 +133,12 @@ class Worker:
         """Run one step; see `runner`."""
         return self.runner.execute(plan)
 
-    def _tell(self, backend: Backend, dtype: torch.dtype, spec: ModelSpec) -> None:
+    def _tell(self, backend: Backend, dtype: torch.dtype, spec: ModelSpec | None) -> None:
         """Log what will compute, in TGI's lines and one of ours."""
-        logger.info("Using prefix caching = %s", self.config.prefix_caching and spec.encoder is None)
-        if self.config.prefix_caching and spec.encoder is not None:
+        logger.info("Using prefix caching = %s", self.config.prefix_caching and not (spec and spec.encoder))
+        if self.config.prefix_caching and spec and spec.encoder:
             logger.info("An encoder reads whole inputs, so that prefixes of them cannot be shared")
-        if spec.encoder is not None and (asked := not_done(Path(self.config.model_path))):
+        if spec and spec.encoder and (asked := not_done(Path(self.config.model_path))):
             logger.warning(
                 "The checkpoint's generation config asks for what this server does not do: %s. Answers are greedy or "
                 "sampled, as requests say",
@@ -229,8 +244,9 @@ class Worker:
     def _describe(
         self, loaded: LoadedModel, backend: Backend, limits: budget.Limits, load_s: float, warmup_s: float
     ) -> EngineInfo:
+        spec, shares = loaded.spec, getattr(loaded.step, "shares_blocks", True)
         return EngineInfo(
-            model_type=loaded.spec.model_type,
+            model_type=loaded.model_type,
             dtype=str(loaded.dtype).removeprefix("torch."),
             device=str(self.device),
             quantize=self.config.quantize or loaded.stored,
@@ -246,9 +262,10 @@ class Worker:
             max_batch_prefill_tokens=limits.max_batch_prefill_tokens,
             max_batch_total_tokens=limits.num_blocks * backend.block_size,
             max_batch_size=limits.max_batch_size,
-            prefix_caching=self.config.prefix_caching and loaded.spec.encoder is None,
-            decoder_ids=decoder_ids(Path(self.config.model_path), loaded.spec),
-            max_new_tokens=_decoder_positions(loaded.spec),
+            prefix_caching=self.config.prefix_caching and shares and not (spec and spec.encoder),
+            shares_blocks=shares,
+            decoder_ids=decoder_ids(Path(self.config.model_path), spec) if spec else (),
+            max_new_tokens=_decoder_positions(spec) if spec else None,
             kernels=dict(backend.kernels),
             memory=limits.memory,
             load_s=load_s,

@@ -17,7 +17,7 @@ from tgi.memory.estimate import estimate, survey
 from tgi.models import inventory
 from tgi.models.build.decoder import build
 from tgi.models.config_reader import read_config
-from tgi.models.families.registry import spec_from_config
+from tgi.models.families.registry import UnknownFamilyError, spec_from_config
 from tgi.models.weight_files import tensor_shapes
 from tgi.quant.checkpoint import read_stored
 from tgi.serving.tokenizer import SLOW_FILES
@@ -33,11 +33,15 @@ class Suitability:
     def __init__(self, model_id: str, engine: EngineConfig, hardware: Hardware) -> None:
         """engine: its `model_path` does not count."""
         self.model_id, self._engine, self._hardware = model_id, engine, hardware
+        self._passed: bytes | None = None
 
     def check_config(self, directory: Path, names: Collection[str]) -> None:
         """Family, quantisation, dtype and size by config.json; a tokenizer by the names of the files there are."""
         engine = replace(self._engine, model_path=str(directory))
-        survey(engine, self._hardware)
+        content = (directory / "config.json").read_bytes()
+        if content == self._passed:
+            return
+        cost = survey(engine, self._hardware)
         if not set(TOKENIZER_FILES) & set(names):
             raise DownloadError(
                 f"{printable(self.model_id)} has no tokenizer: none of {', '.join(TOKENIZER_FILES)}. Put the tokenizer "
@@ -45,7 +49,8 @@ class Suitability:
             )
         device = engine.device or ("cuda" if self._hardware.gpus else "cpu")
         if device == "cpu" or engine.memory_bytes:  # how much of a GPU is free only the engine can see
-            estimate(engine, self._hardware)
+            estimate(engine, self._hardware, cost)
+        self._passed = content
 
     def check_index(self, directory: Path, index: str) -> None:
         """The tensors that the index of shards names are those of the model."""
@@ -63,7 +68,10 @@ class Suitability:
         config = read_config(directory)
         if read_stored(directory, config, lambda: tensor_shapes(directory)) is not None:
             return  # the format knows which tensors a matrix is kept in
-        spec = spec_from_config(config, warn=False)
+        try:
+            spec = spec_from_config(config, warn=False)
+        except UnknownFamilyError:
+            return  # transformers knows its tensors
         if index is None:
             stored = inventory.read_stored(directory, spec.names)
         else:

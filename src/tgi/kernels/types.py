@@ -16,6 +16,7 @@ from tgi.kernels.coded import CodedWeight
 from tgi.kernels.footprint import Footprint
 from tgi.kernels.formats import CodeFormat
 from tgi.kernels.inputs import Inputs
+from tgi.kernels.outline import Outline
 from tgi.kernels.program import CacheLayer, Program
 from tgi.kernels.weight import Vector, Weight
 
@@ -156,7 +157,11 @@ class WeightReader(Protocol):
 class CompiledStep(Protocol):
     """A loaded program. Called under `torch.inference_mode`; rows are those of `Paging`."""
 
-    program: Program
+    @property
+    def program(self) -> Program | Outline:
+        """What is computed, or, where other code does, what there is to know of it."""
+        ...
+
     device: torch.device
     dtype: torch.dtype
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from tgi.kernels.footprint import Footprint
 from tgi.kernels.formats import DTYPE_BYTES
+from tgi.kernels.outline import Outline
 from tgi.kernels.program import Activate, Attention, Experts, Gate, Op, Program
 from tgi.kernels.weight import Weight
 from tgi.quant.scheme import format_of
@@ -67,6 +68,26 @@ def model_cost(
         positions_go_on=program.positions_go_on,
         encoder_positions=program.encoder.max_positions if program.encoder else 0,
         state_bytes=4 * sum(program.states),
+    )
+
+
+def outline_cost(outline: Outline, dtype: str, footprint: Footprint, *, logit_rows: int) -> ModelCost:
+    """The cost of a model that transformers computes, by its sizes: its operations are not known, so with some reserve.
+
+    footprint: of the reference backend, whose cache it uses; a cache of its own takes as much.
+    """
+    width = DTYPE_BYTES[dtype]
+    layers = outline.cache or outline.own_cache
+    context = min(outline.max_positions, LONGEST_GATHERED)
+    numbers = max((layer.kv_heads * layer.head_dim for layer in layers), default=outline.hidden_size)
+    logits = logit_rows * outline.vocab_size * (width + 3 * 4)
+    return ModelCost(
+        weight_bytes=outline.parameters * width,
+        kv_bytes_per_token=max(1, sum(footprint.cache_bytes(layer, dtype) for layer in layers)),
+        activation_bytes_per_token=2 * width * (8 * outline.hidden_size + 4 * outline.widest),
+        activation_bytes_fixed=4 * context * numbers * 4 + (1 << 21) * 5 + logits,
+        max_positions=outline.max_positions,
+        positions_go_on=outline.positions_go_on,
     )
 
 

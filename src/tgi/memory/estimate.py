@@ -5,18 +5,20 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from tgi.errors import StartupError
+from tgi.errors import ModelError, StartupError
 from tgi.hardware import Hardware
 from tgi.kernels.footprint import footprint
+from tgi.kernels.outline import Outline
 from tgi.memory import budget
-from tgi.memory.cost import ModelCost, model_cost
+from tgi.memory.cost import ModelCost, model_cost, outline_cost
 from tgi.models.build.decoder import build
 from tgi.models.config_reader import read_config
 from tgi.models.dtypes import serving_dtype
-from tgi.models.families.registry import spec_from_config
+from tgi.models.fallback.describe import ask
+from tgi.models.families.registry import UnknownFamilyError, spec_from_config
 from tgi.models.rope_config import RopeOverride
 from tgi.models.weight_files import tensor_shapes
-from tgi.quant.checkpoint import check_method, read_stored, rounding
+from tgi.quant.checkpoint import Stored, check_method, read_stored, rounding
 from tgi.settings.config import EngineConfig
 from tgi.settings.flags import ROUNDINGS
 from tgi.shorten import size
@@ -25,13 +27,14 @@ DEFAULT_BLOCK_SIZE = 32
 """As `kernels.types` has it, which cannot be imported without torch; a test compares them."""
 
 
-def estimate(engine: EngineConfig, hardware: Hardware) -> budget.Limits:
+def estimate(engine: EngineConfig, hardware: Hardware, cost: ModelCost | None = None) -> budget.Limits:
     """The limits that the engine would find for this configuration; reads config.json only.
 
+    cost: what `survey` gave, where it is known.
     Raises `StartupError` when the model cannot fit or is not supported, naming the rounding with which it would fit.
     """
     try:
-        return _limits(engine, hardware, survey(engine, hardware))
+        return _limits(engine, hardware, cost or survey(engine, hardware))
     except StartupError as error:
         raise type(error)(f"{error}{_what_fits(engine, hardware)}") from None
 
@@ -46,8 +49,15 @@ def survey(engine: EngineConfig, hardware: Hardware, *, warn: bool = False) -> M
     config = read_config(path)
     stored = read_stored(path, config, lambda: tensor_shapes(path))
     check_method(stored)
-    spec = spec_from_config(config, RopeOverride(engine.rope_scaling, engine.rope_factor), warn=warn)
     device = _device(engine, hardware)
+    try:
+        spec = spec_from_config(config, RopeOverride(engine.rope_scaling, engine.rope_factor), warn=warn)
+    except UnknownFamilyError as error:
+        outline = describe(path, engine, stored, error)
+        dtype = serving_dtype(engine.dtype, outline.dtype, device.split(":")[0]) or "float32"
+        return outline_cost(
+            outline, dtype, footprint(device, native_kernels=False), logit_rows=budget.DEFAULT_BATCH_SIZE
+        )
     return model_cost(
         build(spec),
         serving_dtype(engine.dtype, spec.dtype, device.split(":")[0]) or "float32",
@@ -56,6 +66,35 @@ def survey(engine: EngineConfig, hardware: Hardware, *, warn: bool = False) -> M
         cache_dtype=engine.kv_cache_dtype,
         quantize=rounding(engine.quantize, stored),
     )
+
+
+def describe(path: Path, engine: EngineConfig, stored: Stored | None, unknown: UnknownFamilyError) -> Outline:
+    """The outline of a model that no family describes. Raises ModelError where transformers does not know it either."""
+    check_fallback(engine, stored)
+    try:
+        return ask(path, trust_remote_code=engine.trust_remote_code)
+    except ModelError as error:
+        raise ModelError(f"{error}. {unknown}") from None
+
+
+def check_fallback(engine: EngineConfig, stored: Stored | None) -> None:
+    """Refuse what models that transformers computes do not have. Raises ModelError."""
+    if engine.quantize is not None:
+        raise ModelError(f"--quantize {engine.quantize}: native families only, and this model is none: leave it out")
+    if stored is not None:
+        raise ModelError(
+            f"The checkpoint is quantised as {stored.method}: that is read for native families only, and this model is "
+            f"none. Serve its unquantised checkpoint"
+        )
+    if engine.kv_cache_dtype is not None:
+        raise ModelError(
+            f"--kv-cache-dtype {engine.kv_cache_dtype}: native families only, and this model is none: leave it out"
+        )
+    if engine.rope_scaling is not None:
+        raise ModelError(
+            "--rope-scaling and --rope-factor: native families only, and this model is none: write the scaling into "
+            "its config.json"
+        )
 
 
 def _limits(engine: EngineConfig, hardware: Hardware, cost: ModelCost) -> budget.Limits:

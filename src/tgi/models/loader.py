@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from tgi.errors import ModelError
+from tgi.kernels.outline import Outline
 from tgi.kernels.types import Backend, CacheShape, CompiledStep
 from tgi.models import dtypes
 from tgi.models.build.decoder import build
@@ -38,9 +39,16 @@ class LoadedModel:
     """A model ready to run, and what there is to say of it."""
 
     step: CompiledStep
-    spec: ModelSpec
+    spec: ModelSpec | None
+    """None where transformers computes it."""
     stored: str | None = None
     """The quantisation that the checkpoint came in; None: plain weights."""
+
+    @property
+    def model_type(self) -> str:
+        """As in config.json."""
+        program = self.step.program
+        return program.model_type if isinstance(program, Outline) else self.spec.model_type if self.spec else ""
 
     @property
     def dtype(self) -> torch.dtype:

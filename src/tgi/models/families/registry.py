@@ -153,6 +153,10 @@ TITLES: dict[str, str] = {
 """What people call the models of a family."""
 
 
+class UnknownFamilyError(ModelError):
+    """No native family has this `model_type`: transformers may compute the model."""
+
+
 def spec_from_config(config: dict[str, Any], override: RopeOverride | None = None, *, warn: bool = True) -> ModelSpec:
     """The spec of a checkpoint's config.json. Raises ModelError naming what is not supported.
 
@@ -164,7 +168,8 @@ def spec_from_config(config: dict[str, Any], override: RopeOverride | None = Non
         raise ModelError("config.json has no `model_type`: could not determine the model's type")
     family = FAMILIES.get(model_type) if isinstance(model_type, str) else None
     if family is None:
-        raise ModelError(f"Unsupported model type {printable(model_type)}; supported are {', '.join(sorted(FAMILIES))}")
+        known = ", ".join(sorted(FAMILIES))
+        raise UnknownFamilyError(f"Unsupported model type {printable(model_type)}; supported are {known}")
     architectures = reader.get("architectures", [])
     for name in map(str, architectures if isinstance(architectures, list) else [architectures]):
         if not _generates(name, model_type in WITH_ENCODER):

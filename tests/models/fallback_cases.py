@@ -1,0 +1,12 @@
+"""Architectures that are not native and are tested by transformers' code; docs/models.md lists them. Without torch."""
+
+from __future__ import annotations
+
+PAGED = (
+    "persimmon", "cwm", "granite_swa", "cohere2_moe", "afmoe", "apertus1p5_text", "aria_text", "beam", "bitnet", "ctrl",
+    "dots1", "exaone_moe", "flex_olmo", "flint", "granitemoe_swa", "granitemoeshared", "hunyuan_v1_moe", "hy_v3",
+    "hyperclovax", "jais2", "jetmoe", "kolibri1", "mellum", "mimo_v2_flash", "minimax_m2",
+)  # fmt: skip
+OWN_CACHE = ("doge", "mamba", "biogpt", "diffllama", "gpt_neox_japanese", "lara_mini", "minimax", "megatron-bert")
+FAST = ("persimmon", "granite_swa", "doge", "mamba")
+"""In the fast suite; all others are slow."""

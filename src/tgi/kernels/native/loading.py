@@ -72,17 +72,19 @@ class Loader:
 def load_layers(pool: Pool, arena: Arena, program: Program, weights: WeightReader) -> dict[Weight, PackedLinear]:
     """Every matrix of a program, packed; with a text to calibrate on, in the order in which it runs over that."""
     loader = Loader(pool, arena, weights)
-    if weights.calibration:
+    threads = torch.get_num_threads()
+    if weights.calibration or weights.keeps_codes:
         # Torch does little here; with one thread its sums, and so the codes, are the same wherever the model is loaded.
-        threads = torch.get_num_threads()
+        # Of codes it does many small operations, after each of which its team would spin beside that which packs.
         torch.set_num_threads(1)
-        try:
+    try:
+        if weights.calibration:
             walk(program, weights, loader.load, ReferenceBackend(torch.device("cpu")))
-        finally:
-            torch.set_num_threads(threads)
-    for weight in program.weights():
-        if weight not in loader.layers:
-            loader.load(weight, None)
+        for weight in program.weights():
+            if weight not in loader.layers:
+                loader.load(weight, None)
+    finally:
+        torch.set_num_threads(threads)
     loader.say()
     return loader.layers
 

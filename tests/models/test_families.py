@@ -41,7 +41,8 @@ from tgi.models.families.registry import read_spec, spec_from_config
 from tgi.models.rope_config import RopeOverride
 from tgi.models.spec import ModelSpec
 from tgi.quant.checkpoint import read_stored, stored
-from tgi.quant.formats import FORMATS, format_for
+from tgi.quant.formats import format_for
+from tgi.quant.formats.registry import FORMATS
 from tgi.quant.formats.plain import Plain
 
 

@@ -17,7 +17,7 @@ from tgi.errors import StartupError
 from tgi.hardware import Hardware
 from tgi.hub.prepare import prepare_parsed, prepare_plan
 from tgi.quant.checkpoint import METHODS
-from tgi.quant.formats import FORMATS
+from tgi.quant.formats.registry import FORMATS
 from tgi.settings.parse import parse
 
 CPU = Hardware(cpu_count=2, available_memory=2 << 30, cpu_name="x")

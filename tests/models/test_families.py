@@ -42,8 +42,8 @@ from tgi.models.rope_config import RopeOverride
 from tgi.models.spec import ModelSpec
 from tgi.quant.checkpoint import read_stored, stored
 from tgi.quant.formats import format_for
-from tgi.quant.formats.registry import FORMATS
 from tgi.quant.formats.plain import Plain
+from tgi.quant.formats.registry import FORMATS
 
 
 def program_of(family: Family) -> Program:

@@ -54,9 +54,9 @@ class GenerateParameters(RequestModel):
     grammar: Any = Field(None, description="Not supported yet: answered with an error.")
     adapter_id: str | None = Field(None, description="LoRA adapter; an unknown one is an error.")
     src_lang: str | None = Field(
-        None, description="Language of `inputs` for a translation model with a token for each.", examples=["eng_Latn"]
+        None, description="Language of `inputs` for a translation model with a token for each."
     )
-    tgt_lang: str | None = Field(None, description="Language to translate to.", examples=["deu_Latn"])
+    tgt_lang: str | None = Field(None, description="Language to translate to.")
     ignore_eos: bool = Field(False, description="Generate on after end-of-sequence tokens.")
     min_tokens: U32 | None = Field(None, description="Minimum number of tokens before the end of the sequence.")
 

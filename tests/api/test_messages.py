@@ -11,6 +11,7 @@ from tokenizers import Tokenizer as FastTokenizer
 from tokenizers.models import WordLevel
 
 from tests.api.fake import INFO, FakeEngine, build_app
+from tgi.serving.languages import Languages
 from tgi.serving.tokenizer import Tokenizer
 
 SAMPLED = {"do_sample": True}
@@ -165,7 +166,9 @@ async def test_max_new_tokens_beyond_a_step_ends_at_the_context() -> None:
 
 async def test_text_outside_of_the_vocabulary() -> None:
     app = build_app(FakeEngine())
-    app.state.api.service.tokenizer = Tokenizer(FastTokenizer(WordLevel({"a": 0}, unk_token="[UNK]")), {})
+    service = app.state.api.service
+    service.tokenizer = Tokenizer(FastTokenizer(WordLevel({"a": 0}, unk_token="[UNK]")), {})
+    service.languages = Languages(service.tokenizer)
     message = "tokenizer error WordLevel error: Missing [UNK] token from the vocabulary"
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
         for route in ("/generate", "/", "/tokenize"):

@@ -201,6 +201,11 @@ static inline void with_header(int format, bool zero_points, const Body& body) {
   });
 }
 
+// Bytes of a group of `length` columns of one panel, with its header.
+static inline size_t bytes_of_group(int format, int length) {
+  return with_format(format, [&](auto panel) { return decltype(panel)::group_bytes(length); });
+}
+
 static inline bool has_codes(int format) { return format >= TGI_INT8; }
 
 // The zero point of symmetric weights.

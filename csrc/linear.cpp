@@ -10,6 +10,7 @@
 #include "narrow.h"
 #include "panel.h"
 #include "simd/amx.h"
+#include "widen.h"
 
 namespace tgi {
 namespace {
@@ -142,10 +143,7 @@ struct Unrounded {
       case TGI_FLOAT16:
         return as_they_are<F16Panel>(linear, tile, w, sums);
       default:
-        return with_codes(linear, [&](auto panel_type, auto header) {
-          multiply_codes<decltype(panel_type), decltype(header)>(sums, tile.values, w.begin, w.stride, linear.group,
-                                                                 linear.padded_in);
-        });
+        return multiply_codes(linear, tile.values, w.begin, w.stride, sums);
     }
   }
 };

@@ -26,11 +26,6 @@ int panel_step(int format) {
   return format == TGI_BFLOAT16 ? Bf16Panel::kStep : 1;
 }
 
-// A group of `length` columns of one panel.
-size_t group_bytes(const Linear& linear, int length) {
-  return with_format(linear.format, [&](auto panel) { return decltype(panel)::group_bytes(length); });
-}
-
 float* float32_at(const Linear& linear, int row, int k) {
   return reinterpret_cast<float*>(linear.data + size_t(row / kLanes) * linear.panel_bytes) + size_t(k) * kLanes +
          row % kLanes;
@@ -245,7 +240,7 @@ tgi_linear* tgi_linear_create(tgi_arena* arena, const tgi_linear_shape* shape) {
   linear.rounds = quantised && shape->activations == TGI_INT8;
   if (quantised) {
     const int whole = linear.groups - 1, last = linear.padded_in - whole * linear.group;
-    linear.panel_bytes = whole * group_bytes(linear, linear.group) + group_bytes(linear, last);
+    linear.panel_bytes = whole * bytes_of_group(linear.format, linear.group) + bytes_of_group(linear.format, last);
   } else linear.panel_bytes = size_t(linear.padded_in) * kLanes * (format == TGI_FLOAT32 ? 4 : 2);
   // The rows that pad the last panel stay zeros: scale 0 times anything is 0.
   Arena* home = &arena->arena;

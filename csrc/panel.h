@@ -153,21 +153,6 @@ static inline void multiply_halves(Sums<R, C>& result, const uint16_t* a, const 
 }
 #endif
 
-// parts += four values of k of unrounded activations [4][R] times a panel's codes less their zero points, k ascending
-template <int J, int R, int C>
-static inline void add_one(F (&parts)[R][C], F zeros, int c, const float* a, Bytes codes) {
-  const F weights = sub(byte_of<J>(codes), zeros);
-#pragma GCC unroll 16
-  for (int r = 0; r < R; r++) parts[r][c] = fma(set(a[J * R + r]), weights, parts[r][c]);
-}
-template <int R, int C>
-static inline void add_four(F (&parts)[R][C], F zeros, int c, const float* a, Bytes codes) {
-  add_one<0>(parts, zeros, c, a, codes);
-  add_one<1>(parts, zeros, c, a, codes);
-  add_one<2>(parts, zeros, c, a, codes);
-  add_one<3>(parts, zeros, c, a, codes);
-}
-
 // dots += four values of k: R rows of activations, `Pitch` bytes apart, times C vectors of weights
 template <int Pitch = 4, int R, int C>
 static inline void add_dots(I (&dots)[R][C], const Weights4 (&weights)[C], const uint8_t* a) {
@@ -192,15 +177,6 @@ static inline void add_record(I (&dots)[R][C], const uint8_t* a, const uint8_t* 
     for (int c = 0; c < C; c++) weights[c] = split(Panel::template codes<J>(w + c * stride));
     add_dots(dots, weights, a + 4 * Height * J);
     add_record<Panel, Height, J + 1>(dots, a, w, stride);
-  }
-}
-
-// The same of one panel c with activations [k][R] that are not rounded.
-template <class Panel, int J = 0, int R, int C>
-static inline void add_record(F (&parts)[R][C], F zeros, int c, const float* a, const uint8_t* record) {
-  if constexpr (4 * J < Panel::kStep) {
-    add_four(parts, zeros, c, a + 4 * J * R, Panel::template codes<J>(record));
-    add_record<Panel, J + 1>(parts, zeros, c, a, record);
   }
 }
 
@@ -284,49 +260,6 @@ static inline void multiply_groups_halved(Sums<Height, C>& result, const Tile& t
   }
   for (int r = 0; r < Height; r++)
     for (int c = 0; c < C; c++) result.at[r][c] = r < kUpper ? upper.at[r][c] : lower.at[r - kUpper][c];
-}
-
-// The columns of scale J of a group of C panels, with activations that are not rounded.
-template <class Panel, class Header, int J, int R, int C>
-static inline void add_part(Sums<R, C>& sums, const float* a, const uint8_t* w, const uint8_t* codes, size_t stride,
-                            int length) {
-  constexpr FetchStream fetch;
-  F parts[R][C], zeros[C];
-  for (int c = 0; c < C; c++) {
-    zeros[c] = Header::kZeros ? to_float(header_zeros(w + c * stride)) : set((float)Panel::kZero);
-    for (int r = 0; r < R; r++) parts[r][c] = zero();
-  }
-  for (int k = 0; k < length; k += Panel::kStep, codes += Panel::kBytes, a += Panel::kStep * R) {
-    fetch_record<Panel, C>(fetch, codes, stride);
-#pragma GCC unroll 8
-    for (int c = 0; c < C; c++) add_record<Panel>(parts, zeros[c], c, a, codes + c * stride);
-  }
-#pragma GCC unroll 8
-  for (int c = 0; c < C; c++) {
-    const F scales = Header::template scales<J>(w + c * stride);
-#pragma GCC unroll 16
-    for (int r = 0; r < R; r++) sums.at[r][c] = fma(parts[r][c], scales, sums.at[r][c]);
-  }
-}
-
-// sums += unrounded activations times C panels of quantised weights. What shares a scale is one sum over ascending k, then
-// sum = fma(that sum, weight scale, sum).
-template <class Panel, class Header, int R, int C>
-static inline void multiply_codes(Sums<R, C>& sums, const float* a, const uint8_t* w, size_t stride, int group,
-                                  int count) {
-  constexpr FetchStream fetch;
-  for (int begin = 0; begin < count; begin += group, a += group * R, w += Panel::group_bytes(group)) {
-    const int length = group_length(group, count, begin);
-    const int first = Header::kScales > 1 && length > kHalfGroup ? kHalfGroup : length;
-    const uint8_t* codes = w + kHeaderBytes;
-    for (int c = 0; c < C; c++) fetch(w + c * stride);
-    add_part<Panel, Header, 0>(sums, a, w, codes, stride, first);
-    if constexpr (Header::kScales > 1) {
-      if (length > first)
-        add_part<Panel, Header, 1>(sums, a + kHalfGroup * R, w, codes + kHalfGroup / Panel::kStep * Panel::kBytes, stride,
-                                   length - first);
-    }
-  }
 }
 
 // Panels taken at once for R rows: enough independent sums to hide the latency of one, no more than fit the registers.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -16,15 +15,18 @@ from tgi.memory.estimate import check_fallback
 from tgi.models.config_reader import read_config
 from tgi.models.families.registry import UnknownFamilyError
 from tgi.models.loader import LoadedModel, serving_dtype
-from tgi.models.weight_files import tensor_shapes
-from tgi.quant.checkpoint import read_stored
+from tgi.models.stored import stored_of
+from tgi.models.weights import Progress
 from tgi.settings.config import EngineConfig
 
 logger = logging.getLogger("tgi.engine")
 
 
 class FallbackModel:
-    """What the worker asks of it, in this order: dtype, backend, cost, load."""
+    """What the worker asks of a model: dtype, backend, cost; then `load`, after which the cost is that of the model."""
+
+    spec = None
+    """Of a native family."""
 
     def __init__(self, config: EngineConfig, device: torch.device, unknown: UnknownFamilyError) -> None:
         """Raises ModelError where transformers does not know the model either."""
@@ -32,22 +34,18 @@ class FallbackModel:
         from tgi.models.fallback.source import outline
 
         self._config, self._path = config, Path(config.model_path)
-        check_fallback(config, read_stored(self._path, read_config(self._path), lambda: tensor_shapes(self._path)))
+        check_fallback(config, stored_of(self._path, read_config(self._path)))
         try:
-            self.outline: Outline = outline(self._path, trust_remote_code=config.trust_remote_code)
+            found = outline(self._path, trust_remote_code=config.trust_remote_code)
         except ModelError as error:
             raise ModelError(f"{error}. {unknown}") from None
-        logger.info("%s is no native family: transformers computes it, which is slower", self.outline.model_type)
-        self.dtype = serving_dtype(config.dtype, self.outline.dtype, device) or torch.float32
+        logger.info("%s is no native family: transformers computes it, which is slower", found.model_type)
+        self.dtype = serving_dtype(config.dtype, found.dtype, device) or torch.float32
         self.backend = TransformersBackend(device, config.block_size)
+        self.cost = self._cost(found)
 
-    def cost(self, outline: Outline | None = None) -> ModelCost:
-        """outline: of the loaded model, which says more."""
-        name = str(self.dtype).removeprefix("torch.")
-        return outline_cost(outline or self.outline, name, self.backend.footprint, logit_rows=budget.DEFAULT_BATCH_SIZE)
-
-    def load(self, progress: Callable[[int, int], None]) -> LoadedModel:
-        """The model, by the way that proved itself."""
+    def load(self, max_total_tokens: int, progress: Progress) -> LoadedModel:
+        """The model, by the way that proved itself; it is the same for sequences of any length."""
         from tgi.models.fallback.loader import load_by_transformers
 
         step = load_by_transformers(
@@ -56,4 +54,9 @@ class FallbackModel:
         progress(step.weight_bytes, step.weight_bytes)
         if not step.shares_blocks and self._config.prefix_caching:
             logger.info("Prefix caching is off: the model keeps a cache of its own")
-        return LoadedModel(step, None)
+        self.cost = self._cost(step.program)
+        return LoadedModel(step, None, shares_blocks=step.shares_blocks)
+
+    def _cost(self, outline: Outline) -> ModelCost:
+        name = str(self.dtype).removeprefix("torch.")
+        return outline_cost(outline, name, self.backend.footprint, logit_rows=budget.DEFAULT_BATCH_SIZE)

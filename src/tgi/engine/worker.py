@@ -16,22 +16,19 @@ import torch
 
 from tgi import hardware
 from tgi.engine.fallback import FallbackModel
+from tgi.engine.family import FamilyModel
 from tgi.engine.plan import EncoderInput, Plan, Sampled, probe
 from tgi.engine.runner import Runner
 from tgi.engine.sampler import Sampler
 from tgi.errors import ModelError, StartupError
 from tgi.kernels.host_memory import give_back
-from tgi.kernels.outline import Outline
-from tgi.kernels.program import Program
-from tgi.kernels.select import select
 from tgi.kernels.types import Backend, KVCache
 from tgi.memory import budget
-from tgi.memory.cost import ModelCost, model_cost
+from tgi.memory.cost import ModelCost
 from tgi.messages import EngineInfo
-from tgi.models.build.decoder import build
 from tgi.models.decoder_start import decoder_ids, not_done
 from tgi.models.families.registry import UnknownFamilyError, read_spec
-from tgi.models.loader import LoadedModel, load_model, serving_dtype
+from tgi.models.loader import LoadedModel
 from tgi.models.rope_config import RopeOverride
 from tgi.models.spec import ModelSpec
 from tgi.models.weights import Progress
@@ -64,60 +61,27 @@ class Worker:
         threads = config.threads or hardware.cpu_count()
         if self.device.type == "cpu":
             torch.set_num_threads(threads)
-        rope = RopeOverride(config.rope_scaling, config.rope_factor)
-        spec = fallback = None
-        try:
-            spec = read_spec(Path(config.model_path), rope)
-        except UnknownFamilyError as unknown:
-            fallback = FallbackModel(config, self.device, unknown)
-        if fallback is not None:
-            dtype, backend = fallback.dtype, fallback.backend
-        else:
-            assert spec is not None
-            dtype = serving_dtype(config.dtype, spec.dtype, self.device) or torch.float32
-            backend = select(self.device, dtype, config.block_size, threads=threads if config.native_kernels else None)
+        model = self._find_model(threads)
+        backend = model.backend
         self.footprint = backend.footprint
-        self._tell(backend, dtype, spec)
+        self._tell(backend, model.dtype, model.spec)
         self._check_cache_dtype(backend)
-        cost = fallback.cost() if fallback else self._cost(build(spec), dtype, backend)  # type: ignore[arg-type]
         available = config.memory_bytes or self._available_bytes()
-        limits = self._limits(cost, available, backend)  # before loading: what cannot fit is said in a second
-        served = spec and spec.served_up_to(limits.max_total_tokens)
-        if served != spec:
-            logger.info(
-                "Rotary embedding: all sequences take the factors for long ones, since up to %d tokens are served",
-                limits.max_total_tokens,
-            )
+        expected = model.cost
+        limits = self._limits(expected, available, backend)  # before loading: what cannot fit is said in a second
 
         enter_phase("load")
         began = time.monotonic()
-        if fallback is not None:
-            loaded = fallback.load(progress or LoadProgress())
-            assert isinstance(loaded.step.program, Outline)
-            limits = self._limits(fallback.cost(loaded.step.program), available, backend)
-        else:
-            loaded = load_model(
-                config.model_path,
-                dtype,
-                backend,
-                spec=served,
-                quantize=config.quantize,
-                activations=config.activations,
-                calibration=config.calibration,
-                progress=progress or LoadProgress(),
-            )
+        loaded = model.load(limits.max_total_tokens, progress or LoadProgress())
         load_s = time.monotonic() - began
         weight_bytes = loaded.step.weight_bytes
         logger.info("Loaded %s of weights in %.1f s", size(weight_bytes), load_s)
-        if loaded.stored:
-            logger.info(
-                "The checkpoint is quantised as %s: what kernels cannot hold as it is, is dequantised to %s",
-                loaded.stored,
-                str(dtype).removeprefix("torch."),
-            )
+        cost = model.cost
         if weight_bytes > cost.weight_bytes * NOTICEABLY:
             logger.info("That is more than the %s expected: limits are computed anew", size(cost.weight_bytes))
-            limits = self._limits(replace(cost, weight_bytes=weight_bytes), available, backend)
+            cost = replace(cost, weight_bytes=weight_bytes)
+        if cost != expected:
+            limits = self._limits(cost, available, backend)
         enter_phase("allocate")
         cache = self._allocate(backend, loaded, limits)
         backend.settle()
@@ -132,6 +96,15 @@ class Worker:
     def execute(self, plan: Plan) -> Sampled:
         """Run one step; see `runner`."""
         return self.runner.execute(plan)
+
+    def _find_model(self, threads: int) -> FamilyModel | FallbackModel:
+        """The model of the config's directory, not loaded. Raises ModelError."""
+        config = self.config
+        try:
+            spec = read_spec(Path(config.model_path), RopeOverride(config.rope_scaling, config.rope_factor))
+        except UnknownFamilyError as unknown:
+            return FallbackModel(config, self.device, unknown)
+        return FamilyModel(config, self.device, threads, spec)
 
     def _tell(self, backend: Backend, dtype: torch.dtype, spec: ModelSpec | None) -> None:
         """Log what will compute, in TGI's lines and one of ours."""
@@ -159,16 +132,6 @@ class Worker:
         wanted = self.config.kv_cache_dtype
         if wanted is not None and wanted not in backend.cache_dtypes:
             raise StartupError(_no_such_cache(self.config, self.device))
-
-    def _cost(self, program: Program, dtype: torch.dtype, backend: Backend) -> ModelCost:
-        return model_cost(
-            program,
-            str(dtype).removeprefix("torch."),
-            backend.footprint,
-            logit_rows=budget.DEFAULT_BATCH_SIZE,
-            cache_dtype=self.config.kv_cache_dtype,
-            quantize=self.config.quantize,
-        )
 
     def _limits(self, cost: ModelCost, available: int, backend: Backend) -> budget.Limits:
         limits = budget.compute(
@@ -244,7 +207,7 @@ class Worker:
     def _describe(
         self, loaded: LoadedModel, backend: Backend, limits: budget.Limits, load_s: float, warmup_s: float
     ) -> EngineInfo:
-        spec, shares = loaded.spec, getattr(loaded.step, "shares_blocks", True)
+        spec, shares = loaded.spec, loaded.shares_blocks
         return EngineInfo(
             model_type=loaded.model_type,
             dtype=str(loaded.dtype).removeprefix("torch."),

@@ -25,8 +25,8 @@ from tgi.hub.convert_tokenizer import ensure_fast_tokenizer
 from tgi.hub.download import Hub, download, judge_remote
 from tgi.hub.suitability import Suitability
 from tgi.models.config_reader import read_config
-from tgi.models.weight_files import tensor_shapes
-from tgi.quant.checkpoint import read_stored, rounding
+from tgi.models.stored import stored_of
+from tgi.quant.checkpoint import rounding
 from tgi.serving.template_sources import read_chosen
 from tgi.settings.config import ApiConfig, EngineConfig, Environment, environment_settings, read_environment
 from tgi.settings.flags import LauncherConfig
@@ -112,7 +112,7 @@ def rounding_of(quantize: str | None, directory: Path) -> str | None:
     """
     if quantize is None:
         return None
-    return rounding(quantize, read_stored(directory, read_config(directory), lambda: tensor_shapes(directory)))
+    return rounding(quantize, stored_of(directory, read_config(directory)))
 
 
 def suitability(parsed: Parsed, settings: Environment, facts: hardware.Hardware) -> Suitability:

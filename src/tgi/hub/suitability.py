@@ -18,8 +18,7 @@ from tgi.models import inventory
 from tgi.models.build.decoder import build
 from tgi.models.config_reader import read_config
 from tgi.models.families.registry import UnknownFamilyError, spec_from_config
-from tgi.models.weight_files import tensor_shapes
-from tgi.quant.checkpoint import read_stored
+from tgi.models.stored import stored_of
 from tgi.serving.tokenizer import SLOW_FILES
 from tgi.settings.config import EngineConfig
 from tgi.untrusted import printable
@@ -66,7 +65,7 @@ class Suitability:
 
     def _compare(self, directory: Path, index: str | None) -> None:
         config = read_config(directory)
-        if read_stored(directory, config, lambda: tensor_shapes(directory)) is not None:
+        if stored_of(directory, config) is not None:
             return  # the format knows which tensors a matrix is kept in
         try:
             spec = spec_from_config(config, warn=False)

@@ -17,8 +17,8 @@ from tgi.models.dtypes import serving_dtype
 from tgi.models.fallback.describe import ask
 from tgi.models.families.registry import UnknownFamilyError, spec_from_config
 from tgi.models.rope_config import RopeOverride
-from tgi.models.weight_files import tensor_shapes
-from tgi.quant.checkpoint import Stored, check_method, read_stored, rounding
+from tgi.models.stored import stored_of
+from tgi.quant.checkpoint import Stored, check_method, rounding
 from tgi.settings.config import EngineConfig
 from tgi.settings.flags import ROUNDINGS
 from tgi.shorten import size
@@ -47,7 +47,7 @@ def survey(engine: EngineConfig, hardware: Hardware, *, warn: bool = False) -> M
     """
     path = Path(engine.model_path)
     config = read_config(path)
-    stored = read_stored(path, config, lambda: tensor_shapes(path))
+    stored = stored_of(path, config)
     check_method(stored)
     device = _device(engine, hardware)
     try:

@@ -43,6 +43,8 @@ class LoadedModel:
     """None where transformers computes it."""
     stored: str | None = None
     """The quantisation that the checkpoint came in; None: plain weights."""
+    shares_blocks: bool = True
+    """See `EngineInfo.shares_blocks`."""
 
     @property
     def model_type(self) -> str:

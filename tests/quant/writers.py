@@ -233,9 +233,15 @@ def floats(
 
 
 def compressed(
-    bits: int = 4, group: int | None = 32, *, symmetric: bool = True, packed: bool = True, act_order: bool = False
+    bits: int = 4,
+    group: int | None = 32,
+    *,
+    symmetric: bool = True,
+    packed: bool = True,
+    act_order: bool = False,
+    pack: Callable[[np.ndarray, int], np.ndarray] = stream,
 ) -> Writer:
-    """group: None for a scale a row."""
+    """group: None for a scale a row. pack: `whole_codes` as versions before 0.20 of the library did."""
 
     def write(rows: int, columns: int, rng: np.random.Generator) -> Written:
         size, half_range = group or columns, 1 << (bits - 1)
@@ -252,12 +258,12 @@ def compressed(
         scales = tensor(scales_of(rng, rows, groups)).bfloat16()
         tensors: Tensors = {"weight_scale": scales}
         if packed:
-            tensors["weight_packed"] = tensor(whole_codes(codes + half_range, bits))
+            tensors["weight_packed"] = tensor(pack(codes + half_range, bits))
             tensors["weight_shape"] = torch.tensor([rows, columns])
         else:
             tensors["weight"] = tensor(codes.astype(np.int8))
         if not symmetric and packed:
-            tensors["weight_zero_point"] = tensor(whole_codes((points + half_range).T, bits).T)
+            tensors["weight_zero_point"] = tensor(pack((points + half_range).T, bits).T)
         elif not symmetric:
             tensors["weight_zero_point"] = tensor(points.astype(np.int8))
         if act_order:
@@ -363,6 +369,10 @@ WRITERS: dict[str, Writer] = {
     "ct packed 4 act-order": compressed(4, 32, symmetric=False, act_order=True),
     "ct packed 8": compressed(8, None),
     "ct packed 3": compressed(3, 32, symmetric=False),
+    "ct packed 3 whole": compressed(3, 32, symmetric=False, pack=whole_codes),
+    "ct packed 5": compressed(5, 32),
+    "ct packed 6 whole": compressed(6, 32, symmetric=False, pack=whole_codes),
+    "ct packed 7": compressed(7, 64, symmetric=False),
     "ct fp8": floats("channel", method="compressed-tensors"),
     "ct fp8 tensor": floats("tensor", method="compressed-tensors"),
     "ct fp8 block": floats("block", method="compressed-tensors"),

@@ -25,8 +25,20 @@ def unpack(words: torch.Tensor, bits: int, count: int) -> torch.Tensor:
     return ((low | high) & mask).to(torch.uint8)
 
 
-def unpack_padded(words: torch.Tensor, bits: int, count: int) -> torch.Tensor:
-    """The same of words that hold only whole codes: 10 of 3 bits, and two bits that mean nothing."""
+def stream_words(bits: int, count: int) -> int:
+    """Words that codes take without gaps, as `unpack` reads them."""
+    return -(-count * bits // WORD)
+
+
+def whole_words(bits: int, count: int) -> int:
+    """Words that codes take where each holds only whole ones: 10 of 3 bits, and two bits that mean nothing."""
+    return -(-count // (WORD // bits))
+
+
+def unpack_either(words: torch.Tensor, bits: int, count: int) -> torch.Tensor:
+    """The same as `unpack` of a stream or of whole codes: how many words there are says which."""
+    if words.shape[1] == stream_words(bits, count):
+        return unpack(words, bits, count)
     shifts = torch.arange(WORD // bits, dtype=torch.int32) * bits
     return ((words.unsqueeze(-1) >> shifts) & ((1 << bits) - 1)).to(torch.uint8).flatten(1)[:, :count]
 

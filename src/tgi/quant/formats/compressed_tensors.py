@@ -1,7 +1,7 @@
 """compressed-tensors: integers in words or bytes, fp8, mxfp4 and nvfp4, as llm-compressor writes them.
 
-Tensors of a module with N rows and K columns: weight_packed [N, words] int32 with as many whole codes as fit a word,
-and weight_shape; or weight of int8 or fp8; weight_scale [1], [N, 1], [N, groups] or by blocks; weight_zero_point of the
+Tensors of a module with N rows and K columns: weight_packed [N, words] int32, a stream of codes or, by older versions, as
+many whole ones as fit each word, and weight_shape; or weight of int8 or fp8; weight_scale [1], [N, 1], [N, groups] or by blocks; weight_zero_point of the
 same shape, or packed along the rows; weight_g_idx [K]: the group of each column. Packed codes and zero points are
 raised by half their range. Which bits a module has its shapes say, among those that the settings name.
 """
@@ -18,7 +18,7 @@ from tgi.errors import ModelError
 from tgi.kernels.coded import CodedWeight
 from tgi.kernels.weight import WeightSource
 from tgi.quant.formats import fp8, microscaling
-from tgi.quant.formats.bits import WORD, unpack_padded
+from tgi.quant.formats.bits import stream_words, unpack_either, whole_words
 from tgi.quant.formats.gptq import column_order
 from tgi.quant.formats.modules import ByModule, Part, check_dims, group_of, read
 from tgi.untrusted import printable
@@ -100,26 +100,28 @@ class CompressedTensors(ByModule):
         _, words = check_dims(source, f"{name}.weight_packed", (part.rows, None), self.name)
         bits, said = self._scheme(name, words, part.columns)
         packed = read(source, f"{name}.weight_packed", torch.int32, (part.span,))
-        codes = unpack_padded(packed, bits, part.columns)
+        codes = unpack_either(packed, bits, part.columns)
         scales, group = self._scales(source, part, said)
         half = 1 << (bits - 1)
         zeros = torch.full_like(scales, half)
         point = f"{name}.weight_zero_point"
         if source.has(point) and source.dtype(point) == torch.int32:
-            rows = -(-part.rows // (WORD // bits))
-            check_dims(source, point, (rows, scales.shape[1]), self.name)
+            in_stream = source.shape(point)[:1] == (stream_words(bits, part.rows),)
+            words = (stream_words if in_stream else whole_words)(bits, part.rows)
+            check_dims(source, point, (words, scales.shape[1]), self.name)
             columns = read(source, point, torch.int32).t().contiguous()  # codes of a word are of rows one after another
-            zeros = unpack_padded(columns, bits, part.rows).t()[part.span]
+            zeros = unpack_either(columns, bits, part.rows).t()[part.span]
         elif source.has(point):
             zeros += self._per_group(source, point, part, torch.int32)
         return self._in_order(source, part, CodedWeight(codes, scales, group, zeros))
 
     def _scheme(self, name: str, words: int, columns: int) -> tuple[int, object]:
         """Bits and group size of a module with this many words: of the settings' groups the one that fits."""
-        for scheme in self._weights or [{"num_bits": bits} for bits in (4, 8)]:
-            bits = scheme.get("num_bits")
-            if isinstance(bits, int) and 2 <= bits <= 8 and words == -(-columns // (WORD // bits)):
-                return bits, scheme.get("group_size") if scheme.get("strategy") == "group" else None
+        for needed in (stream_words, whole_words):
+            for scheme in self._weights or [{"num_bits": bits} for bits in (4, 8)]:
+                bits = scheme.get("num_bits")
+                if isinstance(bits, int) and 2 <= bits <= 8 and words == needed(bits, columns):
+                    return bits, scheme.get("group_size") if scheme.get("strategy") == "group" else None
         raise ModelError(
             f"Tensor {name}.weight_packed has {words} words for {columns} columns, which fits none of the bits that "
             "the checkpoint's settings name"

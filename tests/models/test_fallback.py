@@ -147,6 +147,31 @@ def greedy(driver: Driver, expected: Expected, prompt: list[int]) -> None:
     assert torch.equal(torch.tensor(ids[len(prompt) :])[clear], best.indices[:, 0][clear])
 
 
+@pytest.mark.parametrize("together", [True, False])
+def test_a_step_that_failed_can_be_run_again(together: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    seed = random.SystemRandom().randrange(1 << 32)
+    print(f"seed {seed}")
+    step, backend = step_of(build("biogpt", seed))
+    assert isinstance(step, OwnCacheStep)
+    rng, expected, driver = random.Random(seed), Expected("biogpt", seed), Driver(LoadedModel(step, None), backend)
+    sequences = [[rng.randrange(3, VOCAB) for _ in range(length)] for length in (12, 17)][: 2 if together else 1]
+    rows = [Row() for _ in sequences]
+    driver.step([(row, ids[:-2]) for row, ids in zip(rows, sequences, strict=True)])
+    driver.step([(row, ids[-2:-1]) for row, ids in zip(rows, sequences, strict=True)])
+    last = [(row, ids[-1:]) for row, ids in zip(rows, sequences, strict=True)]
+    body = step._divided.body
+
+    def late(*arguments: Any, **more: Any) -> Any:
+        body(*arguments, **more)  # its caches have grown by now
+        raise RuntimeError("no memory")
+
+    with monkeypatch.context() as patched, pytest.raises(RuntimeError):
+        patched.setattr(step._divided, "body", late)
+        driver.step(last)
+    for ids, logits in zip(sequences, driver.step(last), strict=True):
+        assert_close(logits, expected(ids)[-1:])
+
+
 def drops_scaling(attention: Any) -> Any:
     """Other attention functions than its own get no scale."""
     inner, scale = attention.forward, attention.scaling

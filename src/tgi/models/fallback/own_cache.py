@@ -125,19 +125,21 @@ class OwnCacheStep:
         """The next token of several sequences -> [1, n] for each."""
         if keys != self._joined.keys:
             self._take_apart()
-            cache = join([self._kept[key].cache for key in keys])
-            self._joined = _Joined(keys, cache)
+            self._joined = _Joined(keys, join([self._kept[key].cache for key in keys]))
             for key in keys:
                 self._kept[key].cache = None
+        # Caches grow in place: of a step that fails nothing is kept, and its sequences are computed anew.
+        joined, self._joined = self._joined, _Joined()
         lengths = [len(self._kept[key].tokens) for key in keys]
         longest = max(lengths) + 1
         mask = torch.tensor([[0] * (longest - 1 - length) + [1] * (length + 1) for length in lengths])
         positions = torch.tensor(lengths)[:, None]
         ids = torch.tensor(tokens)[:, None]
         device = self.device
-        hidden, self._joined.cache = self._divided.body(
-            ids.to(device), positions.to(device), mask=mask.to(device), cache=self._joined.cache, use_cache=True
+        hidden, joined.cache = self._divided.body(
+            ids.to(device), positions.to(device), mask=mask.to(device), cache=joined.cache, use_cache=True
         )
+        self._joined = joined
         for key, token in zip(keys, tokens, strict=True):
             self._kept[key].tokens.append(token)
         return list(hidden)
@@ -155,16 +157,15 @@ class OwnCacheStep:
             self._take_apart()
         kept = self._kept.get(key) or _Kept([], set())
         self._kept[key] = kept
-        goes_on = self.way.cached and (self.way.continued or len(ids) == 1 or start == 0)
-        if not (goes_on and len(kept.tokens) == start and (kept.cache is not None or start == 0)):
-            ids, kept.cache, skipped = kept.tokens[:start] + ids, None, start
-            kept.tokens = []
-        else:
-            skipped = 0
+        can = self.way.cached and (self.way.continued or len(ids) == 1 or start == 0)
+        goes_on = can and len(kept.tokens) == start and (kept.cache is not None or start == 0)
+        before, kept.cache = kept.cache if goes_on else None, None  # see `_next_of_all`
+        tokens = kept.tokens[:start] + ids
+        skipped = 0 if goes_on else start
         # Without positions: a sequence alone has those that its class gives it.
         hidden, cache = self._divided.body(
-            torch.tensor([ids], device=self.device), cache=kept.cache, use_cache=self.way.cached
+            torch.tensor([ids if goes_on else tokens], device=self.device), cache=before, use_cache=self.way.cached
         )
-        kept.tokens += ids
+        kept.tokens = tokens
         kept.cache = cache if self.way.cached else None
         return hidden[0, skipped:]

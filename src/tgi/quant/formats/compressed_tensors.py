@@ -1,9 +1,10 @@
 """compressed-tensors: integers in words or bytes, fp8, mxfp4 and nvfp4, as llm-compressor writes them.
 
-Tensors of a module with N rows and K columns: weight_packed [N, words] int32, a stream of codes or, by older versions, as
-many whole ones as fit each word, and weight_shape; or weight of int8 or fp8; weight_scale [1], [N, 1], [N, groups] or by blocks; weight_zero_point of the
-same shape, or packed along the rows; weight_g_idx [K]: the group of each column. Packed codes and zero points are
-raised by half their range. Which bits a module has its shapes say, among those that the settings name.
+Tensors of a module with N rows and K columns: weight_packed [N, words] int32, a stream of codes or, by older versions,
+as many whole ones as fit each word, and weight_shape; or weight of int8 or fp8; weight_scale [1], [N, 1], [N, groups]
+or by blocks; weight_zero_point of the same shape, or packed along the rows; weight_g_idx [K]: the group of each column.
+Packed codes and zero points are raised by half their range. Which bits a module has its shapes say, among those that
+the settings name.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.models.checkpoints import make_checkpoint
 from tests.models.driver import Driver
+from tests.models.tiny import write_tiny
 from tests.quant import writers
 from tests.quant.writers import WRITERS, Writer, Written
 from tgi.errors import ModelError
@@ -164,6 +165,31 @@ def test_a_checkpoint_computes_what_its_weights_stand_for(name: str, threads: in
     path = quantised(tmp_path, SERVED[name])
     found, expected = (logits(path / part, threads) for part in ("coded", "plain"))
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("threads", [None, 1], ids=["reference", "native"])
+def test_experts_of_gpt_oss(threads: int | None, tmp_path: Path) -> None:
+    """As OpenAI publishes them; what the blocks stand for is transformers' word."""
+    from transformers.integrations.mxfp4 import convert_moe_packed_tensors
+
+    draw = rng()
+    for name in ("coded", "plain"):
+        write_tiny(tmp_path / name, "gpt_oss", intermediate_size=96)
+    tensors = load_file(tmp_path / "plain" / "model.safetensors")
+    coded = dict(tensors)
+    for name in [name for name in tensors if name.endswith(("gate_up_proj", "down_proj"))]:
+        experts, columns, rows = tensors[name].shape
+        blocks = torch.from_numpy(draw.integers(0, 256, (experts, rows, columns // 32, 16), dtype=np.uint8))
+        scales = torch.from_numpy(draw.integers(121, 126, (experts, rows, columns // 32), dtype=np.uint8))
+        coded |= {f"{name}_blocks": blocks, f"{name}_scales": scales}
+        del coded[name]
+        tensors[name] = convert_moe_packed_tensors(blocks, scales, dtype=torch.float32).contiguous()
+    save_file(coded, tmp_path / "coded" / "model.safetensors")
+    save_file(tensors, tmp_path / "plain" / "model.safetensors")
+    change_config(tmp_path / "coded", quantization_config={"quant_method": "mxfp4"})
+    found, expected = (logits(tmp_path / name, threads) for name in ("coded", "plain"))
+    assert expected.std() > 0.1
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_a_quantised_head_is_no_tied_one(tmp_path: Path) -> None:

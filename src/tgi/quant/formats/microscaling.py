@@ -7,24 +7,46 @@ half.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 
 from tgi.kernels.coded import CodedWeight
-from tgi.kernels.weight import WeightSource
+from tgi.kernels.weight import Weight, WeightSource
+from tgi.quant.formats.base import WHOLE, Buffer, Shard, shares
 from tgi.quant.formats.bits import nibbles
-from tgi.quant.formats.modules import ByModule, Part, check_dims, read
+from tgi.quant.formats.modules import ByModule, Part, check_dims, cut, read
 
 E2M1 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0)
 MX_GROUP, NV_GROUP = 32, 16
 
 
 class Mxfp4(ByModule):
-    """See `StoredFormat`: modules of `blocks` [rows, groups, 16] and `scales` [rows, groups], both bytes."""
+    """See `StoredFormat`: modules of `blocks` [rows, groups, 16] and `scales` [rows, groups], both bytes.
+
+    gpt-oss has those of all experts of a layer in one, [experts, rows, groups, 16], whatever way its floats are turned.
+    """
 
     name = "mxfp4"
 
     def stores(self, source: WeightSource, module: str) -> bool:
         return source.has(f"{module}_blocks") or source.has(f"{module}_scales")
+
+    def pieces(
+        self, weight: Weight, source: WeightSource, buffer: Buffer, shard: Shard = WHOLE
+    ) -> Iterator[tuple[int, torch.Tensor | CodedWeight]]:
+        within, blocks, scales = weight.within, f"{weight.names[0]}_blocks", f"{weight.names[0]}_scales"
+        if within is None or not within.stacked or not source.has(blocks) or len(source.shape(blocks)) != 4:
+            yield from super().pieces(weight, source, buffer, shard)
+            return
+        groups = weight.columns // MX_GROUP
+        check_dims(source, blocks, (within.size, weight.rows, groups, MX_GROUP // 2), "MXFP4")
+        check_dims(source, scales, (within.size, weight.rows, groups), "MXFP4")
+        rows, columns = shares(weight, shard)
+        for stored in rows:
+            index = (slice(within.first, within.first + 1), stored.stored_slice)
+            packed = read(source, blocks, torch.uint8, index)[0].flatten(1)
+            yield stored.first, cut(mxfp4(packed, read(source, scales, torch.uint8, index)[0]), columns)
 
     def read(self, source: WeightSource, part: Part) -> CodedWeight:
         groups = part.columns // MX_GROUP

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -29,7 +30,7 @@ class Part:
         return slice(self.begin, self.end)
 
 
-class ByModule:
+class ByModule(ABC):
     """The common half of `StoredFormat`: each module is asked for by itself.
 
     A format says which modules it stores and reads rows of one; everything else of the checkpoint is plain.
@@ -39,13 +40,13 @@ class ByModule:
     quantised = True
     ignored: tuple[str, ...] = ()
 
+    @abstractmethod
     def stores(self, source: WeightSource, module: str) -> bool:
         """Whether the module is stored in the format. Raises ModelError for one of which tensors are missing."""
-        raise NotImplementedError
 
+    @abstractmethod
     def read(self, source: WeightSource, part: Part) -> CodedWeight:
         """Some rows of such a module, all columns. Raises ModelError."""
-        raise NotImplementedError
 
     def pieces(
         self, weight: Weight, source: WeightSource, buffer: Buffer, shard: Shard = WHOLE

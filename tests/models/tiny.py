@@ -33,7 +33,8 @@ _LATENT = {"kv_lora_rank": 32, "q_lora_rank": 28, "qk_nope_head_dim": 20, "qk_ro
            "n_routed_experts": 12, "num_experts_per_tok": 3, "moe_intermediate_size": 48, "n_shared_experts": 1,
            "num_key_value_heads": 4}  # fmt: skip
 _DELTA = {"linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 12,
-          "linear_value_head_dim": 20, "linear_conv_kernel_dim": 4}  # fmt: skip
+          "linear_value_head_dim": 20, "linear_conv_kernel_dim": 4,
+          "rms_norm_eps": 1e-3}  # a gated norm of nearly nothing enlarges the oracle's own rounding  # fmt: skip
 _MAMBA = {"mamba_n_heads": 8, "mamba_d_state": 12, "mamba_d_conv": 4, "mamba_expand": 2, "mamba_chunk_size": 16,
           "shared_intermediate_size": 72}  # fmt: skip
 _GPT = {"n_embd": 64, "n_head": 4, "n_layer": 2, "n_positions": 512}

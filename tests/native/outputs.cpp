@@ -167,7 +167,8 @@ void attentions(Random& random, tgi_pool* pool) {
     const int window = random.between(0, 1) ? random.between(1, 70) : 0;
     const bool sloped = random.between(0, 1);
     const tgi_attention_op op{TGI_ATTENTION, 0,      0,    0,   heads, shape.kv_heads,
-                              shape.head_dim, 0, window, TGI_BEFORE, 0, 0.3f, cap, sloped ? slopes.data() : nullptr, nullptr};
+                              shape.head_dim, 0, window, TGI_BEFORE, 0, 0.3f, cap, sloped ? slopes.data() : nullptr, nullptr, 0,
+                              nullptr};
     tgi_attention(pool, shape.type, &op, keys.data(), values.data(), &sequences.step, queries.data(), out.data());
     say("attention-" + std::to_string(round), out);
   }
@@ -198,7 +199,7 @@ void programs(Random& random, tgi_pool* pool) {
         any(tgi_clamp_op{TGI_CLAMP, 2, 2.0f}),
         any(tgi_rotary_op{TGI_ROTARY, 2, heads + kv_heads, dim, 0, 0, round % 3 == 0}),
         any(tgi_store_kv_op{TGI_STORE_KV, 2, 0, kv_heads, dim, query, query + kv}),
-        any(tgi_attention_op{TGI_ATTENTION, 3, 2, 0, heads, kv_heads, dim, 0, 0, TGI_BEFORE, 0, 0.2f, 0, nullptr, nullptr}),
+        any(tgi_attention_op{TGI_ATTENTION, 3, 2, 0, heads, kv_heads, dim, 0, 0, TGI_BEFORE, 0, 0.2f, 0, nullptr, nullptr, 0, nullptr}),
         any(tgi_linear_op{TGI_LINEAR, 0, 3, 1, layer(query, width)}),
         any(tgi_rms_norm_op{TGI_RMS_NORM, 1, 0, 1, width, 0, 0, 1e-6f, scale.data()}),
         any(tgi_linear_op{TGI_LINEAR, 4, 1, 0, layer(width, 2 * inner)}),

@@ -60,6 +60,7 @@ COMMON: dict[str, Any] = {
     "eos_token_id": 2,
     "state_size": 8,
     "conv_kernel": 4,
+    "is_decoder": True,  # of the kin of BERT, which otherwise see later tokens
 }
 
 

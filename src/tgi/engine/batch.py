@@ -78,10 +78,9 @@ def _build(chunks: list[Chunk], block_size: int, device: torch.device) -> Batch:
         if chunk.draw is not None:
             logit_rows += range(end - 1 - chunk.num_draft, end)
 
-    states = [chunk.state_from for chunk in chunks], [chunk.state_to for chunk in chunks]
     parts = [token_ids, positions, slots, tables, starts, contexts, logit_rows]
-    if states[1][0] >= 0:
-        parts += states
+    if chunks[0].state_to >= 0:
+        parts += [[chunk.state_from for chunk in chunks], [chunk.state_to for chunk in chunks]]
     packed = torch.from_numpy(np.array(list(chain.from_iterable(parts)), np.int64)).to(device)
     views = list(packed.split([len(part) for part in parts]))
     reads, writes = views[7:] if len(views) > 7 else (None, None)

@@ -10,7 +10,7 @@ import pytest
 from tests.api.fake import FakeEngine, build_app
 from tgi.api.tgi.types import GenerateParameters
 
-ROUTES = ["/", "/generate", "/generate_stream", "/tokenize", "/vertex", "/chat_tokenize", "/invocations"]
+ROUTES = ["/", "/generate", "/generate_stream", "/tokenize", "/vertex", "/chat_tokenize", "/detokenize", "/invocations"]
 OPENAI_ROUTES = ["/v1/chat/completions", "/v1/completions"]
 JSON = {"content-type": "application/json"}
 

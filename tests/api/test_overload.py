@@ -48,7 +48,17 @@ async def test_refused_at_once() -> None:
     """Every route answers 429 with its clients' error and a time to come back; streams too, before they begin."""
     held = Held()
     open_calls = [await held.open(), await held.open()]
-    for path in ("/generate", "/generate_stream", "/", "/vertex", INFER, "/invocations", "/tokenize", "/chat_tokenize"):
+    for path in (
+        "/generate",
+        "/generate_stream",
+        "/",
+        "/vertex",
+        INFER,
+        "/invocations",
+        "/tokenize",
+        "/chat_tokenize",
+        "/detokenize",
+    ):
         answer = await held.client.post(path, content=b"not even json")
         assert (answer.status_code, answer.json()) == (429, FLAT)
         assert 1 <= int(answer.headers["retry-after"]) <= 60

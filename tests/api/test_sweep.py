@@ -13,7 +13,7 @@ from tgi.api.openai.chat_types import ChatRequest
 from tgi.api.openai.completion_types import CompletionRequest
 from tgi.api.platforms.kserve_routes import InferenceRequest
 from tgi.api.platforms.platform_routes import VertexRequest
-from tgi.api.tgi.types import CompatGenerateRequest, GenerateParameters, GenerateRequest
+from tgi.api.tgi.types import CompatGenerateRequest, DetokenizeRequest, GenerateParameters, GenerateRequest
 
 LIMITS = (4, 5, 16, 255, 256, 2**32 - 1, 2**63 - 1, 2**64 - 1)
 VALUES: list[Any] = [
@@ -59,6 +59,7 @@ ROUTES: list[tuple[str, dict[str, Any], Any]] = [
     ("/generate", {"inputs": "x"}, GenerateRequest),
     ("/generate_stream", {"inputs": "x"}, GenerateRequest),
     ("/tokenize", {"inputs": "x"}, GenerateRequest),
+    ("/detokenize", {"tokens": [1]}, DetokenizeRequest),
     ("/v1/chat/completions", CHAT, ChatRequest),
     ("/v1/chat/completions", {**CHAT, "stream": True}, ChatRequest),
     ("/chat_tokenize", CHAT, ChatRequest),
@@ -107,7 +108,7 @@ async def test_sweep(number: int) -> None:
             assert not internal(path, answer), one
             if answer.headers.get("content-type", "").startswith("application/json"):
                 answer.json()
-            if path not in ("/tokenize", "/chat_tokenize"):
+            if path not in ("/tokenize", "/chat_tokenize", "/detokenize"):
                 assert app.state.api.permits.taken == 0, one
         plain = await client.post("/generate", json={"inputs": "x", "parameters": {"max_new_tokens": 5}})
     assert plain.json() == {"generated_text": "Hello"}

@@ -1,4 +1,4 @@
-"""`/tokenize` and `/chat_tokenize` do work, so they are admitted, bounded and given up like all that does."""
+"""`/tokenize`, `/chat_tokenize` and `/detokenize` do work, so they are admitted, bounded and given up like others."""
 
 from __future__ import annotations
 
@@ -211,6 +211,41 @@ async def test_who_does_not_read_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> 
         await asyncio.wait_for(app.state.api.permits.drained(), 20)
         async with httpx.AsyncClient(base_url=address) as client:
             assert (await client.post("/generate", json={"inputs": "x"})).status_code == 200
+
+
+@pytest.mark.parametrize("text", ["", "é☃\U0001f600 a", "<s>a</s>", '"\\\n é' * 55_000])
+async def test_detokenize_is_the_way_back(text: str) -> None:
+    """Special tokens keep their texts, long texts are written in pieces."""
+    async with client_of(build_app(FakeEngine())) as client:
+        answer = await client.post("/detokenize", json={"tokens": TOKENIZER.encode(text, add_special_tokens=False)})
+    assert (answer.status_code, answer.json()) == (200, {"prompt": text})
+
+
+@pytest.mark.parametrize("id", [-1, 5_000, 2**32, "a", None, True, 1.5])
+async def test_detokenize_names_what_is_no_token(id: Any) -> None:
+    async with client_of(build_app(FakeEngine())) as client:
+        answer = await client.post("/detokenize", json={"tokens": [1, id]})
+    assert answer.status_code == 422
+    assert "tokens" in answer.json()["error"]
+
+
+async def test_detokenize_takes_a_permit(monkeypatch: pytest.MonkeyPatch) -> None:
+    release, begun = threading.Event(), threading.Event()
+
+    def slow(self: Tokenizer, ids: list[int], skip_special_tokens: bool = False) -> str:
+        begun.set()
+        assert release.wait(20)
+        return "x"
+
+    monkeypatch.setattr(Tokenizer, "decode", slow)
+    app = build_app(FakeEngine(), max_concurrent_requests=1)
+    async with client_of(app) as client:
+        first = asyncio.create_task(client.post("/detokenize", json={"tokens": [1]}))
+        await asyncio.to_thread(begun.wait, 10)
+        assert (await client.post("/detokenize", json={"tokens": [1]})).status_code == 429
+        release.set()
+        assert (await first).json() == {"prompt": "x"}
+        assert app.state.api.permits.taken == 0
 
 
 async def test_tokenising_is_no_generation() -> None:

@@ -95,11 +95,12 @@ def _draws(plan: Plan) -> list[Draw]:
     """One for each row of logits: what follows a chunk, after each of its drafts."""
     draws = []
     for chunk in plan.chunks:
-        if chunk.draw is None:
+        if (draw := chunk.draw) is None:
             continue
-        drafts = chunk.token_ids[len(chunk.token_ids) - chunk.num_draft :]
-        draws.append(chunk.draw)
-        draws += [chunk.draw.after(drafts[:count]) for count in range(1, len(drafts) + 1)]
+        draws.append(draw)
+        if chunk.num_draft:
+            drafts = chunk.token_ids[-chunk.num_draft :]
+            draws += [draw.after(drafts[:count]) for count in range(1, len(drafts) + 1)]
     return draws
 
 
@@ -113,7 +114,14 @@ def _accept(plan: Plan, results: list[Token | str], sampled: Sampled) -> None:
     for number, chunk in enumerate(plan.chunks):
         if chunk.draw is None:
             continue
-        drafts = chunk.token_ids[len(chunk.token_ids) - chunk.num_draft :]
+        if not chunk.num_draft:  # without the loop: this is done for every stream in every step
+            result, row = results[row], row + 1
+            if isinstance(result, Token):
+                sampled.tokens[number].append(result)
+            else:
+                sampled.errors[number] = result
+            continue
+        drafts = chunk.token_ids[-chunk.num_draft :]
         for result, draft in zip(results[row : row + chunk.logit_rows], [*drafts, None], strict=True):
             if not isinstance(result, Token):
                 sampled.errors[number] = result

@@ -283,7 +283,8 @@ class Scheduler(Roster):
         sequence.num_computed = end
         if first < last and sequence.cacheable:
             self.blocks.index(sequence, first, last)
-        self.blocks.advance_state(sequence)
+        if self.blocks.states is not None:
+            self.blocks.advance_state(sequence)
         if not sequence.prompt_done and end >= sequence.num_prompt:
             sequence.prompt_done = True
             self.release_followers(sequence)

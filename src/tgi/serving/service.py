@@ -258,6 +258,18 @@ class Service:
         except Exception as error:
             raise ValidationError(f"tokenizer error {error}", param="inputs") from error
 
+    async def detokenize(self, ids: Sequence[int]) -> str:
+        """The text of token ids, special tokens among it. Raises ValidationError for one that nobody has."""
+        size = max(self.engine.info.vocab_size, self.tokenizer.vocab_size)
+        return await self._threads.run(len(ids), partial(self._detokenize, ids, size))
+
+    def _detokenize(self, ids: Sequence[int], size: int) -> str:
+        wrong = next((id for id in ids if id >= size), None)
+        if wrong is not None:
+            message = f"`tokens` id {wrong} is out of vocabulary: ids are >= 0 and < {size}"
+            raise ValidationError(message, param="tokens")
+        return self.tokenizer.decode(ids)
+
     async def in_turn(self, function: Callable[[], Result]) -> Result:
         """A short piece of work for a large answer, in a thread that does one after another."""
         return await self._threads.in_turn(function)

@@ -44,6 +44,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "generate": _GENERATE,
     "generate_stream": {"Greedy": _GENERATE["Greedy"]},
     "tokenize": {"Text": {"inputs": PROMPT}},
+    "detokenize": {"Token ids": {"tokens": [1, 2, 3]}},
     "chat_completions": _CHAT,
     "get_chat_tokenize": {"Conversation": {"messages": MESSAGES}},
     "completions": _COMPLETIONS,

@@ -49,6 +49,7 @@ PROTECTED = frozenset(
         ("POST", "/generate_stream"),
         ("POST", "/tokenize"),
         ("POST", "/chat_tokenize"),
+        ("POST", "/detokenize"),
         ("POST", "/v1/chat/completions"),
         ("POST", "/v1/completions"),
         ("POST", "/invocations"),

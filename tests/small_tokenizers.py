@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
+import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,3 +89,43 @@ def write_checkpoint(path: Path, fast: FastTokenizer | None = None, **config: An
     (path / "tokenizer_config.json").write_text(json.dumps(CONFIG | config))
     (path / "generation_config.json").write_text(json.dumps({"eos_token_id": [1, 3]}))
     return path
+
+
+def pieces(kind: str = "unigram", text: str = "", size: int = 320, **options: Any) -> bytes:
+    """A SentencePiece model, trained on WORDS and `text`. options: as its trainer takes them."""
+    import sentencepiece
+
+    model = io.BytesIO()
+    lines = [*(" ".join(part) for part in zip(*[iter((WORDS + " " + text).split())] * 3, strict=False))] * 8
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(lines), model_writer=model, vocab_size=size, model_type=kind, minloglevel=2,
+        hard_vocab_limit=False, num_threads=1, **options,
+    )  # fmt: skip
+    return model.getvalue()
+
+
+def piece_names(model: bytes) -> list[str]:
+    """What a SentencePiece model calls its pieces, by number."""
+    import sentencepiece
+
+    processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+    return [processor.id_to_piece(number) for number in range(processor.get_piece_size())]
+
+
+def random_text(rng: random.Random, extra: Sequence[str] = ()) -> str:
+    """Words, runs of spaces, other scripts, signs and bytes of all kinds, and of `extra`."""
+    bits = [
+        *WORDS.split(), "The", "foXes", "don't", "123", "3.14", "naïve", "éè", "e\u0301", "日本語", "жить", "ß", "ﬁn",
+        "１２", "🎉", "👩‍👧", "\u00a0", "\u200b", "\ufeff", "\u2581", "#", "!!", "...", "(", "</", "<x>", "__", ">>",
+        "\\", "%", "zzzzzz", "aaaaaaaa", "\x07", *extra,
+    ]  # fmt: skip
+    gaps = [" ", " ", " ", " ", "", "", "  ", "   ", "\n", "\n\n", "\t", " \n "]
+    text = "".join(rng.choice(bits) + rng.choice(gaps) for _ in range(rng.randint(1, 12)))
+    return rng.choice(["", "", " ", "  ", "\n"]) + text
+
+
+def byte_codes() -> dict[int, int]:
+    """Byte -> code point that stands for it in byte-level vocabularies (GPT-2)."""
+    shown = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in shown]
+    return dict(zip(shown, shown, strict=True)) | {byte: 256 + number for number, byte in enumerate(others)}

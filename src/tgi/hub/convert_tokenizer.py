@@ -10,12 +10,17 @@ A short-lived command of its own, because it needs transformers and serving must
 from __future__ import annotations
 
 import argparse
+import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from tgi import children
 from tgi.errors import ModelError
+from tgi.hub import piece_table, tekken
+from tgi.json_files import read_json
+from tgi.serving.special_tokens import ROLES
 from tgi.serving.tokenizer import SLOW_FILES
 
 
@@ -40,17 +45,34 @@ def ensure_fast_tokenizer(model_path: str | Path, timeout: float = 600.0) -> Pat
 
 def convert(directory: Path) -> Path:
     """Write `directory`/tokenizer.json, atomically. Raises ValueError when there is no fast form."""
-    from transformers import AutoTokenizer
+    if (directory / tekken.FILE).is_file():
+        fast, roles = tekken.convert(directory / tekken.FILE)
+        texts = {"tokenizer.json": fast.to_str()}
+    else:
+        tokenizer = _load(directory)
+        roles = {role: str(token) for role, token in tokenizer.special_tokens_map.items() if role in ROLES}
+        fast = getattr(tokenizer, "backend_tokenizer", None)
+        found = piece_table.texts_of(tokenizer) if fast is None else {"tokenizer.json": fast.to_str()}
+        if found is None:
+            raise ValueError(f"{type(tokenizer).__name__} has no fast form")
+        texts = found
+    if not (directory / "special_tokens_map.json").exists():  # classes know roles that no file tells
+        texts = {"special_tokens_map.json": json.dumps(roles, ensure_ascii=False)} | texts
+    for name, text in texts.items():  # tokenizer.json comes last: where it is, all is done
+        unfinished = directory / f"{name}.part"
+        unfinished.write_text(text, encoding="utf-8")
+        unfinished.replace(directory / name)
+    return directory / "tokenizer.json"
 
-    tokenizer = AutoTokenizer.from_pretrained(str(directory), local_files_only=True, trust_remote_code=False)
-    fast = getattr(tokenizer, "backend_tokenizer", None)
-    if fast is None:
-        raise ValueError(f"{type(tokenizer).__name__} has no fast form")
-    target = directory / "tokenizer.json"
-    unfinished = target.with_suffix(".json.part")
-    fast.save(str(unfinished))
-    unfinished.replace(target)
-    return target
+
+def _load(directory: Path) -> Any:
+    """The tokenizer as transformers builds it; where that is the checkpoint's own class, its SentencePiece model."""
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+    own = "auto_map" in read_json(directory / "tokenizer_config.json")
+    if not own or not (directory / "tokenizer.model").is_file():
+        return AutoTokenizer.from_pretrained(str(directory), local_files_only=True, trust_remote_code=False)
+    return PreTrainedTokenizerFast.from_pretrained(str(directory), local_files_only=True)
 
 
 def main() -> int:

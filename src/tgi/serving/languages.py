@@ -86,14 +86,14 @@ class Languages:
     def token_of(self, code: str) -> int | None:
         """The token of a language that begins answers, or names the source."""
         for text in (code, f"__{code}__"):
-            id = self._tokenizer.fast.token_to_id(text)
+            id = self._tokenizer.token_id(text)
             if id is not None and self.is_language(id):
                 return id
         return None
 
     def prefix_of(self, code: str) -> int | None:
         """The token of a language that goes before the input to name the target (Marian)."""
-        return self._tokenizer.fast.token_to_id(f">>{code}<<")
+        return self._tokenizer.token_id(f">>{code}<<")
 
     def is_language(self, id: int) -> bool:
         return LANGUAGE.fullmatch(self._tokenizer.added.get(id, "")) is not None

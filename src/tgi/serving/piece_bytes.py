@@ -16,7 +16,7 @@ def piece_decoder(steps: list[dict[str, Any]]) -> Callable[[str], bytes] | None:
     """
     kinds = [step["type"] for step in steps]
     if kinds == ["ByteLevel"]:
-        alphabet = _byte_level_alphabet()
+        alphabet = byte_level_alphabet()
         return lambda piece: _byte_level(piece, alphabet)
     if any(not _local(step) for step in steps) or not {"ByteFallback", "Metaspace", "Fuse"} & set(kinds):
         return None
@@ -74,7 +74,7 @@ def _byte_level(piece: str, alphabet: dict[str, int]) -> bytes:
         return piece.encode()
 
 
-def _byte_level_alphabet() -> dict[str, int]:
+def byte_level_alphabet() -> dict[str, int]:
     """GPT-2's mapping of printable characters to bytes: printable Latin-1 stands for itself, the rest from U+0100."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in set(printable)]

@@ -7,7 +7,7 @@ million tokens, so objects are made only of those that are looked at. Made by `t
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import overload
 
 from tokenizers import Encoding
@@ -18,16 +18,22 @@ from tgi.serving.types import TokenSpan
 class TokenSpans(Sequence[TokenSpan]):
     """All tokens of one text, in order; a token without source text has "" and 0, 0."""
 
-    def __init__(self, text: str, encoding: Encoding) -> None:
+    def __init__(self, text: str, ids: Sequence[int], offsets: Iterable[tuple[int, int]]) -> None:
+        """offsets: of each token in bytes of UTF-8, from the first on and up to the one after the last."""
         self._data = text.encode()
-        self._ids = array("I", encoding.ids)
+        self._ids = array("I", ids)
         self._starts = array("I")
         self._stops = array("I")
-        # One by one: the library's list of all offsets holds up the other threads while it is made.
-        offsets = (encoding.token_to_chars(number) or (0, 0) for number in range(len(self._ids)))
-        for start, stop in offsets if text.isascii() else _in_bytes(text, offsets):
+        for start, stop in offsets:
             self._starts.append(start)
             self._stops.append(stop)
+
+    @classmethod
+    def of(cls, text: str, encoding: Encoding) -> TokenSpans:
+        """The tokens of an encoded text."""
+        # One by one: the library's list of all offsets holds up the other threads while it is made.
+        offsets = (encoding.token_to_chars(number) or (0, 0) for number in range(len(encoding.ids)))
+        return cls(text, encoding.ids, offsets if text.isascii() else _in_bytes(text, offsets))
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -45,7 +51,7 @@ class TokenSpans(Sequence[TokenSpan]):
         return TokenSpan(self._ids[index], self._data[start:stop].decode(), start, stop)
 
 
-def _in_bytes(text: str, offsets: Iterator[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+def _in_bytes(text: str, offsets: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
     """Offsets in characters as offsets in bytes of UTF-8, counted from the token before."""
     at, byte = 0, 0
     for start, stop in offsets:

@@ -22,13 +22,17 @@ from tgi.errors import ModelError
 from tgi.json_files import read_json
 from tgi.serving import tokenizer_class
 from tgi.serving.piece_bytes import flatten, piece_decoder, strips_first_space
+from tgi.serving.source_pieces import SourcePieces
 from tgi.serving.spans import TokenSpans
 from tgi.serving.special_tokens import SpecialTokens, TokenFiles, merge, register
 from tgi.serving.tokenizer_library import TokenizerError, guarded, without_panics
 
 logger = logging.getLogger(__name__)
 
-SLOW_FILES = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "vocab.json", "vocab.txt")
+SLOW_FILES = (
+    "tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "source.spm", "tekken.json", "vocab.json", "vocab.txt"
+)  # fmt: skip
+"""Tokenizers of other formats, of which `hub.convert_tokenizer` makes a tokenizer.json."""
 SHORT = 1_000
 """Token ids that are decoded in the place of whoever asks."""
 PRINTABLE = string.printable[:-2]
@@ -44,9 +48,17 @@ class Tokenizer:
     """
 
     def __init__(
-        self, fast: FastTokenizer, config: Mapping[str, Any] | None = None, files: TokenFiles | None = None
+        self,
+        fast: FastTokenizer,
+        config: Mapping[str, Any] | None = None,
+        files: TokenFiles | None = None,
+        source: SourcePieces | None = None,
     ) -> None:
-        """`config`: the content of tokenizer_config.json; `files`: the same with the other files."""
+        """`config`: the content of tokenizer_config.json; `files`: the same with the other files.
+
+        `source`: makes ids of texts, in place of `fast`.
+        """
+        self._source = source
         self.fast, self.special = assemble(fast, files or TokenFiles(config or {}))
         fast = self.fast
         self.named_tokens = {role: str(token) for role, token in self.special.named.items()}
@@ -90,10 +102,11 @@ class Tokenizer:
             added=read_json(path / "added_tokens.json"),
             model_config=read_json(path / "config.json"),
         )
+        source = SourcePieces.load(path)
         try:
             with without_panics():
                 fast = guarded(FastTokenizer.from_file, str(file))
-                tokenizer = cls(fast, files=files)
+                tokenizer = cls(fast, files=files, source=source)
                 tokenizer.probe()
         except TokenizerError as error:
             raise ModelError(f"{file} cannot be read: {error}") from error
@@ -126,7 +139,7 @@ class Tokenizer:
 
         Holds no interpreter lock while it works, so call it from a thread for long texts. Raises TokenizerError.
         """
-        ids = guarded(self.fast.encode_batch_fast, [text], add_special_tokens=False)[0].ids
+        ids = self._content_ids(text)
         before, after = self.around if add_special_tokens else ([], [])
         if truncate is not None:
             # Slicing, since `Encoding.truncate` also builds every piece it cuts off. At least one token
@@ -139,7 +152,18 @@ class Tokenizer:
 
     def spans(self, text: str, add_special_tokens: bool = True) -> TokenSpans:
         """Tokens with their byte offsets in `text`."""
-        return TokenSpans(text, guarded(self.fast.encode_batch, [text], add_special_tokens=add_special_tokens)[0])
+        if self._source is None:
+            encoding = guarded(self.fast.encode_batch, [text], add_special_tokens=add_special_tokens)[0]
+            return TokenSpans.of(text, encoding)
+        before, after = self.around if add_special_tokens else ([], [])
+        found = guarded(self._source.spans, text)
+        around = [[(id, 0, 0) for id in ids] for ids in (before, after)]
+        tokens = [*around[0], *found, *around[1]]
+        return TokenSpans(text, [id for id, _, _ in tokens], ((start, stop) for _, start, stop in tokens))
+
+    def token_id(self, text: str) -> int | None:
+        """The id of the token that is written so in inputs; None where there is none."""
+        return self.fast.token_to_id(text) if self._source is None else self._source.token_id(text)
 
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = False) -> str:
         """Text of complete token ids, never "cleaned up"."""
@@ -161,6 +185,12 @@ class Tokenizer:
         if known is None:
             known = self._bytes[id] = self._compute_bytes(id)
         return known
+
+    def _content_ids(self, text: str) -> list[int]:
+        """Token ids of a text without special ones around it. Raises TokenizerError."""
+        if self._source is not None:
+            return guarded(self._source.encode, text)
+        return guarded(self.fast.encode_batch_fast, [text], add_special_tokens=False)[0].ids
 
     def _special_ids(self) -> frozenset[int]:
         """Tokens that tokenizer.json calls special, and all that have a role."""

@@ -22,7 +22,8 @@ from tgi.kernels.program import Embed, Linear, Logits, Program
 from tgi.kernels.weight import Weight
 from tgi.quant.rounding import best_scales, by_column, cost, kept_scales, nearest, round_to_codes, with_feedback
 
-ROTATED = {name: replace(CODE_FORMATS[name], rotated=True, feedback=True) for name in ("int6", "int5", "iq4_nl")}
+NAMES = ("int8", "int6", "int5", "iq4_nl")
+ROTATED = {name: replace(CODE_FORMATS[name], rotated=True, feedback=True) for name in NAMES}
 COLUMNS = [128, 576, 300, 100]
 
 

@@ -17,7 +17,7 @@ class Scheme:
 
 
 _INT8, _INT6, _INT5, _INT4 = (
-    replace(CODE_FORMATS[name], rotated=True, feedback=name != "int8") for name in ("int8", "int6", "int5", "iq4_nl")
+    replace(CODE_FORMATS[name], rotated=True, feedback=True) for name in ("int8", "int6", "int5", "iq4_nl")
 )
 SCHEMES = {
     "int8": Scheme(_INT8, _INT8),

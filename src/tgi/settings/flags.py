@@ -108,7 +108,7 @@ class LauncherConfig:
     )
     calibration: str | None = flag(
         MODEL,
-        "A text file, of which some hundred tokens show --quantize int6, int5 and int4 what the model will read",
+        "A text file, of which some hundred tokens show --quantize int8 to int4 what the model will read",
         shown_default="a bundled text",
     )
     speculate: int | None = flag(

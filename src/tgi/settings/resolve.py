@@ -232,9 +232,10 @@ def _check_unsupported(config: LauncherConfig) -> None:
             "other weights never round activations to int8"
         )
     if config.calibration is not None:
-        if config.quantize not in ("int6", "int5", "int4"):
+        if config.quantize not in ROUNDINGS:
             raise ArgumentError(
-                f"`calibration` {config.calibration} needs `quantize` int6, int5 or int4: nothing else looks at a text"
+                f"`calibration` {config.calibration} needs `quantize` int8, int6, int5 or int4: nothing else looks at "
+                "a text"
             )
         if not Path(config.calibration).is_file():
             raise ArgumentError(f"`calibration` {config.calibration} is not a file: name a text file")

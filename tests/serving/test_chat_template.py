@@ -30,6 +30,10 @@ TOOLS = [
 DOCUMENTS = [{"title": "One", "text": "First."}, {"title": "Two", "text": "Second.\nLine."}]
 
 
+def test_there_are_enough_templates():
+    assert len(TEMPLATES) >= 40
+
+
 @pytest.fixture(scope="module")
 def reference():
     """transformers' own rendering; gives the text, or the exception it raised."""
@@ -48,13 +52,24 @@ def reference():
     return render
 
 
-def conversation(rng: random.Random) -> list[dict[str, Any]]:
-    """Random turns: system or not, tool calls and results, names, nulls, reasoning."""
+PARTS = [
+    [{"type": "text", "text": " Look: "}, {"type": "image_url", "image_url": {}}, {"type": "text", "text": "é"}],
+    [{"type": "image"}, {"type": "text", "text": "there\n"}],
+    [{"type": "text", "text": "<b>"}],
+    [{"type": "audio"}],
+    [],
+]
+
+
+def conversation(rng: random.Random, parts: bool = False) -> list[dict[str, Any]]:
+    """Random turns: system or not, tool calls and results, names, nulls, reasoning, and with `parts` lists of parts."""
     messages: list[dict[str, Any]] = []
     if rng.random() < 0.4:
         messages.append({"role": "system", "content": rng.choice(TEXTS)})
     for _ in range(rng.randint(1, 3)):
         messages.append({"role": "user", "content": rng.choice(TEXTS)})
+        if parts and rng.random() < 0.7:
+            messages[-1]["content"] = rng.choice(PARTS)
         if rng.random() < 0.3:
             messages[-1]["name"] = "ann"
         if rng.random() < 0.3:
@@ -87,7 +102,7 @@ def test_equal_to_transformers(reference, path):
     rendered = 0
     for number in range(60):
         rng = random.Random(f"{path.stem} {number}")
-        messages = conversation(rng)
+        messages = conversation(rng, path.stem.startswith("parts"))
         options: dict[str, Any] = {
             "tools": rng.choice([None, TOOLS, TOOLS[:1], []]),
             "documents": rng.choice([None, DOCUMENTS]),
@@ -203,6 +218,45 @@ def test_sources_in_order(tmp_path):
     config.write_text("{")
     with pytest.raises(ModelError, match="not valid JSON"):
         ChatTemplate.load(tmp_path, tokenizer_config_path=config)
+
+
+PLACES: dict[str, dict[str, Any]] = {
+    "config": {"tokenizer_config.json": {"chat_template": "config {{ messages | length }}"}},
+    "config, named": {
+        "tokenizer_config.json": {
+            "chat_template": [
+                {"name": "default", "template": "plain"},
+                {"name": "tool_use", "template": "{{ tools | length }} tools"},
+            ]
+        }
+    },
+    "jinja": {"chat_template.jinja": "{{ bos_token }}jinja\n"},
+    "jinja over config": {"tokenizer_config.json": {"chat_template": "config"}, "chat_template.jinja": "jinja\n\n"},
+    "additional": {
+        "chat_template.jinja": "default {{ messages[0].content }}",
+        "additional_chat_templates/tool_use.jinja": "{% for tool in tools %}{{ tool.function.name }}\n{% endfor %}\n",
+        "additional_chat_templates/rag.jinja": "rag",
+    },
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_the_same_template_is_chosen_as_in_transformers(tmp_path, place):
+    """Of files as checkpoints have them; `chat_template.json` is one that transformers reads for processors alone."""
+    from transformers import PreTrainedTokenizerFast
+
+    build.write_checkpoint(tmp_path, chat_template=None, **TOKENS)
+    for name, content in PLACES[place].items():
+        file = tmp_path / name
+        file.parent.mkdir(exist_ok=True)
+        if isinstance(content, dict):
+            content = json.dumps(json.loads(file.read_text()) | content)
+        file.write_text(content, encoding="utf-8")
+    theirs, ours = PreTrainedTokenizerFast.from_pretrained(tmp_path), ChatTemplate.load(tmp_path, special_tokens=TOKENS)
+    messages = [{"role": "user", "content": "Hi"}]
+    for tools in (None, TOOLS):
+        expected = theirs.apply_chat_template(messages, tools=tools, tokenize=False)
+        assert ours.render(messages, tools=tools, add_generation_prompt=False) == expected
 
 
 def test_what_is_continued():

@@ -146,8 +146,16 @@ void pack_rounded(Pool& pool, const Linear& linear, const Source& source, int ro
   });
 }
 
-// Row `row` of a layer of codes, as it is kept: rotated, if the layer is.
-void read_codes(const Linear& linear, int row, float* out) {
+// Four columns of a row as they are kept: codes, a byte each, and what they share.
+struct Four {
+  uint32_t codes;
+  float scale;
+  int zero_point;
+};
+
+// Calls body(panel, k, four) for every fourth column k of row `row` of a layer of codes.
+template <class Body>
+void for_each_four(const Linear& linear, int row, const Body& body) {
   const int part = linear.group / linear.scales, lane = row % kLanes;
   with_format(linear.format, [&](auto type) {
     using Panel = decltype(type);
@@ -157,15 +165,23 @@ void read_codes(const Linear& linear, int row, float* out) {
       uint32_t word;
       memcpy(&word, group + 4 * lane, 4);
       const uint32_t bits = !Panel::kTwoScales ? word & 0xffffff00u : of_group / part ? word & 0xffff0000u : word << 16;
-      float scale;
-      memcpy(&scale, &bits, 4);
-      const int zero_point = Panel::kTwoScales ? Panel::kZero : (int)(word & 255);
-      const uint32_t four = Panel::get(record_at<Panel>(group, lane, of_group), of_group);
-      for (int i = 0; i < 4 && k + i < linear.in; i++) {
-        int code = (int)(four >> 8 * i & 255);
-        if constexpr (Panel::kBook != nullptr) code = Panel::kBook[code];
-        out[k + i] = scale * (float)(code - zero_point);
-      }
+      Four four;
+      memcpy(&four.scale, &bits, 4);
+      four.zero_point = Panel::kTwoScales ? Panel::kZero : (int)(word & 255);
+      four.codes = Panel::get(record_at<Panel>(group, lane, of_group), of_group);
+      body(type, k, four);
+    }
+  });
+}
+
+// Row `row` of a layer of codes, as it is kept: rotated, if the layer is.
+void read_codes(const Linear& linear, int row, float* out) {
+  for_each_four(linear, row, [&](auto type, int k, const Four& four) {
+    using Panel = decltype(type);
+    for (int i = 0; i < 4 && k + i < linear.in; i++) {
+      int code = (int)(four.codes >> 8 * i & 255);
+      if constexpr (Panel::kBook != nullptr) code = Panel::kBook[code];
+      out[k + i] = four.scale * (float)(code - four.zero_point);
     }
   });
 }
@@ -301,6 +317,21 @@ void tgi_linear_pack_codes(tgi_pool* pool, tgi_linear* linear, const uint8_t* co
           set_word(linear->format, group, row % kLanes, k, four);
         }
       }
+    };
+  });
+}
+
+void tgi_linear_codes(tgi_pool* pool, const tgi_linear* linear, uint8_t* codes, float* scales, uint8_t* zeros, int first,
+                      int rows) {
+  const int part = linear->group / linear->scales, parts = (linear->in + part - 1) / part;
+  for_each_row(pool->pool, first, rows, [&] {
+    return [&](int row) {
+      const size_t to = row - first;
+      for_each_four(*linear, row, [&](auto, int k, const Four& four) {
+        memcpy(codes + to * linear->in + k, &four.codes, std::min(4, linear->in - k));
+        scales[to * parts + k / part] = four.scale;
+        if (zeros) zeros[to * linear->groups + k / linear->group] = (uint8_t)four.zero_point;
+      });
     };
   });
 }

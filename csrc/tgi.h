@@ -7,7 +7,7 @@
 #include <stdint.h>
 
 #define TGI_API extern "C" __attribute__((visibility("default")))
-#define TGI_ABI 14  // raised with every change of this file; the loader refuses another number
+#define TGI_ABI 15  // raised with every change of this file; the loader refuses another number
 
 typedef struct tgi_pool tgi_pool;
 typedef struct tgi_arena tgi_arena;
@@ -76,6 +76,9 @@ TGI_API void tgi_linear_pack(tgi_pool* pool, tgi_linear* linear, const void* wei
 // 5-bit: 16, 4-bit: 8). Those of a rotated layer are rotated.
 TGI_API void tgi_linear_pack_codes(tgi_pool* pool, tgi_linear* linear, const uint8_t* codes, const float* scales,
                                    const uint8_t* zeros, int first, int rows);
+// The same back: what rows [first, first + rows) are kept as. zeros: nullptr where nobody asks for them.
+TGI_API void tgi_linear_codes(tgi_pool* pool, const tgi_linear* linear, uint8_t* codes, float* scales, uint8_t* zeros,
+                              int first, int rows);
 TGI_API void tgi_linear_set_bias(tgi_linear* linear, const float* bias, int first, int count);
 // The weights of rows[i] as float32, out [count][in]: what the layer multiplies with, after rounding.
 TGI_API void tgi_linear_rows(tgi_pool* pool, const tgi_linear* linear, const int64_t* rows, int count, float* out);

@@ -11,6 +11,7 @@ import pytest
 
 from tests.e2e.launched import LAUNCHER, ROOT, environment
 from tests.fake_hub import FakeHub, Repo
+from tgi.hub.prepare import demo_directory
 
 SERVER = ("-c", "import sys; from tgi.commands.cli import server_main; sys.exit(server_main())")
 TGI = ("-m", "tgi")
@@ -78,7 +79,13 @@ def test_help_into_a_reader_that_leaves(tmp_path: Path) -> None:
         (TGI, ("serve", "--quantize", "awq"), 1, "error: --quantize awq: the checkpoint is not quantised"),
         (LAUNCHER, ("--model-id", "./nothing"), 1, 'Error: DownloadError("there is no directory ./nothing")'),
         (TGI, ("serve", "--model-id", "./nothing"), 1, "error: there is no directory ./nothing"),
-        (SERVER, ("quantize", "org/m", "out"), 1, 'Error: ArgumentValidation("`quantize` is not supported yet'),
+        (SERVER, ("quantize", "org/m"), 2, "MODEL_ID and OUTPUT_DIR are needed, 1 are given"),
+        (
+            SERVER,
+            ("quantize", "org/m", "out", "--upload-to-model-id", "x"),
+            1,
+            'Error: ArgumentValidation("--upload-to',
+        ),
         (TGI, ("plan", "--model-id", "./nothing"), 1, "error: there is no directory ./nothing"),
     ],
 )
@@ -89,6 +96,20 @@ def test_mistakes(program: tuple[str, ...], arguments: tuple[str, ...], status: 
     assert "Traceback" not in result.stderr
     reason = says.split(": ", 1)[-1].split('("')[-1].rstrip('")')
     assert (result.stdout + result.stderr).count(reason) == 1, "why is said once"
+
+
+def test_quantize(tmp_path: Path) -> None:
+    """The words of TGI's command; its output is a model."""
+    source, target = str(demo_directory()), tmp_path / "coded"
+    arguments = ("quantize", source, str(target), "--method=int8", "--no-trust-remote-code", "--logger-level", "INFO")
+    result = run(SERVER, *arguments, home=tmp_path)
+    assert (result.returncode, result.stderr.count("Error")) == (0, 0)
+    assert f"tgi serve --model-id {target}" in result.stdout and "matrices at 8." in result.stdout
+    assert {"config.json", "tokenizer.json", "model.safetensors"} <= {path.name for path in target.iterdir()}
+    plan = run(TGI, "plan", "--model-id", str(target), home=tmp_path)
+    assert (plan.returncode, plan.stderr) == (0, "")
+    again = run(TGI, "quantize", str(target), str(tmp_path / "again"), "--method", "int4", home=tmp_path)
+    assert again.returncode == 1 and "the checkpoint is quantised as int8" in again.stderr
 
 
 def test_download_weights(tmp_path: Path) -> None:

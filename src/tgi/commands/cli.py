@@ -17,7 +17,7 @@ import msgspec
 
 from tgi import __version__, hardware, logs
 from tgi.commands.ending import command, guarded
-from tgi.errors import ArgumentError, DownloadError
+from tgi.errors import DownloadError
 from tgi.settings.api_keys import with_keys_of_file
 from tgi.settings.config import environment_settings, read_environment, switch
 from tgi.settings.help import render
@@ -37,6 +37,9 @@ FRIENDLY = {
 }
 """Defaults of `tgi serve`, where they differ from TGI's."""
 
+OTHERS = ("download-weights", "quantize", "bench", "doctor", "verify-determinism")
+"""Commands of `tgi` with flags of their own."""
+
 TGI_HELP = """\
 Text generation inference: serve a language model over HTTP.
 
@@ -46,6 +49,7 @@ Commands:
   serve             Serve a model on http://127.0.0.1:8080 (without --model-id: the bundled demo model)
   plan              Show where the memory would go, without loading the model
   download-weights  Fetch a model from the hub, and convert its weights if need be
+  quantize          Write a quantised checkpoint of a model
   bench             Measure a running server, ours or one that speaks OpenAI's API
   doctor            Show what this machine has for serving, and what each part is worth
   verify-determinism
@@ -61,8 +65,9 @@ Usage: text-generation-server COMMAND MODEL_ID [OPTIONS]
 Commands:
   serve             Serve a model; takes the flags of text-generation-launcher
   download-weights  Fetch a model from the hub, and convert its weights if need be
+  quantize          Write a quantised checkpoint of a model
 
-Options of both: --revision, --logger-level, --json-output, --trust-remote-code."""
+Options of all: --revision, --logger-level, --json-output, --trust-remote-code."""
 
 DOWNLOAD_HELP = """\
 Fetch a model from the hub into the cache, and convert its weights if need be.
@@ -117,11 +122,13 @@ def main(words: Sequence[str]) -> int:
         from tgi.commands.doctor import command as doctor
 
         return guarded("tgi doctor", False, lambda: doctor.doctor(words[1:], read_environment()))
+    if name == "quantize":
+        return guarded("tgi quantize", False, lambda: _quantize("tgi", words[1:]))
     if name == "verify-determinism":
         from tgi.commands import verify
 
         return guarded(verify.COMMAND, False, lambda: verify.verify(words[1:], read_environment()))
-    return _other("tgi", TGI_HELP, name, [*commands, "download-weights", "bench", "doctor", "verify-determinism"])
+    return _other("tgi", TGI_HELP, name, [*commands, *OTHERS])
 
 
 @command
@@ -142,8 +149,8 @@ def server_main(words: Sequence[str]) -> int:
         serve = Command("text-generation-server serve", "Serve a model over HTTP.", "", {}, _launch, like_tgi=True)
         return guarded(serve.name, True, lambda: run(serve, _launcher_words(words[1:])))
     if name == "quantize":
-        return guarded("text-generation-server", True, _quantize)
-    return _other("text-generation-server", SERVER_HELP, name, ["serve", "download-weights"])
+        return guarded("text-generation-server quantize", True, lambda: _quantize("text-generation-server", words[1:]))
+    return _other("text-generation-server", SERVER_HELP, name, ["serve", "download-weights", "quantize"])
 
 
 @command
@@ -274,8 +281,10 @@ def _download_weights(command: str, words: Sequence[str]) -> int:
     return 0
 
 
-def _quantize() -> int:
-    raise ArgumentError("`quantize` is not supported yet: `--quantize int8` or `int4` rounds weights as they are read")
+def _quantize(command: str, words: Sequence[str]) -> int:
+    from tgi.commands import quantize
+
+    return quantize.quantize(command, words, read_environment())
 
 
 def _launcher_words(words: Sequence[str]) -> list[str]:

@@ -53,7 +53,7 @@ class FamilyModel:
             calibration=config.calibration,
             progress=progress,
         )
-        if loaded.stored:
+        if loaded.stored and not config.quantize:
             logger.info(
                 "The checkpoint is quantised as %s: what kernels cannot hold as it is, is dequantised to %s",
                 loaded.stored,

@@ -106,12 +106,10 @@ def prepare_plan(parsed: Parsed, variables: Mapping[str, str], facts: hardware.H
 
 
 def rounding_of(quantize: str | None, directory: Path) -> str | None:
-    """The rounding on the fly that `--quantize` asks for; None where it only names what the checkpoint is.
+    """The rounding that matrices are in, on the fly or stored so; None where the flag only names what they are.
 
-    Raises `ModelError` where the two contradict each other.
+    Raises `ModelError` where the flag and the checkpoint contradict each other.
     """
-    if quantize is None:
-        return None
     return rounding(quantize, stored_of(directory, read_config(directory)))
 
 

@@ -52,6 +52,10 @@ class CodedWeight:
         """Rows begin ... end - 1."""
         return self._with_each(lambda part: part[begin:end], lambda part: part[begin:end])
 
+    def rows_of(self, rows: torch.Tensor) -> CodedWeight:
+        """Some rows [count] int64 in an order of the caller's."""
+        return self._with_each(lambda part: part[rows], lambda part: part[rows])
+
     def columns(self, begin: int, end: int) -> CodedWeight:
         """Columns begin ... end - 1 of the matrix. Raises ValueError where they are no codes of their own.
 

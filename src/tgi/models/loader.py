@@ -5,8 +5,10 @@ Owns the order of things: config, family, program, serving dtype, weights, verdi
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ import torch.nn.functional as F
 
 from tgi.errors import ModelError
 from tgi.kernels.outline import Outline
+from tgi.kernels.program import Program
 from tgi.kernels.types import Backend, CacheShape, CompiledStep
 from tgi.models import dtypes
 from tgi.models.build.decoder import build
@@ -26,7 +29,7 @@ from tgi.models.gguf.tensors import GgufTensors
 from tgi.models.spec import ModelSpec
 from tgi.models.weights import Progress, Weights
 from tgi.quant.calibration import calibration_ids
-from tgi.quant.checkpoint import read_stored, rounding
+from tgi.quant.checkpoint import Stored, read_stored, rounding
 from tgi.quant.formats import format_for
 from tgi.quant.reader import ModelWeights
 from tgi.quant.scheme import has_feedback
@@ -82,14 +85,52 @@ def load_model(
     calibration: a text file for rounding, in place of the bundled
     one. Raises ModelError with a sentence for the user.
     """
+    with opened(path, dtype, backend.device, spec=spec, progress=progress) as it:
+        quantize, stored = rounding(quantize, it.said), format_for(it.said)
+        ids: Sequence[int] = ()
+        if it.said is not None and it.said.scheme is not None:
+            if calibration is not None:
+                raise ModelError(f"--calibration {calibration}: the checkpoint is already rounded to {it.said.scheme}")
+        elif has_feedback(quantize):
+            ids = calibration_ids(Path(path), calibration, it.program.vocab_size)
+        step = backend.load(it.program, ModelWeights(it.source, it.serving, quantize, activations, stored, ids))
+        it.finish(stored.ignored)
+    return LoadedModel(step, it.spec, it.said.method if it.said else None)
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A checkpoint whose files are open, and the program that it is to be read into."""
+
+    source: Weights
+    spec: ModelSpec
+    program: Program
+    said: Stored | None
+    """What it says of its quantisation."""
+    serving: torch.dtype
+
+    def finish(self, ignored: tuple[str, ...] = ()) -> None:
+        """Raise ModelError unless every tensor was read. ignored: those that the stored format does not need."""
+        self.source.finish(tied_head=self.spec.names.head if self.spec.tied_head else None, ignored=ignored)
+
+
+@contextlib.contextmanager
+def opened(
+    path: str | Path,
+    dtype: torch.dtype | str | None,
+    device: torch.device,
+    *,
+    spec: ModelSpec | None = None,
+    progress: Progress | None = None,
+) -> Iterator[Opened]:
+    """The checkpoint of a native family, open within the block; see `load_model`. Raises ModelError."""
     path = Path(path)
     config = read_config(path)
     spec = spec or spec_from_config(config)
     with Weights(path, spec.names, progress, gguf_parts(path, config, spec)) as source:
         said = read_stored(path, config, source.shapes)
-        quantize, stored = rounding(quantize, said), format_for(said)
         stored_dtype = spec.dtype or str(source.common_dtype()).removeprefix("torch.")
-        serving = serving_dtype(dtype, stored_dtype, backend.device) or torch.float32
+        serving = serving_dtype(dtype, stored_dtype, device) or torch.float32
         if spec.tied_head and not source.tied(spec.names.embedding, spec.names.head, serving):
             spec = replace(spec, tied_head=False)
         for one in filter(None, (spec, spec.encoder)):
@@ -97,11 +138,7 @@ def load_model(
                 source.provide(f"{one.names.positions}.weight", sinusoids(one))
         if spec.head_bias and (spec.tied_head or spec.names.head_bias is not None):
             spec = _with_head_bias(spec, source, never_generated(path) if spec.encoder else ())
-        program = build(spec)
-        ids = calibration_ids(path, calibration, program.vocab_size) if has_feedback(quantize) else ()
-        step = backend.load(program, ModelWeights(source, serving, quantize, activations, stored, ids))
-        source.finish(tied_head=spec.names.head if spec.tied_head else None, ignored=stored.ignored)
-    return LoadedModel(step, spec, said.method if said else None)
+        yield Opened(source, spec, build(spec), said, serving)
 
 
 def _with_head_bias(spec: ModelSpec, source: Weights, never: tuple[int, ...]) -> ModelSpec:

@@ -82,6 +82,10 @@ class Weights:
         """Take `tensor` for one that the checkpoint has not."""
         self._provided[name] = tensor
 
+    def stored_name(self, name: str) -> str | None:
+        """What tensor `name` is called in its file; None where it is in none."""
+        return self._where[name][1] if name in self._where else None
+
     def has(self, name: str) -> bool:
         return name in self._where or name in self._provided
 

@@ -11,7 +11,7 @@ from tgi.errors import ModelError
 from tgi.settings.flags import ROUNDINGS
 from tgi.untrusted import printable, read_json
 
-METHODS = ("awq", "bitsandbytes", "compressed-tensors", "fp8", "gguf", "gptq", "hqq", "mxfp4")
+METHODS = ("awq", "bitsandbytes", "compressed-tensors", "fp8", "gguf", "gptq", "hqq", "mxfp4", "tgi")
 """What `formats` reads."""
 SIDE_FILES = {"quantize_config.json": "gptq", "quant_config.json": "awq"}
 """Files of older writers -> the method where they do not name it."""
@@ -53,8 +53,25 @@ class Stored:
     """What says so, for messages."""
 
     @property
+    def scheme(self) -> str | None:
+        """The value of `--quantize` whose codes `tgi quantize` has stored; None for any other method."""
+        if self.method != "tgi":
+            return None
+        scheme = self.settings.get("scheme")
+        if scheme not in ROUNDINGS:
+            raise ModelError(f"{self.where} has `scheme` = {printable(repr(scheme))}: {', '.join(ROUNDINGS)} are read")
+        return scheme
+
+    @property
+    def shown(self) -> str:
+        """For messages."""
+        return printable(self.scheme or self.method)
+
+    @property
     def flags(self) -> tuple[str, ...]:
         """Values of `--quantize` that ask for what it is."""
+        if self.scheme is not None:
+            return (self.scheme,)
         if self.method == "gptq":
             return ("gptq", "marlin")
         if self.method == "bitsandbytes":
@@ -115,17 +132,18 @@ def check_method(stored: Stored | None) -> None:
 
 
 def rounding(quantize: str | None, stored: Stored | None) -> str | None:
-    """The rounding on the fly that `--quantize` asks for; None: floats, or what the checkpoint has.
+    """The rounding that the server's matrices are in: on the fly as `--quantize` asks, or what `tgi quantize` stored.
 
+    None: floats, or what the checkpoint has.
     Raises ModelError where the flag and the checkpoint contradict each other.
     """
     if quantize is None or (stored is not None and quantize in stored.flags):
-        return None
+        return None if stored is None else stored.scheme
     if stored is not None and stored.settings.get("quantised") is False:
         stored = None  # a GGUF file of floats
     if stored is not None:
         raise ModelError(
-            f"--quantize {quantize} contradicts the checkpoint, which is quantised as {printable(stored.method)} by "
+            f"--quantize {quantize} contradicts the checkpoint, which is quantised as {stored.shown} by "
             f"{stored.where}: leave --quantize out to serve it, or name an unquantised checkpoint"
         )
     if quantize == "marlin":

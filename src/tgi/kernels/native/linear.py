@@ -10,6 +10,7 @@ from ctypes import byref
 
 import torch
 
+from tgi.kernels.coded import CodedWeight
 from tgi.kernels.formats import CODE_FORMATS, GROUP
 from tgi.kernels.native.library import Arena, Feedback, LinearShape, Pool
 from tgi.kernels.rotation import ROTATION
@@ -82,6 +83,22 @@ class PackedLinear:
         self._call.tgi_linear_pack_codes(
             self.pool.handle, self.handle, codes.data_ptr(), scales.data_ptr(), pointer, first, len(codes)
         )
+
+    def coded(self, first: int, count: int) -> CodedWeight:
+        """Rows first ... first + count - 1 of a layer of codes as they are kept, which `pack_codes` takes."""
+        format = CODE_FORMATS[self.format]
+        part = (self.group or self.in_features) // format.scales
+        codes = torch.empty((count, self.in_features), dtype=torch.uint8)
+        scales = torch.empty((count, -(-self.in_features // part)))
+        zeros = torch.empty(scales.shape, dtype=torch.uint8) if format.book is None and format.scales == 1 else None
+        pointer = 0 if zeros is None else zeros.data_ptr()
+        self._call.tgi_linear_codes(
+            self.pool.handle, self.handle, codes.data_ptr(), scales.data_ptr(), pointer, first, count
+        )
+        if format.book is None:
+            zeros = torch.full_like(scales, format.zero) if zeros is None else zeros.float()
+        book = None if format.book is None else torch.tensor(format.book, dtype=torch.float32)
+        return CodedWeight(codes, scales, part, zeros, codebook=book, rotated=self.rotated)
 
     def set_bias(self, bias: torch.Tensor, first: int = 0) -> None:
         """bias [count] of rows first ..."""

@@ -169,7 +169,8 @@ def _layer_of_codes(
     if columns % 16 and columns < weight.columns:
         raise _refusal(weight, f"groups of {piece.group} columns")
     shape = replace(format, group=0 if columns >= weight.columns and columns % 16 else columns, rotated=piece.rotated)
-    return _layer(pool, arena, weight, shape, activations, zero_points=piece.zeros is not None and format.scales == 1)
+    own_zeros = piece.zeros is not None and format.scales == 1 and bool((piece.zeros != format.zero).any())
+    return _layer(pool, arena, weight, shape, activations, zero_points=own_zeros)
 
 
 def pack_codes(layer: PackedLinear, weight: Weight, piece: CodedWeight, first: int) -> None:

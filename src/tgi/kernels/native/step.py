@@ -7,6 +7,7 @@ operations (`native.ops`) over the same weights.
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Mapping
 from ctypes import c_int32, c_void_p
 from functools import partial
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import torch
 
 from tgi.kernels.native.library import Arena, Pool
+from tgi.kernels.native.linear import PackedLinear
 from tgi.kernels.native.loading import load_layers
 from tgi.kernels.native.ops import NativeOps, pointers
 from tgi.kernels.native.structs import FUNCTIONS, SCORES, SEES, AnyOp, op_struct, step_of
@@ -51,6 +53,11 @@ class NativeStep:
         self._head = self._layers[program.logits.weight]
         self._positions = 0  # that the tables of angles cover
         self._grow_angles(1)
+
+    @property
+    def layers(self) -> Mapping[Weight, PackedLinear]:
+        """The matrices in place."""
+        return self._layers
 
     @property
     def weight_bytes(self) -> int:

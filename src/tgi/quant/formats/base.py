@@ -45,7 +45,8 @@ class Buffer:
 
         if self._memory is None or len(self._memory) < rows * columns:
             size = max(PIECE_BYTES // self.dtype.itemsize, rows * columns)
-            self._memory = torch.empty(size, dtype=self.dtype)
+            with torch.inference_mode(False):  # a walk may make it, and what comes after that goes on with it
+                self._memory = torch.empty(size, dtype=self.dtype)
         return self._memory[: rows * columns].view(rows, columns)
 
 

@@ -14,6 +14,7 @@ from tgi.quant.formats.gguf import Gguf
 from tgi.quant.formats.gptq import Gptq
 from tgi.quant.formats.hqq import Hqq
 from tgi.quant.formats.microscaling import Mxfp4
+from tgi.quant.formats.own import Own
 
 FORMATS: dict[str, Callable[[Mapping[str, Any]], StoredFormat]] = {
     "awq": Awq,
@@ -24,5 +25,6 @@ FORMATS: dict[str, Callable[[Mapping[str, Any]], StoredFormat]] = {
     "gptq": Gptq,
     "hqq": lambda _: Hqq(),
     "mxfp4": lambda _: Mxfp4(),
+    "tgi": Own,
 }
 """Method, one of `checkpoint.METHODS` -> its format, made from the checkpoint's settings."""

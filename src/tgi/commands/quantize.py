@@ -1,0 +1,201 @@
+"""`tgi quantize` and `text-generation-server quantize`: write a quantised checkpoint.
+
+Owns flags, the bar and the last line. The work is `models.making`'s, in a process with torch.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from tgi import __version__, children, hardware, logs
+from tgi.errors import ArgumentError, StartupError
+from tgi.hub import files
+from tgi.hub.prepare import hub_of, is_gguf, model_files
+from tgi.models.making.job import METHODS, Failed, Job, Line, Made
+from tgi.models.making.job import Progress as Step
+from tgi.settings.config import environment_settings
+from tgi.settings.flags import flag
+from tgi.settings.help import render
+from tgi.settings.parse import UsageError, options, parse, read_values
+from tgi.settings.ranges import Range
+from tgi.settings.resolve import check_ranges
+from tgi.shorten import size
+
+ABOUT = """\
+Write a quantised checkpoint of a model: MODEL_ID, a directory or an id on the hub, into the directory OUTPUT_DIR.
+An interrupted job goes on where it was when the same command is given again."""
+EXAMPLES = """\
+tgi quantize ./my-model ./my-model-int4 --method int4
+text-generation-server quantize org/name ./my-model-gptq --groupsize 128 --act-order"""
+QUANTIZE = "Quantization"
+SOURCE = "Model"
+
+
+@dataclass(frozen=True)
+class QuantizeFlags:
+    """The flags: TGI's, and our own."""
+
+    method: str = flag(
+        QUANTIZE,
+        "int8 to int4: what --quantize of that name makes at every start, which then only reads",
+        default="int4",
+        env=None,
+        choices=METHODS,
+    )
+    calibration: str | None = flag(
+        QUANTIZE, "A text file whose tokens show what the model will read", env=None, shown_default="a bundled text"
+    )
+    threads: int | None = flag(QUANTIZE, "Threads", env=None, shown_default="one a core", within=Range(1, 1024))
+    json: bool = flag(QUANTIZE, "Print lines of JSON, no bar", default=False, env=None)
+    revision: str | None = flag(SOURCE, "Revision on the hub", env=None, shown_default="main")
+    huggingface_hub_cache: str | None = flag(SOURCE, "Where downloads are kept", env=None)
+    trust_remote_code: bool = flag(SOURCE, "Has no effect: no code of a model is run", default=False, env=None)
+    upload_to_model_id: str | None = flag(SOURCE, "Not supported: `hf upload` does it", env=None)
+    logger_level: str = flag(SOURCE, "Level of log lines", default="INFO", env=None)
+    json_output: bool = flag(SOURCE, "Log lines as JSON", default=False, env=None)
+
+
+def quantize(command: str, words: Sequence[str], variables: Mapping[str, str]) -> int:
+    """The command: its exit status. Raises UsageError, StartupError."""
+    known = options(QuantizeFlags)
+    if "--help" in words or "-h" in words:
+        usage = f"{command} quantize MODEL_ID OUTPUT_DIR"
+        print(render(usage, ABOUT, EXAMPLES, known=known, environment="HF_TOKEN and the like are read as by serving."))
+        return 0
+    if "--version" in words or "-V" in words:
+        print(f"tgi {__version__}")
+        return 0
+    places, rest = positions(words)
+    flags = QuantizeFlags(**read_values(known, rest, {})[0])
+    check_ranges(flags)
+    if flags.upload_to_model_id is not None:
+        raise ArgumentError("--upload-to-model-id is not supported: `hf upload` puts the directory on the hub")
+    _check_calibration(flags)
+    logs.configure(flags.logger_level.lower(), json_output=flags.json_output, stream=sys.stderr)
+    job = _job(places, flags, variables)
+    made = run(job, (lambda line: print(msgspec.json.encode(line).decode(), flush=True)) if flags.json else None)
+    if not flags.json:
+        print(conclusion(job, made))
+    return 0
+
+
+def positions(words: Sequence[str]) -> tuple[tuple[str, str], list[str]]:
+    """MODEL_ID and OUTPUT_DIR, and the other words; typer's `--no-x` as `--x=false`. Raises UsageError."""
+    by_name = {option.long: option for option in options(QuantizeFlags)}
+    places: list[str] = []
+    rest: list[str] = []
+    left = list(words)
+    while left:
+        word = left.pop(0)
+        name = word.partition("=")[0]
+        if name.startswith("--no-"):
+            rest.append(f"--{name[5:]}=false")
+        elif word.startswith("-"):
+            rest.append(word)
+            if name in by_name and by_name[name].type is not bool and "=" not in word and left:
+                rest.append(left.pop(0))
+        else:
+            places.append(word)
+    if len(places) != 2:
+        raise UsageError(f"MODEL_ID and OUTPUT_DIR are needed, {len(places)} are given")
+    return (places[0], places[1]), rest
+
+
+def run(job: Job, hear: Callable[[Line], None] | None) -> Made:
+    """Do it in a child process. hear: gets each line; None: a bar. Raises StartupError."""
+    made, failure, command = None, "", children.python("tgi.models.making.main")
+    with (
+        Bar(shown=hear is None) as bar,
+        children.started(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child,
+    ):
+        assert child.stdin is not None and child.stdout is not None
+        child.stdin.write(msgspec.json.encode(job))
+        child.stdin.close()
+        for text in child.stdout:
+            line = msgspec.json.decode(text, type=Line)
+            (hear or bar)(line)
+            if isinstance(line, Made):
+                made = line
+            elif isinstance(line, Failed):
+                failure = line.error
+    if made is None:
+        status = child.returncode
+        how = f"died of signal {-status}" if status < 0 else f"ended with status {status}"
+        raise StartupError(failure or f"the quantisation {how}; its last words are above")
+    return made
+
+
+class Bar:
+    """How far the job is, on a terminal; elsewhere a line for each kind of work."""
+
+    def __init__(self, shown: bool) -> None:
+        columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+        self._progress = Progress(*columns)
+        self._bar = shown and self._progress.console.is_terminal
+        self._progress.disable = not self._bar
+        self._lines = shown and not self._bar
+        self._task = self._progress.add_task("Opening", total=None)
+        self._what = ""
+
+    def __enter__(self) -> Bar:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *unused: object) -> None:
+        self._progress.stop()
+
+    def __call__(self, line: Line) -> None:
+        if not isinstance(line, Step):
+            return
+        self._progress.update(self._task, description=line.what, completed=line.done, total=line.total)
+        if self._lines and line.what != self._what:
+            print(line.what, flush=True)
+        self._what = line.what
+
+
+def conclusion(job: Job, made: Made) -> str:
+    """What was made, and how to serve it."""
+    share = made.bytes / max(1, made.original_bytes)
+    return (
+        f"{job.target}: {size(made.bytes)} of weights ({share:.0%} of the original), {made.matrices} matrices at "
+        f"{made.bits:.2f} bits a weight, in {made.seconds:.0f} s. Serve it with: tgi serve --model-id {job.target}"
+    )
+
+
+def _check_calibration(flags: QuantizeFlags) -> None:
+    if flags.calibration is None:
+        return
+    if flags.method == "int8":
+        raise ArgumentError(f"--calibration {flags.calibration}: int8 looks at no text")
+    if not Path(flags.calibration).is_file():
+        raise ArgumentError(f"--calibration: there is no file {flags.calibration}")
+
+
+def _job(places: tuple[str, str], flags: QuantizeFlags, variables: Mapping[str, str]) -> Job:
+    """With the model on this disk. Raises StartupError."""
+    name, target = places
+    words = ["--model-id", name, *(["--revision", flags.revision] if flags.revision else [])]
+    config = parse(words, {}).config
+    cache = flags.huggingface_hub_cache or variables.get("HUGGINGFACE_HUB_CACHE") or None
+    model = model_files(config, hub_of(environment_settings(variables), cache, progress=not flags.json))
+    if is_gguf(model):
+        raise ArgumentError(f"{name} is a GGUF file: name the checkpoint of safetensors files that it was made from")
+    names = [entry.name for entry in Path(model.path).iterdir()]
+    keep = [*files.small_files(names), *(["LICENSE"] if "LICENSE" in names else [])]
+    return Job(
+        source=model.path,
+        target=str(Path(target).absolute()),
+        method=flags.method,
+        keep=tuple(name for name in keep if name != "config.json"),
+        calibration=None if flags.calibration is None else str(Path(flags.calibration).absolute()),
+        threads=flags.threads or hardware.cpu_count(),
+        log_level=flags.logger_level.lower(),
+        json_output=flags.json_output,
+    )

@@ -1,0 +1,60 @@
+"""What a quantisation is to do, and what it says of it, line by line as JSON.
+
+Written by the command, which has no torch, and by the process that works. Imports no torch.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """One checkpoint to be made."""
+
+    source: str
+    """Directory of the original."""
+    target: str
+    method: str
+    """One of `METHODS`."""
+    keep: tuple[str, ...]
+    """Files of the original that are copied as they are."""
+    calibration: str | None = None
+    """A text file; None: the bundled text."""
+    threads: int = 1
+    log_level: str = "info"
+    json_output: bool = False
+
+
+ROUNDINGS = ("int8", "int6", "int5", "int4")
+"""What `--quantize` of the same name makes on the fly."""
+METHODS = ROUNDINGS
+
+
+class Progress(msgspec.Struct, tag="progress"):
+    """How far the work is, in units of its own."""
+
+    done: float
+    total: float
+    what: str
+
+
+class Made(msgspec.Struct, tag="made"):
+    """The end."""
+
+    bytes: int
+    """Of the weight files."""
+    original_bytes: int
+    matrices: int
+    """Those that are in codes now."""
+    bits: float
+    """Of a weight in them, with scales."""
+    seconds: float
+
+
+class Failed(msgspec.Struct, tag="failed"):
+    """Why there is no checkpoint."""
+
+    error: str
+
+
+Line = Progress | Made | Failed

@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -16,8 +17,11 @@ import pytest
 from msgspec.structs import replace
 
 from tests.api.fake import INFO, FakeEngine, build_app
+from tests.small_tokenizers import write_checkpoint
 from tgi import collector
 from tgi.messages import GenerateRequest, PromptLogprobs
+from tgi.serving.long_texts import LongTexts
+from tgi.serving.tokenizer import Tokenizer
 
 LONGEST_S = 0.05
 SPEED_S = 0.12
@@ -210,3 +214,18 @@ async def test_a_slow_reader_gets_all_its_text_at_once() -> None:
         engine.per_event = 300
         await one.post(path, json=body | STREAM)
         await check(one, path, msgspec.json.encode(body | STREAM))
+
+
+@pytest.mark.parametrize("path", ["/tokenize", "/generate"])
+async def test_a_long_text(path: str, tmp_path: Path) -> None:
+    """The tokens of a text of two megabytes, whose making and freeing takes the interpreter for long."""
+    write_checkpoint(tmp_path)
+    async with client() as one:
+        service = one._transport.app.state.api.service  # type: ignore[union-attr]
+        service.tokenizer = Tokenizer.load(tmp_path)
+        service.tokenizer.long_texts = LongTexts(tmp_path)
+        body = {"inputs": "a b c " * (BODY_BYTES // 6), "parameters": {"max_new_tokens": 1, "truncate": 9}}
+        try:
+            await check(one, path, msgspec.json.encode(body))
+        finally:
+            service.tokenizer.long_texts.close()

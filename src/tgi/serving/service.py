@@ -24,6 +24,7 @@ from tgi.serving.dialect import Dialect
 from tgi.serving.end_tokens import find_end_tokens
 from tgi.serving.generation_defaults import FILE, NONE, GenerationDefaults, read_defaults
 from tgi.serving.languages import Languages, Route
+from tgi.serving.long_texts import LongTexts
 from tgi.serving.spans import TokenSpans
 from tgi.serving.tokenizer import Tokenizer
 from tgi.serving.tokenizer_threads import LONG_TEXT, TokenizerThreads
@@ -85,6 +86,7 @@ class Service:
         """Read tokenizer and templates of `config.model_path`, and try the templates. Raises ModelError."""
         path = Path(config.model_path)
         tokenizer = Tokenizer.load(path, config.tokenizer_config_path)
+        tokenizer.long_texts = LongTexts(path, config.tokenizer_config_path)
         template = ChatTemplate.load(path, tokenizer.named_tokens, config.tokenizer_config_path, config.chat_template)
         for warning in template.inspect():
             logger.warning("%s", warning)
@@ -92,10 +94,12 @@ class Service:
         return cls(config, engine, tokenizer, template, ends, _generation_defaults(path, config))
 
     def close(self) -> None:
-        """Let go of the threads, and end the processes that render templates."""
+        """Let go of the threads, and end the processes that render templates and tokenise long texts."""
         self._threads.close()
         self._renderers.close()
         self.chat_template.close()
+        if self.tokenizer.long_texts is not None:
+            self.tokenizer.long_texts.close()
 
     @property
     def openai_defaults(self) -> GenerationDefaults:

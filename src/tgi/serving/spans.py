@@ -21,12 +21,19 @@ class TokenSpans(Sequence[TokenSpan]):
     def __init__(self, text: str, ids: Sequence[int], offsets: Iterable[tuple[int, int]]) -> None:
         """offsets: of each token in bytes of UTF-8, from the first on and up to the one after the last."""
         self._data = text.encode()
-        self._ids = array("I", ids)
-        self._starts = array("I")
-        self._stops = array("I")
+        self.ids = array("I", ids)
+        self.starts = array("I")
+        self.stops = array("I")
         for start, stop in offsets:
-            self._starts.append(start)
-            self._stops.append(stop)
+            self.starts.append(start)
+            self.stops.append(stop)
+
+    @classmethod
+    def of_arrays(cls, text: str, ids: array[int], starts: array[int], stops: array[int]) -> TokenSpans:
+        """From what `ids`, `starts` and `stops` of others are, of type "I"."""
+        spans = cls(text, (), ())
+        spans.ids, spans.starts, spans.stops = ids, starts, stops
+        return spans
 
     @classmethod
     def of(cls, text: str, encoding: Encoding) -> TokenSpans:
@@ -36,7 +43,7 @@ class TokenSpans(Sequence[TokenSpan]):
         return cls(text, encoding.ids, offsets if text.isascii() else _in_bytes(text, offsets))
 
     def __len__(self) -> int:
-        return len(self._ids)
+        return len(self.ids)
 
     @overload
     def __getitem__(self, index: int) -> TokenSpan: ...
@@ -45,10 +52,10 @@ class TokenSpans(Sequence[TokenSpan]):
     def __getitem__(self, index: int | slice) -> TokenSpan | list[TokenSpan]:
         if isinstance(index, slice):
             return [self[number] for number in range(*index.indices(len(self)))]
-        start, stop = self._starts[index], self._stops[index]
+        start, stop = self.starts[index], self.stops[index]
         if stop <= start:
-            return TokenSpan(self._ids[index], "", 0, 0)
-        return TokenSpan(self._ids[index], self._data[start:stop].decode(), start, stop)
+            return TokenSpan(self.ids[index], "", 0, 0)
+        return TokenSpan(self.ids[index], self._data[start:stop].decode(), start, stop)
 
 
 def _in_bytes(text: str, offsets: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:

@@ -1,7 +1,7 @@
 """The parent's side of `template_process`: processes that render, kept warm, killed when they take too long.
 
-Owns their start and end, and how many there are. Knows nothing of what a task means (`chat_template`). Calls
-block, so they belong in threads.
+Owns how many there are, and when one is started anew (`helper_process` starts and ends it). Knows nothing of what a
+task means (`chat_template`). Calls block, so they belong in threads.
 """
 
 from __future__ import annotations
@@ -9,20 +9,14 @@ from __future__ import annotations
 import contextlib
 import marshal
 import queue
-import signal
-import socket
-import subprocess
 import threading
-import time
-import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tgi import children
 from tgi.errors import TemplateError
 from tgi.serving import template_process
-from tgi.serving.template_frames import EXHAUSTED, FAILED, READY, receive, send
-from tgi.settings.config import read_environment
+from tgi.serving.frames import EXHAUSTED, FAILED
+from tgi.serving.helper_process import HelperError, HelperProcess
 
 MODULE = template_process.__name__
 MAX_HELPERS = 3
@@ -32,12 +26,8 @@ MARSHAL_VERSION = 2
 """Later ones remember every object, to write it once: that takes three times as long."""
 PIECE = 1_000
 """Messages that are marshalled at once, which holds up the other threads of the process."""
-START_S = 60.0
-"""For a process to start, on a busy machine."""
 MAX_ANSWER = 64 << 20
 """Bytes; enough for the longest prompt. A process that sends more was taken over by a template."""
-PASSED_VARIABLES = ("PATH", "HOME", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "LANG", "LC_", "TZ", "PYTHON")
-"""What the process gets of the environment, by beginnings of names: the rest may hold keys."""
 
 
 class HelperPool:
@@ -117,18 +107,21 @@ class _Helper:
 
     def __init__(self, begin: bytes) -> None:
         self._begin = begin
-        self._process: _Process | None = None
+        self._process: HelperProcess | None = None
 
     @property
     def pid(self) -> int | None:
         return self._process.pid if self._process else None
 
     def ask(self, data: bytes, seconds: float) -> str:
-        process = self._process
-        if process is None or not process.alive:
-            process = self._process = _Process(self._begin)
         try:
-            kind, text = process.ask(data, seconds)
+            process = self._running()
+        except HelperError as error:
+            raise TemplateError(str(error)) from None
+        try:
+            kind, text = process.ask(data, seconds, MAX_ANSWER)
+        except HelperError as error:
+            raise TemplateError(str(error)) from None
         except TimeoutError:
             self._restart()
             raise TemplateError(f"the template did not finish in {seconds:g} s") from None
@@ -140,8 +133,17 @@ class _Helper:
             self._restart()
             raise TemplateError("the template takes too much memory")
         if kind == FAILED:
-            raise TemplateError(text)
-        return text
+            raise TemplateError(_text(text))
+        return _text(text)
+
+    def _running(self) -> HelperProcess:
+        """The process, started if need be. Raises HelperError."""
+        if self._process is None or not self._process.alive:
+            self._process = self._start()
+        return self._process
+
+    def _start(self) -> HelperProcess:
+        return HelperProcess(MODULE, "renders chat templates", self._begin)
 
     def end(self) -> None:
         process, self._process = self._process, None
@@ -153,78 +155,9 @@ class _Helper:
         process, self._process = self._process, None
         if process is not None:
             process.end()
-            with contextlib.suppress(TemplateError):  # the next task will tell
-                self._process = _Process(self._begin)
+            with contextlib.suppress(HelperError):  # the next task will tell
+                self._process = self._start()
 
 
-class _Process:
-    """The child and the socket to it. It ends with this object at the latest."""
-
-    def __init__(self, begin: bytes) -> None:
-        """Start it without waiting. Raises TemplateError when that is not possible."""
-        self._begin: bytes | None = begin
-        ours, theirs = socket.socketpair()
-        variables = read_environment()
-        variables = {name: variables[name] for name in variables if name.startswith(PASSED_VARIABLES)}
-        try:
-            self._child = subprocess.Popen(
-                children.python(MODULE),
-                stdin=theirs.fileno(),
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                env=variables,
-                start_new_session=True,  # Ctrl-C in a terminal reaches the launcher alone
-            )
-        except OSError as error:
-            ours.close()
-            raise TemplateError(f"the process that renders chat templates cannot be started: {error}") from None
-        finally:
-            theirs.close()
-        self._socket = ours
-        self._end = weakref.finalize(self, _end, self._child, ours)
-
-    @property
-    def pid(self) -> int:
-        return self._child.pid
-
-    @property
-    def alive(self) -> bool:
-        return self._child.poll() is None
-
-    def ask(self, data: bytes, seconds: float) -> tuple[bytes, str]:
-        """First byte and text of the answer. Raises TimeoutError, and OSError or ValueError when it died."""
-        if self._begin is not None:
-            self._wait_ready(self._begin)
-            self._begin = None
-        deadline = time.monotonic() + seconds
-        self._socket.settimeout(seconds)
-        send(self._socket, data)
-        answer = receive(self._socket, deadline=deadline, most=MAX_ANSWER)
-        if not answer:
-            raise ConnectionError
-        return bytes(answer[:1]), answer[1:].decode("utf-8", "surrogatepass")
-
-    def _wait_ready(self, begin: bytes) -> None:
-        try:
-            self._socket.settimeout(START_S)
-            send(self._socket, begin)
-            answer = receive(self._socket, deadline=time.monotonic() + START_S, most=MAX_ANSWER)
-        except OSError:
-            answer = None
-        if answer != READY:
-            raise TemplateError(f"the process that renders chat templates does not start ({self.end()})")
-
-    def end(self) -> str:
-        """Kill it, if it runs; how it ended, in words."""
-        self._end()
-        status = self._child.returncode
-        if status is not None and status < 0:
-            return signal.Signals(-status).name
-        return f"status {status}"
-
-
-def _end(child: subprocess.Popen[bytes], connection: socket.socket) -> None:
-    child.kill()
-    child.wait()
-    with contextlib.suppress(OSError):
-        connection.shutdown(socket.SHUT_RDWR)  # not closed, since a thread may wait for it
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "surrogatepass")

@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from tgi.errors import TemplateError
-from tgi.serving.template_frames import EXHAUSTED, FAILED, READY, TEXT, receive, send
+from tgi.serving.frames import EXHAUSTED, FAILED, READY, TEXT, receive, send
 from tgi.serving.template_probe import probe
 from tgi.serving.template_render import Renderer
 from tgi.serving.template_wants import Wants

@@ -21,11 +21,13 @@ from tokenizers import Tokenizer as FastTokenizer
 from tgi.errors import ModelError
 from tgi.json_files import read_json
 from tgi.serving import tokenizer_class
+from tgi.serving.long_texts import LongTexts
 from tgi.serving.piece_bytes import flatten, piece_decoder, strips_first_space
 from tgi.serving.source_pieces import SourcePieces
 from tgi.serving.spans import TokenSpans
 from tgi.serving.special_tokens import SpecialTokens, TokenFiles, merge, register
 from tgi.serving.tokenizer_library import TokenizerError, guarded, without_panics
+from tgi.serving.tokenizer_threads import LONG_TEXT
 
 logger = logging.getLogger(__name__)
 
@@ -80,6 +82,8 @@ class Tokenizer:
         self._bytes: dict[int, bytes] = {}
         self.around = _added_ids(fast)
         """The special ids that go before and after a text."""
+        self.long_texts: LongTexts | None = None
+        """Who tokenises those, where it must not hold up other threads."""
 
     @classmethod
     def load(cls, model_path: str | Path, tokenizer_config_path: str | Path | None = None) -> Tokenizer:
@@ -151,7 +155,11 @@ class Tokenizer:
         return before + ids + after
 
     def spans(self, text: str, add_special_tokens: bool = True) -> TokenSpans:
-        """Tokens with their byte offsets in `text`."""
+        """Tokens with their byte offsets in `text`. Raises TokenizerError."""
+        if self.long_texts is not None and len(text) >= LONG_TEXT:
+            spans = self.long_texts.spans(text, add_special_tokens)
+            if spans is not None:
+                return spans
         if self._source is None:
             encoding = guarded(self.fast.encode_batch, [text], add_special_tokens=add_special_tokens)[0]
             return TokenSpans.of(text, encoding)
@@ -188,6 +196,10 @@ class Tokenizer:
 
     def _content_ids(self, text: str) -> list[int]:
         """Token ids of a text without special ones around it. Raises TokenizerError."""
+        if self.long_texts is not None and len(text) >= LONG_TEXT:
+            ids = self.long_texts.ids(text, add_special_tokens=False)
+            if ids is not None:
+                return ids
         if self._source is not None:
             return guarded(self._source.encode, text)
         return guarded(self.fast.encode_batch_fast, [text], add_special_tokens=False)[0].ids

@@ -1,6 +1,6 @@
-"""Frames between `template_helper` and `template_process`: a length of 8 bytes, then the content.
+"""Frames between this process and its helpers: a length of 8 bytes, then the content.
 
-Owns nothing but the framing; what the content means is said in `template_process`.
+Owns nothing but the framing; what the content means is said in `template_process` and `tokenizer_process`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import struct
 import time
 
 READY, TEXT, FAILED, EXHAUSTED = b"R", b"T", b"F", b"X"
-"""First byte of an answer: the process is ready; the result; why the template failed; memory ran out."""
+"""First byte of an answer: the process is ready; the result; why it failed; memory ran out."""
 _LENGTH = struct.Struct("!Q")
 
 

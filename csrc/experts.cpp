@@ -91,7 +91,7 @@ void choose(const tgi_experts_op& op, const float* logits, float* scores, float*
   }
   for (int k = 0; k < op.top; k++) {
     if (op.normalise) weights[k] /= chosen;
-    weights[k] *= op.scale;
+    weights[k] *= op.scales ? op.scale * op.scales[ids[k]] : op.scale;
   }
   if (op.shared) {
     ids[op.top] = experts;

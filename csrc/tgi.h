@@ -193,7 +193,7 @@ typedef struct {
   int32_t shared;  // whether the last of `count` experts is always chosen
   int32_t scores, groups, top_groups, group_best, weigh_inputs;
   float scale, limit, jitter;  // limit 0: none
-  const float* correction;     // [count], or nullptr
+  const float *correction, *scales;  // [count], or nullptr
   const tgi_linear *const *up, *const *down;  // [count]; the caller's
 } tgi_experts_op;
 

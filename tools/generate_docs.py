@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from tgi.commands.cli import FRIENDLY
-from tgi.models.families.registry import FAMILIES, TITLES
+from tgi.models.families.registry import FAMILIES
 from tgi.settings.config import INEFFECTIVE_VARIABLES
 from tgi.settings.flags import WITHOUT_EFFECT
 from tgi.settings.help import markdown
@@ -95,6 +95,7 @@ def models() -> str:
     """A row for each family: what its function says of it, and the checkpoints it is tested with."""
     sys.path.insert(0, str(ROOT))
     from tests.models import seq2seq, tiny  # their tables alone, without torch
+    from tools.model_titles import TITLES
 
     tests = {"llama", "mistral", "qwen2", "gpt2", "gpt_neox", "bloom", "gemma2"}  # of tests/models/checkpoints.py
     tables = tiny.CASES | seq2seq.CASES

@@ -36,9 +36,9 @@ from tgi.kernels.select import select
 from tgi.kernels.types import CacheShape
 from tgi.memory.cost import activation_bytes, kv_bytes_per_token, read_bytes, weight_bytes
 from tgi.models.build.decoder import build
+from tgi.models.config_reader import RopeOverride
 from tgi.models.families.registry import FAMILIES as FAMILIES_BY_TYPE
 from tgi.models.families.registry import read_spec, spec_from_config
-from tgi.models.rope_config import RopeOverride
 from tgi.models.spec import ModelSpec
 from tgi.quant.checkpoint import read_stored, stored
 from tgi.quant.formats import format_for
@@ -135,6 +135,12 @@ def test_default_configs_of_every_family(model_type: str, caplog: pytest.LogCapt
 
 
 TINY_REFUSED: list[tuple[str, dict[str, Any], str]] = [
+    ("gemma4", {"num_kv_shared_layers": 6}, "`num_kv_shared_layers` must be less than 6"),
+    ("gemma4", {"num_kv_shared_layers": 5}, "leaves no layer of some kind"),
+    ("gemma4", {"vocab_size_per_layer_input": 100}, "`vocab_size_per_layer_input`"),
+    ("gemma4", {"use_bidirectional_attention": "all"}, "`use_bidirectional_attention`"),
+    ("gemma4", {"per_layer_config": {0: {"head_dim": 12}}}, "`per_layer_config` must be about"),
+    ("gemma4", {"per_layer_config": {1: {"head_dim": 12}, 3: {"head_dim": 12}, 5: {"head_dim": 16}}}, "say the same"),
     ("gemma3", {"attn_logit_softcapping": 5.0}, "`attn_logit_softcapping`"),
     ("smollm3", {"no_rope_layers": [1]}, "`no_rope_layers`"),
     ("phi3", {"lm_head_bias": True}, "`lm_head_bias`"),

@@ -14,9 +14,9 @@ from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 from tests.models.checkpoints import make_config
 from tgi.errors import ModelError
 from tgi.kernels.reference.rope import Rope
+from tgi.models.config_reader import RopeOverride
 from tgi.models.families.registry import spec_from_config
 from tgi.models.families.shared import alibi_slopes
-from tgi.models.rope_config import RopeOverride
 
 CPU = torch.device("cpu")
 SCALINGS: dict[str, dict[str, Any] | None] = {

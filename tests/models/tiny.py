@@ -483,6 +483,38 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
             "num_experts_per_tok": 0,
         },
     ),
+    "gemma4": (
+        "gemma4_text",
+        {
+            "num_hidden_layers": 6,
+            "layer_types": ["sliding_attention", "full_attention"] * 3,
+            "head_dim": 12,
+            "global_head_dim": 20,
+            "sliding_window": 19,
+            "num_kv_shared_layers": 3,
+            "use_double_wide_mlp": True,
+            "vocab_size_per_layer_input": VOCAB,
+            "hidden_size_per_layer_input": 24,
+            "final_logit_softcapping": 20.0,
+        },
+    ),
+    "gemma4-experts": (
+        "gemma4_text",
+        {
+            "num_hidden_layers": 3,
+            "head_dim": 16,
+            "global_head_dim": 28,
+            "num_global_key_value_heads": 1,
+            "attention_k_eq_v": True,
+            "layer_types": ["sliding_attention", "full_attention", "full_attention"],
+            "sliding_window": 19,
+            "hidden_size_per_layer_input": 0,
+            "enable_moe_block": True,
+            "num_experts": 6,
+            "top_k_experts": 2,
+            "moe_intermediate_size": 48,
+        },
+    ),
     "baichuan": ("baichuan", {}),
     "baichuan-2": ("baichuan", {"vocab_size": 125_696, "hidden_size": 32, "num_attention_heads": 2}),
     "baichuan-alibi": (
@@ -525,8 +557,9 @@ def tiny_config(name: str, **overrides: Any) -> Any:
 
 
 def corrections(model: Any) -> list[Any]:
-    """What experts' scores are corrected by, where transformers does not count it among the parameters."""
-    return [buffer for name, buffer in model.named_buffers() if name.endswith("e_score_correction_bias")]
+    """Learned numbers that transformers does not count among the parameters."""
+    names = ("e_score_correction_bias", "layer_scalar")
+    return [buffer for name, buffer in model.named_buffers() if name.endswith(names)]
 
 
 def write_tiny(path: Path, name: str, seed: int = 0, *, std: float = 0.2, **overrides: Any) -> Any:

@@ -26,10 +26,10 @@ from tgi.kernels.types import Backend, KVCache
 from tgi.memory import budget
 from tgi.memory.cost import ModelCost
 from tgi.messages import EngineInfo
+from tgi.models.config_reader import RopeOverride
 from tgi.models.decoder_start import decoder_ids, not_done
 from tgi.models.families.registry import UnknownFamilyError, read_spec
 from tgi.models.loader import LoadedModel
-from tgi.models.rope_config import RopeOverride
 from tgi.models.spec import ModelSpec
 from tgi.models.weights import Progress
 from tgi.settings.config import EngineConfig

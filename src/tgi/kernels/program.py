@@ -42,11 +42,15 @@ class Add:
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """out *= factor. rounded: the factor is rounded to the serving dtype first, as some training code does."""
+    """out *= factor. rounded: the factor is rounded to the serving dtype first, as some training code does.
+
+    learned: a number that multiplies the factor.
+    """
 
     out: str
     factor: float
     rounded: bool = False
+    learned: Vector | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,11 +180,11 @@ class Experts:
     `router` has a logit for each expert, and `scores` says what their scores are: softmax over all, sigmoid of each, or
     those of sparsemixer (see `reference.routing`). Chosen are the `top` largest of score + `correction`, ties by lower
     number; of `groups` groups of experts only from the `top_groups` best, by the sum of their `group_best` largest
-    (DeepSeek-V2, V3). Weights are the scores, divided by their sum where `normalise`, times `scale`; with
-    `weigh_inputs` x is multiplied by them and not what comes of it. With `shared` the last expert stands apart: it is
-    always chosen, with the sigmoid of its logit as its weight. limit: the first half of h is cut above it, the second
-    to -limit ... limit, and 1 is added to that. Sums are taken in the order of the experts' numbers, so that a row's
-    result does not depend on the rows computed with it.
+    (DeepSeek-V2, V3). Weights are the scores, divided by their sum where `normalise`, times `scale` and the expert's
+    number of `scales`; with `weigh_inputs` x is multiplied by them and not what comes of it. With `shared` the last
+    expert stands apart: it is always chosen, with the sigmoid of its logit as its weight. limit: the first half of h is
+    cut above it, the second to -limit ... limit, and 1 is added to that. Sums are taken in the order of the experts'
+    numbers, so that a row's result does not depend on the rows computed with it.
     """
 
     out: str
@@ -202,6 +206,7 @@ class Experts:
     limit: float | None = None
     jitter: float = 0.0
     """sparsemixer: experts further from the best than twice this part of it have no share."""
+    scales: Vector | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -376,7 +381,7 @@ class Program:
     @property
     def parameters(self) -> int:
         """Numbers in all weights, biases and vectors; a tied head counts once."""
-        matrices = sum(weight.rows * (weight.columns + weight.bias) for weight in self.weights())
+        matrices = sum(weight.distinct_rows * (weight.columns + weight.bias) for weight in self.weights())
         return matrices + sum(vector.size for vector in self.vectors())
 
 

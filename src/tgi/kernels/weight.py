@@ -78,6 +78,13 @@ class Weight:
     def rows(self) -> int:
         return sum(self.parts)
 
+    @property
+    def distinct_rows(self) -> int:
+        """Rows, of parts that have the same tensor once."""
+        if len(self.names) == 1:
+            return self.rows
+        return sum(dict(zip(self.names, self.parts, strict=True)).values())
+
     def stored_shapes(self) -> Iterator[tuple[str, tuple[int, ...]]]:
         """Each tensor of the checkpoint that this matrix is made of, and its shape there."""
         rows = (self.rows,) if len(self.names) == 1 else self.parts

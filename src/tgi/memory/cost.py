@@ -97,7 +97,7 @@ def weight_bytes(program: Program, dtype: str, footprint: Footprint, quantize: s
     matrices = 0.0
     for weight in program.weights():
         matrices += footprint.matrix_bytes(weight, dtype, format_of(weight, quantize))
-    numbers = sum(weight.rows * weight.columns for weight in program.weights())
+    numbers = sum(weight.distinct_rows * weight.columns for weight in program.weights())
     return int(matrices) + (program.parameters - numbers) * width
 
 
@@ -120,7 +120,7 @@ def read_bytes(program: Program, dtype: str, footprint: Footprint, quantize: str
     tables = [weight for weight in others if weight.role == "table"]
     read = matrices(chosen) + matrices(weight for weight in others if weight.role != "table")
     read += sum(matrices([table]) / table.rows for table in tables)
-    numbers = sum(weight.rows * weight.columns for weight in program.weights())
+    numbers = sum(weight.distinct_rows * weight.columns for weight in program.weights())
     return int(read) + (program.parameters - numbers) * width
 
 

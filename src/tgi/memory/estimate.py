@@ -12,11 +12,10 @@ from tgi.kernels.outline import Outline
 from tgi.memory import budget
 from tgi.memory.cost import ModelCost, model_cost, outline_cost
 from tgi.models.build.decoder import build
-from tgi.models.config_reader import read_config
+from tgi.models.config_reader import RopeOverride, read_config
 from tgi.models.dtypes import serving_dtype
 from tgi.models.fallback.describe import ask
 from tgi.models.families.registry import UnknownFamilyError, spec_from_config
-from tgi.models.rope_config import RopeOverride
 from tgi.models.stored import stored_of
 from tgi.quant.checkpoint import Stored, check_method, rounding
 from tgi.settings.config import EngineConfig

@@ -10,6 +10,7 @@ import json
 import logging
 import os
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -86,11 +87,26 @@ def read_config(path: Path) -> dict[str, Any]:
     return config
 
 
-class ConfigReader:
-    """Typed access to config.json that remembers what was asked for."""
+@dataclass(frozen=True, slots=True)
+class RopeOverride:
+    """The launcher's `--rope-scaling` and `--rope-factor`: takes the place of the checkpoint's scaling."""
 
-    def __init__(self, config: dict[str, Any]) -> None:
+    kind: str | None = None
+    factor: float | None = None
+
+    def parameters(self) -> dict[str, Any] | None:
+        """As TGI reads the flags: a factor alone means linear, a kind alone factor 1."""
+        if self.kind is None and self.factor is None:
+            return None
+        return {"rope_type": self.kind or "linear", "factor": self.factor or 1.0}
+
+
+class ConfigReader:
+    """Typed access to config.json that remembers what was asked for, and the flags that change it."""
+
+    def __init__(self, config: dict[str, Any], override: RopeOverride | None = None) -> None:
         self._config = config
+        self.override = override or RopeOverride()
         self._seen: set[str] = set()
 
     def get(self, key: str, default: Any = None) -> Any:
@@ -113,6 +129,21 @@ class ConfigReader:
         if value > most:
             raise ModelError(f"config.json: `{key}` must be at most {most}, it is {value}")
         return value
+
+    def optional_size(self, key: str, default: int | None = None) -> int | None:
+        """The same where null means none at all, and only an absent key the default."""
+        return default if not self.has(key) else None if self.get(key) is None else self.size(key)
+
+    def ignore(self, *keys: str) -> None:
+        """These keys change nothing for this model."""
+        self._seen.update(keys)
+
+    def nested(self, key: str) -> ConfigReader:
+        """The object under this key, whose keys nobody else looks after."""
+        given = self.get(key, {})
+        if not isinstance(given, dict):
+            raise ModelError(f"config.json: `{key}` must be an object, it is {given!r}")
+        return ConfigReader(given)
 
     def number(self, key: str, default: float) -> float:
         """A positive, finite number."""
@@ -143,6 +174,11 @@ class ConfigReader:
         value = self.get(key)
         if value is not None and not any(value == item and type(value) is type(item) for item in allowed):
             raise ModelError(f"config.json: `{key}` = {json.dumps(value)} changes the model in a way not supported")
+
+    def fixed(self, **values: Any) -> None:
+        """The same for several keys, each with the one value that the model computes."""
+        for key, value in values.items():
+            self.only(key, value)
 
     def finish(self, *, warn: bool = True) -> None:
         """Refuse other models' axes, and, with `warn`, name in the log the keys that nobody knows."""

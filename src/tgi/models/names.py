@@ -31,6 +31,29 @@ class LatentNames:
     up: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BesideDenseNames:
+    """Of `ExpertsSpec.beside_dense`: modules of norms, full names of the tensors of scales."""
+
+    dense_post_norm: str
+    norm: str
+    post_norm: str
+    router_scale: str
+    expert_scales: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerInputNames:
+    """Modules of `ModelSpec.layer_inputs`: the first three of all layers together."""
+
+    table: str
+    product: str
+    norm: str
+    gate: str
+    out: str
+    post_norm: str
+
+
 @dataclass(frozen=True, slots=True)
 class Names:
     """Where a family keeps its tensors: names of modules without `.weight` and `.bias`.
@@ -66,11 +89,15 @@ class Names:
     expert_down: str | None = None
     expert_layout: FusedExperts | None = None
     """None: each expert has tensors of its own."""
+    beside_dense: BesideDenseNames | None = None
     correction: str | None = None
     """Full name of the tensor of `ExpertsSpec.correction`."""
     sinks: str | None = None
     """Full name of the tensor of `AttentionSpec.sinks`."""
     latent: LatentNames | None = None
+    layer_inputs: LayerInputNames | None = None
+    layer_scale: str | None = None
+    """Full name of the tensor of `LayerSpec.learned_scale`."""
     mixer: str | None = None
     """Module of `LayerSpec.mixer`."""
     shared_router: str | None = None

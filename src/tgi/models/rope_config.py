@@ -7,7 +7,6 @@ Understands `rope_parameters` (transformers 5), `rope_scaling` beside `rope_thet
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 from tgi.errors import ModelError
@@ -41,35 +40,21 @@ _HARMLESS = {"finetuned": (True, False), "extrapolation_factor": (1,), "attn_fac
 """Keys of the first yarn checkpoints, with the values at which they change nothing."""
 
 
-@dataclass(frozen=True, slots=True)
-class RopeOverride:
-    """The launcher's `--rope-scaling` and `--rope-factor`: takes the place of the checkpoint's scaling."""
-
-    kind: str | None = None
-    factor: float | None = None
-
-    def parameters(self) -> dict[str, Any] | None:
-        """As TGI reads the flags: a factor alone means linear, a kind alone factor 1."""
-        if self.kind is None and self.factor is None:
-            return None
-        return {"rope_type": self.kind or "linear", "factor": self.factor or 1.0}
-
-
 def rope_spec(
     reader: ConfigReader,
     head_dim: int,
     max_positions: int,
-    override: RopeOverride | None,
     *,
     theta: float = 10_000.0,
     partial: float | None = None,
     parameters: dict[str, Any] | None = None,
+    scaled_by_flags: bool = True,
 ) -> tuple[RopeSpec, int]:
     """The rotary embedding, and the longest sequence it serves. Raises ModelError.
 
     theta: where the config has none under the usual names. partial: the part of a head that turns, in a
     family where `partial_rotary_factor` may say otherwise; None: the whole head, and nothing may.
-    parameters: in place of what `rope_parameters` gives.
+    parameters: in place of what `rope_parameters` gives. scaled_by_flags: the launcher's flags apply to it.
     """
     parameters = rope_parameters(reader) if parameters is None else dict(parameters)
     outer = reader.get("rope_theta", theta)
@@ -80,7 +65,7 @@ def rope_spec(
     if original is not None:
         parameters["original_max_position_embeddings"] = original
     dim = _rotary_dim(head_dim, parameters, partial)
-    overridden = override.parameters() if override else None
+    overridden = reader.override.parameters() if scaled_by_flags else None
     if overridden:
         parameters = overridden
     kind = parameters.get("rope_type") or parameters.get("type") or "default"

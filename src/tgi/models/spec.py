@@ -93,6 +93,12 @@ class AttentionSpec:
     sees: Sees = "before"
     relative_bias: RelativeBiasSpec | None = None
     qk_norm: QkNormSpec | None = None
+    value_norm: NormSpec | None = None
+    """Normalises each head of the values."""
+    keys_are_values: bool = False
+    """Values are what keys are before their norm: one product gives both."""
+    keys_of: int | None = None
+    """The layer, one before, whose keys and values are used: this one has none. None: its own."""
     clip: float | None = None
     """Queries, keys and values are cut to -clip ... clip."""
     qkv_bias: bool = False
@@ -196,6 +202,10 @@ class ExpertsSpec:
     jitter: float = 0.0
     bias: bool = False
     """Of the experts and of the router."""
+    beside_dense: bool = False
+    """They are added to the layer's feed-forward, each with norms of its own before and after. The router reads the
+    residual, normalised with a scale of its own and divided by the root of its width, and each expert has a learned
+    factor for its weight (Gemma 4)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,6 +229,8 @@ class LayerSpec:
     """x in the sums is what the norm before gave: y = norm(x), y + attention(y)."""
     residual_scale: float = 1.0
     """Multiplies what is added to the residual."""
+    learned_scale: bool = False
+    """A learned number multiplies the residual at the end."""
     cross: AttentionSpec | None = None
     """Between attention and feed-forward: x + attention(norm(x)) to the encoder's results."""
 
@@ -241,6 +253,9 @@ class ModelSpec:
     """Multiplies the token embeddings."""
     embedding_scale_rounded: bool = False
     """The factor is rounded to the serving dtype first."""
+    layer_inputs: int = 0
+    """Numbers of what each layer reads of the token beside the residual: x + [norm] out(act(gate(x)) * input). They
+    are rows of a table plus a product of the embedding (Gemma 4); 0: nothing."""
     first_position: int = 0
     """Row of the first position in the table of positions, which has that many rows more than positions."""
     sinusoidal_positions: Literal["by half", "by width"] | None = None
@@ -308,6 +323,10 @@ class ModelSpec:
             )
 
         return replace(self, layers=tuple(map(change, self.layers)))
+
+    def without_rope(self, where: Callable[[int, AttentionSpec], bool]) -> ModelSpec:
+        """The same model with layers that see no positions."""
+        return self.with_attention(lambda number, one: replace(one, rope=None) if where(number, one) else one)
 
     def with_attention(self, change: Callable[[int, AttentionSpec], AttentionSpec]) -> ModelSpec:
         """The same model with the attention of each layer changed, by its number."""

@@ -118,7 +118,7 @@ class NativeStep:
     def _struct(self, op: Op, buffers: dict[str, int]) -> AnyOp:
         derived: dict[str, Any] = {}
         if isinstance(op, Scale):
-            derived["factor"] = scale_factor(op, self.dtype)
+            derived["factor"] = scale_factor(op, self.dtype, None if op.learned is None else self._vectors[op.learned])
         if isinstance(op, Attention):
             derived["slopes"] = self._slopes[op.slopes].data_ptr() if op.slopes else None
             derived["bias"] = self._biases[op.bias].data_ptr() if op.bias else None

@@ -88,7 +88,7 @@ class Gate(Structure):
 class Experts(Structure):
     _fields_ = _fields(
         "int32 code, out, x, router, count, top, function, normalise, shared, scores, groups, top_groups, group_best, "
-        "weigh_inputs; float scale, limit, jitter; pointer correction, up, down"
+        "weigh_inputs; float scale, limit, jitter; pointer correction, scales, up, down"
     )
 
 

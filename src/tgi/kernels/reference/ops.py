@@ -34,9 +34,10 @@ def scale(x: torch.Tensor, factor: float) -> torch.Tensor:
     return x.mul_(factor)
 
 
-def scale_factor(op: Scale, dtype: torch.dtype) -> float:
-    """What `Scale` multiplies with."""
-    return torch.tensor(op.factor, dtype=dtype).item() if op.rounded else op.factor
+def scale_factor(op: Scale, dtype: torch.dtype, learned: torch.Tensor | None) -> float:
+    """What `Scale` multiplies with; learned [1]."""
+    factor = torch.tensor(op.factor, dtype=dtype).item() if op.rounded else op.factor
+    return factor if learned is None else factor * learned.item()
 
 
 def finish_logits(logits: torch.Tensor, head: Logits) -> torch.Tensor:

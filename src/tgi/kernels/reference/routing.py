@@ -10,10 +10,12 @@ SMALLEST = 1e-20
 """Added to the sum that weights are divided by: all scores may be 0."""
 
 
-def route(op: Experts, logits: torch.Tensor, correction: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+def route(
+    op: Experts, logits: torch.Tensor, correction: torch.Tensor | None, scales: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
     """The experts of each row and their weights, both [tokens, experts of a row].
 
-    logits [tokens, experts]; correction [experts] float32.
+    logits [tokens, experts]; correction and scales [experts] float32.
     """
     wide = logits.float()
     experts = wide.shape[-1] - op.shared
@@ -27,7 +29,7 @@ def route(op: Experts, logits: torch.Tensor, correction: torch.Tensor | None) ->
     weights = scores.gather(-1, ids)
     if op.normalise:
         weights = weights / (weights.sum(-1, keepdim=True) + SMALLEST)
-    weights = weights * op.scale
+    weights = weights * op.scale if scales is None else weights * (op.scale * scales[ids])
     if op.shared:
         ids = torch.cat((ids, torch.full_like(ids[:, :1], experts)), dim=-1)
         weights = torch.cat((weights, wide[:, experts:].sigmoid()), dim=-1)

@@ -136,7 +136,8 @@ class ReferenceStep:
         state.values[op.out] = ops.add(state.values[op.out], state.values[op.x])
 
     def _scale(self, state: State, op: Scale) -> None:
-        state.values[op.out] = ops.scale(state.values[op.out], ops.scale_factor(op, self.dtype))
+        learned = None if op.learned is None else self._vectors[op.learned]
+        state.values[op.out] = ops.scale(state.values[op.out], ops.scale_factor(op, self.dtype, learned))
 
     def _clamp(self, state: State, op: Clamp) -> None:
         state.values[op.out] = state.values[op.out].clamp_(-op.limit, op.limit)
@@ -192,8 +193,8 @@ class ReferenceStep:
 
     def _experts(self, state: State, op: Experts) -> None:
         x = state.values[op.x]
-        correction = None if op.correction is None else self._vectors[op.correction]
-        ids, weights = route(op, state.values[op.router], correction)
+        correction, scales = (None if one is None else self._vectors[one] for one in (op.correction, op.scales))
+        ids, weights = route(op, state.values[op.router], correction, scales)
         out = torch.zeros((len(x), op.down[0].rows), dtype=x.dtype, device=x.device)
         for expert in ids.unique().tolist():
             rows, at = (ids == expert).nonzero(as_tuple=True)

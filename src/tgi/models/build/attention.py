@@ -20,16 +20,18 @@ def attention(writer: Writer, x: str, spec: AttentionSpec, number: int) -> str:
         return _latent(writer, x, spec, spec.latent, number)
     queries, others = _queries_and_others(writer, x, spec, number)
     first = spec.query_size if queries == others else 0
-    for value in dict.fromkeys((queries, others)):
-        if spec.clip is not None:
-            writer.ops.append(Clamp(value, spec.clip))
+    if spec.clip is not None:
+        writer.ops += [Clamp(value, spec.clip) for value in dict.fromkeys((queries, others))]
     if spec.qk_norm is not None and not spec.qk_norm.after_rope:
         _qk_norm(writer, queries, others, spec, spec.qk_norm, number)
     _rotary(writer, queries, others, spec)
     if spec.qk_norm is not None and spec.qk_norm.after_rope:
         _qk_norm(writer, queries, others, spec, spec.qk_norm, number)
-    layer = writer.cache_layer(spec.kv_heads, spec.head_dim, number)
-    writer.ops.append(StoreKV(others, layer, spec.kv_heads, spec.head_dim, first, first + spec.kv_size))
+    if spec.value_norm is not None and spec.keys_of is None:
+        writer.norm_op(others, others, (), spec.value_norm, spec.head_dim, spec.kv_heads, first + spec.kv_size)
+    layer = writer.cache_layer(spec.kv_heads, spec.head_dim, number, spec.keys_of)
+    if spec.keys_of is None:
+        writer.ops.append(StoreKV(others, layer, spec.kv_heads, spec.head_dim, first, first + spec.kv_size))
     attended = writer.value("attended", spec.query_size)
     heads, scores = (spec.heads, spec.kv_heads, spec.head_dim), (spec.scale, spec.window, spec.soft_cap, spec.slopes)
     more = {"sinks": _sinks(writer, spec, number), "chunk": spec.chunk, "sees": spec.sees}
@@ -44,6 +46,10 @@ def _queries_and_others(writer: Writer, x: str, spec: AttentionSpec, number: int
     """The values that have queries, and keys and values: one for all, or two where queries come with gates."""
     names, hidden = writer.spec.names, writer.spec.hidden_size
     stored, others = [name.format(number) for name in names.qkv], (spec.kv_size, spec.kv_size)
+    if spec.keys_are_values:
+        stored[2] = stored[1]
+    if spec.keys_of is not None:
+        stored, others = stored[:1], ()
     if spec.gated:
         size = spec.query_size
         weight = Weight((stored[0],), (size, size), hidden, spec.qkv_bias, groups=spec.heads, split="rows")
@@ -85,14 +91,17 @@ def _relative_bias(writer: Writer, spec: AttentionSpec, number: int) -> Relative
     return RelativeBias(table, bias.furthest, spec.sees == "all")
 
 
-def _parts(queries: str, others: str, spec: AttentionSpec) -> tuple[tuple[str, int, int], tuple[str, int, int]]:
-    """Value, first number and heads of queries and of keys."""
-    return (queries, 0, spec.heads), (others, spec.query_size if queries == others else 0, spec.kv_heads)
+def _parts(queries: str, others: str, spec: AttentionSpec) -> tuple[tuple[str, int, int], ...]:
+    """Value, first number and heads of queries and of keys that are the layer's own."""
+    of_queries = (queries, 0, spec.heads)
+    if spec.keys_of is not None:
+        return (of_queries,)
+    return of_queries, (others, spec.query_size if queries == others else 0, spec.kv_heads)
 
 
 def _qk_norm(writer: Writer, queries: str, others: str, spec: AttentionSpec, norm: QkNormSpec, number: int) -> None:
     names = (writer.spec.names.query_norm, writer.spec.names.key_norm)
-    for name, (value, first, heads) in zip(names, _parts(queries, others, spec), strict=True):
+    for name, (value, first, heads) in zip(names, _parts(queries, others, spec), strict=False):
         assert name is not None
         count, width = (1, heads * spec.head_dim) if norm.over == "all heads" else (heads, spec.head_dim)
         each = norm.over == "each head"
@@ -103,9 +112,9 @@ def _qk_norm(writer: Writer, queries: str, others: str, spec: AttentionSpec, nor
 def _rotary(writer: Writer, queries: str, others: str, spec: AttentionSpec) -> None:
     turns = [spec.query_rope or spec.rope, spec.rope]
     parts = list(_parts(queries, others, spec))
-    if queries == others and turns[0] == turns[1]:
+    if queries == others and turns[0] == turns[1] and len(parts) == 2:
         parts, turns = [(queries, 0, spec.heads + spec.kv_heads)], turns[:1]
-    for rope, (value, first, heads) in zip(turns, parts, strict=True):
+    for rope, (value, first, heads) in zip(turns, parts, strict=False):
         if rope is not None:
             index = writer.ropes.index(rope)
             writer.ops.append(Rotary(value, heads, spec.head_dim, first, index, adjacent=spec.rope_adjacent))

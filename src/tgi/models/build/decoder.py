@@ -17,10 +17,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tgi.kernels.program import Add, Embed, Logits, Program, Scale
-from tgi.kernels.weight import Weight
+from tgi.kernels.weight import Vector, Weight
 from tgi.models.build.attention import attention, cross_attention
 from tgi.models.build.encoder import encoder_of
-from tgi.models.build.feedforward import experts, inner
+from tgi.models.build.feedforward import beside_dense, experts, inner
+from tgi.models.build.layer_inputs import add_layer_input, layer_inputs
 from tgi.models.build.mixer import mixed
 from tgi.models.build.writer import Writer
 from tgi.models.passes.fuse import fuse_sums
@@ -45,6 +46,11 @@ class Builder(Writer):
         self.embedding(hidden, table)
         for number, layer in enumerate(spec.layers):
             self.layer(hidden, layer, number)
+            if names.layer_inputs is not None:
+                add_layer_input(self, hidden, layer.feedforward.activation, names.layer_inputs, number)
+            if layer.learned_scale:
+                scale = Vector((str(names.layer_scale).format(number),), 1, exact=True)
+                self.ops.append(Scale(hidden, 1.0, learned=scale))
         result = self.norm("normed", hidden, names.final_norm)
         if names.project_out is not None:
             result = self.linear("projected", result, Weight((names.project_out,), (width,), spec.hidden_size))
@@ -76,6 +82,8 @@ class Builder(Writer):
             self.ops += [Embed(rows, table, by_position=True, first=first), Add(hidden, rows)]
         if names.embedding_norm is not None:
             self.norm(hidden, hidden, names.embedding_norm)
+        if names.layer_inputs is not None:
+            layer_inputs(self, hidden, names.layer_inputs)
 
     def layer(self, hidden: str, layer: LayerSpec, number: int) -> None:
         names = self.spec.names
@@ -108,12 +116,16 @@ class Builder(Writer):
             if layer.experts is None and not layer.feedforward.inner:
                 return
             normed = self.norm(target, hidden, before[1], number)
-            if layer.experts is not None:
+            if layer.experts is not None and not layer.experts.beside_dense:
                 product = experts(self, normed, layer.experts, number)
                 self.add(hidden, product, names.feedforward_post_norm, layer, number)
                 return
             product = inner(self, normed, layer.feedforward, number)
-        self.add_product(hidden, product, down, names.feedforward_post_norm, layer, number)
+        if layer.experts is not None and layer.experts.beside_dense:
+            product = beside_dense(self, hidden, layer.experts, self.linear("product", product, down), number)
+            self.add(hidden, product, names.feedforward_post_norm, layer, number)
+        else:
+            self.add_product(hidden, product, down, names.feedforward_post_norm, layer, number)
         if layer.norm_sums:
             self.norm(hidden, hidden, names.feedforward_norm, number)
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tgi.kernels.program import Activate, Experts, Gate, Linear
+from tgi.kernels.program import Activate, Add, Experts, Gate, Linear, RmsNorm, Scale
 from tgi.kernels.weight import Vector, Weight, Within
 from tgi.models.build.writer import Writer
 from tgi.models.spec import ExpertsSpec, FeedForwardSpec
+
+ALIKE = ["top", "normalise", "scores", "groups", "top_groups", "group_best", "scale", "weigh_inputs", "limit", "jitter"]
+"""Fields that the spec of experts and their operation have in common."""
 
 
 def inner(writer: Writer, x: str, spec: FeedForwardSpec, number: int, names: tuple[str, ...] | None = None) -> str:
@@ -33,8 +36,31 @@ def inner(writer: Writer, x: str, spec: FeedForwardSpec, number: int, names: tup
     return out
 
 
-def experts(writer: Writer, x: str, spec: ExpertsSpec, number: int) -> str:
-    """The sum of the chosen experts' products, and of the one beside them."""
+def beside_dense(writer: Writer, hidden: str, spec: ExpertsSpec, product: str, number: int) -> str:
+    """[norm] of the feed-forward's product plus [norm] of what experts make of [norm] hidden."""
+    names, width, eps = writer.spec.names.beside_dense, writer.spec.hidden_size, writer.spec.norm.eps
+    assert names is not None
+    writer.norm(product, product, names.dense_post_norm, number)
+    routed, scale = writer.value("routed", width), Vector((names.router_scale.format(number),), width)
+    writer.ops += [RmsNorm(routed, hidden, scale, eps, width), Scale(routed, width**-0.5)]
+    scales = Vector((names.expert_scales.format(number),), spec.count, exact=True)
+    normed = writer.norm("normed", hidden, names.norm, number)
+    mixed = experts(writer, normed, spec, number, "mixed", routed, scales)
+    writer.norm(mixed, mixed, names.post_norm, number)
+    writer.ops.append(Add(product, mixed))
+    return product
+
+
+def experts(
+    writer: Writer,
+    x: str,
+    spec: ExpertsSpec,
+    number: int,
+    out: str = "product",
+    routed: str | None = None,
+    scales: Vector | None = None,
+) -> str:
+    """The sum of the chosen experts' products, and of the one beside them. routed: what the router reads, if not x."""
     names, hidden = writer.spec.names, writer.spec.hidden_size
     assert names.router is not None and names.expert_down is not None
     routers, rows = [names.router.format(number)], [spec.count]
@@ -46,34 +72,18 @@ def experts(writer: Writer, x: str, spec: ExpertsSpec, number: int) -> str:
         up = tuple(name.format(number) for name in names.shared_up)
         down = Weight((names.shared_down.format(number),), (hidden,), spec.shared, split="columns")
         weights.append((Weight(up, (spec.shared, spec.shared), hidden, split="rows"), down))
-    router = writer.linear("router", x, Weight(tuple(routers), tuple(rows), hidden, bias=spec.bias, role="router"))
+    router = writer.linear(
+        "router", routed or x, Weight(tuple(routers), tuple(rows), hidden, bias=spec.bias, role="router")
+    )
     correction = None
     if spec.correction:
         assert names.correction is not None
         correction = Vector((names.correction.format(number),), spec.count, exact=True)
-    out = writer.value("product", hidden)
-    writer.ops.append(
-        Experts(
-            out,
-            x,
-            router,
-            tuple(up for up, _ in weights),
-            tuple(down for _, down in weights),
-            spec.top,
-            spec.activation,
-            spec.normalise,
-            spec.shared > 0,
-            spec.scores,
-            correction,
-            spec.groups,
-            spec.top_groups,
-            spec.group_best,
-            spec.scale,
-            spec.weigh_inputs,
-            spec.limit,
-            spec.jitter,
-        )
-    )
+    out = writer.value(out, hidden)
+    up, down = (tuple(pair[part] for pair in weights) for part in (0, 1))
+    alike = {name: getattr(spec, name) for name in ALIKE}
+    more = {"shared": spec.shared > 0, "correction": correction, "scales": scales}
+    writer.ops.append(Experts(out, x, router, up, down, function=spec.activation, **alike, **more))
     if spec.beside:
         assert names.shared_down is not None
         feedforward = FeedForwardSpec(inner=spec.beside, activation=spec.activation, gated=True)

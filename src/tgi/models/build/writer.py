@@ -22,14 +22,21 @@ class Writer:
         self.values: dict[str, int] = {}
         self.ops: list[Op] = []
         self.cache: list[CacheLayer] = []
+        self.cached: dict[int, int] = {}
+        """Layer -> its layer of the cache."""
         self.states: list[int] = []
 
-    def cache_layer(self, kv_heads: int, head_dim: int, number: int) -> int:
-        """The number of one more layer of the cache; of an encoder's layer, that of a decoder's."""
+    def cache_layer(self, kv_heads: int, head_dim: int, number: int, keys_of: int | None = None) -> int:
+        """The number of one more layer of the cache; of an encoder's layer, that of a decoder's.
+
+        keys_of: the layer whose one this layer reads.
+        """
         if self.decoder is not None:
             return number % self.cache_layers
-        self.cache.append(CacheLayer(kv_heads, head_dim))
-        return len(self.cache) - 1
+        if keys_of is None:
+            self.cache.append(CacheLayer(kv_heads, head_dim))
+        self.cached[number] = self.cached[keys_of] if keys_of is not None else len(self.cache) - 1
+        return self.cached[number]
 
     def linear(self, out: str, x: str, weight: Weight) -> str:
         out = self.value(out, weight.rows)

@@ -17,7 +17,7 @@ from tgi.models.families.shared import (
     no_rope,
 )
 from tgi.models.names import Names
-from tgi.models.rope_config import RopeOverride, rope_spec
+from tgi.models.rope_config import rope_spec
 from tgi.models.spec import ModelSpec
 
 BLOOM_NAMES = Names(
@@ -49,15 +49,14 @@ MPT_NAMES = Names(
 )
 
 
-def bloom(reader: ConfigReader, override: RopeOverride | None) -> ModelSpec:
+def bloom(reader: ConfigReader) -> ModelSpec:
     """ALiBi in place of positions; a norm after the embedding."""
     normed = reader.flag("apply_residual_connection_post_layernorm", False)
     reader.only("slow_but_exact", False)  # transformers then leaves biases out
-    no_rope(override, "bloom has ALiBi")
-    for key in ("attention_softmax_in_fp32", "bias_dropout_fusion", "masked_softmax_fusion", "offset_alibi"):
-        reader.get(key)  # how its training code computed the same
-    for key in ("skip_bias_add", "skip_bias_add_qkv"):
-        reader.get(key)
+    no_rope(reader, "bloom has ALiBi")
+    # How its training code computed the same.
+    reader.ignore("attention_softmax_in_fp32", "bias_dropout_fusion", "masked_softmax_fusion", "offset_alibi")
+    reader.ignore("skip_bias_add", "skip_bias_add_qkv")
     width, heads = either(reader, "hidden_size", "n_embed"), either(reader, "n_head", "num_attention_heads")
     reader.only("n_inner", 4 * width)
     spec = gpt_like(
@@ -67,15 +66,13 @@ def bloom(reader: ConfigReader, override: RopeOverride | None) -> ModelSpec:
         layers=either(reader, "n_layer", "num_hidden_layers", most=MAX_LAYERS),
         inner=4 * width,
         max_positions=reader.size("seq_length", 2048),  # of training; ALiBi itself has no limit
-        eps=reader.number("layer_norm_epsilon", 1e-5),
         activation="gelu_pytorch_tanh",
-        tied_head=reader.flag("tie_word_embeddings", True),
         names=BLOOM_NAMES,
     )
     return spec.with_layers(attention={"slopes": alibi_slopes(heads)}, normed_residual=normed)
 
 
-def falcon(reader: ConfigReader, override: RopeOverride | None) -> ModelSpec:
+def falcon(reader: ConfigReader) -> ModelSpec:
     """Keys of one head, of some or of all; one or two norms for attention beside the feed-forward; rotary or ALiBi."""
     reader.only("apply_residual_connection_post_layernorm", False)
     width = either(reader, "hidden_size", "n_embed")
@@ -86,13 +83,11 @@ def falcon(reader: ConfigReader, override: RopeOverride | None) -> ModelSpec:
     kv_heads = either(reader, "num_kv_heads", "n_head_kv", heads)
     if not new:
         kv_heads = 1 if multi_query else heads
-    if heads % kv_heads:
-        raise ModelError(f"config.json: {heads} attention heads cannot share {kv_heads} key-value heads evenly")
     head_dim = head_dim_of(width, heads)
     positions = reader.size("max_position_embeddings", 2048)
-    rope, max_positions = rope_spec(reader, head_dim, positions, None if alibi else override)
+    rope, max_positions = rope_spec(reader, head_dim, positions)
     if alibi:
-        no_rope(override, "this model has ALiBi")
+        no_rope(reader, "this model has ALiBi")
     spec = gpt_like(
         reader,
         width=width,
@@ -101,12 +96,9 @@ def falcon(reader: ConfigReader, override: RopeOverride | None) -> ModelSpec:
         layers=either(reader, "num_hidden_layers", "n_layer", most=MAX_LAYERS),
         inner=reader.size("ffn_hidden_size", 4 * width),
         max_positions=max_positions,
-        eps=reader.number("layer_norm_epsilon", 1e-5),
         activation=activation_of(reader, "activation", "gelu"),
-        tied_head=reader.flag("tie_word_embeddings", True),
         names=_falcon_names(reader, new, parallel),
-        attention_bias=bias,
-        feedforward_bias=bias,
+        bias=bias,
     )
     # The bias of ALiBi is scaled as scores are. transformers rounds it to bfloat16 whatever the dtype; here it is not.
     slopes = tuple(slope * head_dim**-0.5 for slope in alibi_slopes(heads))
@@ -128,23 +120,17 @@ def _falcon_names(reader: ConfigReader, new: bool, parallel: bool) -> Names:
     return replace(FALCON_NAMES, attention_norm="transformer.h.{}.ln_attn", feedforward_norm="transformer.h.{}.ln_mlp")
 
 
-def mpt(reader: ConfigReader, override: RopeOverride | None) -> ModelSpec:
+def mpt(reader: ConfigReader) -> ModelSpec:
     """Norms and products without biases; ALiBi with slopes of its own order."""
-    no_rope(override, "mpt has ALiBi")
+    no_rope(reader, "mpt has ALiBi")
     for key, value in (("no_bias", True), ("expansion_ratio", 4), ("embedding_fraction", 1.0)):
         reader.only(key, value)
     reader.only("norm_type", "low_precision_layernorm", "layernorm")
-    for key in ("init_device", "init_config", "learned_pos_emb", "tokenizer_name", "verbose", "emb_pdrop", "fc_type"):
-        reader.get(key)
-    given = reader.get("attn_config", {})
-    if not isinstance(given, dict):
-        raise ModelError(f"config.json: `attn_config` must be an object, it is {given!r}")
-    inner = ConfigReader(given)
+    reader.ignore("init_device", "init_config", "learned_pos_emb", "tokenizer_name", "verbose", "emb_pdrop", "fc_type")
+    inner = reader.nested("attn_config")
     for key, value in (("attn_type", "multihead_attention"), ("prefix_lm", False), ("qk_ln", False), ("alibi", True)):
         inner.only(key, value)
-    inner.only("qk_gn", False)
-    inner.only("rope", False)
-    inner.only("attn_uses_sequence_id", False)
+    inner.fixed(qk_gn=False, rope=False, attn_uses_sequence_id=False)
     width, heads = either(reader, "d_model", "hidden_size", 2048), either(reader, "n_heads", "num_attention_heads", 16)
     spec = gpt_like(
         reader,
@@ -153,12 +139,9 @@ def mpt(reader: ConfigReader, override: RopeOverride | None) -> ModelSpec:
         layers=either(reader, "n_layers", "num_hidden_layers", 24, most=MAX_LAYERS),
         inner=4 * width,
         max_positions=reader.size("max_seq_len", 2048),
-        eps=reader.number("layer_norm_epsilon", 1e-5),
         activation="gelu",
-        tied_head=reader.flag("tie_word_embeddings", True),
         names=MPT_NAMES,
-        attention_bias=False,
-        feedforward_bias=False,
+        bias=False,
     )
     scale = inner.number("softmax_scale", spec.layers[0].attention.scale)
     slopes = _mpt_slopes(heads, inner.number("alibi_bias_max", 8.0))

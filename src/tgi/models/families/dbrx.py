@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
-from tgi.errors import ModelError
 from tgi.models.config_reader import ConfigReader
-from tgi.models.families.shared import MAX_LAYERS, activation_of, gpt_like, with_experts
+from tgi.models.families.shared import MAX_LAYERS, activation_of, experts_of, gpt_like, with_experts
 from tgi.models.names import FusedExperts, Names
-from tgi.models.rope_config import RopeOverride, rope_parameters, rope_spec
+from tgi.models.rope_config import rope_parameters, rope_spec
 from tgi.models.spec import ExpertsSpec, ModelSpec
 
 _BLOCK = "transformer.blocks.{}"
@@ -31,18 +29,14 @@ DBRX_NAMES = Names(
 )
 
 
-def dbrx(reader: ConfigReader, override: RopeOverride | None) -> ModelSpec:
+def dbrx(reader: ConfigReader) -> ModelSpec:
     """Layer norms without biases; queries, keys and values have limits; the experts of a layer are one matrix."""
-    attention, experts = _object(reader, "attn_config"), _object(reader, "ffn_config")
+    attention, experts = reader.nested("attn_config"), reader.nested("ffn_config")
     heads, parameters = reader.size("n_heads", 16), rope_parameters(reader)
     theta = attention.number("rope_theta", 10_000.0)
     kv_heads = attention.size("kv_n_heads", 1)
-    if heads % kv_heads:
-        raise ModelError(f"config.json: {heads} attention heads cannot share {kv_heads} key-value heads evenly")
-    for key in ("attn_pdrop", "model_type"):
-        attention.get(key)
-    for key in ("num_key_value_heads", "emb_pdrop"):
-        reader.get(key)
+    attention.ignore("attn_pdrop", "model_type")
+    reader.ignore("num_key_value_heads", "emb_pdrop")
     spec = gpt_like(
         reader,
         width=reader.size("d_model", 2048),
@@ -52,40 +46,25 @@ def dbrx(reader: ConfigReader, override: RopeOverride | None) -> ModelSpec:
         inner=experts.size("ffn_hidden_size", 3584),
         max_positions=reader.size("max_seq_len", 2048),
         eps=1e-5,
-        activation=activation_of(_object(experts, "ffn_act_fn"), "name", "silu"),
-        tied_head=reader.flag("tie_word_embeddings", False),
+        activation=activation_of(experts.nested("ffn_act_fn"), "name", "silu"),
+        tied=False,
         names=DBRX_NAMES,
-        attention_bias=False,
-        feedforward_bias=False,
+        bias=False,
     )
     head_dim = spec.layers[0].attention.head_dim
-    rope, longest = rope_spec(reader, head_dim, spec.max_positions, override, theta=theta, parameters=parameters)
-    clip = None if attention.get("clip_qkv") is None else attention.number("clip_qkv", 1.0)
+    rope, longest = rope_spec(reader, head_dim, spec.max_positions, theta=theta, parameters=parameters)
+    clip = attention.optional_number("clip_qkv", None)
     spec = spec.with_layers(attention={"rope": rope, "clip": clip})
     spec = replace(spec, max_positions=longest, norm=replace(spec.norm, bias=False))
     return with_experts(spec, reader, _experts(spec, experts))
 
 
 def _experts(spec: ModelSpec, reader: ConfigReader) -> ExpertsSpec:
-    for key in ("moe_jitter_eps", "moe_loss_weight", "hidden_size", "model_type", "uniform_expert_assignment"):
-        reader.get(key)
+    reader.ignore("moe_jitter_eps", "moe_loss_weight", "hidden_size", "model_type", "uniform_expert_assignment")
     reader.only("moe_normalize_expert_weights", 1, 1.0)
     absent = not reader.has("moe_normalize_expert_weights")
-    feedforward = spec.layers[0].feedforward
-    return ExpertsSpec(
-        count=reader.size("moe_num_experts", 4, most=4096),
-        top=reader.size("moe_top_k", 1),
-        inner=feedforward.inner,
-        activation=feedforward.activation,
-        normalise=absent or reader.get("moe_normalize_expert_weights") is not None,
-    )
-
-
-def _object(reader: ConfigReader, key: str) -> ConfigReader:
-    given: Any = reader.get(key, {})
-    if not isinstance(given, dict):
-        raise ModelError(f"config.json: `{key}` must be an object, it is {given!r}")
-    return ConfigReader(given)
+    normalise = absent or reader.get("moe_normalize_expert_weights") is not None
+    return experts_of(spec, reader, ("moe_num_experts", 4), ("moe_top_k", 1), normalise=normalise)
 
 
 FAMILIES = {"dbrx": dbrx}

@@ -1,4 +1,4 @@
-"""DeepSeek-V2 and V3, and GLM-4-MoE, which routes as V3 does. Imports no torch."""
+"""DeepSeek-V2 and V3, and GLM-4, whose experts are chosen as V3's. Imports no torch."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from dataclasses import replace
 from tgi.errors import ModelError
 from tgi.models.config_reader import ConfigReader
 from tgi.models.families.moe import MOE_NAMES
-from tgi.models.families.shared import llama_like, next_token_layers, with_experts
-from tgi.models.names import LatentNames
-from tgi.models.rope_config import RopeOverride, rope_parameters
-from tgi.models.spec import ExpertsSpec, LatentSpec, ModelSpec, NormSpec, QkNormSpec
+from tgi.models.families.shared import LLAMA_NAMES, Defaults, experts_of, llama_like, next_token_layers, with_experts
+from tgi.models.names import LatentNames, Names
+from tgi.models.rope_config import rope_parameters
+from tgi.models.spec import ExpertsSpec, LatentSpec, ModelSpec, NormSpec
 
 _ATTENTION = "model.layers.{}.self_attn"
 DEEPSEEK_NAMES = replace(
@@ -29,59 +29,69 @@ DEEPSEEK_NAMES = replace(
         up=f"{_ATTENTION}.kv_b_proj",
     ),
 )
+GLM_NAMES = replace(LLAMA_NAMES, up=("model.layers.{}.mlp.gate_up_proj",))
+GLM4_NAMES = replace(
+    GLM_NAMES,
+    attention_post_norm="model.layers.{}.post_self_attn_layernorm",
+    feedforward_post_norm="model.layers.{}.post_mlp_layernorm",
+)
 
 
-def deepseek_v2(reader: ConfigReader, override: RopeOverride | None) -> ModelSpec:
+def deepseek_v2(reader: ConfigReader) -> ModelSpec:
     """Keys and values are kept as latents; experts of some groups, and some that are always there."""
-    reader.only("scoring_func", "softmax")
-    reader.only("norm_topk_prob", False)
+    reader.fixed(scoring_func="softmax", norm_topk_prob=False)
     method = reader.choice("topk_method", "greedy", ("greedy", "group_limited_greedy"))
-    spec = _with_latents(reader, override, reader.flag("mlp_bias", False), adjacent=True)
+    spec = _with_latents(reader, reader.flag("mlp_bias", False), adjacent=True)
     experts = _experts(spec, reader, 64, normalise=False, scale=1.0, groups=method == "group_limited_greedy")
     return _after_dense_layers(spec, reader, replace(experts, group_best=1), 0)
 
 
-def deepseek_v3(reader: ConfigReader, override: RopeOverride | None) -> ModelSpec:
+def deepseek_v3(reader: ConfigReader) -> ModelSpec:
     """Scores are sigmoids, and a learned number is added to each for the choice."""
-    reader.only("scoring_func", "sigmoid")
-    reader.only("topk_method", "noaux_tc")
-    spec = _with_latents(reader, override, False, adjacent=reader.flag("rope_interleave", True))
+    reader.fixed(scoring_func="sigmoid", topk_method="noaux_tc")
+    spec = _with_latents(reader, False, adjacent=reader.flag("rope_interleave", True))
     normalise = reader.flag("norm_topk_prob", True)
     experts = _experts(spec, reader, 256, normalise=normalise, scale=2.5, default_groups=(8, 4))
     return _after_dense_layers(spec, reader, replace(experts, scores="sigmoid", correction=True), 3)
 
 
-def glm4_moe(reader: ConfigReader, override: RopeOverride | None) -> ModelSpec:
+def glm(reader: ConfigReader, names: Names = GLM_NAMES) -> ModelSpec:
+    """Half of each head turns, in pairs of neighbours; gate and up are one matrix."""
+    return llama_like(
+        reader,
+        Defaults(positions=131_072, head_dim=128, kv_heads=2, partial=0.5, eps=1.5625e-07),
+        rope_adjacent=True,
+        qkv_bias=reader.flag("attention_bias", True),
+        names=names,
+    )
+
+
+def glm4(reader: ConfigReader) -> ModelSpec:
+    """GLM-4 with norms also after attention and feed-forward."""
+    return glm(reader, GLM4_NAMES)
+
+
+def glm4_moe(reader: ConfigReader) -> ModelSpec:
     """Half of each head turns; experts as in DeepSeek-V3."""
     spec = llama_like(
         reader,
-        override,
-        default_positions=131_072,
-        default_head_dim=128,
-        default_kv_heads=8,
-        default_partial=0.5,
-        default_eps=1e-5,
+        Defaults(positions=131_072, head_dim=128, kv_heads=8, partial=0.5, eps=1e-5),
         qkv_bias=reader.flag("attention_bias", False),
+        qk_norm="head" if reader.flag("use_qk_norm", False) else None,
         names=DEEPSEEK_NAMES,
     )
-    if reader.flag("use_qk_norm", False):
-        spec = spec.with_layers(attention={"qk_norm": QkNormSpec(norm=spec.norm)})
     experts = _experts(spec, reader, 128, normalise=reader.flag("norm_topk_prob", True), scale=1.0)
     return _after_dense_layers(spec, reader, replace(experts, scores="sigmoid", correction=True), 1)
 
 
-def _with_latents(reader: ConfigReader, override: RopeOverride | None, mlp_bias: bool, *, adjacent: bool) -> ModelSpec:
+def _with_latents(reader: ConfigReader, mlp_bias: bool, *, adjacent: bool) -> ModelSpec:
     bias = reader.flag("attention_bias", False)
     turning, plain = reader.size("qk_rope_head_dim", 64), reader.size("qk_nope_head_dim", 128)
-    reader.only("qk_head_dim", plain + turning)
-    reader.only("head_dim", turning)
-    for key in ("aux_loss_alpha", "seq_aux", "ep_size"):
-        reader.get(key)  # of training
+    reader.fixed(qk_head_dim=plain + turning, head_dim=turning)
+    reader.ignore("aux_loss_alpha", "seq_aux", "ep_size")  # of training
     spec = llama_like(
         reader,
-        override,
-        default_positions=2048,
-        default_head_dim=turning,
+        Defaults(positions=2048, head_dim=turning),
         rope_adjacent=adjacent,
         attention_out_bias=bias,
         feedforward_bias=mlp_bias,
@@ -96,16 +106,16 @@ def _with_latents(reader: ConfigReader, override: RopeOverride | None, mlp_bias:
         norm=NormSpec(kind="rms", eps=1e-6),
         bias=bias,
     )
-    scale = (plain + turning) ** -0.5 * _score_factor(reader, override)
+    scale = (plain + turning) ** -0.5 * _score_factor(reader)
     attention = {"head_dim": plain + turning, "kv_heads": 1, "scale": scale, "latent": latent}
     return next_token_layers(spec.with_layers(attention=attention), reader)
 
 
-def _score_factor(reader: ConfigReader, override: RopeOverride | None) -> float:
+def _score_factor(reader: ConfigReader) -> float:
     """What yarn's `mscale_all_dim` multiplies scores with."""
     parameters = rope_parameters(reader)
     all_dim, factor = parameters.get("mscale_all_dim"), parameters.get("factor")
-    if not all_dim or not factor or factor <= 1 or (override is not None and override.parameters()):
+    if not all_dim or not factor or factor <= 1 or reader.override.parameters():
         return 1.0
     return (0.1 * all_dim * math.log(factor) + 1.0) ** 2
 
@@ -124,11 +134,12 @@ def _experts(
     inner, shared = reader.size("moe_intermediate_size", 1408), reader.get("n_shared_experts", 1)
     own = reader.size("n_group", default_groups[0]), reader.size("topk_group", default_groups[1])
     of_groups, best_groups = own if groups else (1, 1)
-    experts = ExpertsSpec(
-        count=reader.size("n_routed_experts", count, most=4096),
-        top=reader.size("num_experts_per_tok", 8),
+    experts = experts_of(
+        spec,
+        reader,
+        ("n_routed_experts", count),
+        8,
         inner=inner,
-        activation=spec.layers[0].feedforward.activation,
         normalise=normalise,
         beside=inner * reader.size("n_shared_experts", 1) if shared else 0,
         groups=of_groups,
@@ -154,4 +165,4 @@ def _after_dense_layers(spec: ModelSpec, reader: ConfigReader, experts: ExpertsS
     return next_token_layers(with_experts(spec, reader, experts, lambda number: number >= dense), reader)
 
 
-FAMILIES = {"deepseek_v2": deepseek_v2, "deepseek_v3": deepseek_v3, "glm4_moe": glm4_moe}
+FAMILIES = {"deepseek_v2": deepseek_v2, "deepseek_v3": deepseek_v3, "glm": glm, "glm4": glm4, "glm4_moe": glm4_moe}

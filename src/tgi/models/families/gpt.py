@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tgi.errors import ModelError
+from tgi.kernels.program import Activation
 from tgi.models.config_reader import ConfigReader
 from tgi.models.families.shared import MAX_LAYERS, activation_of, either, gpt_like, no_rope
 from tgi.models.names import Names
-from tgi.models.rope_config import RopeOverride
 from tgi.models.spec import AttentionSpec, ModelSpec
 
 GPT2_NAMES = Names(
@@ -36,54 +36,43 @@ GPT_NEO_NAMES = replace(
 )
 
 
-def gpt2(reader: ConfigReader, override: RopeOverride | None) -> ModelSpec:
+def gpt2(reader: ConfigReader) -> ModelSpec:
     """Learned positions; layer norms and biases everywhere."""
     reader.only("scale_attn_by_inverse_layer_idx", False)
     reader.get("reorder_and_upcast_attn")  # the same in another order and in float32, as scores are here anyway
-    no_rope(override, "gpt2 has learned positions")
-    width, heads = either(reader, "n_embd", "hidden_size"), either(reader, "n_head", "num_attention_heads")
-    spec = gpt_like(
-        reader,
-        width=width,
-        heads=heads,
-        layers=either(reader, "n_layer", "num_hidden_layers", most=MAX_LAYERS),
-        inner=reader.size("n_inner", 4 * width),
-        max_positions=either(reader, "n_positions", "max_position_embeddings", 1024),
-        eps=reader.number("layer_norm_epsilon", 1e-5),
-        activation=activation_of(reader, "activation_function", "gelu_new"),
-        tied_head=reader.flag("tie_word_embeddings", True),
-        names=GPT2_NAMES,
-    )
-    return spec if reader.flag("scale_attn_weights", True) else spec.with_layers(attention={"scale": 1.0})
+    no_rope(reader, "gpt2 has learned positions")
+    return _gpt2_like(reader, "gelu_new", GPT2_NAMES)
 
 
-def gpt_bigcode(reader: ConfigReader, override: RopeOverride | None) -> ModelSpec:
+def gpt_bigcode(reader: ConfigReader) -> ModelSpec:
     """GPT-2 with keys and values that all heads share."""
-    no_rope(override, "gpt_bigcode has learned positions")
-    for key in ("attention_softmax_in_fp32", "scale_attention_softmax_in_fp32", "num_key_value_heads"):
-        reader.get(key)  # the first two as scores are here anyway, the third follows from `multi_query`
-    for key in ("inference_runner", "validate_runner_input", "pre_allocate_kv_cache", "max_batch_size", "attn_type"):
-        reader.get(key)  # of its own server's code
-    width, heads = either(reader, "n_embd", "hidden_size"), either(reader, "n_head", "num_attention_heads")
+    no_rope(reader, "gpt_bigcode has learned positions")
+    # The first two as scores are here anyway, the third follows from `multi_query`; the others are of its own server.
+    reader.ignore("attention_softmax_in_fp32", "scale_attention_softmax_in_fp32", "num_key_value_heads")
+    reader.ignore("inference_runner", "validate_runner_input", "pre_allocate_kv_cache", "max_batch_size", "attn_type")
+    shared = reader.flag("multi_query", True)
+    return _gpt2_like(reader, "gelu_pytorch_tanh", BIGCODE_NAMES, kv_heads=1 if shared else None)
+
+
+def _gpt2_like(reader: ConfigReader, activation: Activation, names: Names, kv_heads: int | None = None) -> ModelSpec:
+    width = either(reader, "n_embd", "hidden_size")
     spec = gpt_like(
         reader,
         width=width,
-        heads=heads,
-        kv_heads=1 if reader.flag("multi_query", True) else heads,
+        heads=either(reader, "n_head", "num_attention_heads"),
+        kv_heads=kv_heads,
         layers=either(reader, "n_layer", "num_hidden_layers", most=MAX_LAYERS),
         inner=reader.size("n_inner", 4 * width),
         max_positions=either(reader, "n_positions", "max_position_embeddings", 1024),
-        eps=reader.number("layer_norm_epsilon", 1e-5),
-        activation=activation_of(reader, "activation_function", "gelu_pytorch_tanh"),
-        tied_head=reader.flag("tie_word_embeddings", True),
-        names=BIGCODE_NAMES,
+        activation=activation_of(reader, "activation_function", activation),
+        names=names,
     )
     return spec if reader.flag("scale_attn_weights", True) else spec.with_layers(attention={"scale": 1.0})
 
 
-def gpt_neo(reader: ConfigReader, override: RopeOverride | None) -> ModelSpec:
+def gpt_neo(reader: ConfigReader) -> ModelSpec:
     """Every second layer has a window; scores are not scaled."""
-    no_rope(override, "gpt_neo has learned positions")
+    no_rope(reader, "gpt_neo has learned positions")
     width = reader.size("hidden_size", 2048)
     layers = either(reader, "num_layers", "num_hidden_layers", 24, most=MAX_LAYERS)
     spec = gpt_like(
@@ -93,9 +82,7 @@ def gpt_neo(reader: ConfigReader, override: RopeOverride | None) -> ModelSpec:
         layers=layers,
         inner=reader.size("intermediate_size", 4 * width),
         max_positions=reader.size("max_position_embeddings", 2048),
-        eps=reader.number("layer_norm_epsilon", 1e-5),
         activation=activation_of(reader, "activation_function", "gelu_new"),
-        tied_head=reader.flag("tie_word_embeddings", True),
         names=GPT_NEO_NAMES,
     )
     kinds, window = _attention_layers(reader, layers), reader.size("window_size", 256)

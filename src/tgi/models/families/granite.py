@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tgi.errors import ModelError
 from tgi.models.config_reader import ConfigReader
-from tgi.models.families.recurrent import check_mamba, time_steps
-from tgi.models.families.shared import LLAMA_NAMES, llama_like, no_rope, with_experts
+from tgi.models.families.recurrent import mamba_spec
+from tgi.models.families.shared import LLAMA_NAMES, Defaults, experts_of, llama_like, no_rope, with_experts, with_mixers
 from tgi.models.names import FusedExperts
-from tgi.models.rope_config import RopeOverride
-from tgi.models.spec import ExpertsSpec, MambaSpec, ModelSpec
+from tgi.models.spec import ExpertsSpec, ModelSpec
 
 GRANITE_MOE_NAMES = replace(
     LLAMA_NAMES,
@@ -30,42 +28,37 @@ GRANITE_HYBRID_NAMES = replace(
 )
 
 
-def granite(reader: ConfigReader, override: RopeOverride | None) -> ModelSpec:
+def granite(reader: ConfigReader) -> ModelSpec:
     """Llama with factors at the embedding, scores, residual and logits."""
-    attention_bias = reader.flag("attention_bias", False)
     spec = llama_like(
         reader,
-        override,
-        default_positions=2048,
-        qkv_bias=attention_bias,
-        attention_out_bias=attention_bias,
+        Defaults(positions=2048),
+        attention_bias=reader.flag("attention_bias", False),
         feedforward_bias=reader.flag("mlp_bias", False),
     )
     return _with_factors(spec, reader)
 
 
-def granitemoe(reader: ConfigReader, override: RopeOverride | None) -> ModelSpec:
+def granitemoe(reader: ConfigReader) -> ModelSpec:
     """Granite with experts, whose weights are the softmax over the chosen ones."""
-    bias = reader.flag("attention_bias", False)
     spec = llama_like(
-        reader, override, default_positions=2048, qkv_bias=bias, attention_out_bias=bias, names=GRANITE_MOE_NAMES
+        reader, Defaults(positions=2048), attention_bias=reader.flag("attention_bias", False), names=GRANITE_MOE_NAMES
     )
-    return with_experts(_with_factors(spec, reader), reader, granite_experts(spec, reader))
+    experts = experts_of(spec, reader, ("num_local_experts", 8), 2, normalise=True)
+    return with_experts(_with_factors(spec, reader), reader, experts)
 
 
-def granitemoehybrid(reader: ConfigReader, override: RopeOverride | None) -> ModelSpec:
+def granitemoehybrid(reader: ConfigReader) -> ModelSpec:
     """Mamba 2 in most layers, attention in some; a feed-forward beside the experts, or alone."""
     bias, turns = reader.flag("attention_bias", False), reader.get("position_embedding_type")
     reader.only("position_embedding_type", "rope", "nope")
-    spec = llama_like(
-        reader, override, default_positions=2048, qkv_bias=bias, attention_out_bias=bias, names=GRANITE_HYBRID_NAMES
-    )
+    spec = llama_like(reader, Defaults(positions=2048), attention_bias=bias, names=GRANITE_HYBRID_NAMES)
     if turns != "rope":
-        no_rope(override, "this model has no positions")
+        no_rope(reader, "this model has no positions")
         spec = spec.with_layers(attention={"rope": None})
     shared = reader.size("shared_intermediate_size", 1024)
     if reader.get("num_local_experts", 8):
-        experts = replace(granite_experts(spec, reader), beside=shared)
+        experts = experts_of(spec, reader, ("num_local_experts", 8), 2, normalise=True, beside=shared)
         spec = with_experts(spec, reader, experts)
     else:
         with_experts(spec, reader, ExpertsSpec(count=1, top=1, inner=1, activation="silu", normalise=True))
@@ -78,7 +71,10 @@ def _with_mamba(spec: ModelSpec, reader: ConfigReader) -> ModelSpec:
     heads, width = reader.size("mamba_n_heads", 128), spec.hidden_size * reader.size("mamba_expand", 2)
     reader.get("mamba_chunk_size")
     head_dim = width // heads if reader.get("mamba_d_head", "auto") == "auto" else reader.size("mamba_d_head")
-    mamba = MambaSpec(
+    mamba = mamba_spec(
+        reader,
+        width,
+        spec.layers[0].feedforward.activation,
         heads=heads,
         head_dim=head_dim,
         state_dim=reader.size("mamba_d_state", 256),
@@ -86,26 +82,10 @@ def _with_mamba(spec: ModelSpec, reader: ConfigReader) -> ModelSpec:
         kernel=reader.size("mamba_d_conv", 4),
         conv_bias=reader.flag("mamba_conv_bias", True),
         bias=reader.flag("mamba_proj_bias", False),
-        **time_steps(reader),
     )
-    check_mamba(mamba, width, spec.layers[0].feedforward.activation)
     types = reader.get("layer_types") or reader.get("layers_block_type") or ["mamba"] * len(spec.layers)
-    known = {"mamba": mamba, "linear_attention": mamba, "attention": None, "full_attention": None}
-    if not isinstance(types, list) or len(types) != len(spec.layers) or any(str(one) not in known for one in types):
-        raise ModelError("config.json: `layer_types` must name mamba or attention for each layer")
-    both = zip(spec.layers, types, strict=True)
-    return replace(spec, layers=tuple(replace(layer, mixer=known[kind]) for layer, kind in both))
-
-
-def granite_experts(spec: ModelSpec, reader: ConfigReader) -> ExpertsSpec:
-    feedforward = spec.layers[0].feedforward
-    return ExpertsSpec(
-        count=reader.size("num_local_experts", 8, most=4096),
-        top=reader.size("num_experts_per_tok", 2),
-        inner=feedforward.inner,
-        activation=feedforward.activation,
-        normalise=True,
-    )
+    known = {"mamba": mamba, "attention": None, "linear_attention": mamba, "full_attention": None}
+    return with_mixers(spec, types, known)
 
 
 def _with_factors(spec: ModelSpec, reader: ConfigReader) -> ModelSpec:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 from tgi.errors import ModelError
 from tgi.kernels.rope_spec import RopeSpec
 from tgi.models.config_reader import ConfigReader
-from tgi.models.families.shared import LLAMA_NAMES, llama_like, with_experts
+from tgi.models.families.shared import LLAMA_NAMES, Defaults, experts_of, llama_like, turning_layers, with_experts
 from tgi.models.names import FusedExperts
-from tgi.models.rope_config import RopeOverride
-from tgi.models.spec import AttentionSpec, ExpertsSpec, ModelSpec, NormSpec, QkNormSpec
+from tgi.models.spec import AttentionSpec, ModelSpec, NormSpec, QkNormSpec
 
 _FEEDFORWARD = "model.layers.{}.feed_forward"
 LLAMA4_NAMES = replace(
@@ -27,33 +25,19 @@ LLAMA4_NAMES = replace(
 )
 
 
-def llama4(reader: ConfigReader, override: RopeOverride | None) -> ModelSpec:
+def llama4(reader: ConfigReader) -> ModelSpec:
     """Layers with positions see chunks, the others everything; weights multiply the experts' inputs."""
     bias, layers = reader.flag("attention_bias", False), reader.size("num_hidden_layers")
     spec = llama_like(
         reader,
-        override,
-        default_positions=131_072,
-        default_head_dim=128,
-        default_kv_heads=8,
-        default_theta=500_000.0,
-        default_eps=1e-5,
+        Defaults(positions=131_072, head_dim=128, kv_heads=8, theta=500_000.0, eps=1e-5),
         rope_adjacent=True,
-        qkv_bias=bias,
-        attention_out_bias=bias,
+        attention_bias=bias,
         names=LLAMA4_NAMES,
     )
     inner = spec.layers[0].feedforward.inner
-    experts = ExpertsSpec(
-        count=reader.size("num_local_experts", 16, most=4096),
-        top=reader.size("num_experts_per_tok", 1),
-        inner=inner,
-        activation=spec.layers[0].feedforward.activation,
-        normalise=False,
-        beside=inner,
-        scores="sigmoid",
-        weigh_inputs=True,
-    )
+    count = ("num_local_experts", 16)
+    experts = experts_of(spec, reader, count, 1, normalise=False, beside=inner, scores="sigmoid", weigh_inputs=True)
     step = reader.size("interleave_moe_layer_step", 1)
     sparse = reader.get("moe_layers", list(range(step - 1, layers, step)))
     if not isinstance(sparse, list):
@@ -65,13 +49,12 @@ def llama4(reader: ConfigReader, override: RopeOverride | None) -> ModelSpec:
 
 def _with_positions(spec: ModelSpec, reader: ConfigReader) -> ModelSpec:
     """What layers that turn queries and keys differ in from the others."""
-    layers, interval = len(spec.layers), reader.size("no_rope_layer_interval", 4)
-    turns = reader.get("no_rope_layers") or [int((layer + 1) % interval != 0) for layer in range(layers)]
-    _for_each_layer("no_rope_layers", turns, layers)
-    chunk = None if _null(reader, "attention_chunk_size") else reader.size("attention_chunk_size", 8192)
+    turns, chunk = turning_layers(reader, len(spec.layers)), reader.optional_size("attention_chunk_size", 8192)
     kinds = ["chunked_attention" if turn and chunk else "full_attention" for turn in turns]
     types = reader.get("layer_types", kinds)
-    _for_each_layer("layer_types", types, layers)
+    known = ("chunked_attention", "full_attention")
+    if not isinstance(types, list) or len(types) < len(spec.layers) or any(kind not in known for kind in types):
+        raise ModelError(f"config.json: `layer_types` must name {' or '.join(known)} for each layer")
     norm = QkNormSpec(norm=NormSpec(kind="rms", eps=spec.norm.eps, scale=False), after_rope=True)
     normed, tuned = reader.flag("use_qk_norm", True), reader.flag("attn_temperature_tuning", True)
     head_dim = spec.layers[0].attention.head_dim
@@ -85,23 +68,12 @@ def _with_positions(spec: ModelSpec, reader: ConfigReader) -> ModelSpec:
     )
 
     def change(layer: int, attention: AttentionSpec) -> AttentionSpec:
-        if types[layer] not in ("chunked_attention", "full_attention"):
-            raise ModelError("config.json: `layer_types` must name chunked_attention or full_attention for each layer")
         attention = replace(attention, chunk=chunk if types[layer] == "chunked_attention" else None)
         if turns[layer]:
             return replace(attention, qk_norm=norm if normed else None)
         return replace(attention, rope=None, query_rope=still if tuned else None)
 
     return spec.with_attention(change)
-
-
-def _for_each_layer(key: str, value: Any, layers: int) -> None:
-    if not isinstance(value, list) or len(value) < layers:
-        raise ModelError(f"config.json: `{key}` must have an entry for each layer")
-
-
-def _null(reader: ConfigReader, key: str) -> bool:
-    return reader.has(key) and reader.get(key) is None
 
 
 FAMILIES = {"llama4_text": llama4}

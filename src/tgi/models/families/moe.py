@@ -1,4 +1,4 @@
-"""Mixtures of experts: Mixtral, Qwen2-MoE, Qwen3-MoE and OLMoE. Imports no torch."""
+"""Mixtures of experts: Mixtral, Qwen2-MoE, Qwen3-MoE, OLMoE and gpt-oss. Imports no torch."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from dataclasses import replace
 
 from tgi.errors import ModelError
 from tgi.models.config_reader import ConfigReader
-from tgi.models.families.shared import LLAMA_NAMES, layer_windows, llama_like, with_experts
-from tgi.models.rope_config import RopeOverride
-from tgi.models.spec import ExpertsSpec, ModelSpec, QkNormSpec
+from tgi.models.families.qwen import qwen_windows
+from tgi.models.families.shared import LLAMA_NAMES, Defaults, experts_of, layer_windows, llama_like, with_experts
+from tgi.models.names import FusedExperts
+from tgi.models.rope_config import rope_parameters
+from tgi.models.spec import ModelSpec
 
 MIXTRAL_NAMES = replace(
     LLAMA_NAMES,
@@ -25,33 +27,42 @@ MOE_NAMES = replace(
     shared_up=tuple(f"model.layers.{{}}.mlp.shared_expert.{part}_proj" for part in ("gate", "up")),
     shared_down="model.layers.{}.mlp.shared_expert.down_proj",
 )
+GPT_OSS_NAMES = replace(
+    LLAMA_NAMES,
+    sinks="model.layers.{}.self_attn.sinks",
+    router="model.layers.{}.mlp.router",
+    expert_up=("model.layers.{}.mlp.experts.gate_up_proj",),
+    expert_down="model.layers.{}.mlp.experts.down_proj",
+    expert_layout=FusedExperts(transposed_up=True, transposed_down=True, alternate=True),
+)
+YARN = {
+    "rope_type": "yarn",
+    "factor": 32.0,
+    "beta_fast": 32.0,
+    "beta_slow": 1.0,
+    "truncate": False,
+    "original_max_position_embeddings": 4096,
+}
 
 
-def mixtral(reader: ConfigReader, override: RopeOverride | None) -> ModelSpec:
+def mixtral(reader: ConfigReader) -> ModelSpec:
     """Two of eight experts for each token."""
-    window = None if reader.get("sliding_window") is None else reader.size("sliding_window")
     spec = llama_like(
         reader,
-        override,
-        default_positions=131_072,
-        default_kv_heads=8,
-        default_theta=1_000_000.0,
-        default_eps=1e-5,
-        windows=layer_windows(reader, window),
+        Defaults(positions=131_072, kv_heads=8, theta=1_000_000.0, eps=1e-5),
+        windows=layer_windows(reader, reader.optional_size("sliding_window")),
         names=MIXTRAL_NAMES,
     )
     return every_some(spec, reader, "num_local_experts", 8, spec.layers[0].feedforward.inner, 2, normalise=True)
 
 
-def qwen2_moe(reader: ConfigReader, override: RopeOverride | None) -> ModelSpec:
+def qwen2_moe(reader: ConfigReader) -> ModelSpec:
     """Also an expert that is always there, with a weight of its own."""
     spec = llama_like(
         reader,
-        override,
-        default_positions=32_768,
-        default_kv_heads=16,
+        Defaults(positions=32_768, kv_heads=16),
         qkv_bias=reader.flag("qkv_bias", True),
-        windows=_windows(reader),
+        windows=qwen_windows(reader),
         names=MOE_NAMES,
     )
     inner, normalise = reader.size("moe_intermediate_size", 1408), reader.flag("norm_topk_prob", False)
@@ -59,49 +70,33 @@ def qwen2_moe(reader: ConfigReader, override: RopeOverride | None) -> ModelSpec:
     return every_some(spec, reader, "num_experts", 60, inner, 4, normalise=normalise, shared=shared)
 
 
-def qwen3_moe(reader: ConfigReader, override: RopeOverride | None) -> ModelSpec:
+def qwen3_moe(reader: ConfigReader) -> ModelSpec:
     """Qwen3 with experts."""
-    bias = reader.flag("attention_bias", False)
     spec = llama_like(
         reader,
-        override,
-        default_positions=32_768,
-        default_kv_heads=4,
-        qkv_bias=bias,
-        attention_out_bias=bias,
-        windows=_windows(reader),
+        Defaults(positions=32_768, kv_heads=4),
+        attention_bias=reader.flag("attention_bias", False),
+        windows=qwen_windows(reader),
+        qk_norm="head",
         names=MOE_NAMES,
     )
-    spec = spec.with_layers(attention={"qk_norm": QkNormSpec(norm=spec.norm)})
     inner, normalise = reader.size("moe_intermediate_size", 768), reader.flag("norm_topk_prob", False)
     key = "num_experts" if reader.get("num_experts") is not None else "num_local_experts"
     return every_some(spec, reader, key, 128, inner, 8, normalise=normalise)
 
 
-def olmoe(reader: ConfigReader, override: RopeOverride | None) -> ModelSpec:
+def olmoe(reader: ConfigReader) -> ModelSpec:
     """Queries and keys have one norm over all heads; every layer has experts."""
-    bias = reader.flag("attention_bias", False)
     spec = llama_like(
         reader,
-        override,
-        default_positions=4096,
-        default_eps=1e-5,
-        qkv_bias=bias,
-        attention_out_bias=bias,
+        Defaults(positions=4096, eps=1e-5),
+        attention_bias=reader.flag("attention_bias", False),
+        qk_norm="all heads",
         names=MOE_NAMES,
     )
     reader.only("clip_qkv")
-    spec = spec.with_layers(attention={"qk_norm": QkNormSpec(norm=spec.norm, over="all heads")})
     normalise = reader.flag("norm_topk_prob", False)
     return every_some(spec, reader, "num_experts", 64, spec.layers[0].feedforward.inner, 8, normalise=normalise)
-
-
-def _windows(reader: ConfigReader) -> tuple[int | None, ...]:
-    first, window = reader.get("max_window_layers", 28), None
-    if reader.flag("use_sliding_window", False) and reader.get("sliding_window"):
-        window = reader.size("sliding_window")
-    reader.get("sliding_window")
-    return layer_windows(reader, window, first)
 
 
 def every_some(
@@ -116,18 +111,38 @@ def every_some(
     shared: int = 0,
 ) -> ModelSpec:
     """The same model with experts in every `decoder_sparse_step`-th layer, but some."""
-    experts = ExpertsSpec(
-        count=reader.size(count_key, count, most=4096),
-        top=reader.size("num_experts_per_tok", top),
-        inner=inner,
-        activation=spec.layers[0].feedforward.activation,
-        normalise=normalise,
-        shared=shared,
-    )
+    experts = experts_of(spec, reader, (count_key, count), top, inner=inner, normalise=normalise, shared=shared)
     step, dense = reader.size("decoder_sparse_step", 1), reader.get("mlp_only_layers", [])
     if not isinstance(dense, list):
         raise ModelError(f"config.json: `mlp_only_layers` must be a list, it is {dense!r}")
     return with_experts(spec, reader, experts, lambda number: number not in dense and (number + 1) % step == 0)
 
 
-FAMILIES = {"mixtral": mixtral, "olmoe": olmoe, "qwen2_moe": qwen2_moe, "qwen3_moe": qwen3_moe}
+def gpt_oss(reader: ConfigReader) -> ModelSpec:
+    """Each head has a score that takes part in the softmax and has no value; experts have biases and limits."""
+    bias = reader.flag("attention_bias", True)
+    window = reader.size("sliding_window", 128)
+    reader.ignore("experts_per_token", "initial_context_length")
+    spec = llama_like(
+        reader,
+        Defaults(positions=131_072, head_dim=64, kv_heads=8, theta=150_000.0, eps=1e-5),
+        attention_bias=bias,
+        windows=layer_windows(reader, window, every=2),
+        rope_parameters=rope_parameters(reader) or YARN,
+        names=GPT_OSS_NAMES,
+    )
+    reader.fixed(hidden_act="silu", swiglu_alpha=1.702)
+    experts = experts_of(
+        spec,
+        reader,
+        ("num_local_experts", 128),
+        4,
+        activation="quick_gelu",  # x * sigmoid(1.702 x)
+        normalise=True,
+        limit=reader.number("swiglu_limit", 7.0),
+        bias=True,
+    )
+    return with_experts(spec.with_layers(attention={"sinks": True}), reader, experts)
+
+
+FAMILIES = {"gpt_oss": gpt_oss, "mixtral": mixtral, "olmoe": olmoe, "qwen2_moe": qwen2_moe, "qwen3_moe": qwen3_moe}

@@ -7,42 +7,36 @@ from dataclasses import replace
 from tgi.models.config_reader import ConfigReader
 from tgi.models.families.shared import MAX_LAYERS, activation_of, either, gpt_like, no_rope
 from tgi.models.names import Names
-from tgi.models.rope_config import RopeOverride
 from tgi.models.spec import ModelSpec
 
-OPT_NAMES = Names(
-    prefix="model.",
-    embedding="model.decoder.embed_tokens",
-    positions="model.decoder.embed_positions",
-    attention_norm="model.decoder.layers.{}.self_attn_layer_norm",
-    qkv=tuple(f"model.decoder.layers.{{}}.self_attn.{part}_proj" for part in "qkv"),
-    attention_out="model.decoder.layers.{}.self_attn.out_proj",
-    feedforward_norm="model.decoder.layers.{}.final_layer_norm",
-    up=("model.decoder.layers.{}.fc1",),
-    down="model.decoder.layers.{}.fc2",
-    final_norm="model.decoder.final_layer_norm",
-    head="lm_head",
-)
+
+def fairseq_names(stack: str, final_norm: str) -> Names:
+    """Of a stack of layers as fairseq has them."""
+    layer = f"{stack}.layers.{{}}"
+    return Names(
+        prefix="model.",
+        embedding=f"{stack}.embed_tokens",
+        positions=f"{stack}.embed_positions",
+        attention_norm=f"{layer}.self_attn_layer_norm",
+        qkv=tuple(f"{layer}.self_attn.{part}_proj" for part in "qkv"),
+        attention_out=f"{layer}.self_attn.out_proj",
+        feedforward_norm=f"{layer}.final_layer_norm",
+        up=(f"{layer}.fc1",),
+        down=f"{layer}.fc2",
+        final_norm=f"{stack}.{final_norm}",
+        head="lm_head",
+        ignored=(r"model\.embed_positions\.weights",),
+    )
+
+
+OPT_NAMES = fairseq_names("model.decoder", "final_layer_norm")
 OPT_PROJECTED = replace(OPT_NAMES, project_in="model.decoder.project_in", project_out="model.decoder.project_out")
-XGLM_NAMES = Names(
-    prefix="model.",
-    embedding="model.embed_tokens",
-    positions="model.embed_positions",
-    attention_norm="model.layers.{}.self_attn_layer_norm",
-    qkv=tuple(f"model.layers.{{}}.self_attn.{part}_proj" for part in "qkv"),
-    attention_out="model.layers.{}.self_attn.out_proj",
-    feedforward_norm="model.layers.{}.final_layer_norm",
-    up=("model.layers.{}.fc1",),
-    down="model.layers.{}.fc2",
-    final_norm="model.layer_norm",
-    head="lm_head",
-    ignored=(r"model\.embed_positions\.weights",),
-)
+XGLM_NAMES = fairseq_names("model", "layer_norm")
 
 
-def opt(reader: ConfigReader, override: RopeOverride | None) -> ModelSpec:
+def opt(reader: ConfigReader) -> ModelSpec:
     """Learned positions; in OPT-350m norms come after the sums, and embeddings are projected."""
-    no_rope(override, "opt has learned positions")
+    no_rope(reader, "opt has learned positions")
     width, bias = reader.size("hidden_size", 768), reader.flag("enable_bias", True)
     embedding = reader.size("word_embed_proj_dim", width)
     before = reader.flag("do_layer_norm_before", True)
@@ -57,10 +51,8 @@ def opt(reader: ConfigReader, override: RopeOverride | None) -> ModelSpec:
         max_positions=reader.size("max_position_embeddings", 2048),
         eps=1e-5,
         activation=activation_of(reader, "activation_function", "relu"),
-        tied_head=reader.flag("tie_word_embeddings", True),
         names=names if before and not removed else replace(names, final_norm=None),
-        attention_bias=bias,
-        feedforward_bias=bias,
+        bias=bias,
     )
     affine = reader.flag("layer_norm_elementwise_affine", True)
     return replace(
@@ -71,9 +63,9 @@ def opt(reader: ConfigReader, override: RopeOverride | None) -> ModelSpec:
     )
 
 
-def xglm(reader: ConfigReader, override: RopeOverride | None) -> ModelSpec:
+def xglm(reader: ConfigReader) -> ModelSpec:
     """Positions are sines and cosines, which no checkpoint holds."""
-    no_rope(override, "xglm has positions of its own")
+    no_rope(reader, "xglm has positions of its own")
     width = either(reader, "d_model", "hidden_size", 1024)
     spec = gpt_like(
         reader,
@@ -84,7 +76,6 @@ def xglm(reader: ConfigReader, override: RopeOverride | None) -> ModelSpec:
         max_positions=reader.size("max_position_embeddings", 2048),
         eps=1e-5,
         activation=activation_of(reader, "activation_function", "gelu"),
-        tied_head=reader.flag("tie_word_embeddings", True),
         names=XGLM_NAMES,
     )
     scale = width**0.5 if reader.flag("scale_embedding", True) else 1.0

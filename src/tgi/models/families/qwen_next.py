@@ -7,39 +7,34 @@ from dataclasses import replace
 from tgi.errors import ModelError
 from tgi.models.config_reader import ConfigReader
 from tgi.models.families.moe import MOE_NAMES, every_some
-from tgi.models.families.shared import llama_like
-from tgi.models.rope_config import RopeOverride, rope_parameters
+from tgi.models.families.shared import Defaults, llama_like, with_mixers
+from tgi.models.rope_config import rope_parameters
 from tgi.models.spec import DeltaSpec, ModelSpec, QkNormSpec
 
 QWEN_NEXT_NAMES = replace(MOE_NAMES, mixer="model.layers.{}.linear_attn", ignored=(*MOE_NAMES.ignored, r"mtp\..*"))
 
 
-def qwen3_next(reader: ConfigReader, override: RopeOverride | None) -> ModelSpec:
+def qwen3_next(reader: ConfigReader) -> ModelSpec:
     """Delta nets whose products alternate by heads, and experts."""
-    spec = _with_delta_nets(reader, override, stacked=True)
+    spec = _with_delta_nets(reader, stacked=True)
     inner, normalise = reader.size("moe_intermediate_size", 512), reader.flag("norm_topk_prob", True)
     shared = reader.size("shared_expert_intermediate_size", 512)
     return every_some(spec, reader, "num_experts", 512, inner, 10, normalise=normalise, shared=shared)
 
 
-def qwen3_5(reader: ConfigReader, override: RopeOverride | None) -> ModelSpec:
+def qwen3_5(reader: ConfigReader) -> ModelSpec:
     """The same with products of their own, and feed-forwards."""
-    return _with_delta_nets(reader, override, stacked=False)
+    return _with_delta_nets(reader, stacked=False)
 
 
-def _with_delta_nets(reader: ConfigReader, override: RopeOverride | None, *, stacked: bool) -> ModelSpec:
+def _with_delta_nets(reader: ConfigReader, *, stacked: bool) -> ModelSpec:
     bias, parameters = reader.flag("attention_bias", False), rope_parameters(reader)
     for key in ("mrope_section", "mrope_interleaved"):  # of images: for text all three positions are the same
         parameters.pop(key, None)
     spec = llama_like(
         reader,
-        override,
-        default_positions=32_768,
-        default_head_dim=256,
-        default_kv_heads=2 if stacked else 4,
-        default_partial=0.25,
-        qkv_bias=bias,
-        attention_out_bias=bias,
+        Defaults(positions=32_768, head_dim=256, kv_heads=2 if stacked else 4, partial=0.25),
+        attention_bias=bias,
         rope_parameters=parameters,
         names=QWEN_NEXT_NAMES,
     )
@@ -58,12 +53,7 @@ def _with_delta_nets(reader: ConfigReader, override: RopeOverride | None, *, sta
     spec = spec.with_layers(attention={"gated": True, "qk_norm": QkNormSpec(norm=spec.norm)})
     layers, interval = len(spec.layers), reader.size("full_attention_interval", 4)
     usual = ["full_attention" if (layer + 1) % interval == 0 else "linear_attention" for layer in range(layers)]
-    types, known = reader.get("layer_types", usual), ("full_attention", "linear_attention")
-    if not isinstance(types, list) or len(types) != layers or any(one not in known for one in types):
-        raise ModelError("config.json: `layer_types` must name full_attention or linear_attention for each layer")
-    both = zip(spec.layers, types, strict=True)
-    changed = (replace(layer, mixer=delta) if kind == "linear_attention" else layer for layer, kind in both)
-    return replace(spec, layers=tuple(changed))
+    return with_mixers(spec, reader.get("layer_types", usual), {"full_attention": None, "linear_attention": delta})
 
 
 FAMILIES = {"qwen3_5_text": qwen3_5, "qwen3_next": qwen3_next}

@@ -7,9 +7,18 @@ from typing import Any
 
 from tgi.errors import ModelError
 from tgi.models.config_reader import ConfigReader
-from tgi.models.families.shared import LLAMA_NAMES, MAX_LAYERS, activation_of, dtype, llama_like, no_rope
+from tgi.models.families.shared import (
+    LLAMA_NAMES,
+    MAX_LAYERS,
+    Defaults,
+    NormKeys,
+    activation_of,
+    dtype,
+    llama_like,
+    no_rope,
+    with_mixers,
+)
 from tgi.models.names import Names
-from tgi.models.rope_config import RopeOverride
 from tgi.models.spec import (
     AttentionSpec,
     FeedForwardSpec,
@@ -17,7 +26,6 @@ from tgi.models.spec import (
     MambaSpec,
     ModelSpec,
     NormSpec,
-    QkNormSpec,
     ShortConvSpec,
 )
 
@@ -52,15 +60,17 @@ MAMBA2_POSITIONS = 8192
 """Longest sequence unless another is asked for: configs have none, and a state has no end."""
 
 
-def mamba2(reader: ConfigReader, override: RopeOverride | None) -> ModelSpec:
+def mamba2(reader: ConfigReader) -> ModelSpec:
     """A recurrence in every layer, and nothing else."""
-    no_rope(override, "mamba2 has no positions")
-    for key in ("time_step_rank", "time_step_min", "time_step_max", "time_step_floor", "rescale_prenorm_residual"):
-        reader.get(key)  # of initialisation
-    for key in ("residual_in_fp32", "chunk_size", "norm_before_gate", "rms_norm", "layer_types"):
-        reader.get(key)
-    activation = activation_of(reader, "hidden_act", "silu")
-    mamba = MambaSpec(
+    no_rope(reader, "mamba2 has no positions")
+    # Of initialisation.
+    reader.ignore("time_step_rank", "time_step_min", "time_step_max", "time_step_floor", "rescale_prenorm_residual")
+    reader.ignore("residual_in_fp32", "chunk_size", "norm_before_gate", "rms_norm", "layer_types")
+    width = reader.size("hidden_size", 4096)
+    mamba = mamba_spec(
+        reader,
+        width * reader.size("expand", 2),
+        activation_of(reader, "hidden_act", "silu"),
         heads=reader.size("num_heads", 128),
         head_dim=reader.size("head_dim", 64),
         state_dim=reader.size("state_size", 128),
@@ -68,10 +78,7 @@ def mamba2(reader: ConfigReader, override: RopeOverride | None) -> ModelSpec:
         kernel=reader.size("conv_kernel", 4),
         conv_bias=reader.flag("use_conv_bias", True),
         bias=reader.flag("use_bias", False),
-        **time_steps(reader),
     )
-    width = reader.size("hidden_size", 4096)
-    check_mamba(mamba, width * reader.size("expand", 2), activation)
     feedforward = FeedForwardSpec(inner=0, activation="silu", gated=False)
     layer = LayerSpec(attention=NOTHING, feedforward=feedforward, mixer=mamba)
     return ModelSpec(
@@ -87,60 +94,56 @@ def mamba2(reader: ConfigReader, override: RopeOverride | None) -> ModelSpec:
     )
 
 
-def time_steps(reader: ConfigReader) -> dict[str, Any]:
-    """What steps are cut to."""
+def mamba_spec(reader: ConfigReader, inner: int, activation: str, **sizes: Any) -> MambaSpec:
+    """The layers of these sizes, of which heads must make `inner` numbers; with the limits of steps."""
     limits, infinite = reader.get("time_step_limit", [0.0, float("inf")]), {"__float__": "Infinity"}
     if isinstance(limits, list):  # JSON has no infinity, and transformers writes its own
         limits = [float("inf") if one == infinite else one for one in limits]
     good = isinstance(limits, list) and len(limits) == 2 and all(type(one) in (int, float) for one in limits)
     if not good or not 0 <= limits[0] <= limits[1]:
         raise ModelError(f"config.json: `time_step_limit` must be two numbers in ascending order, it is {limits!r}")
-    return {"least_step": float(limits[0]), "most_step": float(limits[1])}
-
-
-def check_mamba(mamba: MambaSpec, inner: int, activation: str) -> None:
-    """Raises ModelError for sizes that do not go together."""
+    mamba = MambaSpec(least_step=float(limits[0]), most_step=float(limits[1]), **sizes)
     if mamba.inner != inner or mamba.heads % mamba.groups:
         raise ModelError(
             f"config.json: {mamba.heads} heads of {mamba.head_dim} in {mamba.groups} groups do not make {inner} numbers"
         )
     if activation != "silu":
         raise ModelError(f"config.json: `hidden_act` {activation} is not supported for this model type; silu is")
+    return mamba
 
 
-def lfm2(reader: ConfigReader, override: RopeOverride | None) -> ModelSpec:
+def lfm2(reader: ConfigReader) -> ModelSpec:
     """Short convolutions in most layers, attention in some."""
     layers = reader.size("num_hidden_layers", 32, most=MAX_LAYERS)
     types = reader.get("layer_types")
     full = reader.get("full_attn_idxs", list(range(layers)))
     if types is None and isinstance(full, list):
         types = ["full_attention" if layer in full else "conv" for layer in range(layers)]
-    if (
-        not isinstance(types, list)
-        or len(types) != layers
-        or any(one not in ("full_attention", "conv") for one in types)
-    ):
-        raise ModelError("config.json: `layer_types` must name full_attention or conv for each layer")
-    for key in ("conv_dim", "conv_dim_out", "conv_use_xavier_init", "block_mlp_init_scale", "block_out_init_scale",
-                "block_dim", "block_norm_eps", "block_use_swiglu", "block_use_xavier_init", "num_heads",
-                "use_pos_enc"):  # fmt: skip
-        reader.get(key)
+    reader.ignore(
+        "conv_dim",
+        "conv_dim_out",
+        "conv_use_xavier_init",
+        "block_mlp_init_scale",
+        "block_out_init_scale",
+        "block_dim",
+        "block_norm_eps",
+        "block_use_swiglu",
+        "block_use_xavier_init",
+        "num_heads",
+        "use_pos_enc",
+    )
     tied = reader.flag("tie_word_embeddings", True)
     spec = llama_like(
         reader,
-        override,
-        default_positions=128_000,
-        default_kv_heads=8,
-        default_theta=1_000_000.0,
-        eps_key="norm_eps",
-        default_eps=1e-5,
+        Defaults(positions=128_000, kv_heads=8, theta=1_000_000.0, eps=1e-5),
+        norm=NormKeys(eps_key="norm_eps"),
+        qk_norm="head",
         names=LFM2_NAMES,
     )
     conv = ShortConvSpec(kernel=reader.size("conv_L_cache", 3), bias=reader.flag("conv_bias", False))
-    spec = spec.with_layers(attention={"qk_norm": QkNormSpec(norm=spec.norm)}, feedforward={"inner": _inner(reader)})
-    both = zip(spec.layers, types, strict=True)
-    layers_ = tuple(replace(layer, mixer=conv) if kind == "conv" else layer for layer, kind in both)
-    return replace(spec, layers=layers_, tied_head=reader.flag("tie_embedding", tied))
+    spec = spec.with_layers(feedforward={"inner": _inner(reader)})
+    spec = with_mixers(spec, types, {"full_attention": None, "conv": conv})
+    return replace(spec, tied_head=reader.flag("tie_embedding", tied))
 
 
 def _inner(reader: ConfigReader) -> int:

@@ -12,27 +12,23 @@ from pathlib import Path
 from typing import Any
 
 from tgi.errors import ModelError
-from tgi.models.config_reader import ConfigReader, read_config
+from tgi.models.config_reader import ConfigReader, RopeOverride, read_config
 from tgi.models.families import (
     alibi,
-    baichuan,
     bart,
     cohere,
     dbrx,
     deepseek,
     ernie,
-    exaone,
     gemma,
-    glm,
+    gemma4,
     gpt,
-    gpt_oss,
     gptj,
     granite,
     llama,
     llama4,
     mistral,
     moe,
-    nemotron,
     olmo,
     opt,
     phi,
@@ -42,115 +38,17 @@ from tgi.models.families import (
     stablelm,
     t5,
 )
-from tgi.models.rope_config import RopeOverride
 from tgi.models.spec import ModelSpec
 from tgi.untrusted import printable
 
-Family = Callable[[ConfigReader, RopeOverride | None], ModelSpec]
+Family = Callable[[ConfigReader], ModelSpec]
 LINEAGES = (
-    alibi,
-    baichuan,
-    bart,
-    cohere,
-    dbrx,
-    deepseek,
-    ernie,
-    exaone,
-    gemma,
-    glm,
-    gpt,
-    gpt_oss,
-    gptj,
-    granite,
-    llama,
-    llama4,
-    mistral,
-    moe,
-    nemotron,
-    olmo,
-    opt,
-    phi,
-    qwen,
-    qwen_next,
-    recurrent,
-    stablelm,
-    t5,
-)
+    alibi, bart, cohere, dbrx, deepseek, ernie, gemma, gemma4, gpt, gptj, granite,
+    llama, llama4, mistral, moe, olmo, opt, phi, qwen, qwen_next, recurrent, stablelm, t5,
+)  # fmt: skip
 FAMILIES: dict[str, Family] = {name: family for lineage in LINEAGES for name, family in lineage.FAMILIES.items()}
 """`model_type` of config.json -> family."""
 WITH_ENCODER = frozenset({**bart.FAMILIES, **t5.FAMILIES})
-TITLES: dict[str, str] = {
-    "apertus": "Apertus",
-    "arcee": "Arcee",
-    "baichuan": "Baichuan",
-    "bart": "BART",
-    "bloom": "BLOOM",
-    "codegen": "CodeGen",
-    "cohere": "Command R",
-    "cohere2": "Command R7B",
-    "dbrx": "DBRX",
-    "deepseek_v2": "DeepSeek-V2",
-    "deepseek_v3": "DeepSeek-V3 and R1",
-    "ernie4_5": "ERNIE 4.5",
-    "ernie4_5_moe": "ERNIE 4.5 MoE",
-    "exaone4": "EXAONE 4",
-    "falcon": "Falcon",
-    "gemma": "Gemma",
-    "gemma2": "Gemma 2",
-    "gemma3_text": "Gemma 3 (text)",
-    "glm": "GLM-4 (9B)",
-    "glm4": "GLM-4 (0414)",
-    "glm4_moe": "GLM-4-MoE (4.5 to 4.7)",
-    "gpt2": "GPT-2",
-    "gpt_bigcode": "StarCoder and SantaCoder (GPT-BigCode)",
-    "gpt_neo": "GPT-Neo",
-    "gpt_neox": "GPT-NeoX",
-    "gpt_oss": "gpt-oss",
-    "gptj": "GPT-J",
-    "granite": "Granite",
-    "granitemoe": "GraniteMoE",
-    "granitemoehybrid": "Granite 4 (hybrid)",
-    "helium": "Helium",
-    "hunyuan_v1_dense": "HunYuan dense",
-    "internlm3": "InternLM3",
-    "lfm2": "LFM2",
-    "llama": "Llama",
-    "llama4_text": "Llama 4 (text)",
-    "m2m_100": "M2M100 and NLLB",
-    "mamba2": "Mamba 2",
-    "marian": "Marian (OPUS-MT)",
-    "mbart": "mBART",
-    "ministral": "Ministral",
-    "ministral3": "Ministral 3",
-    "mistral": "Mistral",
-    "mixtral": "Mixtral",
-    "mpt": "MPT",
-    "mt5": "mT5 and mT0",
-    "nemotron": "Nemotron",
-    "olmo": "OLMo",
-    "olmo2": "OLMo 2",
-    "olmo3": "OLMo 3",
-    "olmoe": "OLMoE",
-    "opt": "OPT and Galactica",
-    "pegasus": "Pegasus",
-    "phi": "Phi",
-    "phi3": "Phi-3 and Phi-4",
-    "phimoe": "Phi-3.5-MoE",
-    "qwen2": "Qwen2",
-    "qwen2_moe": "Qwen2-MoE",
-    "qwen3": "Qwen3",
-    "qwen3_5_text": "Qwen3.5 (text)",
-    "qwen3_moe": "Qwen3-MoE",
-    "qwen3_next": "Qwen3-Next",
-    "seed_oss": "Seed-OSS",
-    "smollm3": "SmolLM3",
-    "stablelm": "StableLM",
-    "starcoder2": "StarCoder2",
-    "t5": "T5 and Flan-T5",
-    "umt5": "UMT5",
-    "xglm": "XGLM",
-}
-"""What people call the models of a family."""
 
 
 class UnknownFamilyError(ModelError):
@@ -162,7 +60,7 @@ def spec_from_config(config: dict[str, Any], override: RopeOverride | None = Non
 
     warn: name keys in the log that are unknown. Each load does so once: whoever only looks does not.
     """
-    reader = ConfigReader(config)
+    reader = ConfigReader(config, override)
     model_type = reader.get("model_type")
     if model_type is None:
         raise ModelError("config.json has no `model_type`: could not determine the model's type")
@@ -175,7 +73,7 @@ def spec_from_config(config: dict[str, Any], override: RopeOverride | None = Non
         if not _generates(name, model_type in WITH_ENCODER):
             raise ModelError(f"{printable(name)} is not a language model; this server generates text")
     reader.get("quantization_config")  # judged by `quant`
-    spec = family(reader, override)
+    spec = family(reader)
     reader.finish(warn=warn)
     return spec
 

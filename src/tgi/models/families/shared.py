@@ -6,16 +6,25 @@ Imports no torch.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeAlias
 
 from tgi.errors import ModelError
 from tgi.kernels.program import Activation
 from tgi.models.config_reader import ConfigReader
 from tgi.models.dtypes import DTYPES
 from tgi.models.names import Names
-from tgi.models.rope_config import RopeOverride, rope_spec
-from tgi.models.spec import AttentionSpec, ExpertsSpec, FeedForwardSpec, LayerSpec, ModelSpec, NormSpec
+from tgi.models.rope_config import rope_spec
+from tgi.models.spec import (
+    AttentionSpec,
+    ExpertsSpec,
+    FeedForwardSpec,
+    LayerSpec,
+    Mixer,
+    ModelSpec,
+    NormSpec,
+    QkNormSpec,
+)
 from tgi.untrusted import printable
 
 ACTIVATIONS: tuple[Activation, ...] = ("gelu", "gelu_new", "gelu_pytorch_tanh", "quick_gelu", "relu", "relu2", "silu")
@@ -28,6 +37,8 @@ OTHER_NAMES: dict[str, Activation] = {
 }
 """Names that transformers has for the same functions."""
 MAX_LAYERS = 10_000
+Key: TypeAlias = tuple[str, int | None]
+"""A key of the config, and what a config without it means; None: it must be there."""
 LLAMA_NAMES = Names(
     prefix="model.",
     embedding="model.embed_tokens",
@@ -45,52 +56,75 @@ LLAMA_NAMES = Names(
 )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Defaults:
+    """What transformers takes for keys that a config does not have."""
+
+    positions: int
+    head_dim: int | None = None
+    """None: the width of a head's share of the hidden size."""
+    kv_heads: int | None = None
+    """None: as many as heads, which null means everywhere."""
+    theta: float = 10_000.0
+    partial: float | None = None
+    """The part of a head that turns, where `partial_rotary_factor` may say otherwise."""
+    eps: float = 1e-6
+    tied: bool = False
+    activation: Activation = "silu"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NormKeys:
+    """Which norms there are, and the key of their epsilon."""
+
+    kind: Literal["rms", "layer"] = "rms"
+    eps_key: str = "rms_norm_eps"
+    bias: bool = False
+
+
 def llama_like(
     reader: ConfigReader,
-    override: RopeOverride | None,
+    defaults: Defaults,
     *,
-    default_positions: int,
     windows: tuple[int | None, ...] | None = None,
+    attention_bias: bool = False,
     qkv_bias: bool = False,
     attention_out_bias: bool = False,
     feedforward_bias: bool = False,
-    default_head_dim: int | None = None,
-    default_kv_heads: int | None = None,
-    default_tied: bool = False,
     activation_key: str = "hidden_act",
-    default_activation: Activation = "silu",
     gated: bool = True,
-    norm: Literal["rms", "layer"] = "rms",
-    eps_key: str = "rms_norm_eps",
-    default_eps: float = 1e-6,
-    norm_bias: bool = False,
-    default_theta: float = 10_000.0,
-    default_partial: float | None = None,
+    norm: NormKeys | None = None,
     rope_parameters: dict[str, Any] | None = None,
     rope_adjacent: bool = False,
+    qk_norm: Literal["head", "each head", "all heads"] | None = None,
     names: Names = LLAMA_NAMES,
 ) -> ModelSpec:
     """The keys that Llama and its many followers share.
 
-    windows: of each layer, None for none in any. default_kv_heads: of a config without the key, None for as many as
-    heads, which null means everywhere. default_partial: the part of a head that turns, where
-    `partial_rotary_factor` may say otherwise. rope_parameters: in place of the config's.
+    windows: of each layer, None for none in any. attention_bias: of all products of attention. rope_parameters: in
+    place of the config's.
     """
-    attention = _attention(reader, default_head_dim, default_kv_heads)
+    attention, norm = _attention(reader, defaults.head_dim, defaults.kv_heads), norm or NormKeys()
+    partial = defaults.partial
     rope, max_positions = rope_spec(
         reader,
         attention.head_dim,
-        reader.size("max_position_embeddings", default_positions),
-        override,
-        theta=default_theta,
-        partial=None if default_partial is None else reader.number("partial_rotary_factor", default_partial),
+        reader.size("max_position_embeddings", defaults.positions),
+        theta=defaults.theta,
+        partial=None if partial is None else reader.number("partial_rotary_factor", partial),
         parameters=rope_parameters,
     )
-    activation = activation_of(reader, activation_key, default_activation)
+    activation = activation_of(reader, activation_key, defaults.activation)
     inner = reader.size("intermediate_size")
     feedforward = FeedForwardSpec(inner=inner, activation=activation, gated=gated, bias=feedforward_bias)
+    normed = NormSpec(kind=norm.kind, eps=reader.number(norm.eps_key, defaults.eps), bias=norm.bias)
     attention = replace(
-        attention, rope=rope, rope_adjacent=rope_adjacent, qkv_bias=qkv_bias, out_bias=attention_out_bias
+        attention,
+        rope=rope,
+        rope_adjacent=rope_adjacent,
+        qkv_bias=qkv_bias or attention_bias,
+        out_bias=attention_out_bias or attention_bias,
+        qk_norm=None if qk_norm is None else QkNormSpec(norm=normed, over=qk_norm),
     )
     windows = windows or (None,) * reader.size("num_hidden_layers", most=MAX_LAYERS)
     return ModelSpec(
@@ -99,8 +133,8 @@ def llama_like(
         hidden_size=reader.size("hidden_size"),
         layers=tuple(LayerSpec(attention=replace(attention, window=each), feedforward=feedforward) for each in windows),
         max_positions=max_positions,
-        norm=NormSpec(kind=norm, eps=reader.number(eps_key, default_eps), bias=norm_bias),
-        tied_head=reader.flag("tie_word_embeddings", default_tied),
+        norm=normed,
+        tied_head=reader.flag("tie_word_embeddings", defaults.tied),
         dtype=dtype(reader),
         names=names,
     )
@@ -113,6 +147,10 @@ def _attention(reader: ConfigReader, default_head_dim: int | None, default_kv_he
     head_dim = head_dim_of(width, heads) if given is None else reader.size("head_dim", default_head_dim)
     absent = heads if default_kv_heads is None or reader.has("num_key_value_heads") else default_kv_heads
     kv_heads = reader.size("num_key_value_heads", absent)
+    return _heads(heads, kv_heads, head_dim)
+
+
+def _heads(heads: int, kv_heads: int, head_dim: int) -> AttentionSpec:
     if heads % kv_heads:
         raise ModelError(f"config.json: {heads} attention heads cannot share {kv_heads} key-value heads evenly")
     return AttentionSpec(heads=heads, kv_heads=kv_heads, head_dim=head_dim, scale=head_dim**-0.5)
@@ -121,7 +159,7 @@ def _attention(reader: ConfigReader, default_head_dim: int | None, default_kv_he
 def with_local_rope(spec: ModelSpec, reader: ConfigReader, parameters: dict[str, Any]) -> ModelSpec:
     """The same model with a rotary embedding of these parameters in layers that have a window."""
     head_dim = spec.layers[0].attention.head_dim
-    local, _ = rope_spec(reader, head_dim, spec.max_positions, None, parameters=parameters)
+    local, _ = rope_spec(reader, head_dim, spec.max_positions, parameters=parameters, scaled_by_flags=False)
 
     def change(_: int, attention: AttentionSpec) -> AttentionSpec:
         return replace(attention, rope=local) if attention.window else attention
@@ -129,12 +167,38 @@ def with_local_rope(spec: ModelSpec, reader: ConfigReader, parameters: dict[str,
     return spec.with_attention(change)
 
 
+def with_mixers(spec: ModelSpec, types: Any, mixers: dict[str, Mixer | None]) -> ModelSpec:
+    """The same model with a mixer in place of attention in some layers, by the kind that `types` names for each."""
+    if not isinstance(types, list) or len(types) != len(spec.layers) or any(str(one) not in mixers for one in types):
+        raise ModelError(f"config.json: `layer_types` must name {' or '.join(mixers)} for each layer")
+    both = zip(spec.layers, types, strict=True)
+    return replace(spec, layers=tuple(replace(layer, mixer=mixers[kind]) for layer, kind in both))
+
+
+def experts_of(
+    spec: ModelSpec, reader: ConfigReader, count: Key, top: int | Key, *, normalise: bool, **fields: Any
+) -> ExpertsSpec:
+    """Experts with the activation of the feed-forward, and its size unless `inner` says another.
+
+    count: its key and default; top: the same, or the default of the usual key.
+    """
+    feedforward = spec.layers[0].feedforward
+    top_key, most = ("num_experts_per_tok", top) if isinstance(top, int) else top
+    return ExpertsSpec(
+        count=reader.size(*count, most=4096),
+        top=reader.size(top_key, most),
+        activation=fields.pop("activation", feedforward.activation),
+        inner=fields.pop("inner", feedforward.inner),
+        normalise=normalise,
+        **fields,
+    )
+
+
 def with_experts(
     spec: ModelSpec, reader: ConfigReader, experts: ExpertsSpec, sparse: Callable[[int], bool] = lambda layer: True
 ) -> ModelSpec:
     """The same model with these experts in the layers that `sparse` says, by their number."""
-    for key in ("output_router_logits", "router_aux_loss_coef", "router_jitter_noise"):
-        reader.get(key)  # of training
+    reader.ignore("output_router_logits", "router_aux_loss_coef", "router_jitter_noise")  # of training
     if experts.top > experts.count:
         raise ModelError(f"config.json: `num_experts_per_tok` {experts.top} is more than the {experts.count} experts")
     layers = (replace(layer, experts=experts) if sparse(i) else layer for i, layer in enumerate(spec.layers))
@@ -156,33 +220,29 @@ def gpt_like(
     layers: int,
     inner: int,
     max_positions: int,
-    eps: float,
     activation: Activation,
-    tied_head: bool,
     names: Names,
+    eps: float | None = None,
+    tied: bool = True,
     kv_heads: int | None = None,
-    attention_bias: bool = True,
-    feedforward_bias: bool = True,
+    bias: bool = True,
 ) -> ModelSpec:
-    """What GPT-2 and its followers share: layer norms with biases, no gate. kv_heads: None for keys of every head."""
-    head_dim = head_dim_of(width, heads)
-    attention = AttentionSpec(
-        heads=heads,
-        kv_heads=heads if kv_heads is None else kv_heads,
-        head_dim=head_dim,
-        scale=head_dim**-0.5,
-        qkv_bias=attention_bias,
-        out_bias=attention_bias,
-    )
-    feedforward = FeedForwardSpec(inner=inner, activation=activation, gated=False, bias=feedforward_bias)
+    """What GPT-2 and its followers share: layer norms with biases, no gate.
+
+    eps: where the config has none to say. tied: the head, unless the config says otherwise. kv_heads: None for keys of
+    every head.
+    """
+    attention = _heads(heads, kv_heads or heads, head_dim_of(width, heads))
+    attention = replace(attention, qkv_bias=bias, out_bias=bias)
+    feedforward = FeedForwardSpec(inner=inner, activation=activation, gated=False, bias=bias)
     return ModelSpec(
         model_type=reader.get("model_type"),
         vocab_size=reader.size("vocab_size"),
         hidden_size=width,
         layers=(LayerSpec(attention=attention, feedforward=feedforward),) * layers,
         max_positions=max_positions,
-        norm=NormSpec(kind="layer", eps=eps, bias=True),
-        tied_head=tied_head,
+        norm=NormSpec(kind="layer", eps=reader.number("layer_norm_epsilon", 1e-5) if eps is None else eps, bias=True),
+        tied_head=reader.flag("tie_word_embeddings", tied),
         dtype=dtype(reader),
         names=names,
     )
@@ -196,8 +256,8 @@ def head_dim_of(width: int, heads: int) -> int:
     return width // heads
 
 
-def no_rope(override: RopeOverride | None, why: str) -> None:
-    if override and override.parameters():
+def no_rope(reader: ConfigReader, why: str) -> None:
+    if reader.override.parameters():
         raise ModelError(f"{why}: rope scaling does not apply to it")
 
 
@@ -250,6 +310,15 @@ def layer_windows(
     if window is None and "sliding_attention" in types:
         raise ModelError("config.json: `layer_types` asks for sliding_attention, but there is no sliding window")
     return tuple(known[kind] for kind in types)
+
+
+def turning_layers(reader: ConfigReader, layers: int) -> list[int]:
+    """Whether each layer turns queries and keys: all but every fourth, unless the config says otherwise."""
+    interval = reader.size("no_rope_layer_interval", 4)
+    turns = reader.get("no_rope_layers") or [int((layer + 1) % interval != 0) for layer in range(layers)]
+    if not isinstance(turns, list) or len(turns) < layers:
+        raise ModelError("config.json: `no_rope_layers` must have an entry, 0 or 1, for each layer")
+    return turns
 
 
 def dtype(reader: ConfigReader) -> str | None:

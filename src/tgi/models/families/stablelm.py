@@ -1,12 +1,11 @@
-"""StableLM and StarCoder 2: layer norms with biases around the parts of Llama. Imports no torch."""
+"""StableLM, StarCoder 2, Nemotron, Arcee and Apertus: other norms, or no gate, between the parts of Llama. No torch."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 from tgi.models.config_reader import ConfigReader
-from tgi.models.families.shared import LLAMA_NAMES, layer_windows, llama_like
-from tgi.models.rope_config import RopeOverride
+from tgi.models.families.shared import LLAMA_NAMES, Defaults, NormKeys, layer_windows, llama_like
 from tgi.models.spec import ModelSpec, NormSpec, QkNormSpec
 
 STABLELM_NAMES = replace(
@@ -15,20 +14,22 @@ STABLELM_NAMES = replace(
     key_norm="model.layers.{}.self_attn.k_layernorm.norms.{head}",
 )
 STARCODER2_NAMES = replace(LLAMA_NAMES, up=("model.layers.{}.mlp.c_fc",), down="model.layers.{}.mlp.c_proj")
+UNGATED_NAMES = replace(LLAMA_NAMES, up=("model.layers.{}.mlp.up_proj",))
+APERTUS_NAMES = replace(
+    UNGATED_NAMES,
+    attention_norm="model.layers.{}.attention_layernorm",
+    feedforward_norm="model.layers.{}.feedforward_layernorm",
+    activation=tuple(f"model.layers.{{}}.mlp.act_fn.{name}" for name in ("alpha_p", "alpha_n", "beta", "eps")),
+)
 
 
-def stablelm(reader: ConfigReader, override: RopeOverride | None) -> ModelSpec:
+def stablelm(reader: ConfigReader) -> ModelSpec:
     """Layer norms; a quarter of each head turns; attention may be beside the feed-forward."""
     spec = llama_like(
         reader,
-        override,
-        default_positions=4096,
-        default_partial=0.25,
+        Defaults(positions=4096, partial=0.25, eps=1e-5),
+        norm=NormKeys(kind="layer", eps_key="layer_norm_eps", bias=True),
         qkv_bias=reader.flag("use_qkv_bias", False),
-        norm="layer",
-        eps_key="layer_norm_eps",
-        default_eps=1e-5,
-        norm_bias=True,
         names=STABLELM_NAMES,
     )
     if reader.flag("qk_layernorm", False):
@@ -40,30 +41,68 @@ def stablelm(reader: ConfigReader, override: RopeOverride | None) -> ModelSpec:
     return spec
 
 
-def starcoder2(reader: ConfigReader, override: RopeOverride | None) -> ModelSpec:
+def starcoder2(reader: ConfigReader) -> ModelSpec:
     """Layer norms, biases everywhere, no gate."""
-    reader.only("mlp_type", "default")
-    reader.only("norm_type", "layer_norm")
+    reader.fixed(mlp_type="default", norm_type="layer_norm")
     bias = reader.flag("use_bias", True)
-    window = None if reader.get("sliding_window") is None else reader.size("sliding_window")
     return llama_like(
         reader,
-        override,
-        default_positions=4096,
-        default_kv_heads=2,
-        default_tied=True,
-        qkv_bias=bias,
-        attention_out_bias=bias,
+        Defaults(positions=4096, kv_heads=2, tied=True, activation="gelu_pytorch_tanh", eps=1e-5),
+        norm=NormKeys(kind="layer", eps_key="norm_epsilon", bias=True),
+        attention_bias=bias,
         feedforward_bias=bias,
         gated=False,
-        default_activation="gelu_pytorch_tanh",
-        norm="layer",
-        eps_key="norm_epsilon",
-        default_eps=1e-5,
-        norm_bias=True,
-        windows=layer_windows(reader, window),
+        windows=layer_windows(reader, reader.optional_size("sliding_window")),
         names=STARCODER2_NAMES,
     )
 
 
-FAMILIES = {"stablelm": stablelm, "starcoder2": starcoder2}
+def nemotron(reader: ConfigReader) -> ModelSpec:
+    """Layer norms around 1, squared ReLU, half of each head turns."""
+    spec = llama_like(
+        reader,
+        Defaults(
+            positions=4096,
+            head_dim=128 if not reader.has("head_dim") else None,
+            partial=reader.number("rope_percent", 0.5),
+            activation="relu2",
+            eps=1e-5,
+        ),
+        norm=NormKeys(kind="layer", eps_key="norm_eps", bias=True),
+        gated=False,
+        attention_bias=reader.flag("attention_bias", False),
+        feedforward_bias=reader.flag("mlp_bias", False),
+        names=UNGATED_NAMES,
+    )
+    return replace(spec, norm=replace(spec.norm, offset=1.0))
+
+
+def arcee(reader: ConfigReader) -> ModelSpec:
+    """Squared ReLU in place of the gate."""
+    return llama_like(
+        reader,
+        Defaults(positions=4096, activation="relu2", eps=1e-5),
+        gated=False,
+        attention_bias=reader.flag("attention_bias", False),
+        feedforward_bias=reader.flag("mlp_bias", False),
+        names=UNGATED_NAMES,
+    )
+
+
+def apertus(reader: ConfigReader) -> ModelSpec:
+    """xIELU, whose numbers are learned, in place of the gate; queries and keys are normalised."""
+    reader.fixed(hidden_act="xielu", qk_norm=True, post_norm=False)
+    spec = llama_like(
+        reader,
+        Defaults(positions=65_536, theta=12_000_000.0, eps=1e-5),
+        activation_key="mlp_activation",
+        gated=False,
+        attention_bias=reader.flag("attention_bias", False),
+        feedforward_bias=reader.flag("mlp_bias", False),
+        qk_norm="head",
+        names=APERTUS_NAMES,
+    )
+    return spec.with_layers(feedforward={"activation": "xielu"})
+
+
+FAMILIES = {"apertus": apertus, "arcee": arcee, "nemotron": nemotron, "stablelm": stablelm, "starcoder2": starcoder2}

@@ -9,7 +9,6 @@ from tgi.errors import ModelError
 from tgi.models.config_reader import ConfigReader, shown
 from tgi.models.families.seq2seq import with_encoder
 from tgi.models.families.shared import MAX_LAYERS, activation_of, dtype, no_rope
-from tgi.models.rope_config import RopeOverride
 from tgi.models.spec import AttentionSpec, FeedForwardSpec, LayerSpec, ModelSpec, Names, NormSpec, RelativeBiasSpec
 
 MT5_DEFAULTS: dict[str, Any] = {"vocabulary": 250_112, "default_layers": 8, "default_heads": 6, "default_inner": 1024}
@@ -41,20 +40,20 @@ def _names(stack: str, feedforward: int, up: tuple[str, ...], bias_layer: str) -
     )
 
 
-def t5(reader: ConfigReader, override: RopeOverride | None) -> ModelSpec:
+def t5(reader: ConfigReader) -> ModelSpec:
     """Norms without biases, scores not scaled, a bias that all layers share; 1.0 scales what the head reads."""
-    return _t5_like(reader, override, "relu", None, scaled=_scaled(reader))
+    return _t5_like(reader, "relu", None, scaled=_scaled(reader))
 
 
-def mt5(reader: ConfigReader, override: RopeOverride | None) -> ModelSpec:
+def mt5(reader: ConfigReader) -> ModelSpec:
     """T5 1.1 with a larger vocabulary."""
     reader.flag("tie_word_embeddings", True)  # published configs say false; the checkpoint decides
-    return _t5_like(reader, override, "gated-gelu", 0, scaled=False, **MT5_DEFAULTS)
+    return _t5_like(reader, "gated-gelu", 0, scaled=False, **MT5_DEFAULTS)
 
 
-def umt5(reader: ConfigReader, override: RopeOverride | None) -> ModelSpec:
+def umt5(reader: ConfigReader) -> ModelSpec:
     """mT5 with a bias of its own in every layer."""
-    return _t5_like(reader, override, "gated-gelu", 0, scaled=_scaled(reader), bias_layer="{}", **MT5_DEFAULTS)
+    return _t5_like(reader, "gated-gelu", 0, scaled=_scaled(reader), bias_layer="{}", **MT5_DEFAULTS)
 
 
 def _scaled(reader: ConfigReader) -> bool:
@@ -64,7 +63,6 @@ def _scaled(reader: ConfigReader) -> bool:
 
 def _t5_like(
     reader: ConfigReader,
-    override: RopeOverride | None,
     projection: str,
     start: int | None,
     *,
@@ -75,7 +73,7 @@ def _t5_like(
     default_heads: int = 8,
     default_inner: int = 2048,
 ) -> ModelSpec:
-    no_rope(override, "T5 has a bias by distance in place of positions")
+    no_rope(reader, "T5 has a bias by distance in place of positions")
     width, layers = reader.size("d_model", 512), reader.size("num_layers", default_layers, most=MAX_LAYERS)
     attention = AttentionSpec(
         heads=(heads := reader.size("num_heads", default_heads)),
@@ -116,8 +114,7 @@ def _feedforward(reader: ConfigReader, default: str, inner: int) -> FeedForwardS
         raise ModelError(f"config.json: `feed_forward_proj` must be a text, it is {shown(value)}")
     gated = value.startswith("gated-")
     name = "gelu_new" if value == "gated-gelu" else value.removeprefix("gated-")
-    reader.only("is_gated_act", gated)
-    reader.only("dense_act_fn", name)
+    reader.fixed(is_gated_act=gated, dense_act_fn=name)
     activation = activation_of(ConfigReader({"feed_forward_proj": name}), "feed_forward_proj", "relu")
     return FeedForwardSpec(inner=reader.size("d_ff", inner), activation=activation, gated=gated)
 

@@ -70,25 +70,29 @@ are preempted. The last column names the checkpoints. How to add a family: [addi
 
 ## Others, by transformers
 
-Every other language model (`AutoModelForCausalLM`) that the installed transformers can build runs through its code, in
-plain torch, with continuous batching and streaming; the checkpoint's own code only with `--trust-remote-code`. At load
-the model proves itself: three sequences, together and in pieces, against each alone. Where its class lets attention be
-plugged in and gives the same logits so, it uses our paged cache, with prefix sharing; else its own, in a padded batch
-where that works; the log says which and why. There are no `--quantize`, quantised checkpoints and `--kv-cache-dtype`
-for them.
+Every other language model (`AutoModelForCausalLM`, `AutoModelForSeq2SeqLM`) that the installed transformers can build
+runs through its code, in plain torch, with continuous batching and streaming; the checkpoint's own code only with
+`--trust-remote-code`. At load the model proves itself: three sequences, together and in pieces, against each alone.
+Where its class lets attention be plugged in and gives the same logits so, it uses our paged cache, with prefix sharing;
+else its own, in a padded batch where that works, in batches of sequences of one length where it does not; the log says
+which and why. A model that gives other logits in each of these ways is refused. There are no `--quantize`, quantised
+checkpoints and `--kv-cache-dtype` for them.
 
 Tested with our cache: {paged}.
 
 Tested with their own: {own}.
+
+Tested with an encoder: {encoders}.
 """
 
 
 def others() -> dict[str, str]:
     """The architectures that are tested by transformers' code."""
     sys.path.insert(0, str(ROOT))
-    from tests.models.fallback_cases import OWN_CACHE, PAGED  # without torch
+    from tests.models.fallback_cases import OWN_CACHE, PAGED, WITH_ENCODER  # without torch
 
-    return {name: ", ".join(f"`{one}`" for one in sorted(of)) for name, of in (("paged", PAGED), ("own", OWN_CACHE))}
+    lists = {"paged": PAGED, "own": OWN_CACHE, "encoders": WITH_ENCODER}
+    return {name: ", ".join(f"`{one}`" for one in sorted(of)) for name, of in lists.items()}
 
 
 def models() -> str:

@@ -10,3 +10,9 @@ PAGED = (
 OWN_CACHE = ("doge", "mamba", "biogpt", "diffllama", "gpt_neox_japanese", "lara_mini", "minimax", "megatron-bert")
 FAST = ("persimmon", "granite_swa", "doge", "mamba")
 """In the fast suite; all others are slow."""
+
+WITH_ENCODER = (
+    "blenderbot", "blenderbot-small", "plbart", "mvp", "led", "switch_transformers", "t5gemma", "longt5",
+    "bigbird_pegasus", "pegasus_x", "nllb-moe",
+)  # fmt: skip
+FAST_WITH_ENCODER = ("plbart", "t5gemma")

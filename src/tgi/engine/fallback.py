@@ -13,6 +13,7 @@ from tgi.memory import budget
 from tgi.memory.cost import ModelCost, outline_cost
 from tgi.memory.estimate import check_fallback
 from tgi.models.config_reader import read_config
+from tgi.models.decoder_start import decoder_ids_of_config
 from tgi.models.families.registry import UnknownFamilyError
 from tgi.models.loader import LoadedModel, serving_dtype
 from tgi.models.stored import stored_of
@@ -25,21 +26,23 @@ logger = logging.getLogger("tgi.engine")
 class FallbackModel:
     """What the worker asks of a model: dtype, backend, cost; then `load`, after which the cost is that of the model."""
 
-    spec = None
-    """Of a native family."""
-
     def __init__(self, config: EngineConfig, device: torch.device, unknown: UnknownFamilyError) -> None:
         """Raises ModelError where transformers does not know the model either."""
         from tgi.models.fallback.loader import TransformersBackend  # imports transformers
         from tgi.models.fallback.source import outline
 
         self._config, self._path = config, Path(config.model_path)
-        check_fallback(config, stored_of(self._path, read_config(self._path)))
+        content = read_config(self._path)
+        check_fallback(config, stored_of(self._path, content))
         try:
             found = outline(self._path, trust_remote_code=config.trust_remote_code)
         except ModelError as error:
             raise ModelError(f"{error}. {unknown}") from None
         logger.info("%s is no native family: transformers computes it, which is slower", found.model_type)
+        self.decoder_ids: tuple[int, ...] = ()
+        """What the decoder begins with where the model has an encoder, by its config; empty: it has none."""
+        if found.encoder is not None:
+            self.decoder_ids = decoder_ids_of_config(self._path, content, found.vocab_size)
         self.dtype = serving_dtype(config.dtype, found.dtype, device) or torch.float32
         self.backend = TransformersBackend(device, config.block_size)
         self.cost = self._cost(found)

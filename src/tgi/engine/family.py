@@ -11,6 +11,7 @@ from tgi.kernels.select import select
 from tgi.memory import budget
 from tgi.memory.cost import model_cost
 from tgi.models.build.decoder import build
+from tgi.models.decoder_start import decoder_ids
 from tgi.models.loader import LoadedModel, load_model, serving_dtype
 from tgi.models.spec import ModelSpec
 from tgi.models.weights import Progress
@@ -24,6 +25,7 @@ class FamilyModel:
 
     def __init__(self, config: EngineConfig, device: torch.device, threads: int, spec: ModelSpec) -> None:
         self._config, self.spec = config, spec
+        self.decoder_ids = decoder_ids(Path(config.model_path), spec)
         self.dtype = serving_dtype(config.dtype, spec.dtype, device) or torch.float32
         self.backend = select(device, self.dtype, config.block_size, threads=threads if config.native_kernels else None)
         self.cost = model_cost(

@@ -22,15 +22,16 @@ from tgi.engine.runner import Runner
 from tgi.engine.sampler import Sampler
 from tgi.errors import ModelError, StartupError
 from tgi.kernels.host_memory import give_back
+from tgi.kernels.outline import Outline
+from tgi.kernels.program import Program
 from tgi.kernels.types import Backend, KVCache
 from tgi.memory import budget
 from tgi.memory.cost import ModelCost
 from tgi.messages import EngineInfo
 from tgi.models.config_reader import RopeOverride
-from tgi.models.decoder_start import decoder_ids, not_done
+from tgi.models.decoder_start import not_done
 from tgi.models.families.registry import UnknownFamilyError, read_spec
 from tgi.models.loader import LoadedModel
-from tgi.models.spec import ModelSpec
 from tgi.models.weights import Progress
 from tgi.settings.config import EngineConfig
 from tgi.shorten import size
@@ -64,7 +65,8 @@ class Worker:
         model = self._find_model(threads)
         backend = model.backend
         self.footprint = backend.footprint
-        self._tell(backend, model.dtype, model.spec)
+        self._decoder_ids = model.decoder_ids
+        self._tell(backend, model.dtype)
         self._check_cache_dtype(backend)
         available = config.memory_bytes or self._available_bytes()
         expected = model.cost
@@ -106,12 +108,13 @@ class Worker:
             return FallbackModel(config, self.device, unknown)
         return FamilyModel(config, self.device, threads, spec)
 
-    def _tell(self, backend: Backend, dtype: torch.dtype, spec: ModelSpec | None) -> None:
+    def _tell(self, backend: Backend, dtype: torch.dtype) -> None:
         """Log what will compute, in TGI's lines and one of ours."""
-        logger.info("Using prefix caching = %s", self.config.prefix_caching and not (spec and spec.encoder))
-        if self.config.prefix_caching and spec and spec.encoder:
+        encodes = bool(self._decoder_ids)
+        logger.info("Using prefix caching = %s", self.config.prefix_caching and not encodes)
+        if self.config.prefix_caching and encodes:
             logger.info("An encoder reads whole inputs, so that prefixes of them cannot be shared")
-        if spec and spec.encoder and (asked := not_done(Path(self.config.model_path))):
+        if encodes and (asked := not_done(Path(self.config.model_path))):
             logger.warning(
                 "The checkpoint's generation config asks for what this server does not do: %s. Answers are greedy or "
                 "sampled, as requests say",
@@ -207,15 +210,15 @@ class Worker:
     def _describe(
         self, loaded: LoadedModel, backend: Backend, limits: budget.Limits, load_s: float, warmup_s: float
     ) -> EngineInfo:
-        spec, shares = loaded.spec, loaded.shares_blocks
+        program, shares = loaded.step.program, loaded.shares_blocks
         return EngineInfo(
             model_type=loaded.model_type,
             dtype=str(loaded.dtype).removeprefix("torch."),
             device=str(self.device),
             quantize=self.config.quantize or loaded.stored,
-            vocab_size=loaded.step.program.vocab_size,
-            input_vocab_size=loaded.step.program.input_vocab_size,
-            parameters=loaded.step.program.parameters,
+            vocab_size=program.vocab_size,
+            input_vocab_size=program.input_vocab_size,
+            parameters=program.parameters,
             weight_bytes=loaded.step.weight_bytes,
             block_size=backend.block_size,
             num_blocks=limits.num_blocks,
@@ -225,10 +228,10 @@ class Worker:
             max_batch_prefill_tokens=limits.max_batch_prefill_tokens,
             max_batch_total_tokens=limits.num_blocks * backend.block_size,
             max_batch_size=limits.max_batch_size,
-            prefix_caching=self.config.prefix_caching and shares and not (spec and spec.encoder),
+            prefix_caching=self.config.prefix_caching and shares and program.encoder is None,
             shares_blocks=shares,
-            decoder_ids=decoder_ids(Path(self.config.model_path), spec) if spec else (),
-            max_new_tokens=_decoder_positions(spec) if spec else None,
+            decoder_ids=self._decoder_ids,
+            max_new_tokens=_decoder_positions(program),
             kernels=dict(backend.kernels),
             memory=limits.memory,
             load_s=load_s,
@@ -237,9 +240,9 @@ class Worker:
         )
 
 
-def _decoder_positions(spec: ModelSpec) -> int | None:
+def _decoder_positions(program: Program | Outline) -> int | None:
     """Longest answer of a decoder that begins with up to two tokens; see `EngineInfo.max_new_tokens`."""
-    return None if spec.encoder is None or spec.positions_go_on else spec.max_positions - 1
+    return None if program.encoder is None or program.positions_go_on else program.max_positions - 1
 
 
 def _no_such_cache(config: EngineConfig, device: torch.device) -> str:

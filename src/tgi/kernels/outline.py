@@ -8,6 +8,14 @@ from tgi.kernels.program import CacheLayer
 
 
 @dataclass(frozen=True, slots=True)
+class EncoderOutline:
+    """What reads a request's input, where the model has an encoder."""
+
+    max_positions: int
+    """Longest input."""
+
+
+@dataclass(frozen=True, slots=True)
 class Outline:
     """A model that other code than ours computes. Named as in `Program` where it says the same."""
 
@@ -28,12 +36,6 @@ class Outline:
     """Of the checkpoint, as its config says."""
     positions_go_on: bool = False
     states: tuple[int, ...] = ()
-
-    @property
-    def input_vocab_size(self) -> int:
-        """Ids that an input may have."""
-        return self.vocab_size
-
-    @property
-    def encoder(self) -> None:
-        """There is none."""
+    input_vocab_size: int = 0
+    """Ids that an input may have."""
+    encoder: EncoderOutline | None = None

@@ -74,10 +74,11 @@ def model_cost(
 def outline_cost(outline: Outline, dtype: str, footprint: Footprint, *, logit_rows: int) -> ModelCost:
     """The cost of a model that transformers computes, by its sizes: its operations are not known, so with some reserve.
 
-    footprint: of the reference backend, whose cache it uses; a cache of its own takes as much.
+    footprint: of the reference backend, whose cache it uses. A cache of its own takes as much, and again as much for
+    padding and while caches are joined.
     """
     width = DTYPE_BYTES[dtype]
-    layers = outline.cache or outline.own_cache
+    layers = outline.cache or 2 * outline.own_cache
     context = min(outline.max_positions, LONGEST_GATHERED)
     numbers = max((layer.kv_heads * layer.head_dim for layer in layers), default=outline.hidden_size)
     logits = logit_rows * outline.vocab_size * (width + 3 * 4)
@@ -88,6 +89,7 @@ def outline_cost(outline: Outline, dtype: str, footprint: Footprint, *, logit_ro
         activation_bytes_fixed=4 * context * numbers * 4 + (1 << 21) * 5 + logits,
         max_positions=outline.max_positions,
         positions_go_on=outline.positions_go_on,
+        encoder_positions=outline.encoder.max_positions if outline.encoder else 0,
     )
 
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from tgi.errors import ModelError
 from tgi.json_files import read_json
-from tgi.models.families.seq2seq import start_ids
+from tgi.models.config_reader import ConfigReader
+from tgi.models.families.seq2seq import decoder_start, start_ids
 from tgi.models.spec import ModelSpec
 
 FILE = "generation_config.json"
@@ -31,15 +32,23 @@ def decoder_ids(path: Path, spec: ModelSpec) -> tuple[int, ...]:
     As in transformers, config.json (`ModelSpec.decoder_start`) is asked for the forced token only where there is no
     generation_config.json. Raises ModelError.
     """
-    if spec.encoder is None:
-        return ()
-    ids = spec.decoder_start
+    return () if spec.encoder is None else _decoder_ids(path, spec.decoder_start, spec.vocab_size)
+
+
+def decoder_ids_of_config(path: Path, config: dict[str, Any], vocab_size: int) -> tuple[int, ...]:
+    """The same of a model with an encoder that no family describes."""
+    given = read_json(path / FILE).get("decoder_start_token_id") if (path / FILE).exists() else None
+    reader = ConfigReader(config if given is None else {**config, "decoder_start_token_id": given})
+    return _decoder_ids(path, decoder_start(reader, None), vocab_size)
+
+
+def _decoder_ids(path: Path, ids: tuple[int, ...], vocab_size: int) -> tuple[int, ...]:
     if (path / FILE).exists():
         given = read_json(path / FILE)
         start = given.get("decoder_start_token_id")
         ids = start_ids(ids[0] if start is None else start, given.get("forced_bos_token_id"), FILE)
-    if beyond := [id for id in ids if id >= spec.vocab_size]:
-        raise ModelError(f"The decoder would begin with token {beyond[0]}, the model has {spec.vocab_size}: see {FILE}")
+    if beyond := [id for id in ids if id >= vocab_size]:
+        raise ModelError(f"The decoder would begin with token {beyond[0]}, the model has {vocab_size}: see {FILE}")
     return ids
 
 

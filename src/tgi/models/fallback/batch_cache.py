@@ -16,20 +16,34 @@ LENGTHS = ("keys", "values")
 """Attributes of a layer whose second last dimension counts tokens."""
 
 
+BOTH = ("self_attention_cache", "cross_attention_cache")
+"""The caches in that of a decoder that also attends to an encoder's results."""
+
+
 class UnknownCacheError(Exception):
     """A cache whose parts are not known: its sequences run one by one."""
 
 
 def join(caches: Sequence[Any]) -> Any:
     """One cache of all sequences, which have the last token in common. Raises UnknownCacheError."""
+    if all(hasattr(cache, name) for cache in caches for name in BOTH):
+        both = copy.copy(caches[0])
+        for name in BOTH:
+            setattr(both, name, join([getattr(cache, name) for cache in caches]))
+        return both
     _check(caches)
     joined = copy.copy(caches[0])
     joined.layers = [_join_layers([cache.layers[i] for cache in caches]) for i in range(len(caches[0].layers))]
     return joined
 
 
-def part(joined: Any, row: int, length: int) -> Any:
-    """The cache of one sequence of `length` tokens again."""
+def part(joined: Any, row: int, length: int, input_length: int = 0) -> Any:
+    """The cache of one sequence of `length` tokens again; input_length: tokens of the encoder's input."""
+    if all(hasattr(joined, name) for name in BOTH):
+        both = copy.copy(joined)
+        for name, tokens in zip(BOTH, (length, input_length), strict=True):
+            setattr(both, name, part(getattr(joined, name), row, tokens))
+        return both
     alone = copy.copy(joined)
     alone.layers = [_part_of_layer(layer, row, length) for layer in joined.layers]
     return alone

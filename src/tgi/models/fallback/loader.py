@@ -14,6 +14,7 @@ import transformers
 from tgi.errors import ModelError
 from tgi.kernels.reference.backend import ReferenceBackend
 from tgi.kernels.types import Backend
+from tgi.models.decoder_start import never_generated
 from tgi.models.fallback.own_cache import WAYS, OwnCacheStep, Way
 from tgi.models.fallback.paged import PagedStep
 from tgi.models.fallback.proof import TOLERANCE, Oracle, difference
@@ -37,7 +38,10 @@ def load_by_transformers(
     path: Path, dtype: torch.dtype, backend: TransformersBackend, *, trust_remote_code: bool = False
 ) -> PagedStep | OwnCacheStep:
     """The step of a model in a directory. Raises ModelError where no way gives what the model gives."""
-    return choose(load(path, dtype, backend.device, trust_remote_code=trust_remote_code), dtype, backend)
+    step = choose(load(path, dtype, backend.device, trust_remote_code=trust_remote_code), dtype, backend)
+    if isinstance(step, OwnCacheStep) and step.program.encoder is not None:
+        step.never = [id for id in never_generated(path) if id < step.program.vocab_size]
+    return step
 
 
 def choose(model: Any, dtype: torch.dtype, backend: Backend) -> PagedStep | OwnCacheStep:
@@ -59,6 +63,8 @@ def choose(model: Any, dtype: torch.dtype, backend: Backend) -> PagedStep | OwnC
 
 
 def _paged(model: Any, dtype: torch.dtype, backend: Backend, oracle: Oracle) -> tuple[PagedStep | None, str]:
+    if oracle.inputs:
+        return None, "the paged cache is for models without an encoder"
     before = getattr(model.config, "_attn_implementation", None)
     try:
         step = PagedStep(model, backend.device, dtype, backend.block_size)

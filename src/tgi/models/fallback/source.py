@@ -12,7 +12,7 @@ import torch
 import transformers
 
 from tgi.errors import ModelError
-from tgi.kernels.outline import Outline
+from tgi.kernels.outline import EncoderOutline, Outline
 from tgi.kernels.program import CacheLayer
 from tgi.models.dtypes import DTYPES
 from tgi.untrusted import printable
@@ -21,7 +21,11 @@ logger = logging.getLogger(__name__)
 
 CACHE_NAMES = ("cache", "past_key_values", "cache_params", "state")
 """What models call their cache, as an argument and in their answer."""
-_AUTO: Any = transformers.AutoModelForCausalLM
+DECODER_LAYERS = ("num_decoder_layers", "decoder_layers")
+POSITIONS = (
+    "max_decoder_position_embeddings", "max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx"
+)  # fmt: skip
+"""What configs call the length of the longest sequence."""
 DEFAULT_POSITIONS = 2048
 """Of a model whose config does not say how long a sequence may be."""
 
@@ -41,7 +45,7 @@ def outline(path: Path, *, trust_remote_code: bool = False) -> Outline:
     config = read_transformers_config(path, trust_remote_code=trust_remote_code)
     try:
         with torch.device("meta"):
-            model = _AUTO.from_config(config, trust_remote_code=trust_remote_code)
+            model = _auto(config).from_config(config, trust_remote_code=trust_remote_code)
     except Exception as error:
         raise ModelError(_unknown(path, error, trust_remote_code=trust_remote_code)) from error
     return outline_of(model, config)
@@ -50,12 +54,12 @@ def outline(path: Path, *, trust_remote_code: bool = False) -> Outline:
 def outline_of(model: Any, config: Any, cache: tuple[CacheLayer, ...] = ()) -> Outline:
     """The outline of a built model; cache: the layers that keep keys and values in ours."""
     text = config.get_text_config(decoder=True)
-    heads = _first(text, "num_attention_heads", "n_head", "num_heads", "n_heads") or 1
+    heads = _first(text, "num_attention_heads", "n_head", "num_heads", "n_heads", "num_decoder_attention_heads") or 1
     hidden = _first(text, "hidden_size", "n_embd", "d_model", "dim") or 1
-    layers = _first(text, "num_hidden_layers", "n_layer", "num_layers", "n_layers") or 1
+    layers = _first(text, *DECODER_LAYERS, "num_hidden_layers", "n_layer", "num_layers", "n_layers") or 1
     kv_heads = _first(text, "num_key_value_heads", "num_kv_heads") or heads
     kv_heads = kv_heads if isinstance(kv_heads, int) else max(kv_heads)
-    head_dim = _first(text, "head_dim") or max(hidden // heads, 1)
+    head_dim = _first(text, "head_dim", "d_kv") or max(hidden // heads, 1)
     linear = [module.weight.shape for module in model.modules() if isinstance(module, torch.nn.Linear)]
     vocab = model.get_output_embeddings()
     vocab_size = vocab.weight.shape[0] if vocab is not None else text.vocab_size
@@ -70,12 +74,14 @@ def outline_of(model: Any, config: Any, cache: tuple[CacheLayer, ...] = ()) -> O
         own_cache=(CacheLayer(kv_heads, head_dim),) * layers,
         max_positions=max_positions(text),
         dtype=_dtype(config),
+        input_vocab_size=int(model.get_input_embeddings().weight.shape[0]),
+        encoder=EncoderOutline(_input_positions(config)) if config.is_encoder_decoder else None,
     )
 
 
 def max_positions(config: Any) -> int:
     """Longest sequence; where the rotary embedding changes with the length, the one for which it does not."""
-    length = _first(config, "max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx")
+    length = _first(config, *POSITIONS)
     ropes = [getattr(config, name, None) for name in ("rope_parameters", "rope_scaling")]
     for rope in [rope for rope in ropes if isinstance(rope, dict)]:
         for settings in [rope, *(part for part in rope.values() if isinstance(part, dict))]:
@@ -86,12 +92,25 @@ def max_positions(config: Any) -> int:
     return int(length or DEFAULT_POSITIONS)
 
 
+def _input_positions(config: Any) -> int:
+    """Longest input of a model's encoder."""
+    encoder = getattr(config, "encoder", None) or config
+    text = encoder.get_text_config() if hasattr(encoder, "get_text_config") else encoder
+    return int(_first(text, "max_encoder_position_embeddings", *POSITIONS) or DEFAULT_POSITIONS)
+
+
+def _auto(config: Any) -> Any:
+    """transformers' factory of the models with a language head."""
+    return transformers.AutoModelForSeq2SeqLM if config.is_encoder_decoder else transformers.AutoModelForCausalLM
+
+
 def load(path: Path, dtype: torch.dtype, device: torch.device, *, trust_remote_code: bool) -> Any:
     """The model with its weights, ready to answer. Raises ModelError for weights that are missing or left over."""
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
+    config = read_transformers_config(path, trust_remote_code=trust_remote_code)
     try:
-        model, report = _AUTO.from_pretrained(
+        model, report = _auto(config).from_pretrained(
             str(path),
             dtype=dtype,
             local_files_only=True,

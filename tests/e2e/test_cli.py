@@ -35,6 +35,7 @@ def run(program: tuple[str, ...], *arguments: str, home: Path, **variables: str)
         (TGI, (), "Commands:"),
         (TGI, ("serve", "--help"), "[default: 8080]"),
         (TGI, ("plan", "--help"), "Show where the memory would go"),
+        (TGI, ("inspect", "--help"), "Usage: tgi inspect MODEL [OPTIONS]"),
         (LAUNCHER, ("--help",), "[default: 3000]"),
         (SERVER, ("--help",), "download-weights"),
         (SERVER, ("download-weights", "-h"), "Usage: text-generation-server download-weights MODEL_ID"),
@@ -112,15 +113,24 @@ def test_quantize(tmp_path: Path) -> None:
     assert again.returncode == 1 and "the checkpoint is quantised as int8" in again.stderr
 
 
-def test_download_weights(tmp_path: Path) -> None:
+def test_download_weights(tiny_model: Path, tmp_path: Path) -> None:
+    files = {file.name: file.read_bytes() for file in tiny_model.iterdir()}
     with FakeHub() as hub:
-        hub.repos["org/name"] = Repo({"config.json": b"{}", "tokenizer.json": b"{}", "model.safetensors": b"x"})
+        hub.repos["org/name"] = Repo(files)
         arguments = ("download-weights", "org/name", "--revision", "main", "--no-trust-remote-code", "--auto-convert")
         arguments += ("--extension", ".safetensors", "--logger-level=INFO", "--merge-lora")
         result = run(SERVER, *arguments, home=tmp_path, HF_ENDPOINT=hub.url, HF_HOME=str(tmp_path / "hf"))
         assert (result.returncode, result.stderr) == (0, "")
         assert "Successfully downloaded weights for org/name" in result.stdout
         assert list((tmp_path / "hf/hub").glob("models--org--name/snapshots/*/model.safetensors"))
+        config = json.loads(files["config.json"]) | {
+            "model_type": "llama",
+            "quantization_config": {"quant_method": "aqlm"},
+        }
+        hub.repos["org/other"] = Repo({**files, "config.json": json.dumps(config).encode()})
+        refused = run(TGI, "download-weights", "org/other", home=tmp_path, HF_ENDPOINT=hub.url)
+        assert refused.returncode == 1 and "quantised as aqlm" in refused.stderr
+        assert not [path for _, path, _ in hub.requests if "org/other" in path and path.endswith(".safetensors")]
         missing = run(TGI, "download-weights", "org/none", home=tmp_path, HF_ENDPOINT=hub.url)
         assert missing.returncode == 1
         assert missing.stderr.strip().count("\n") == 0

@@ -45,6 +45,7 @@ def test_an_ascii_locale_and_a_long_temporary_directory(launch: Launch, tiny_mod
     [
         (["download-weights", "{model}"], 0),
         (["plan", "--model-id", "{model}"], 0),
+        (["inspect", "{model}"], 0),
         (["serve", "--model-id", "/nirgendwö"], 1),
         (["download-weights", "nämé"], 1),
         (["serve", "--model-id", "b\udcff"], 2),

@@ -6,7 +6,6 @@ Owns the sub-commands and their flags. Exit statuses and how an error looks are 
 from __future__ import annotations
 
 import logging
-import os
 import platform
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +15,7 @@ from typing import Any
 import msgspec
 
 from tgi import __version__, hardware, logs
-from tgi.commands.ending import command, guarded
+from tgi.commands.ending import command, guarded, show
 from tgi.errors import DownloadError
 from tgi.settings.api_keys import with_keys_of_file
 from tgi.settings.config import environment_settings, read_environment, switch
@@ -37,7 +36,7 @@ FRIENDLY = {
 }
 """Defaults of `tgi serve`, where they differ from TGI's."""
 
-OTHERS = ("download-weights", "quantize", "bench", "doctor", "verify-determinism")
+OTHERS = ("inspect", "download-weights", "quantize", "bench", "doctor", "verify-determinism")
 """Commands of `tgi` with flags of their own."""
 
 TGI_HELP = """\
@@ -48,6 +47,7 @@ Usage: tgi COMMAND [OPTIONS]
 Commands:
   serve             Serve a model on http://127.0.0.1:8080 (without --model-id: the bundled demo model)
   plan              Show where the memory would go, without loading the model
+  inspect           Show what a checkpoint is, how it would be computed, and what stands in the way
   download-weights  Fetch a model from the hub, and convert its weights if need be
   quantize          Write a quantised checkpoint of a model
   bench             Measure a running server, ours or one that speaks OpenAI's API
@@ -73,6 +73,9 @@ DOWNLOAD_HELP = """\
 Fetch a model from the hub into the cache, and convert its weights if need be.
 
 Usage: {command} download-weights MODEL_ID [OPTIONS]
+
+What cannot be served is refused before its weights are fetched, by its config.json; this machine's memory does not
+count, since the model may be served elsewhere.
 
 Options: --revision, --huggingface-hub-cache, --json-output, --trust-remote-code."""
 
@@ -114,6 +117,10 @@ def main(words: Sequence[str]) -> int:
         return run(commands[name], words[1:])
     if name == "download-weights":
         return guarded("tgi", False, lambda: _download_weights("tgi", words[1:]))
+    if name == "inspect":
+        from tgi.commands.inspect import command as inspection
+
+        return guarded(inspection.COMMAND, False, lambda: inspection.inspect(words[1:], read_environment()))
     if name == "bench":
         from tgi.commands import bench  # the other commands need no load generator
 
@@ -164,7 +171,7 @@ def benchmark_main(words: Sequence[str]) -> int:
 def run(command: Command, words: Sequence[str]) -> int:
     """Parse the flags of a command and run it; gives the exit status."""
     if "--help" in words or "-h" in words:
-        _show(render(command.name, command.about, command.examples, command.defaults))
+        show(render(command.name, command.about, command.examples, command.defaults))
         return 0
     if "--version" in words or "-V" in words:
         print(f"{command.name.split()[0]} {__version__}")
@@ -181,14 +188,6 @@ def run(command: Command, words: Sequence[str]) -> int:
         return command.run(parsed, variables, as_json)
 
     return guarded(command.name, command.like_tgi, parse_and_run)
-
-
-def _show(text: str) -> None:
-    """Print; a reader who has seen enough (`| head`) is no error."""
-    try:
-        print(text, flush=True)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush when Python ends
 
 
 def _other(command: str, text: str, name: str, names: Sequence[str]) -> int:
@@ -257,15 +256,15 @@ def _plan(parsed: Parsed, variables: Mapping[str, str], as_json: bool) -> int:
     engine = prepare_plan(parsed, variables, facts)
     limits = estimate(engine, facts, survey(engine, facts, warn=True))
     if as_json:
-        _show(msgspec.json.format(msgspec.json.encode(limits)).decode())
+        show(msgspec.json.format(msgspec.json.encode(limits)).decode())
     else:
-        _show(render(limits.memory, limits))
+        show(render(limits.memory, limits))
     return 0
 
 
 def _download_weights(command: str, words: Sequence[str]) -> int:
     """`download-weights MODEL_ID`: TGI's arguments; those about format and LoRA have no effect."""
-    from tgi.hub.prepare import hub_of, model_files
+    from tgi.hub.prepare import hub_of, model_files, suitability
 
     if not words or "--help" in words or "-h" in words:
         print(DOWNLOAD_HELP.format(command=command))
@@ -277,7 +276,9 @@ def _download_weights(command: str, words: Sequence[str]) -> int:
     _configure_logs(parsed, variables)
     settings = environment_settings(variables)
     config = parsed.config
-    model_files(config, replace(hub_of(settings, cache, progress=not config.json_output), only=True))
+    hub = replace(hub_of(settings, cache, progress=not config.json_output), only=True)
+    judge = suitability(parsed, settings, hardware.detect(), memory=False)  # it may be served elsewhere
+    model_files(config, hub, judge)
     return 0
 
 

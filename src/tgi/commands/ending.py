@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import io
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -57,6 +58,14 @@ def command(function: Callable[[Sequence[str]], int]) -> EntryPoint:
         return leave(status)
 
     return run
+
+
+def show(text: str) -> None:
+    """Print; a reader who has seen enough (`| head`) is no error."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush when Python ends
 
 
 def guarded(name: str, like_tgi: bool, function: Callable[[], int]) -> int:

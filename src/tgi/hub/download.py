@@ -94,10 +94,10 @@ def download(
         return _cached(model_id, revision, hub, "HF_HUB_OFFLINE is set")
     api = huggingface_hub.HfApi(endpoint=hub.endpoint, token=hub.token, library_name="text-generation-inference")
     try:
-        info = _with_tries(lambda: api.model_info(model_id, revision=revision, files_metadata=True), hub)
+        info = with_tries(lambda: api.model_info(model_id, revision=revision, files_metadata=True), hub)
     except Exception as error:
-        if not _is_network(error):
-            _explain(error, model_id, revision, hub)
+        if not is_network(error):
+            explain(error, model_id, revision, hub)
         found = _cached(model_id, revision, hub, f"the hub cannot be reached ({_first_line(error)})")
         logger.warning("The hub cannot be reached, using the cached files of %s", model_id)
         return found
@@ -114,7 +114,7 @@ def download(
     except StartupError:
         raise
     except Exception as error:
-        _explain(error, model_id, revision, hub)
+        explain(error, model_id, revision, hub)
     return ModelFiles(str(directory), model_id, info.sha, info.pipeline_tag)
 
 
@@ -132,8 +132,8 @@ def judge_remote(model_id: str, revision: str | None, hub: Hub, judge: Judge) ->
     try:
         info = api.model_info(model_id, revision=revision)
     except Exception as error:
-        if not _is_network(error):
-            _explain(error, model_id, revision, hub)
+        if not is_network(error):
+            explain(error, model_id, revision, hub)
         return directory
     names = [sibling.rfilename for sibling in info.siblings or []]
     try:
@@ -141,7 +141,7 @@ def judge_remote(model_id: str, revision: str | None, hub: Hub, judge: Judge) ->
     except StartupError:
         raise
     except Exception as error:
-        _explain(error, model_id, revision, hub)
+        explain(error, model_id, revision, hub)
     return directory
 
 
@@ -149,9 +149,9 @@ def download_config(model_id: str, revision: str | None, hub: Hub) -> Path:
     """Fetch config.json alone; give its directory. Raises `DownloadError`."""
     try:
         function = partial(_hub_file, model_id, "config.json", revision, hub, local=hub.offline)
-        return Path(_with_tries(function, hub)).parent
+        return Path(with_tries(function, hub)).parent
     except Exception as error:
-        _explain(error, model_id, revision, hub)
+        explain(error, model_id, revision, hub)
 
 
 class _Repository:
@@ -199,7 +199,7 @@ class _Repository:
         for number, name in enumerate(missing, 1):
             logger.info("Download file: %s", name)
             file_began = time.monotonic()
-            _with_tries(partial(self._fetch_blob, name), self._hub)
+            with_tries(partial(self._fetch_blob, name), self._hub)
             path = self._get(name, self._sha)
             logger.info("Downloaded %s in %s.", path, _duration(time.monotonic() - file_began))
             left = (time.monotonic() - began) / number * (len(missing) - number)
@@ -215,7 +215,7 @@ class _Repository:
         return isinstance(try_to_load_from_cache(self._id, name, self._hub.cache_dir, self._sha), str)
 
     def _get(self, name: str, revision: str | None) -> Path:
-        return Path(_with_tries(lambda: _hub_file(self._id, name, revision, self._hub), self._hub))
+        return Path(with_tries(lambda: _hub_file(self._id, name, revision, self._hub), self._hub))
 
 
 def _hub_file(model_id: str, name: str, revision: str | None, hub: Hub, *, local: bool = False) -> str:
@@ -241,7 +241,7 @@ def _cached(model_id: str, revision: str | None, hub: Hub, why: str) -> ModelFil
     try:
         directory = Path(_hub_file(model_id, "config.json", revision, hub, local=True)).parent
     except HFValidationError as error:
-        _explain(error, model_id, revision, hub)
+        explain(error, model_id, revision, hub)
     except LocalEntryNotFoundError:
         remedy = _remedy(hub, f"download it first with `text-generation-server download-weights {model_id}`")
         raise DownloadError(f"{why} and {wanted} is not in the cache: {remedy}, or give a local directory") from None
@@ -259,20 +259,20 @@ def _remedy(hub: Hub, download: str) -> str:
     return "unset it" if hub.offline else "try again when it can be"
 
 
-def _with_tries(function: Callable[[], Result], hub: Hub) -> Result:
+def with_tries(function: Callable[[], Result], hub: Hub) -> Result:
     """Call again after faults that pass: a lost connection, a busy or failing server."""
     for attempt in range(1, TRIES + 1):
         try:
             return function()
         except Exception as error:
-            if attempt == TRIES or not (_is_network(error) or _status(error) in (429, 500, 502, 503, 504)):
+            if attempt == TRIES or not (is_network(error) or _status(error) in (429, 500, 502, 503, 504)):
                 raise
             logger.warning("Retrying %d/%d: %s", attempt, TRIES - 1, _first_line(error))
             time.sleep(hub.pause_s)
     raise AssertionError("unreachable")
 
 
-def _explain(error: Exception, model_id: str, revision: str | None, hub: Hub) -> NoReturn:
+def explain(error: Exception, model_id: str, revision: str | None, hub: Hub) -> NoReturn:
     """Raise the sentence for an error of the hub."""
     from huggingface_hub import errors
 
@@ -308,7 +308,7 @@ def _near(model_id: str, hub: Hub) -> str:
     return f". Models of similar names: {', '.join(map(printable, found))}" if found else ""
 
 
-def _is_network(error: BaseException) -> bool:
+def is_network(error: BaseException) -> bool:
     """Whether the server was not reached, or lost on the way (and did not answer with an error)."""
     if _status(error) is not None:
         return False

@@ -93,7 +93,8 @@ def prepare_plan(parsed: Parsed, variables: Mapping[str, str], facts: hardware.H
     if local := local_gguf(name, parsed.config.gguf_file):
         caches = converted.caches_of(read_environment(), parsed.config.huggingface_hub_cache)
         directory = Path(gguf.make_model(local, name, caches).path)
-    if directory is None:
+        judge.check_config(directory, files.names(directory))
+    elif directory is None:
         refuse_path(name)
         hub = hub_of(settings, parsed.config.huggingface_hub_cache, progress=False)
         directory = judge_remote(name, parsed.config.revision, hub, judge)
@@ -113,10 +114,10 @@ def rounding_of(quantize: str | None, directory: Path) -> str | None:
     return rounding(quantize, stored_of(directory, read_config(directory)))
 
 
-def suitability(parsed: Parsed, settings: Environment, facts: hardware.Hardware) -> Suitability:
-    """The check of the model that the flags name."""
+def suitability(parsed: Parsed, settings: Environment, facts: hardware.Hardware, *, memory: bool = True) -> Suitability:
+    """The check of the model that the flags name. memory: whether it must fit into this machine's."""
     name = parsed.config.model_id or DEMO_ID
-    return Suitability(name, resolve(parsed, settings, facts, ModelFiles("", name))[1], facts)
+    return Suitability(name, resolve(parsed, settings, facts, ModelFiles("", name))[1], facts, memory=memory)
 
 
 def hub_of(settings: Environment, cache_dir: str | None, *, progress: bool) -> Hub:

@@ -13,6 +13,7 @@ from pathlib import Path
 from tgi.errors import DownloadError
 from tgi.hardware import Hardware
 from tgi.hub import files
+from tgi.memory.cost import ModelCost
 from tgi.memory.estimate import estimate, survey
 from tgi.models import inventory
 from tgi.models.build.decoder import build
@@ -29,25 +30,29 @@ TOKENIZER_FILES = ("tokenizer.json", *SLOW_FILES)
 class Suitability:
     """The check of one model, to be served with the given settings. Every method raises `StartupError`."""
 
-    def __init__(self, model_id: str, engine: EngineConfig, hardware: Hardware) -> None:
-        """engine: its `model_path` does not count."""
-        self.model_id, self._engine, self._hardware = model_id, engine, hardware
+    def __init__(self, model_id: str, engine: EngineConfig, hardware: Hardware, *, memory: bool = True) -> None:
+        """engine: its `model_path` does not count. memory: whether the model must fit into this machine's."""
+        self.model_id, self._engine, self._hardware, self._memory = model_id, engine, hardware, memory
         self._passed: bytes | None = None
 
-    def check_config(self, directory: Path, names: Collection[str]) -> None:
-        """Family, quantisation, dtype and size by config.json; a tokenizer by the names of the files there are."""
+    def check_config(self, directory: Path, names: Collection[str], cost: ModelCost | None = None) -> None:
+        """Family, quantisation, dtype and size by config.json; a tokenizer by the names of the files there are.
+
+        cost: what `survey` gave for the settings, where it is known.
+        """
         engine = replace(self._engine, model_path=str(directory))
         content = (directory / "config.json").read_bytes()
         if content == self._passed:
             return
-        cost = survey(engine, self._hardware)
+        cost = cost or survey(engine, self._hardware)
         if not set(TOKENIZER_FILES) & set(names):
             raise DownloadError(
                 f"{printable(self.model_id)} has no tokenizer: none of {', '.join(TOKENIZER_FILES)}. Put the tokenizer "
                 "of the model it was made from beside its weights"
             )
         device = engine.device or ("cuda" if self._hardware.gpus else "cpu")
-        if device == "cpu" or engine.memory_bytes:  # how much of a GPU is free only the engine can see
+        known = device == "cpu" or engine.memory_bytes  # how much of a GPU is free only the engine can see
+        if self._memory and known:
             estimate(engine, self._hardware, cost)
         self._passed = content
 

@@ -52,11 +52,7 @@ def survey(engine: EngineConfig, hardware: Hardware, *, warn: bool = False) -> M
     try:
         spec = spec_from_config(config, RopeOverride(engine.rope_scaling, engine.rope_factor), warn=warn)
     except UnknownFamilyError as error:
-        outline = describe(path, engine, stored, error)
-        dtype = serving_dtype(engine.dtype, outline.dtype, device.split(":")[0]) or "float32"
-        return outline_cost(
-            outline, dtype, footprint(device, native_kernels=False), logit_rows=budget.DEFAULT_BATCH_SIZE
-        )
+        return cost_of(describe(path, engine, stored, error), engine, hardware)
     return model_cost(
         build(spec),
         serving_dtype(engine.dtype, spec.dtype, device.split(":")[0]) or "float32",
@@ -65,6 +61,13 @@ def survey(engine: EngineConfig, hardware: Hardware, *, warn: bool = False) -> M
         cache_dtype=engine.kv_cache_dtype,
         quantize=rounding(engine.quantize, stored),
     )
+
+
+def cost_of(outline: Outline, engine: EngineConfig, hardware: Hardware) -> ModelCost:
+    """The same of a model that transformers computes."""
+    device = _device(engine, hardware)
+    dtype = serving_dtype(engine.dtype, outline.dtype, device.split(":")[0]) or "float32"
+    return outline_cost(outline, dtype, footprint(device, native_kernels=False), logit_rows=budget.DEFAULT_BATCH_SIZE)
 
 
 def describe(path: Path, engine: EngineConfig, stored: Stored | None, unknown: UnknownFamilyError) -> Outline:

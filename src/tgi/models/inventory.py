@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tgi.errors import ModelError
@@ -112,6 +112,33 @@ def compare(stored: Mapping[str, StoredTensor | None], spec: ModelSpec, program:
         ignored=tuple(known),
         misshapen=tuple(_misshapen(stored, needed)),
     )
+
+
+def compare_modules(stored: Mapping[str, StoredTensor | None], spec: ModelSpec, program: Program) -> Inventory:
+    """The same of a quantised checkpoint, module by module: which tensors a module has is known to its format alone."""
+    plain = compare(stored, spec, program)
+    modules = {_module(name): name for name in (*plain.missing, *plain.found)}
+    by_module = {name: module for name in plain.unused if (module := _owner(name, modules)) is not None}
+    covered = {modules[module] for module in by_module.values()}
+    return replace(
+        plain,
+        found=tuple(sorted({*plain.found, *(covered & set(plain.missing))})),
+        missing=tuple(name for name in plain.missing if name not in covered),
+        unused=tuple(name for name in plain.unused if name not in by_module),
+        misshapen=(),
+    )
+
+
+def _module(name: str) -> str:
+    return name.removesuffix(".weight").removesuffix(".bias")
+
+
+def _owner(name: str, modules: Mapping[str, str]) -> str | None:
+    """The module that a tensor of a format belongs to: `a.b` has `a.b.qweight`, `a.b_blocks`, `a.b.weight.absmax`."""
+    for end in range(len(name) - 1, 0, -1):
+        if name[end] in "._" and name[:end] in modules:
+            return name[:end]
+    return None
 
 
 def _needed(program: Program) -> Iterator[tuple[str, tuple[int, ...] | int]]:

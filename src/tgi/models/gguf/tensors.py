@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import mmap
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,13 +16,12 @@ import torch
 
 from tgi.errors import ModelError
 from tgi.models.gguf.file import FLOATS, GgufFile, Info
-from tgi.models.spec import Names
+from tgi.models.gguf.names import IGNORED, renamed
+from tgi.models.names import Names
 from tgi.quant.formats.ggml import decode
 from tgi.untrusted import printable
 
 TORCH = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-IGNORED = ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight")
-"""Made into numbers of the configuration."""
 TURNED = ("arcee", "granite", "llama", "olmo", "smollm3")
 """Architectures whose rows of queries and keys stand in the order of neighbouring pairs."""
 PLUS_ONE = ("gemma", "gemma2", "gemma3")
@@ -64,7 +62,7 @@ class GgufTensors:
         """heads: of queries and of keys. Raises ModelError."""
         self.path = path
         self._file = GgufFile(path)
-        known = dict(_renamed(names, layers))
+        known = dict(renamed(names, layers))
         self.entries: dict[str, Entry] = {}
         for stored, info in self._file.tensors.items():
             if stored in IGNORED:
@@ -150,37 +148,3 @@ def _turned(entry: Entry, rows: slice) -> torch.Tensor:
     dim = entry.shape[0] // entry.heads
     half, within = dim // 2, row % dim
     return entry.first + row - within + 2 * (within % half) + within // half
-
-
-def _renamed(names: Names, layers: int) -> Iterator[tuple[str, str]]:
-    """llama.cpp's names of modules -> the model's, `{expert}` left open where they are stacked."""
-    whole = {
-        "token_embd": names.embedding,
-        "output_norm": names.final_norm,
-        "output": names.head,
-        "position_embd": names.positions,
-        "token_embd_norm": names.embedding_norm,
-    }
-    yield from ((stored, name) for stored, name in whole.items() if name)
-    qkv = ("attn_q", "attn_k", "attn_v") if len(names.qkv) == 3 else ("attn_qkv",)
-    up = ("ffn_gate", "ffn_up") if len(names.up) == 2 else ("ffn_up",)
-    inside = dict(zip((*qkv, *up), (*names.qkv, *names.up), strict=True)) | {
-        "attn_output": names.attention_out,
-        "attn_norm": names.attention_norm,
-        "ffn_norm": names.feedforward_norm if names.feedforward_norm != names.attention_norm else None,
-        "ffn_down": names.down,
-        "post_attention_norm": names.attention_post_norm,
-        "post_ffw_norm": names.feedforward_post_norm,
-        "attn_q_norm": names.query_norm,
-        "attn_k_norm": names.key_norm,
-        "ffn_gate_inp": names.router,
-        "ffn_down_exps": names.expert_down,
-        "ffn_gate_inp_shexp": names.shared_router,
-        "ffn_down_shexp": names.shared_down,
-    }
-    inside |= dict(zip(("ffn_gate_exps", "ffn_up_exps"), names.expert_up, strict=False))
-    inside |= dict(zip(("ffn_gate_shexp", "ffn_up_shexp"), names.shared_up, strict=False))
-    for layer in range(layers):
-        for stored, name in inside.items():
-            if name:
-                yield f"blk.{layer}.{stored}", name.replace("{}", str(layer))

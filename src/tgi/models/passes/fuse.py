@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields, replace
 
 from tgi.kernels.program import Add, Linear, Op, Program
@@ -21,7 +21,8 @@ def fuse_sums(program: Program) -> Program:
     return replace(program, ops=ops, values=values, encoder=encoder)
 
 
-def _fused(before: tuple[Op, ...], values: Mapping[str, int]) -> tuple[tuple[Op, ...], dict[str, int]]:
+def fuse_ops(before: Iterable[Op]) -> tuple[Op, ...]:
+    """The same of operations that follow each other."""
     ops: list[Op] = []
     for op in before:
         last = ops[-1] if ops else None
@@ -29,6 +30,11 @@ def _fused(before: tuple[Op, ...], values: Mapping[str, int]) -> tuple[tuple[Op,
             ops[-1] = replace(last, out=op.out, add=True)
         else:
             ops.append(op)
+    return tuple(ops)
+
+
+def _fused(before: tuple[Op, ...], values: Mapping[str, int]) -> tuple[tuple[Op, ...], dict[str, int]]:
+    ops = fuse_ops(before)
     names = ("out", "x", "router", "other")
     used = {getattr(op, field.name) for op in ops for field in fields(op) if field.name in names}
-    return tuple(ops), {name: width for name, width in values.items() if name in used}
+    return ops, {name: width for name, width in values.items() if name in used}

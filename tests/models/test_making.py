@@ -40,9 +40,11 @@ def tiny(path: Path, case: str, **config: object) -> Path:
     return path
 
 
-def logits(path: Path, threads: int | None, quantize: str | None = None, dtype: str = "float32") -> torch.Tensor:
+def logits(
+    path: Path, threads: int | None, quantize: str | None = None, dtype: str = "float32", ids: list[int] = IDS
+) -> torch.Tensor:
     backend = select(CPU, getattr(torch, dtype), threads=threads)
-    return Driver(load_model(path, dtype, backend, quantize=quantize), backend).run(IDS)
+    return Driver(load_model(path, dtype, backend, quantize=quantize), backend).run(ids)
 
 
 def need_native() -> None:

@@ -38,16 +38,48 @@ QUANTIZE = "Quantization"
 SOURCE = "Model"
 
 
+CALIBRATED = ("bits", "groupsize", "act_order", "sym", "percdamp", "tokens")
+"""Flags of gptq and awq alone."""
+BITS = {"gptq": (2, 3, 4, 8), "awq": (4,)}
+
+
 @dataclass(frozen=True)
 class QuantizeFlags:
     """The flags: TGI's, and our own."""
 
     method: str = flag(
         QUANTIZE,
-        "int8 to int4: what --quantize of that name makes at every start, which then only reads",
-        default="int4",
+        "gptq, awq: in the files that other servers read as well; int8 to int4: what --quantize of that name makes at "
+        "every start, which then only reads",
+        default="gptq",
         env=None,
         choices=METHODS,
+    )
+    bits: int | None = flag(QUANTIZE, "Of a weight: 2, 3, 4 or 8 with gptq, 4 with awq", env=None, shown_default="4")
+    groupsize: int | None = flag(
+        QUANTIZE,
+        "gptq, awq: columns of a row that share a scale; -1: all of them",
+        env=None,
+        shown_default="128",
+        within=Range(-1, 1 << 20),
+    )
+    act_order: bool = flag(QUANTIZE, "gptq: round the columns with the largest inputs first", default=False, env=None)
+    sym: bool = flag(
+        QUANTIZE, "gptq: no zero points, which costs quality but is what some kernels need", default=False, env=None
+    )
+    percdamp: float | None = flag(
+        QUANTIZE,
+        "gptq, awq: what is added to the diagonal of a Hessian, in parts of its mean",
+        env=None,
+        shown_default="0.01",
+        within=Range(0, 1),
+    )
+    tokens: int | None = flag(
+        QUANTIZE,
+        "gptq, awq: tokens of the text that are used",
+        env=None,
+        shown_default="8192",
+        within=Range(64, 1 << 24),
     )
     calibration: str | None = flag(
         QUANTIZE, "A text file whose tokens show what the model will read", env=None, shown_default="a bundled text"
@@ -77,7 +109,7 @@ def quantize(command: str, words: Sequence[str], variables: Mapping[str, str]) -
     check_ranges(flags)
     if flags.upload_to_model_id is not None:
         raise ArgumentError("--upload-to-model-id is not supported: `hf upload` puts the directory on the hub")
-    _check_calibration(flags)
+    _check(flags)
     logs.configure(flags.logger_level.lower(), json_output=flags.json_output, stream=sys.stderr)
     job = _job(places, flags, variables)
     made = run(job, (lambda line: print(msgspec.json.encode(line).decode(), flush=True)) if flags.json else None)
@@ -169,13 +201,19 @@ def conclusion(job: Job, made: Made) -> str:
     )
 
 
-def _check_calibration(flags: QuantizeFlags) -> None:
-    if flags.calibration is None:
-        return
-    if flags.method == "int8":
-        raise ArgumentError(f"--calibration {flags.calibration}: int8 looks at no text")
-    if not Path(flags.calibration).is_file():
+def _check(flags: QuantizeFlags) -> None:
+    """What can be seen before anything is read. Raises ArgumentError."""
+    if flags.calibration is not None and not Path(flags.calibration).is_file():
         raise ArgumentError(f"--calibration: there is no file {flags.calibration}")
+    others = {"gptq": (), "awq": ("act_order", "sym")}
+    for name in others.get(flags.method, CALIBRATED):
+        if getattr(flags, name) not in (None, False):
+            raise ArgumentError(f"--{name.replace('_', '-')} has no effect with --method {flags.method}: leave it out")
+    known = BITS.get(flags.method, ())
+    if flags.bits is not None and flags.bits not in known and known:
+        raise ArgumentError(f"--bits {flags.bits}: {flags.method} has {', '.join(map(str, known))}")
+    if flags.groupsize is not None and flags.groupsize != -1 and (flags.groupsize < 16 or flags.groupsize % 16):
+        raise ArgumentError(f"--groupsize {flags.groupsize}: -1 or a multiple of 16 is needed")
 
 
 def _job(places: tuple[str, str], flags: QuantizeFlags, variables: Mapping[str, str]) -> Job:
@@ -193,6 +231,12 @@ def _job(places: tuple[str, str], flags: QuantizeFlags, variables: Mapping[str, 
         source=model.path,
         target=str(Path(target).absolute()),
         method=flags.method,
+        bits=flags.bits or 4,
+        group=128 if flags.groupsize is None else flags.groupsize or -1,
+        symmetric=flags.sym,
+        act_order=flags.act_order,
+        percdamp=0.01 if flags.percdamp is None else flags.percdamp,
+        tokens=flags.tokens or 8192,
         keep=tuple(name for name in keep if name != "config.json"),
         calibration=None if flags.calibration is None else str(Path(flags.calibration).absolute()),
         threads=flags.threads or hardware.cpu_count(),

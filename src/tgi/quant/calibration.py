@@ -13,6 +13,8 @@ from tgi.errors import ModelError
 logger = logging.getLogger(__name__)
 
 BUNDLED = Path(__file__).with_name("calibration.txt")
+BUNDLED_LONG = Path(__file__).with_name("calibration-long.txt")
+"""Answers of a small model to questions of all kinds, with which it is quantised before it is served."""
 LONGEST = 512
 """Tokens that are used of a text: more change little, and each costs time at every start."""
 FEWEST = 16
@@ -43,15 +45,33 @@ def calibration_ids(model: Path, text: str | None, vocabulary: int) -> list[int]
     return torch.randint(vocabulary, (LONGEST // 2,), generator=torch.Generator().manual_seed(0)).tolist()
 
 
-def _text(path: Path) -> str:
+def calibration_texts(model: Path, text: str | None, vocabulary: int, tokens: int) -> list[list[int]]:
+    """The first `tokens` tokens of a text in pieces of up to `LONGEST`, for work that takes its time.
+
+    text: as in `calibration_ids`; None: the longer one of those that are bundled. Raises ModelError for a text that
+    cannot be read or holds too little, and for a model without a tokenizer.json.
+    """
+    tokenizer, path = model / "tokenizer.json", Path(text) if text is not None else BUNDLED_LONG
+    if not tokenizer.is_file():
+        raise ModelError(f"{model} has no tokenizer.json to read the calibration text with")
+    ids = _tokens(tokenizer, _text(path, tokens), vocabulary, tokens)
+    pieces = [ids[begin : begin + LONGEST] for begin in range(0, len(ids), LONGEST)]
+    pieces = [piece for piece in pieces if len(piece) >= FEWEST]
+    if not pieces:
+        raise ModelError(f"the calibration text {path.name} has {len(ids)} tokens; give one of some thousand")
+    logger.info("Calibrating on %d tokens of %s", sum(map(len, pieces)), text or "the bundled text")
+    return pieces
+
+
+def _text(path: Path, tokens: int = LONGEST) -> str:
     try:
         with path.open(encoding="utf-8") as file:
-            return file.read(LONGEST * 64)
+            return file.read(tokens * 64)
     except (OSError, UnicodeDecodeError) as error:
         raise ModelError(f"the calibration text {path} cannot be read as UTF-8: {error}") from error
 
 
-def _tokens(tokenizer: Path, text: str, vocabulary: int) -> list[int]:
+def _tokens(tokenizer: Path, text: str, vocabulary: int, most: int = LONGEST) -> list[int]:
     try:
         reader = Tokenizer.from_file(str(tokenizer))
         reader.no_truncation()
@@ -59,4 +79,4 @@ def _tokens(tokenizer: Path, text: str, vocabulary: int) -> list[int]:
         ids = reader.encode(text).ids
     except Exception as error:  # the library has no class of its own for files it cannot read
         raise ModelError(f"{tokenizer} cannot be read: {error}") from error
-    return [token for token in ids if token < vocabulary][:LONGEST]
+    return [token for token in ids if token < vocabulary][:most]

@@ -105,18 +105,22 @@ class ReferenceStep:
 
     def forward(self, token_ids: torch.Tensor, paging: Paging, cache: KVCache) -> torch.Tensor:
         """See `CompiledStep.forward`; the result has the serving dtype."""
-        plans = {span: plan_attention(self._block_size, paging, span) for span in self._spans}
-        state = State(token_ids, paging, cache, self._angles(paging), plans)
+        state = self.begin(token_ids, paging, cache)
         for op in self.program.ops:
-            _RUN[type(op)](self, state, op)
+            RUN[type(op)](self, state, op)
         return state.values[self.program.result]
+
+    def begin(self, token_ids: torch.Tensor, paging: Paging, cache: KVCache) -> State:
+        """The state of a step before its first operation."""
+        plans = {span: plan_attention(self._block_size, paging, span) for span in self._spans}
+        return State(token_ids, paging, cache, self._angles(paging), plans)
 
     def encode(self, token_ids: torch.Tensor, paging: Paging, cache: KVCache) -> None:
         """See `CompiledStep.encode`."""
         assert self.program.encoder is not None
         state = State(token_ids, paging, cache, self._angles(paging), {})
         for op in self.program.encoder.ops:
-            _RUN[type(op)](self, state, op)
+            RUN[type(op)](self, state, op)
 
     def _angles(self, paging: Paging) -> list[Angles]:
         return [rope.angles(paging.positions) for rope in self._ropes]
@@ -266,7 +270,7 @@ class ReferenceStep:
         return x[:, offset : offset + heads * head_dim].unflatten(-1, (heads, head_dim))
 
 
-_RUN: dict[type, Callable[[ReferenceStep, State, Any], None]] = {
+RUN: dict[type, Callable[[ReferenceStep, State, Any], None]] = {
     Embed: ReferenceStep._embed,
     Add: ReferenceStep._add,
     Scale: ReferenceStep._scale,
@@ -287,3 +291,4 @@ _RUN: dict[type, Callable[[ReferenceStep, State, Any], None]] = {
     StoreKV: ReferenceStep._store_kv,
     Attention: ReferenceStep._attention,
 }
+"""Operation -> what runs it."""

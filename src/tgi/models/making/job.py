@@ -18,8 +18,17 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     """One of `METHODS`."""
     keep: tuple[str, ...]
     """Files of the original that are copied as they are."""
+    bits: int = 4
+    group: int = 128
+    """Columns; -1: all of a row."""
+    symmetric: bool = False
+    act_order: bool = False
+    percdamp: float = 0.01
+    """Added to the diagonal of a Hessian, in parts of its mean."""
     calibration: str | None = None
     """A text file; None: the bundled text."""
+    tokens: int = 8192
+    """Of the text that are used."""
     threads: int = 1
     log_level: str = "info"
     json_output: bool = False
@@ -27,7 +36,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
 ROUNDINGS = ("int8", "int6", "int5", "int4")
 """What `--quantize` of the same name makes on the fly."""
-METHODS = ROUNDINGS
+METHODS = ("gptq", "awq", *ROUNDINGS)
 
 
 class Progress(msgspec.Struct, tag="progress"):

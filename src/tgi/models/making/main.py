@@ -15,8 +15,8 @@ import torch
 
 from tgi import logs
 from tgi.errors import StartupError
-from tgi.models.making import own
-from tgi.models.making.job import Failed, Job, Line, Made, Progress
+from tgi.models.making import calibrated, own
+from tgi.models.making.job import ROUNDINGS, Failed, Job, Line, Made, Progress
 from tgi.models.making.report import Report, Say
 from tgi.models.weight_files import in_directory
 
@@ -47,7 +47,7 @@ def main() -> int:
 
 def make(job: Job, say: Say) -> Report:
     """Do the job. Raises StartupError and OSError."""
-    return own.make(job, say)
+    return (own if job.method in ROUNDINGS else calibrated).make(job, say)
 
 
 class _Progress:

@@ -36,7 +36,7 @@ FRIENDLY = {
 }
 """Defaults of `tgi serve`, where they differ from TGI's."""
 
-OTHERS = ("inspect", "download-weights", "quantize", "bench", "doctor", "verify-determinism")
+OTHERS = ("inspect", "download-weights", "quantize", "quantize-report", "bench", "doctor", "verify-determinism")
 """Commands of `tgi` with flags of their own."""
 
 TGI_HELP = """\
@@ -50,6 +50,7 @@ Commands:
   inspect           Show what a checkpoint is, how it would be computed, and what stands in the way
   download-weights  Fetch a model from the hub, and convert its weights if need be
   quantize          Write a quantised checkpoint of a model
+  quantize-report   Show what each format of the weights costs and gives
   bench             Measure a running server, ours or one that speaks OpenAI's API
   doctor            Show what this machine has for serving, and what each part is worth
   verify-determinism
@@ -131,6 +132,10 @@ def main(words: Sequence[str]) -> int:
         return guarded("tgi doctor", False, lambda: doctor.doctor(words[1:], read_environment()))
     if name == "quantize":
         return guarded("tgi quantize", False, lambda: _quantize("tgi", words[1:]))
+    if name == "quantize-report":
+        from tgi.commands import quantize_report as report
+
+        return guarded(report.COMMAND, False, lambda: report.quantize_report(words[1:], read_environment()))
     if name == "verify-determinism":
         from tgi.commands import verify
 

@@ -1,0 +1,1 @@
+"""What a format of weights costs and gives: `tgi quantize-report`."""

@@ -1,10 +1,12 @@
-"""The results as a page of Markdown. Owns its wording and layout; figures and ratios are `peer_rows`'."""
+"""The results as a page of Markdown. Owns its wording and layout; figures are `peer_rows`', what may be
+compared is `peer_quality`'s."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from benchmarks.peer_rows import OURS, Cell, Results, Row, Run, latest, least_ratio, ratio
+from benchmarks.peer_quality import ChangeOf, Quality, change_of, comparison
+from benchmarks.peer_rows import OURS, Cell, Results, Row, Run, latest
 
 BUSY = 0.1
 WIDTHS = {"bf16": "bf16", "int8": "8-bit", "int4": "4-bit"}
@@ -14,10 +16,15 @@ Written by `python -m benchmarks.peers`; [docs/benchmark.md](../docs/benchmark.m
 of real shapes, prompts of 128 random tokens, 64 new ones, greedy, no hits in a prefix cache; medians of alternating
 repetitions on the same cores.
 
+A format is worth what is left of the model: *perplexity* is how much of it rounding adds on a real one (SmolLM2-135M-
+Instruct, weights off every format's lattice; [QUALITY.json](QUALITY.json) says how each was measured). A format without
+that figure is not shown.
+
 In brackets: how many times better ours is (faster; for latency and memory: less), from the medians of one run that
-measured both; on our own rows, the ratio to the best peer at the same weight width. Below 1 the peer is better. `~`
-marks a figure whose repetitions lie more than 20 % apart, `!` one beside which something else kept more than 10 % of
-the cores busy. Between rows of different runs compare nothing but ratios.
+measured both. On our rows: than the best of all peers' formats of the same or better quality (within half a percentage
+point), which is named where it is of another width. On a peer's row: the best of our formats of the same or better
+quality. Below 1 the peer is better. `~` marks a figure whose repetitions lie more than 20 % apart, `!` one beside which
+something else kept more than 10 % of the cores busy. Between rows of different runs compare nothing but ratios.
 """
 
 Column = tuple[str, str, int]
@@ -35,59 +42,65 @@ HTTP_COLUMNS: list[tuple[str, str]] = [
 ]
 
 
-def page(results: Results) -> str:
-    """All of it."""
-    parts = [HEAD]
-    for shape in dict.fromkeys(row.shape for row in results.rows):
+def page(results: Results, known: Sequence[Quality]) -> str:
+    """All of it. known: the formats' quality; rows of others are left out."""
+    parts, change = [HEAD], change_of(known)
+    shown = [row for row in results.rows if change(row) is not None]
+    for shape in dict.fromkeys(row.shape for row in shown):
         parts.append(f"## {shape}\n")
-        rows = [row for row in results.rows if row.shape == shape]
+        rows = [row for row in shown if row.shape == shape]
         if any(row.path == "engine" for row in rows):
             parts.append("Engines in process, tokens a second:\n")
-            parts.append(engine_table([row for row in rows if row.path == "engine"]))
+            parts.append(engine_table([row for row in rows if row.path == "engine"], change))
         if any(row.path == "http" for row in rows):
             parts.append("Over HTTP, all requests sent at one moment:\n")
-            parts.append(http_table(rows))
+            parts.append(http_table(rows, change))
     parts.append("## Runs\n")
     parts += [_run(run) for run in results.runs]
     return "\n".join(parts)
 
 
-def engine_table(rows: Sequence[Row]) -> str:
+def engine_table(rows: Sequence[Row], change: ChangeOf) -> str:
     """A row for each width and engine."""
-    lines = [_line("weights", "engine", *(name for name, _, _ in ENGINE_COLUMNS), "run")]
-    lines.append(_rule(2, len(ENGINE_COLUMNS), 1))
+    lines = [_line("weights", "engine", "perplexity", *(name for name, _, _ in ENGINE_COLUMNS), "run")]
+    lines.append(_rule(2, len(ENGINE_COLUMNS) + 1, 1))
     for width, peer in _engines(rows):
         cells = [(rows[0].shape, width, "engine", metric, count) for _, metric, count in ENGINE_COLUMNS]
-        figures = [_cell(rows, cell, peer) for cell in cells]
-        lines.append(_line(*_names(rows, width, peer), *figures, _runs(rows, width, peer)))
+        figures = [_cell(rows, cell, peer, change) for cell in cells]
+        lines.append(_line(*_names(rows, width, peer, change), *figures, _runs(rows, width, peer)))
     return "\n".join(lines) + "\n"
 
 
-def http_table(rows: Sequence[Row]) -> str:
+def http_table(rows: Sequence[Row], change: ChangeOf) -> str:
     """A row for each width, server and concurrency; `rows` has those in process too, for the share of them."""
     names = [name for name, _ in HTTP_COLUMNS]
-    lines = [_line("weights", "server", "at once", *names, "client CPU", "of in process", "peak PSS MiB", "run")]
-    lines.append(_rule(2, len(HTTP_COLUMNS) + 4, 1))
+    lines = [
+        _line(
+            "weights", "server", "perplexity", "at once", *names, "client CPU", "of in process", "peak PSS MiB", "run"
+        )
+    ]
+    lines.append(_rule(2, len(HTTP_COLUMNS) + 5, 1))
     http = [row for row in rows if row.path == "http"]
     for width, peer in _engines(http):
         counts = {row.concurrency for row in http if row.width == width and row.peer == peer and row.concurrency}
-        names_of_row, runs = _names(http, width, peer), _runs(http, width, peer)
+        names_of_row, runs = _names(http, width, peer, change), _runs(http, width, peer)
         lines += [
-            _line(*names_of_row, str(count), *_http_cells(rows, width, peer, count), runs) for count in sorted(counts)
+            _line(*names_of_row, str(count), *_http_cells(rows, width, peer, count, change), runs)
+            for count in sorted(counts)
         ]
     return "\n".join(lines) + "\n"
 
 
-def _http_cells(rows: Sequence[Row], width: str, peer: str, count: int) -> list[str]:
+def _http_cells(rows: Sequence[Row], width: str, peer: str, count: int, change: ChangeOf) -> list[str]:
     def cell(metric: str, concurrency: int = count) -> Cell:
         return rows[0].shape, width, "http", metric, concurrency
 
     client = [row for row in rows if row.cell == cell("client_cpu") and row.peer == peer]
     return [
-        *(_cell(rows, cell(metric), peer) for _, metric in HTTP_COLUMNS),
+        *(_cell(rows, cell(metric), peer, change) for _, metric in HTTP_COLUMNS),
         f"{max(client, key=lambda row: row.run).median:.0%}" if client else "-",
         _share(rows, cell("decode_tps"), peer),
-        _cell(rows, cell("pss_mib", 0), peer),
+        _cell(rows, cell("pss_mib", 0), peer, change),
     ]
 
 
@@ -99,13 +112,22 @@ def _share(rows: Sequence[Row], cell: Cell, peer: str) -> str:
     return "-" if run is None else f"{http[run].median / engine[run].median:.0%}"
 
 
-def _cell(rows: Sequence[Row], cell: Cell, peer: str) -> str:
+def _cell(rows: Sequence[Row], cell: Cell, peer: str, change: ChangeOf) -> str:
     if not any(row.cell == cell and row.peer == peer for row in rows):
         return "-"
     row = latest(rows, cell, peer)
-    times = least_ratio(rows, cell) if peer == OURS else ratio(rows, cell, peer)
+    other = comparison(rows, cell, peer, change)
     mark = "!" * (row.busy > BUSY) + "~" * row.unsteady
-    return f"{mark}{_number(row.median)}" + (f" ({times:.2f}x)" if times is not None else "")
+    if other is None:
+        return f"{mark}{_number(row.median)}"
+    times, rival = other
+    name = f" {_format(rival)}" if rival.width != cell[1] else ""
+    return f"{mark}{_number(row.median)} ({times:.2f}x{name})"
+
+
+def _format(row: Row) -> str:
+    """An engine and its weights, where these are not those of the row beside it."""
+    return f"{row.peer} {row.weights}"
 
 
 def _number(value: float) -> str:
@@ -120,10 +142,10 @@ def _engines(rows: Iterable[Row]) -> list[tuple[str, str]]:
     )
 
 
-def _names(rows: Sequence[Row], width: str, peer: str) -> tuple[str, str]:
-    weights = next(row.weights for row in rows if row.width == width and row.peer == peer)
-    name = peer if weights in (width, "fp16") else f"{peer} {weights}"
-    return WIDTHS[width], f"**{name}**" if peer == OURS else name
+def _names(rows: Sequence[Row], width: str, peer: str, change: ChangeOf) -> tuple[str, str, str]:
+    row = max((row for row in rows if row.width == width and row.peer == peer), key=lambda row: row.run)
+    name = peer if row.weights in (width, "fp16") else f"{peer} {row.weights}"
+    return WIDTHS[width], f"**{name}**" if peer == OURS else name, f"{100 * (change(row) or 0):+.1f} %"
 
 
 def _runs(rows: Sequence[Row], width: str, peer: str) -> str:

@@ -81,11 +81,13 @@ class Results(msgspec.Struct, frozen=True):
         everything = [*self.rows, *rows]
         runs = [*(one for one in self.runs if one.id != run.id), run]
         shown = set[tuple[str, str, Cell]]()
+        widths = {row.width for row in everything if row.peer == OURS}
         for row in everything:
             best = latest(everything, row.cell, row.peer)
             shown.add((best.run, best.peer, best.cell))
-            if row.peer != OURS and (pair := latest_pair(everything, row.cell, row.peer)):
-                shown |= {(one.run, one.peer, one.cell) for one in pair}
+            for width in widths if row.peer != OURS else ():
+                if pair := latest_pair(everything, with_width(row.cell, width), row.peer, row.width):
+                    shown |= {(one.run, one.peer, one.cell) for one in pair}
         kept = sorted((row for row in everything if (row.run, row.peer, row.cell) in shown), key=_order)
         used = {row.run for row in kept}
         return Results([one for one in runs if one.id in used], kept)
@@ -96,21 +98,30 @@ def latest(rows: Sequence[Row], cell: Cell, peer: str) -> Row:
     return max((row for row in rows if row.cell == cell and row.peer == peer), key=lambda row: row.run)
 
 
-def latest_pair(rows: Sequence[Row], cell: Cell, peer: str) -> tuple[Row, Row] | None:
-    """Our row and the peer's of the newest run that has both."""
-    ours, theirs = ({row.run: row for row in rows if row.cell == cell and row.peer == name} for name in (OURS, peer))
+def with_width(cell: Cell, width: str) -> Cell:
+    """The same figure at another width."""
+    return cell[0], width, *cell[2:]
+
+
+def latest_pair(rows: Sequence[Row], cell: Cell, peer: str, width: str | None = None) -> tuple[Row, Row] | None:
+    """Our row and the peer's, at its own width if one is given, of the newest run that has both."""
+    theirs_cell = cell if width is None else with_width(cell, width)
+    ours = {row.run: row for row in rows if row.cell == cell and row.peer == OURS}
+    theirs = {row.run: row for row in rows if row.cell == theirs_cell and row.peer == peer}
     run = max(ours.keys() & theirs.keys(), default=None)
     return None if run is None else (ours[run], theirs[run])
 
 
-def ratio(rows: Sequence[Row], cell: Cell, peer: str) -> float | None:
+def times_better(ours: Row, theirs: Row) -> float | None:
+    """How many times better ours is, of medians."""
+    above, below = (theirs, ours) if ours.metric in LOWER_IS_BETTER else (ours, theirs)
+    return above.median / below.median if below.median > 0 else None
+
+
+def ratio(rows: Sequence[Row], cell: Cell, peer: str, width: str | None = None) -> float | None:
     """How many times better ours is than a peer, of medians in one run; None when no run has both."""
-    pair = latest_pair(rows, cell, peer)
-    if pair is None:
-        return None
-    ours, theirs = (row.median for row in pair)
-    above, below = (theirs, ours) if cell[3] in LOWER_IS_BETTER else (ours, theirs)
-    return above / below if below > 0 else None
+    pair = latest_pair(rows, cell, peer, width)
+    return None if pair is None else times_better(*pair)
 
 
 def least_ratio(rows: Sequence[Row], cell: Cell) -> float | None:

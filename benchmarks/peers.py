@@ -31,6 +31,7 @@ import psutil
 from benchmarks.checkpoints import SHAPES
 from benchmarks.peer_engines import Engine, EngineError, make
 from benchmarks.peer_load import Others, wait_quiet
+from benchmarks.peer_quality import load_quality
 from benchmarks.peer_report import WIDTHS, page
 from benchmarks.peer_rows import OURS, Row, Run, load, save
 from benchmarks.peer_servers import SERVING, Server
@@ -279,7 +280,7 @@ def write(comparison: Comparison, figures: Figures, out: Path) -> None:
     data = out.with_suffix(".json")
     results = load(data).merged(run, figures.rows())
     save(data, results)
-    out.write_text(page(results), encoding="utf-8")
+    out.write_text(page(results, load_quality()), encoding="utf-8")
 
 
 if __name__ == "__main__":

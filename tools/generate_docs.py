@@ -99,7 +99,8 @@ def models() -> str:
     """A row for each family: what its function says of it, and the checkpoints it is tested with."""
     sys.path.insert(0, str(ROOT))
     from tests.models import seq2seq, tiny  # their tables alone, without torch
-    from tools.model_titles import TITLES
+
+    from tgi.models.families.titles import TITLES
 
     tests = {"llama", "mistral", "qwen2", "gpt2", "gpt_neox", "bloom", "gemma2"}  # of tests/models/checkpoints.py
     tables = tiny.CASES | seq2seq.CASES

@@ -22,10 +22,10 @@ from tgi.memory.cost import ModelCost
 from tgi.memory.estimate import cost_of, describe, survey
 from tgi.models import inventory
 from tgi.models.build.decoder import build
-from tgi.models.config_reader import read_config
+from tgi.models.config_reader import RopeOverride, read_config
 from tgi.models.dtypes import serving_dtype
-from tgi.models.families.registry import TITLES, UnknownFamilyError, spec_from_config
-from tgi.models.rope_config import RopeOverride
+from tgi.models.families.registry import UnknownFamilyError, spec_from_config
+from tgi.models.families.titles import TITLES
 from tgi.models.spec import ModelSpec
 from tgi.models.stored import stored_of
 from tgi.quant.checkpoint import Stored, check_method

@@ -1,4 +1,4 @@
-"""What people call the models of a family, for docs/models.md."""
+"""What people call the models of a family. Imports no torch."""
 
 from __future__ import annotations
 

@@ -11,8 +11,10 @@ from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tok
 from tokenizers import Tokenizer as FastTokenizer
 
 from tests import small_tokenizers as build
+from tgi.models.families.registry import FAMILIES
 from tgi.serving.tokenizer import Tokenizer
 from tgi.serving.tokenizer_library import TokenizerError
+from tgi.serving.tokenizer_types import GENERIC_TYPES, OWN_CLASS
 
 TEXTS = (
     "the quick fox",
@@ -210,6 +212,16 @@ CLASSES: dict[str, tuple[str, dict[str, Any]]] = {
         "llama", {"tokenizer_class": "CodeLlamaTokenizerFast", "additional_special_tokens": NAMES}
     ),
     "Code Llama without a space": ("llama", {"tokenizer_class": "CodeLlamaTokenizer", "add_prefix_space": False}),
+    "Cohere": ("cohere", {}),
+    "Cohere with a space": ("cohere2", {"tokenizer_class": "CohereTokenizerFast", "add_prefix_space": True}),
+    "Roberta": ("bart", {}),
+    "Roberta for llama": ("llama", {"tokenizer_class": "RobertaTokenizer", "add_prefix_space": True}),
+    "Qwen3": ("qwen3", {}),
+    "Qwen3.5": ("qwen3_5_text", {"extra_special_tokens": NAMES}),
+    "GPT-2 for granite": ("granite", {"tokenizer_class": "GPT2Tokenizer", "add_prefix_space": True}),
+    "Llama for phi3": ("phi3", {"tokenizer_class": "LlamaTokenizer", "legacy": False}),
+    "Llama for mixtral": ("mixtral", {"tokenizer_class": "LlamaTokenizer"}),
+    "Phi": ("phi", {}),
     "Bloom": ("bloom", {"tokenizer_class": "BloomTokenizerFast", "pad_token": "<pad>"}),
     "fast": ("llama", {"tokenizer_class": "PreTrainedTokenizerFast"}),
     "backend": ("llama", {"tokenizer_class": "TokenizersBackend"}),
@@ -251,3 +263,13 @@ def test_mistrals_pattern_is_mended(tmp_path, words, version):
     write(tmp_path, fast, "mistral", fix_mistral_regex=True)
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "mistral", "transformers_version": version}))
     assert_equal(tmp_path)
+
+
+def test_classes_of_model_types_are_those_of_transformers():
+    from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING_NAMES
+
+    for model_type in FAMILIES:
+        named = TOKENIZER_MAPPING_NAMES.get(model_type)
+        generic = named in ("TokenizersBackend", "MistralCommonBackend")
+        assert OWN_CLASS.get(model_type) == (None if generic else named), model_type
+        assert (model_type in GENERIC_TYPES) == generic, model_type

@@ -225,9 +225,10 @@ def assemble(fast: FastTokenizer, files: TokenFiles) -> tuple[FastTokenizer, Spe
     name = tokenizer_class.class_of(files, fast)
     padding = fast.padding
     defaults: dict[str, str | None] = {"pad_token": padding["pad_token"]} if padding else {}
-    if name is not None:
-        defaults |= tokenizer_class.REBUILDS[name].defaults
+    defaults |= tokenizer_class.defaults_of(name)
     tokens = merge(files, fast.get_added_tokens_decoder(), defaults)
+    if name in tokenizer_class.KEPT_CLASSES:
+        name = None
     if name is not None:
         fast = tokenizer_class.rebuild(fast, name, tokens)
     fast.no_truncation()

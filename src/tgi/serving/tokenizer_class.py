@@ -17,32 +17,23 @@ from tokenizers import Tokenizer as FastTokenizer
 from tokenizers.models import BPE
 
 from tgi.serving.special_tokens import SpecialTokens, TokenFiles
+from tgi.serving.tokenizer_types import (
+    DISTRUSTED_TYPES,
+    FAIRSEQ_ROLES,
+    GENERIC_TYPES,
+    KEPT_CLASSES,
+    OTHER_CLASSES,
+    OWN_CLASS,
+)
 
 logger = logging.getLogger(__name__)
 
-OWN_CLASS = {
-    "gemma2": "GemmaTokenizer",
-    "gpt2": "GPT2Tokenizer",
-    "gpt_neox": "GPTNeoXTokenizer",
-    "qwen2": "Qwen2Tokenizer",
-}
-"""Model type -> the class that transformers has for it."""
-GENERIC_TYPES = ("mistral",)
-"""Model types whose tokenizers are never built anew."""
-DISTRUSTED_TYPES = ("qwen2",)
-"""Model types whose checkpoints often name a wrong class: their own is taken."""
-OTHER_CLASSES = frozenset(
-    {
-        "AlbertTokenizer", "BarthezTokenizer", "BertTokenizer", "BigBirdTokenizer", "CamembertTokenizer",
-        "CodeGenTokenizer", "CohereTokenizer", "DebertaTokenizer", "DebertaV2Tokenizer",
-        "EsmcTokenizer", "MBart50Tokenizer", "MBartTokenizer", "NllbTokenizer", "ReformerTokenizer", "RemBertTokenizer",
-        "RobertaTokenizer", "SeamlessM4TTokenizer", "T5Tokenizer", "WhisperTokenizer", "XGLMTokenizer",
-        "XLMRobertaTokenizer", "XLNetTokenizer",
-    }
-)  # fmt: skip
-"""Classes that transformers builds anew and this server does not: tokenizer.json is taken as it is."""
 QWEN_WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+QWEN_3_5_WORDS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+"
+    r"|\s+(?!\S)|\s+"
 )
 MISTRAL_TYPES = (None, "mistral", "mistral3", "voxtral", "ministral", "pixtral")
 MISTRAL_VOCABULARY = 100_000
@@ -66,7 +57,7 @@ class Rebuild:
     byte_fallback: bool = False
     names_unk: bool = False
     """Whether the vocabulary's unknown token is the one with that role; else there is none."""
-    around: Literal["kept", "nothing", "bos_token"] = "kept"
+    around: Literal["kept", "nothing", "bos_token", "cls and sep"] = "kept"
     """The special tokens around a text: tokenizer.json's, or the class's own."""
     marks_special: bool = False
     """Whether tokens with a role become special although tokenizer.json says that they are not."""
@@ -80,12 +71,10 @@ def class_of(files: TokenFiles, fast: FastTokenizer) -> str | None:
     own = OWN_CLASS.get(model_type) if isinstance(model_type, str) else None
     if "auto_map" not in files.config and name is not None:
         distrusted = model_type in DISTRUSTED_TYPES
-        if name == "LlamaTokenizer" and model_type not in GENERIC_TYPES and not distrusted and _is_byte_level(fast):
+        if model_type in GENERIC_TYPES or (name == "LlamaTokenizer" and not distrusted and _is_byte_level(fast)):
             return None
-        if own is not None and own != name:
-            name = own if distrusted else name
-        elif model_type in GENERIC_TYPES:
-            return None
+        if own is not None and distrusted:
+            name = own
     name = name or own
     if name in OTHER_CLASSES:
         logger.warning(
@@ -93,7 +82,14 @@ def class_of(files: TokenFiles, fast: FastTokenizer) -> str | None:
             "another tokenizer. To make them agree, set tokenizer_class to PreTrainedTokenizerFast",
             name,
         )
-    return name if name in REBUILDS else None
+    return name if name in REBUILDS or name in KEPT_CLASSES else None
+
+
+def defaults_of(name: str | None) -> Mapping[str, str | None]:
+    """The tokens that a class has for roles that no file names."""
+    if name is None:
+        return {}
+    return KEPT_CLASSES[name] if name in KEPT_CLASSES else REBUILDS[name].defaults
 
 
 def rebuild(fast: FastTokenizer, name: str, tokens: SpecialTokens) -> FastTokenizer:
@@ -130,6 +126,21 @@ def finish(fast: FastTokenizer, name: str, tokens: SpecialTokens) -> None:
     if plan.around == "bos_token" and bos is not None:
         pair = (str(bos), fast.token_to_id(str(bos)))
         fast.post_processor = processors.TemplateProcessing(single=[pair[0], "$A"], special_tokens=[pair])
+    if plan.around == "cls and sep":
+        _surround(fast, tokens)
+
+
+def _surround(fast: FastTokenizer, tokens: SpecialTokens) -> None:
+    """<s> text </s>, where both are there."""
+    trim, prefix = tokens.settings.get("trim_offsets"), bool(tokens.settings.get("add_prefix_space"))
+    pairs = []
+    for role in ("sep_token", "cls_token"):
+        text = str(tokens.named.get(role))
+        if (id := fast.token_to_id(text)) is not None:
+            pairs.append((text, id))
+    if len(pairs) == 2:
+        sep, cls = pairs
+        fast.post_processor = processors.RobertaProcessing(sep, cls, trim is None or bool(trim), prefix)
 
 
 def mend_mistral(fast: FastTokenizer, files: TokenFiles) -> None:
@@ -198,6 +209,18 @@ def _gpt_neox(settings: Mapping[str, Any]) -> tuple[Any, Any, Any]:
     return normalizers.NFC(), *_gpt2(settings)[1:]
 
 
+def _cohere(settings: Mapping[str, Any]) -> tuple[Any, Any, Any]:
+    prefix = bool(settings.get("add_prefix_space"))
+    words = [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=prefix)]
+    return normalizers.NFC(), pre_tokenizers.Sequence(words), decoders.ByteLevel()
+
+
+def _qwen3_5(settings: Mapping[str, Any]) -> tuple[Any, Any, Any]:
+    normalizer, words, decoder = _qwen2(settings)
+    words[0] = pre_tokenizers.Split(Regex(QWEN_3_5_WORDS), behavior="isolated", invert=False)
+    return normalizer, words, decoder
+
+
 def _qwen2(settings: Mapping[str, Any]) -> tuple[Any, Any, Any]:
     bytes_ = pre_tokenizers.ByteLevel(add_prefix_space=bool(settings.get("add_prefix_space")), use_regex=False)
     words = pre_tokenizers.Split(Regex(QWEN_WORDS), behavior="isolated", invert=False)
@@ -245,6 +268,22 @@ REBUILDS: dict[str, Rebuild] = {
         {"unk_token": _END, "bos_token": _END, "eos_token": _END, "pad_token": "<|padding|>"},
         around="nothing",
     ),
+    "CohereTokenizer": Rebuild(
+        _cohere,
+        {
+            "unk_token": "<UNK>",
+            "bos_token": "<BOS_TOKEN>",
+            "eos_token": "<|END_OF_TURN_TOKEN|>",
+            "pad_token": "<PAD>",
+            "cls_token": "<CLS>",
+            "sep_token": "<SEP>",
+            "mask_token": "<MASK_TOKEN>",
+        },
+    ),
+    "RobertaTokenizer": Rebuild(
+        _gpt2, {**FAIRSEQ_ROLES, "bos_token": "<s>", "mask_token": "<mask>"}, around="cls and sep"
+    ),
+    "Qwen3_5Tokenizer": Rebuild(_qwen3_5, {"unk_token": _END, "bos_token": None, "eos_token": _END, "pad_token": _END}),
     "Qwen2Tokenizer": Rebuild(
         _qwen2, {"unk_token": _END, "bos_token": None, "eos_token": _END, "pad_token": _END}, marks_special=True
     ),

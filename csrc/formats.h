@@ -17,30 +17,29 @@
 namespace tgi {
 
 constexpr size_t kHeaderBytes = 64;
-static inline F header_scales(const uint8_t* group) { return bits_as_float(iand(load_int(group), (int)0xffffff00)); }
-static inline I header_zeros(const uint8_t* group) { return iand(load_int(group), 255); }
 
-// What a word of a header is. One scale: the upper 24 bits of a float32; the lower 8 an unsigned zero point, which is
-// that of the format where weights are symmetric.
+// What a word of a header is. One scale: the upper 24 bits of a float32; the lower 8 are the zero point of the format.
 struct OneScale {
   static constexpr int kScales = 1;
-  static constexpr bool kZeros = false;
+  static constexpr bool kApart = false;
   template <int J>
-  static inline F scales(const uint8_t* header) { return header_scales(header); }
-};
-struct ZeroPoints : OneScale {
-  static constexpr bool kZeros = true;
+  static inline F scales(const uint8_t* header) { return bits_as_float(iand(load_int(header), (int)0xffffff00)); }
 };
 // Two bfloat16: the scale of the first half of the group in the lower 16 bits, that of the second in the upper.
 struct TwoScales {
   static constexpr int kScales = 2;
-  static constexpr bool kZeros = false;
+  static constexpr bool kApart = false;
   template <int J>
   static inline F scales(const uint8_t* header) {
     return J ? odd_bf16(load_bytes(header)) : even_bf16(load_bytes(header));
   }
 };
 constexpr int kHalfGroup = 64;  // columns of the first scale: such groups have 128
+// There is no header: scales, zero points and minimums of a panel lie before all of its codes. See apart.h.
+struct ScalesApart {
+  static constexpr int kScales = 1;
+  static constexpr bool kApart = true;
+};
 
 // The length of the group that begins at k, of `count` values in groups of `group`.
 static inline int group_length(int group, int count, int k) { return count - k < group ? count - k : group; }
@@ -74,7 +73,7 @@ struct Search {
 // A record holds Step values of k of 16 columns in RecordBytes bytes, and the zero point of symmetric weights is Zero.
 // codes<J> of a format are values 4 J to 4 J + 3 of a record as unsigned bytes [16][4], less Zero what is multiplied. get and
 // set are four codes of one column, a byte each: values k to k + 3 of the record whose first word of that column is at
-// `record`. kBook: nullptr where a code is its value, else the value of each code.
+// `record`. kBook: nullptr where a code is its value, else the value of each code. The table is the layer's own.
 template <int Step, int RecordBytes, int Zero>
 struct CodePanel {
   static constexpr int kStep = Step, kBytes = RecordBytes, kZero = Zero;
@@ -88,7 +87,7 @@ struct Int8Panel : CodePanel<4, 64, 128> {
   static constexpr const char* kName = "int8";
   static constexpr Search kSearch{-127, 127, 122, 1, 6};
   template <int J>
-  static inline Bytes codes(const uint8_t* record) {
+  static inline Bytes codes(const uint8_t* record, Table = Table()) {
     return load_bytes(record);
   }
   static Field field(uint8_t* record, int) { return {record, 0, 0xffffffffu}; }
@@ -101,7 +100,7 @@ struct Int4Panel : CodePanel<8, 64, 8> {
   static constexpr const char* kName = "int4";
   static constexpr Search kSearch{-8, 7, 6.5f, 0.25f, 14};
   template <int J>
-  static inline Bytes codes(const uint8_t* record) {
+  static inline Bytes codes(const uint8_t* record, Table = Table()) {
     const Bytes nibbles = load_bytes(record);
     return J ? high_nibbles(nibbles) : low_nibbles(nibbles);
   }
@@ -117,7 +116,7 @@ struct Int6Panel : CodePanel<16, 192, 32> {
   static constexpr Search kSearch{-32, 31, 28, 0.5f, 10};
   static constexpr int kUpper = 128;  // where those begin
   template <int J>
-  static inline Bytes codes(const uint8_t* record) {
+  static inline Bytes codes(const uint8_t* record, Table = Table()) {
     return with_two_more<J>(Int4Panel::codes<J % 2>(record + J / 2 * 64), load_bytes(record + kUpper));
   }
   static Field lower(uint8_t* record, int k) { return Int4Panel::field(record + k % 16 / 8 * 64, k); }
@@ -137,7 +136,7 @@ struct Int5Panel : CodePanel<32, 320, 16> {
   static constexpr bool kTwoScales = true;
   static constexpr int kUpper = 256;  // where those begin
   template <int J>
-  static inline Bytes codes(const uint8_t* record) {
+  static inline Bytes codes(const uint8_t* record, Table = Table()) {
     return with_one_more<J>(Int4Panel::codes<J % 2>(record + J / 2 * 64), load_bytes(record + kUpper));
   }
   static Field lower(uint8_t* record, int k) { return Int4Panel::field(record + k % 32 / 8 * 64, k); }
@@ -160,11 +159,19 @@ struct Iq4NlPanel : CodePanel<8, 64, 128> {
   static constexpr bool kTwoScales = true;
   static constexpr const uint8_t* kBook = kNonlinear;
   template <int J>
-  static inline Bytes codes(const uint8_t* record) {
+  static inline Bytes codes(const uint8_t* record, Table = Table()) {
     return look_up(load_table(kNonlinear), Int4Panel::codes<J>(record));
   }
   static uint32_t get(uint8_t* record, int k) { return Int4Panel::get(record, k); }
   static void set(uint8_t* record, int k, uint32_t codes) { Int4Panel::set(record, k, codes); }
+};
+
+// 4 bits that name one of sixteen bytes of the layer's own, in the same records
+struct BookPanel : CodePanel<8, 64, 0> {
+  template <int J>
+  static inline Bytes codes(const uint8_t* record, Table table) {
+    return look_up(table, Int4Panel::codes<J>(record));
+  }
 };
 
 template <class... Panels>
@@ -193,11 +200,16 @@ static inline int scales_of(int format) {
 
 // Calls body(panel, header) with the types of a format of codes.
 template <class Body>
-static inline void with_header(int format, bool zero_points, const Body& body) {
-  with_format(format, [&](auto panel) {
-    if constexpr (decltype(panel)::kTwoScales) body(panel, TwoScales{});
-    else if (zero_points) body(panel, ZeroPoints{});
-    else body(panel, OneScale{});
+static inline void with_header(int format, bool apart, const Body& body) {
+  with_format(format, [&](auto type) {
+    using Panel = decltype(type);
+    if constexpr (std::is_same_v<Panel, Int4Panel>) {
+      if (apart) return body(BookPanel{}, ScalesApart{});
+    } else if constexpr (Panel::kBook == nullptr) {
+      if (apart) return body(type, ScalesApart{});
+    }
+    if constexpr (Panel::kTwoScales) body(type, TwoScales{});
+    else body(type, OneScale{});
   });
 }
 

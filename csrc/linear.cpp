@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "apart.h"
 #include "hadamard.h"
 #include "narrow.h"
 #include "panel.h"
@@ -38,7 +39,9 @@ int tile_rows(int rows, int first) { return rows - first < kMaxRows ? rows - fir
 Tile tile_at(const Linear& linear, const Packed& packed, int first) {
   return {packed.values + size_t(first) * linear.padded_in, packed.codes + first * row_bytes(linear),
           packed.scales + size_t(first) * linear.groups,
-          packed.offsets + size_t(first) * linear.groups * linear.scales};
+          packed.offsets + size_t(first) * linear.groups * linear.scales,
+          packed.outliers + size_t(first) * outlier_blocks(linear),
+          packed.outlier_columns + size_t(first) * outlier_blocks(linear), packed.sums + size_t(first) * linear.groups};
 }
 
 // Writes `rows` rows of one panel's sums.
@@ -69,7 +72,7 @@ template <class Loop>
 // Calls body(type of the panels, type of their headers) for quantised weights.
 template <class Body>
 void with_codes(const Linear& linear, const Body& body) {
-  with_header(linear.format, linear.zero_points,
+  with_header(linear.format, linear.apart,
               [&](auto panel, auto header) { apart_from_others([&] { body(panel, header); }); });
 }
 
@@ -90,14 +93,21 @@ struct Rounded {
   template <int R, int C>
   static void sum(const Linear& linear, const Tile& tile, int panel, int apart, Sums<R, C>& sums) {
     const Streams w = streams_at(linear, panel, apart);
+    const Apart unfolded = linear.apart ? unfold(linear, panel, apart, C) : Apart{};
     with_codes(linear, [&](auto panel_type, auto header_type) {
       using Panel = decltype(panel_type);
       using Header = decltype(header_type);
-      if constexpr (R > 8)
+      if constexpr (Header::kApart && R > 8)
+        multiply_apart_halved<Panel>(sums, tile, unfolded, linear.group, linear.padded_in);
+      else if constexpr (Header::kApart)
+        multiply_apart<Panel, R>(sums, tile, 0, unfolded, linear.group, linear.padded_in, FetchStream{});
+      else if constexpr (R > 8)
         multiply_groups_halved<Panel, Header>(sums, tile, w.begin, w.stride, linear.group, linear.padded_in);
       else
         multiply_groups<Panel, Header, R>(sums, tile, 0, w.begin, w.stride, linear.group, linear.padded_in, FetchStream{});
+      if constexpr (Header::kApart) add_outliers<Panel, R>(linear, sums, tile, 0, unfolded);
     });
+    if (linear.minimums) add_minimums<R>(sums, tile, 0, unfolded, linear.groups);
   }
 };
 
@@ -143,7 +153,8 @@ struct Unrounded {
       case TGI_FLOAT16:
         return as_they_are<F16Panel>(linear, tile, w, sums);
       default:
-        return multiply_codes(linear, tile.values, w.begin, w.stride, sums);
+        return linear.apart ? multiply_apart_widened(linear, tile.values, panel, apart, sums)
+                            : multiply_codes(linear, tile.values, w.begin, w.stride, sums);
     }
   }
 };
@@ -199,12 +210,21 @@ int block_panels(const Linear& linear) {
 
 void run_blocks(const Linear& linear, const Tile& tile, int panel, float* y, size_t stride, bool accumulate) {
   const Streams w = streams_at(linear, panel, 1);
+  const Apart unfolded = linear.apart ? unfold(linear, panel, 1, kRoundedBlock.panels) : Apart{};
   if (linear.rounds)
     return with_codes(linear, [&](auto panel_type, auto header) {
+      using Header = decltype(header);
       run_block<kRoundedBlock.rows, kRoundedBlock.panels>(
           linear, panel, y, stride, accumulate, [&](auto& sums, int row) {
-            multiply_groups<decltype(panel_type), decltype(header), kMaxRows>(
-                sums, tile, row, w.begin, w.stride, linear.group, linear.padded_in, FetchNothing{});
+            if constexpr (Header::kApart) {
+              multiply_apart<decltype(panel_type), kMaxRows>(sums, tile, row, unfolded, linear.group, linear.padded_in,
+                                                             FetchNothing{});
+              add_outliers<decltype(panel_type), kMaxRows>(linear, sums, tile, row, unfolded);
+              if (linear.minimums) add_minimums<kMaxRows>(sums, tile, row, unfolded, linear.groups);
+            } else {
+              multiply_groups<decltype(panel_type), Header, kMaxRows>(sums, tile, row, w.begin, w.stride, linear.group,
+                                                                      linear.padded_in, FetchNothing{});
+            }
           });
     });
 #if defined(__AVX512BF16__)
@@ -244,7 +264,8 @@ struct TilePart {
 };
 
 // Quantises `length` values of one row as in quantise_group, with an offset for each `part` of them, `apart` from each other.
-void quantise(const float* x, int count, int length, int part, int zero_point, uint8_t* codes, float* scale,
+// The sum of the rounded values of the last part.
+float quantise(const float* x, int count, int length, int part, int zero_point, uint8_t* codes, float* scale,
               int32_t* offsets, int apart) {
   const auto values = [&](int k) {
     const int left = count - k;
@@ -255,6 +276,7 @@ void quantise(const float* x, int count, int length, int part, int zero_point, u
   const float peak = as_float(ilargest(top));
   const F inverse = set(inverse_step(peak, 127.0f));
   *scale = step(peak, 127.0f);
+  int total = 0;
   for (int begin = 0; begin < length; begin += part, offsets += apart) {
     const int end = std::min(begin + part, length);
     I sum = iset(0);
@@ -263,14 +285,20 @@ void quantise(const float* x, int count, int length, int part, int zero_point, u
       sum = iadd(sum, code);
       store_s8(codes + k, code);
     }
-    *offsets = offset_of(isum(sum), zero_point);
+    total = isum(sum);
+    *offsets = offset_of(total, zero_point);
   }
+  return *scale * (float)total;
 }
 
-// `count` values of a row as the layer multiplies them: where they are, or rotated in `memory`.
-const float* rotated(const Linear& linear, const float* x, int count, float* memory) {
-  if (!linear.rotated) return x;
-  memcpy(memory, x, sizeof(float) * count);
+// `count` values of row x from column k on as the layer multiplies them: where they are, or in `memory` in its order or rotated.
+const float* as_multiplied(const Linear& linear, const float* x, int k, int count, float* memory) {
+  if (linear.order) {
+    for (int i = 0; i < count; i++) memory[i] = x[linear.order[k + i]];
+    return memory;
+  }
+  if (!linear.rotated) return x + k;
+  memcpy(memory, x + k, sizeof(float) * count);
   rotate_row(memory, count);
   return memory;
 }
@@ -279,7 +307,6 @@ const float* rotated(const Linear& linear, const float* x, int count, float* mem
 void pack_quantised(const Linear& linear, const float* x, size_t stride, const TilePart& part, int first, int last) {
   static thread_local std::vector<uint8_t> memory;
   static thread_local std::vector<float> turned;
-  const int zero_point = linear.zero_points ? 1 : zero_of(linear.format);
   const int rows = part.end - part.begin, group = linear.group;
   const bool plain = row_by_row(linear, part.height) || part.height == 1;
   auto* codes = const_cast<uint8_t*>(part.tile.codes);
@@ -293,11 +320,39 @@ void pack_quantised(const Linear& linear, const float* x, size_t stride, const T
     for (int r = 0; r < rows; r++) {
       const int row = part.begin + r;
       uint8_t* to = plain ? codes + size_t(row) * linear.padded_in + column : memory.data() + size_t(r) * group;
-      quantise(rotated(linear, x + r * stride + column, count, turned.data()), count, length, group / linear.scales,
-               zero_point, to, scales + g * part.height + row, offsets + g * linear.scales * part.height + row, part.height);
+      quantise(as_multiplied(linear, x + r * stride, column, count, turned.data()), count, length, group / linear.scales,
+               linear.zero, to, scales + g * part.height + row, offsets + g * linear.scales * part.height + row, part.height);
     }
     if (!plain)
       interleave(memory.data(), group, rows, length / 4, codes + size_t(column) * part.height + 4 * part.begin, part.height);
+  }
+}
+
+// Rounds blocks [first, last) of rows for a layer whose scales lie apart.
+void pack_apart_rounded(const Linear& linear, const float* x, size_t stride, const TilePart& part, int first, int last) {
+  static thread_local std::vector<uint8_t> memory;
+  alignas(64) float block[kOutlierBlock];
+  const int rows = part.end - part.begin, height = part.height, parts = kOutlierBlock / linear.group;
+  const bool plain = row_by_row(linear, height) || height == 1;
+  if (!plain) memory.resize(std::max(memory.size(), size_t(rows) * kOutlierBlock));
+  auto at = [&](auto* all, size_t index) { return const_cast<std::remove_const_t<std::remove_pointer_t<decltype(all)>>*>(all) + index; };
+  for (int b = first; b < last; b++) {
+    const int column = b * kOutlierBlock, count = std::min(linear.in - column, kOutlierBlock);
+    const int length = group_length(kOutlierBlock, linear.padded_in, column);
+    for (int r = 0; r < rows; r++) {
+      const int row = part.begin + r;
+      const size_t group = size_t(b) * parts * height + row, outlier = size_t(b) * height + row;
+      uint8_t* codes = plain ? at(part.tile.codes, size_t(row) * linear.padded_in + column) : &memory[size_t(r) * kOutlierBlock];
+      const float* values = as_multiplied(linear, x + r * stride, column, count, block);
+      if (values != block) memcpy(block, values, sizeof(float) * count);
+      round_activations(linear, block, count, length, column,
+                        {codes, at(part.tile.scales, group), at(part.tile.offsets, group), at(part.tile.sums, group),
+                         at(part.tile.outliers, outlier), at(part.tile.outlier_columns, outlier)},
+                        height);
+    }
+    if (!plain)
+      interleave(memory.data(), kOutlierBlock, rows, length / 4,
+                 at(part.tile.codes, size_t(column) * height + 4 * part.begin), height);
   }
 }
 
@@ -334,11 +389,11 @@ void copy_floats(const float* x, size_t stride, int known, const TilePart& part,
 
 void pack_floats(const Linear& linear, const float* x, size_t stride, const TilePart& part, int first, int last) {
   const int known = std::max(std::min(linear.in, last), first);
-  if (!linear.rotated) return copy_floats(x + first, stride, known, part, first, last);
+  if (!linear.rotated && !linear.order) return copy_floats(x + first, stride, known, part, first, last);
   float turned[kMaxRows][kRotation];
   for (int k = first; k < last; k += kRotation) {
-    const int end = std::min(k + kRotation, last), count = std::min(end, known) - k;
-    for (int r = 0; r < part.end - part.begin; r++) rotated(linear, x + r * stride + k, count, turned[r]);
+    const int end = std::min(k + kRotation, last), count = std::max(std::min(end, known) - k, 0);
+    for (int r = 0; r < part.end - part.begin; r++) as_multiplied(linear, x + r * stride, k, count, turned[r]);
     copy_floats(turned[0], kRotation, k + count, part, k, end);
   }
 }
@@ -350,6 +405,7 @@ void run_amx_block(const Linear& linear, const Tile& tile, int height, int panel
   Sums<16, 1> sums[M][N];
   const uint8_t* w = linear.data + size_t(panel) * linear.panel_bytes;
   const size_t panel_stride = apart * linear.panel_bytes;
+  const Apart unfolded = linear.apart ? unfold(linear, panel, apart, N) : Apart{};
   if (halved(linear)) {
     amx_multiply_halves<M, N>(sums, tile.codes, row_bytes(linear), w, panel_stride, linear.padded_in);
   } else {
@@ -357,10 +413,20 @@ void run_amx_block(const Linear& linear, const Tile& tile, int height, int panel
       for (auto& tile : row)
         for (auto& sum : tile.at) sum[0] = zero();
     with_codes(linear, [&](auto panel_type, auto header) {
-      amx_multiply<decltype(panel_type), decltype(header), M, N>(
-          sums, tile.codes, linear.padded_in, tile.scales, tile.offsets, height, w, panel_stride, linear.group);
+      using Panel = decltype(panel_type);
+      using Header = decltype(header);
+      const AmxRows rows{tile.codes, linear.padded_in, tile.scales, tile.offsets, height};
+      if constexpr (Header::kApart) {
+        amx_multiply<Panel, M, N>(sums, rows, AmxApart<Panel>{unfolded, linear.group, linear.padded_in});
+        for (int m = 0; m < M; m++) {
+          const size_t at = size_t(m) * outlier_blocks(linear) * kMaxRows;
+          const Outliers outliers{tile.outliers + at, tile.outlier_columns + at, height, height};
+          for (int n = 0; n < N; n++) add_outliers<Panel>(linear, outliers, unfolded, n, &sums[m][n].at[0][0], 1);
+        }
+      } else amx_multiply<Panel, M, N>(sums, rows, AmxGroups<Panel, Header>{w, panel_stride, linear.group, linear.padded_in});
     });
   }
+  if (linear.minimums) amx_add_minimums<M, N>(sums, tile.sums, height, unfolded, linear.groups);
   for (int m = 0; m < M; m++)
     for (int n = 0; n < N; n++)
       write(linear, sums[m][n], height, panel + n * apart, y + m * kMaxRows * stride, stride, accumulate);
@@ -388,8 +454,8 @@ void run_amx(const Linear& linear, const Packed& packed, int first, int last, in
 
 }  // namespace
 
-void quantise_group(const float* x, int count, int length, int zero_point, uint8_t* codes, float* scale, int32_t* offset) {
-  quantise(x, count, length, length, zero_point, codes, scale, offset, 1);
+float quantise_group(const float* x, int count, int length, int zero_point, uint8_t* codes, float* scale, int32_t* offset) {
+  return quantise(x, count, length, length, zero_point, codes, scale, offset, 1);
 }
 
 void interleave(const uint8_t* from, size_t stride, int rows, int words, uint8_t* to, int height) {
@@ -402,21 +468,36 @@ void interleave(const uint8_t* from, size_t stride, int rows, int words, uint8_t
 }
 
 size_t packed_bytes(const Linear& linear, int rows) {
-  return (row_bytes(linear) + 4 * size_t(linear.groups) * (1 + linear.scales)) * rows + 192;
+  const size_t apart = linear.apart ? linear.groups + 2 * outlier_blocks(linear) : 0;
+  return (row_bytes(linear) + 4 * (size_t(linear.groups) * (1 + linear.scales) + apart)) * rows + 384;
 }
 
 Packed packed_in(const Linear& linear, int rows, void* memory) {
   auto* begin = static_cast<uint8_t*>(memory);
-  if (!linear.rounds && !halved(linear)) return {reinterpret_cast<float*>(begin), nullptr, nullptr, nullptr};
+  if (!linear.rounds && !halved(linear)) return {reinterpret_cast<float*>(begin), nullptr, nullptr, nullptr, nullptr, nullptr, nullptr};
   const size_t codes = (row_bytes(linear) * rows + 63) / 64 * 64;
   const size_t scales = (4 * size_t(linear.groups) * rows + 63) / 64 * 64;
-  return {nullptr, begin, reinterpret_cast<float*>(begin + codes), reinterpret_cast<int32_t*>(begin + codes + scales)};
+  const size_t offsets = (4 * size_t(linear.groups) * linear.scales * rows + 63) / 64 * 64;
+  auto* of_scales = begin + codes;
+  auto* of_offsets = of_scales + scales;
+  auto* sums = of_offsets + offsets;
+  auto* outliers = sums + (linear.apart ? scales : 0);
+  const size_t blocks = (4 * size_t(outlier_blocks(linear)) * rows + 63) / 64 * 64;
+  return {nullptr,
+          begin,
+          reinterpret_cast<float*>(of_scales),
+          reinterpret_cast<int32_t*>(of_offsets),
+          reinterpret_cast<float*>(sums),
+          reinterpret_cast<float*>(outliers),
+          reinterpret_cast<int32_t*>(outliers + blocks)};
 }
 
-static int unit_columns(const Linear& linear) { return linear.rotated ? kRotation : kLanes; }
+static int unit_columns(const Linear& linear) {
+  return linear.rounds ? kOutlierBlock : linear.rotated ? kRotation : kLanes;
+}
 
 int pack_units(const Linear& linear) {
-  return linear.rounds ? linear.groups : (linear.padded_in + unit_columns(linear) - 1) / unit_columns(linear);
+  return linear.rounds && !linear.apart ? linear.groups : (linear.padded_in + unit_columns(linear) - 1) / unit_columns(linear);
 }
 
 void pack_activations(const Linear& linear, const float* x, size_t stride, int rows, const Share& share,
@@ -427,7 +508,8 @@ void pack_activations(const Linear& linear, const float* x, size_t stride, int r
     const Tile tile = tile_at(linear, packed, first);
     const TilePart part{tile, tile_rows(rows, first), row - first, past - first};
     const float* from = x + row * stride;
-    if (linear.rounds) pack_quantised(linear, from, stride, part, share.first, share.last);
+    if (linear.rounds && linear.apart) pack_apart_rounded(linear, from, stride, part, share.first, share.last);
+    else if (linear.rounds) pack_quantised(linear, from, stride, part, share.first, share.last);
 #if defined(TGI_HALVES)
     else if (halved(linear)) pack_halves(linear, from, stride, part, begin, end);
 #endif

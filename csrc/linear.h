@@ -12,7 +12,18 @@ struct tgi_linear {
   int groups;
   int panels;       // of 16 output columns, the last one possibly padded
   int scales;       // of the weights in a group: 1, or 2, one for each half
-  bool zero_points; // codes have zero points of their own
+  int zero;         // the zero point of all codes
+  // Of layers whose scales lie apart from their codes only, see apart.h:
+  bool apart;
+  int scale_group;   // columns of a scale of the weights; `group` are those of one of the activations
+  int scale_groups;
+  int scale_type;    // TGI_FLOAT16 or TGI_FLOAT32
+  bool zero_points;  // codes have zero points of their own
+  bool minimums;
+  uint8_t book[16];  // values of codes of 4 bits
+  const int32_t* order;  // [in]: column k of the codes is this one of the model's; nullptr: the same
+  size_t zeros_at, minimums_at, codes_at;  // in a panel
+
   bool rotated;     // weights are kept, and activations multiplied, rotated as in hadamard.h
   bool rounds;      // activations are rounded to int8 for it
   size_t panel_bytes;
@@ -35,6 +46,10 @@ struct Packed {
   uint8_t* codes;   // [rows * padded_in], of two bytes each if they are bfloat16
   float* scales;    // [rows * groups]
   int32_t* offsets; // [rows * groups * scales of a group]
+  // Of layers whose scales lie apart only:
+  float* sums;             // [rows * groups], of what activations are rounded to
+  float* outliers;         // [rows * blocks], the activations that are not rounded
+  int32_t* outlier_columns;  // the same, where they are
 };
 
 // Bytes that `rows` rows of activations for a layer of this size need, and the parts of such memory.
@@ -44,7 +59,8 @@ Packed packed_in(const Linear& linear, int rows, void* memory);
 // Quantises a group of `length` values of one row, code = round(x / scale) with scale = max |x| / 127. count: how many of them
 // exist; the others become 0. The offset is minus the sum of the codes times `zero_point`, that of the weights they
 // will meet.
-void quantise_group(const float* x, int count, int length, int zero_point, uint8_t* codes, float* scale, int32_t* offset);
+// The sum of the rounded values.
+float quantise_group(const float* x, int count, int length, int zero_point, uint8_t* codes, float* scale, int32_t* offset);
 
 // Words of four bytes of a tile of `height` rows: those of `rows` rows, `stride` bytes apart, to where word w of row r lies
 // at word w * height + r.

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "simd/amx.h"
+#include "apart.h"
 #include "convert.h"
 #include "hadamard.h"
 #include "handles.h"
@@ -167,7 +168,7 @@ void for_each_four(const Linear& linear, int row, const Body& body) {
       const uint32_t bits = !Panel::kTwoScales ? word & 0xffffff00u : of_group / part ? word & 0xffff0000u : word << 16;
       Four four;
       memcpy(&four.scale, &bits, 4);
-      four.zero_point = Panel::kTwoScales ? Panel::kZero : (int)(word & 255);
+      four.zero_point = Panel::kZero;
       four.codes = Panel::get(record_at<Panel>(group, lane, of_group), of_group);
       body(type, k, four);
     }
@@ -210,6 +211,7 @@ void read_row(const Linear& linear, int64_t id, float* out) {
                                                : float16_to_float(*half_at(linear, row, k));
     return;
   }
+  if (linear.apart) return read_apart(linear, row, out);
   read_codes(linear, row, out);
   if (linear.rotated) rotate_row(out, linear.in);
 }
@@ -236,6 +238,27 @@ int tgi_format(const char* name) {
   return number_of(CodePanels{}, name);
 }
 
+// Sizes and tables of a layer whose scales lie apart. False: no memory.
+static bool set_apart(tgi_arena* arena, Linear& linear, const tgi_linear_apart& shape) {
+  linear.apart = true;
+  linear.scale_group = shape.scale_group ? shape.scale_group : linear.padded_in;
+  linear.scale_groups = (linear.in + linear.scale_group - 1) / linear.scale_group;
+  linear.scale_type = shape.scale_type;
+  linear.zero_points = shape.zero_points != 0;
+  linear.minimums = shape.minimums != 0;
+  linear.zero = shape.zero;
+  linear.scales = 1;
+  for (int code = 0; code < 16; code++) linear.book[code] = shape.book ? shape.book[code] : (uint8_t)code;
+  if (shape.order) {
+    auto* order = static_cast<int32_t*>(arena->arena.allocate(sizeof(int32_t) * linear.in));
+    if (!order) return false;
+    memcpy(order, shape.order, sizeof(int32_t) * linear.in);
+    linear.order = order;
+  }
+  lay_out_apart(linear);
+  return true;
+}
+
 tgi_linear* tgi_linear_create(tgi_arena* arena, const tgi_linear_shape* shape) {
   const int format = shape->format, in = shape->in, out = shape->out, bias = shape->bias;
   const bool quantised = has_codes(format);
@@ -251,10 +274,12 @@ tgi_linear* tgi_linear_create(tgi_arena* arena, const tgi_linear_shape* shape) {
   linear.groups = quantised ? (linear.padded_in + linear.group - 1) / linear.group : 0;
   linear.scales = quantised ? scales_of(format) : 1;
   linear.panels = (out + kLanes - 1) / kLanes;
-  linear.zero_points = shape->zero_points != 0;
+  linear.zero = quantised ? zero_of(format) : 0;
   linear.rotated = shape->rotated != 0;
   linear.rounds = quantised && shape->activations == TGI_INT8;
-  if (quantised) {
+  if (shape->apart && quantised) {
+    if (!set_apart(arena, linear, *shape->apart)) return nullptr;
+  } else if (quantised) {
     const int whole = linear.groups - 1, last = linear.padded_in - whole * linear.group;
     linear.panel_bytes = whole * bytes_of_group(linear.format, linear.group) + bytes_of_group(linear.format, last);
   } else linear.panel_bytes = size_t(linear.padded_in) * kLanes * (format == TGI_FLOAT32 ? 4 : 2);
@@ -294,8 +319,14 @@ void tgi_linear_pack(tgi_pool* pool, tgi_linear* linear, const void* weights, in
 }
 
 void tgi_linear_pack_codes(tgi_pool* pool, tgi_linear* linear, const uint8_t* codes, const float* scales,
-                           const uint8_t* zeros, int first, int rows) {
-  const int symmetric = zero_of(linear->format), part = linear->group / linear->scales;
+                           const uint8_t* zeros, const float* minimums, int first, int rows) {
+  if (linear->apart) {
+    const StoredRows stored{codes, scales, zeros, minimums};
+    return for_each_row(pool->pool, first, rows, [&] {
+      return [&](int row) { pack_apart(*linear, stored, row - first, row); };
+    });
+  }
+  const int part = linear->group / linear->scales;
   const int parts = (linear->in + part - 1) / part;
   for_each_row(pool->pool, first, rows, [&] {
     return [&](int row) {
@@ -303,7 +334,7 @@ void tgi_linear_pack_codes(tgi_pool* pool, tgi_linear* linear, const uint8_t* co
       const float* of_row = scales + from * parts;
       for (int g = 0; g < linear->groups; g++) {
         if (linear->scales == 1) {
-          set_header(*linear, row, g, header_word(of_row[g], zeros ? zeros[from * linear->groups + g] : symmetric));
+          set_header(*linear, row, g, header_word(of_row[g], linear->zero));
         } else {
           const uint32_t upper = 2 * g + 1 < parts ? float_to_bfloat16(of_row[2 * g + 1]) : 0;
           set_header(*linear, row, g, upper << 16 | float_to_bfloat16(of_row[2 * g]));

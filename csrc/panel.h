@@ -15,6 +15,9 @@ struct Tile {
   const uint8_t* codes;   // [k / 4][R][4] int8
   const float* scales;    // [group][R]
   const int32_t* offsets; // [scale of the weights][R], minus the sum of its codes, times the zero point if all share one
+  const float* outliers = nullptr;         // [block][R], of layers whose scales lie apart only, as what follows
+  const int32_t* outlier_columns = nullptr;  // the same, from the beginning of the row
+  const float* sums = nullptr;  // [group][R], of the activations as they are rounded; of layers with minimums only
 };
 
 template <int R, int C>
@@ -170,13 +173,13 @@ static inline void add_dots(I (&dots)[R][C], const Weights4 (&weights)[C], const
 
 // dots += a record of R rows of activations, in a tile of Height, times C panels
 template <class Panel, int Height, int J = 0, int R, int C>
-static inline void add_record(I (&dots)[R][C], const uint8_t* a, const uint8_t* w, size_t stride) {
+static inline void add_record(I (&dots)[R][C], const uint8_t* a, const uint8_t* w, size_t stride, Table table = Table()) {
   if constexpr (4 * J < Panel::kStep) {
     Weights4 weights[C];
 #pragma GCC unroll 8
-    for (int c = 0; c < C; c++) weights[c] = split(Panel::template codes<J>(w + c * stride));
+    for (int c = 0; c < C; c++) weights[c] = split(Panel::template codes<J>(w + c * stride, table));
     add_dots(dots, weights, a + 4 * Height * J);
-    add_record<Panel, Height, J + 1>(dots, a, w, stride);
+    add_record<Panel, Height, J + 1>(dots, a, w, stride, table);
   }
 }
 
@@ -197,7 +200,7 @@ static inline void add_part(F (&sums)[R][C], const uint8_t* a, const float* acti
   for (int r = 0; r < R; r++) {
     const I offset = iset(offsets[r]);
 #pragma GCC unroll 8
-    for (int c = 0; c < C; c++) dots[r][c] = Header::kZeros ? imul(header_zeros(w + c * stride), offset) : offset;
+    for (int c = 0; c < C; c++) dots[r][c] = offset;
   }
   for (int k = 0; k < length; k += Panel::kStep, codes += Panel::kBytes, a += Panel::kStep * Height) {
     fetch_record<Panel, C>(fetch, codes, stride);

@@ -7,7 +7,7 @@
 #include <stdint.h>
 
 #define TGI_API extern "C" __attribute__((visibility("default")))
-#define TGI_ABI 15  // raised with every change of this file; the loader refuses another number
+#define TGI_ABI 16  // raised with every change of this file; the loader refuses another number
 
 typedef struct tgi_pool tgi_pool;
 typedef struct tgi_arena tgi_arena;
@@ -41,14 +41,28 @@ TGI_API size_t tgi_arena_used(const tgi_arena* arena);
 
 // ---- linear layers
 
+// Codes of a checkpoint, whose scales lie apart from them (csrc/apart.h), in int8, int6, int5 or int4. scale_group: columns of
+// a scale of the weights, a multiple of the layer's group, or 0 for the whole row. scale_type: TGI_FLOAT16 or TGI_FLOAT32, of
+// minimums too. zero: the zero point of all codes; with zero_points each group has one of its own, from 0 to 255. book [16]:
+// values of codes of 4 bits, which zero is taken from; nullptr: the code. order [in]: column k of the codes is column order[k] of
+// the layer, all of them once; nullptr: the same.
+typedef struct {
+  int32_t scale_group, scale_type;
+  int32_t zero, zero_points, minimums;
+  const uint8_t* book;
+  const int32_t* order;
+} tgi_linear_apart;
+
 // A layer of `out` rows and `in` columns in `format`. group, of formats of codes: columns whose activations share a scale, and
-// whose weights do, or each half of them; a multiple of 16, or 0 for the whole row; the last ones may be fewer. 128 where
-// there are two scales. rotated: weights are kept rotated by blocks of 128 (csrc/hadamard.h); group is a multiple of
-// that, or 0. activations: what layers of codes round them to: TGI_INT8, or TGI_FLOAT32: leave them unrounded.
+// whose weights do, or each half of them; a multiple of 16 (of int5 32), or 0 for the whole row; the last ones may be fewer. 128
+// where there are two scales. rotated: weights are kept rotated by blocks of 128 (csrc/hadamard.h); group is a multiple of
+// that, or 0. activations: what layers of codes round them to: TGI_INT8, or TGI_FLOAT32: leave them unrounded. apart: nullptr
+// for scales that lie with their codes.
 typedef struct {
   int32_t format, in, out;
-  int32_t group, zero_points, rotated, activations;
+  int32_t group, rotated, activations;
   int32_t bias;
+  const tgi_linear_apart* apart;
 } tgi_linear_shape;
 
 // Lives in the arena, starts as zeros. nullptr: out of memory.
@@ -71,12 +85,13 @@ TGI_API void tgi_feedback_factors(tgi_pool* pool, const float* importance, int i
 // search the scale with the least squared error for each row and group. feedback: nullptr for none.
 TGI_API void tgi_linear_pack(tgi_pool* pool, tgi_linear* linear, const void* weights, int type, int64_t row_stride,
                              int64_t column_stride, int first, int rows, tgi_feedback* feedback);
-// The same from codes that a checkpoint brings: codes [rows][in], scales [rows][all of a row], zeros [rows][groups]; a weight
-// is scale * (value of the code - zero). zeros: nullptr if the layer has no zero points (8-bit and iq4_nl: 128, 6-bit: 32,
-// 5-bit: 16, 4-bit: 8). Those of a rotated layer are rotated.
+// The same from codes that a checkpoint brings: codes [rows][in], scales [rows][all of a row]; a weight is scale * (value of the
+// code - zero), where zero is 128 of 8-bit and iq4_nl, 32 of 6-bit, 16 of 5-bit, 8 of 4-bit codes. Those of a rotated layer are
+// rotated. zeros, minimums [rows][scales of a row]: of a layer that has some, else nullptr; minimums are added.
 TGI_API void tgi_linear_pack_codes(tgi_pool* pool, tgi_linear* linear, const uint8_t* codes, const float* scales,
-                                   const uint8_t* zeros, int first, int rows);
-// The same back: what rows [first, first + rows) are kept as. zeros: nullptr where nobody asks for them.
+                                   const uint8_t* zeros, const float* minimums, int first, int rows);
+// The same back, of a layer whose scales lie with its codes: what rows [first, first + rows) are kept as. zeros: nullptr where
+// nobody asks for them.
 TGI_API void tgi_linear_codes(tgi_pool* pool, const tgi_linear* linear, uint8_t* codes, float* scales, uint8_t* zeros,
                               int first, int rows);
 TGI_API void tgi_linear_set_bias(tgi_linear* linear, const float* bias, int first, int count);

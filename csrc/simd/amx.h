@@ -9,6 +9,7 @@
 #include <immintrin.h>
 #include <string.h>
 
+#include "apart.h"
 #include "panel.h"
 
 namespace tgi {
@@ -47,18 +48,18 @@ class AmxTiles {
 
 // The codes of one record as bytes [k / 4][16][4].
 template <class Panel, int J = 0>
-static inline void amx_unpack(const uint8_t* record, uint8_t* to) {
+static inline void amx_unpack(const uint8_t* record, Table table, uint8_t* to) {
   if constexpr (4 * J < Panel::kStep) {
-    store_bytes(to + 64 * J, Panel::template codes<J>(record));
-    amx_unpack<Panel, J + 1>(record, to);
+    store_bytes(to + 64 * J, Panel::template codes<J>(record, table));
+    amx_unpack<Panel, J + 1>(record, table, to);
   }
 }
 
 // The codes of one group as bytes [k / 4][16][4]: where they are, or unpacked into `buffer`.
 template <class Panel>
-static inline const uint8_t* amx_codes(const uint8_t* codes, int length, uint8_t* buffer) {
+static inline const uint8_t* amx_codes(const uint8_t* codes, int length, Table table, uint8_t* buffer) {
   if constexpr (Panel::kStep == 4) return codes;
-  for (int k = 0; k < length; k += Panel::kStep, codes += Panel::kBytes) amx_unpack<Panel>(codes, buffer + 16 * k);
+  for (int k = 0; k < length; k += Panel::kStep, codes += Panel::kBytes) amx_unpack<Panel>(codes, table, buffer + 16 * k);
   written(buffer);
   return buffer;
 }
@@ -69,26 +70,73 @@ constexpr int kAmxRows = 8;  // with fewer, the dot product of AVX-512 is as fas
 
 constexpr int kAmxGroup = 512;  // longer groups of 4-bit codes would not fit the buffer; they take the other path
 
-// sums[m][n] += M tiles of `rows` rows times N panels. codes: of the first row, rows of `count` bytes; scales and
-// offsets: [M] tiles, each [group][rows] and [scale of the weights][rows]. While the tiles of one group are computed, the next
-// group is unpacked and the dot products of the group before are scaled and added.
-template <class Panel, class Header, int M, int N>
-static inline void amx_multiply(Sums<16, 1> (&sums)[M][N], const uint8_t* codes, int count, const float* scales,
-                                const int32_t* offsets, int rows, const uint8_t* w, size_t stride, int group) {
+// Rounded activations of some tiles. codes: of the first row, rows of `count` bytes; scales and offsets: of each tile
+// [group][rows] and [scale of the weights][rows].
+struct AmxRows {
+  const uint8_t* codes;
+  int count;
+  const float* scales;
+  const int32_t* offsets;
+  int rows;
+};
+
+// Panels in groups with headers, in parts that share a scale of the weights: groups, or halves of them.
+template <class Panel, class Header>
+struct AmxGroups {
+  static constexpr int kScales = Header::kScales;
+  const uint8_t* w;
+  size_t stride;
+  int group, count;
+
+  int part() const { return group / kScales; }
+  size_t bytes() const { return Panel::group_bytes(group); }
+  const uint8_t* header(int n, int p) const { return w + p / kScales * bytes() + n * stride; }
+  const uint8_t* codes(int n, int p) const {
+    return header(n, p) + kHeaderBytes + p % kScales * (size_t(part() / Panel::kStep) * Panel::kBytes);
+  }
+  Table table() const { return Table(); }
+  F scales(int n, int p) const {
+    return p % kScales ? Header::template scales<kScales - 1>(header(n, p)) : Header::template scales<0>(header(n, p));
+  }
+  I offset(int, int, I of_row) const { return of_row; }
+};
+
+// Panels whose scales lie apart.
+template <class Panel>
+struct AmxApart {
+  static constexpr int kScales = 1;
+  const Apart& w;
+  int group, count;
+
+  int part() const { return group; }
+  size_t bytes() const { return size_t(group / Panel::kStep) * Panel::kBytes; }
+  const uint8_t* codes(int n, int p) const { return w.codes + p * bytes() + n * w.stride; }
+  const uint8_t* header(int n, int p) const { return codes(n, p); }
+  Table table() const { return w.table; }
+  F scales(int n, int p) const { return load(w.scales + n * w.floats + size_t(p) * kLanes); }
+  I offset(int n, int p, I of_row) const {
+    return w.zeros ? imul(load_int(w.zeros + n * w.floats + size_t(p) * kLanes), of_row) : of_row;
+  }
+};
+
+// sums[m][n] += M tiles times N panels. While the tiles of one part are computed, the next one is unpacked and the dot
+// products of the part before are scaled and added.
+template <class Panel, int M, int N, class Weights>
+static inline void amx_multiply(Sums<16, 1> (&sums)[M][N], const AmxRows& from, const Weights& weights) {
   alignas(64) uint8_t unpacked[2][N][Panel::kStep == 4 ? 64 : kAmxGroup * 16];
   alignas(64) int32_t dots[2][M][N][16][16];
-  // A part is what shares a scale of the weights: a group, or half of one.
-  constexpr int kScales = Header::kScales;
-  const int part = group / kScales, parts = (count + part - 1) / part, groups = (count + group - 1) / group;
-  const int depth = amx_depth(part, count);
-  const size_t row_bytes = count;
-  const size_t bytes = Panel::group_bytes(group), part_bytes = size_t(part / Panel::kStep) * Panel::kBytes;
+  constexpr int kScales = Weights::kScales;
+  const uint8_t* const codes = from.codes;
+  const int count = from.count, rows = from.rows, part = weights.part(), parts = (count + part - 1) / part;
+  const int groups = (count + weights.group - 1) / weights.group, depth = amx_depth(part, count);
+  const size_t row_bytes = count, bytes = weights.bytes();
+  const Table table = weights.table();
 
   const uint8_t* codes_of[2][N];
   const auto unpack = [&](int p) {
     const int length = group_length(part, count, p * part);
-    const uint8_t* from = w + p / kScales * bytes + kHeaderBytes + p % kScales * part_bytes;
-    for (int n = 0; n < N; n++) codes_of[p % 2][n] = amx_codes<Panel>(from + n * stride, length, unpacked[p % 2][n]);
+    for (int n = 0; n < N; n++)
+      codes_of[p % 2][n] = amx_codes<Panel>(weights.codes(n, p), length, table, unpacked[p % 2][n]);
   };
   const auto compute = [&](int p) {
     const auto& panel = codes_of[p % 2];
@@ -120,22 +168,20 @@ static inline void amx_multiply(Sums<16, 1> (&sums)[M][N], const uint8_t* codes,
   const auto finish = [&](int p) {
     const int height = M > 1 ? 16 : rows, g = p / kScales;  // several tiles are full ones
     for (int n = 0; n < N; n++) {
-      const uint8_t* header = w + g * bytes + n * stride;
-      const F weight_scales =
-          p % kScales ? Header::template scales<kScales - 1>(header) : Header::template scales<0>(header);
-      const I zeros = header_zeros(header);
+      const uint8_t* header = weights.header(n, p);
+      const F weight_scales = weights.scales(n, p);
       for (int m = 0; m < M; m++) {
 #pragma GCC unroll 16
         for (int r = 0; r < height; r++) {
-          const I offset = iset(offsets[size_t(m * groups * kScales + p) * height + r]);
-          const I dot = _mm512_add_epi32(load_int(dots[p % 2][m][n][r]), Header::kZeros ? imul(zeros, offset) : offset);
+          const I offset = iset(from.offsets[size_t(m * groups * kScales + p) * height + r]);
+          const I dot = _mm512_add_epi32(load_int(dots[p % 2][m][n][r]), weights.offset(n, p, offset));
           // A burst of all of them would wait for free line buffers with nothing else to do meanwhile.
           if constexpr (M == 1) {  // with more tiles, the panels are read again and again and near already
             if (p % kScales == 0)
               for (size_t line = 64 * r; line < bytes; line += 64 * height) prefetch(header + kAmxAhead + line);
           }
           F& sum = sums[m][n].at[r][0];
-          sum = fma(to_float(dot), mul(set(scales[size_t(m * groups + g) * height + r]), weight_scales), sum);
+          sum = fma(to_float(dot), mul(set(from.scales[size_t(m * groups + g) * height + r]), weight_scales), sum);
         }
       }
     }
@@ -147,6 +193,20 @@ static inline void amx_multiply(Sums<16, 1> (&sums)[M][N], const uint8_t* codes,
     if (p > 0) finish(p - 1);
   }
   finish(parts - 1);
+}
+
+// sums[m][n] += what minimums add; sums_of: of each tile [part][rows].
+template <int M, int N>
+static inline void amx_add_minimums(Sums<16, 1> (&sums)[M][N], const float* sums_of, int rows, const Apart& w, int parts) {
+  const int height = M > 1 ? 16 : rows;
+  for (int m = 0; m < M; m++)
+    for (int n = 0; n < N; n++)
+      for (int r = 0; r < height; r++) {
+        F sum = sums[m][n].at[r][0];
+        for (int p = 0; p < parts; p++)
+          sum = fma(set(sums_of[size_t(m * parts + p) * height + r]), load(w.minimums + n * w.floats + size_t(p) * kLanes), sum);
+        sums[m][n].at[r][0] = sum;
+      }
 }
 
 // sums[m][n] = M tiles of rows of bfloat16 times N panels of bfloat16, over `count` values of k.

@@ -19,7 +19,8 @@
 //   dot4                   for each lane: sum += four unsigned weight bytes times four signed activation bytes
 //   if_less(a, b, x, y)    a < b ? x : y
 //   sum, largest           over the lanes, in an order that is the same in every call
-//   isum, ilargest         the same of integers; shift_right of those that are not negative
+//   isum, ilargest         the same of integers; shift_right of those that are not negative, and
+//                          shift_right_by a number that only running tells, of bits below the sign
 //   to_int                 the nearest integer, ties to even; any integer for NaN
 //   store_s8               16 integers from -128 to 127
 #pragma once

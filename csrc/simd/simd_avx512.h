@@ -52,6 +52,7 @@ static inline int isum(I a) { return _mm512_reduce_add_epi32(a); }
 static inline int ilargest(I a) { return _mm512_reduce_max_epi32(a); }
 template <int N>
 static inline I shift_right(I a) { return _mm512_srli_epi32(a, N); }
+static inline I shift_right_by(I a, int n) { return _mm512_srl_epi32(a, _mm_cvtsi32_si128(n)); }
 static inline I ixor(I a, I b) { return _mm512_xor_si512(a, b); }
 static inline F to_float(I a) { return _mm512_cvtepi32_ps(a); }
 static inline I to_int(F a) { return _mm512_cvtps_epi32(a); }

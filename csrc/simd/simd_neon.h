@@ -97,6 +97,10 @@ static inline I imax(I x, I y) {
 }
 static inline int isum(I x) { return vaddvq_s32(vaddq_s32(vaddq_s32(x.a, x.c), vaddq_s32(x.b, x.d))); }
 static inline int ilargest(I x) { return vmaxvq_s32(vmaxq_s32(vmaxq_s32(x.a, x.c), vmaxq_s32(x.b, x.d))); }
+static inline I shift_right_by(I x, int n) {
+  const int32x4_t by = vdupq_n_s32(-n);
+  return {vshlq_s32(x.a, by), vshlq_s32(x.b, by), vshlq_s32(x.c, by), vshlq_s32(x.d, by)};
+}
 template <int N>
 static inline I shift_right(I x) {
   return {vshrq_n_s32(x.a, N), vshrq_n_s32(x.b, N), vshrq_n_s32(x.c, N), vshrq_n_s32(x.d, N)};

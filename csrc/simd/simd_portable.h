@@ -54,6 +54,7 @@ static inline int isum(I a) { int r = 0; for (int i = 0; i < 16; i++) r += a[i];
 static inline int ilargest(I a) { int r = a[0]; for (int i = 1; i < 16; i++) r = a[i] > r ? a[i] : r; return r; }
 template <int N>
 static inline I shift_right(I a) { return a >> N; }
+static inline I shift_right_by(I a, int n) { return a >> n; }
 static inline I ixor(I a, I b) { return a ^ b; }
 static inline F to_float(I a) { return __builtin_convertvector(a, F); }
 static inline I to_int(F a) { I r; for (int i = 0; i < 16; i++) r[i] = a[i] == a[i] ? (int)nearbyintf(a[i]) : 0; return r; }

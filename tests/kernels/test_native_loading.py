@@ -19,6 +19,7 @@ from tgi.kernels.weight import Vector, Weight
 from tgi.quant.rounding import round_to_codes
 
 ROWS, COLUMNS = 40, 256
+BOOK = torch.linspace(-1, 1, 16)
 WEIGHT = Weight(("layers.0.mlp.up",), (ROWS,), COLUMNS)
 
 
@@ -77,7 +78,7 @@ def test_what_rounding_gives_is_kept(name: str, rotated: bool) -> None:
 
 def kept(coded: CodedWeight) -> PackedLinear:
     library, stored = load(), Stored(coded, None)
-    stored.keeps_codes = True
+    stored.keeps_codes, stored.activations = True, "float32"
     return load_layer(Pool(library, 1), Arena(library), WEIGHT, stored)
 
 
@@ -92,23 +93,74 @@ def test_codes_of_a_checkpoint_are_kept_as_they_are(name: str, group: int) -> No
     torch.testing.assert_close(layer(x), x @ given.dequantise().T, rtol=1e-4, atol=1e-3)
 
 
-def test_codes_that_no_panel_holds_are_dequantised() -> None:
-    """Minimums, code books, other orders, groups of 24, broken zero points; and pieces of different forms."""
+def test_what_later_rows_need_is_kept_too() -> None:
+    """Pieces of different forms: more bits, zero points of their own, minimums, scales that float16 has no room for."""
+    given = coded("int4", 64, zeros=False)
+    assert given.zeros is not None
+    large, points, huge = given.codes.clone(), given.zeros.clone(), given.scales.clone()
+    large[30:] |= 128
+    points[30:] = torch.randint(0, 16, points[30:].shape)
+    huge[30:] *= 2.0**20
+    for other, format, tolerance in (
+        (replace(given, codes=large), "int8", 0),
+        (replace(given, zeros=points), "int4", 0),
+        (replace(given, codes=large, zeros=points), "int8", 0),
+        (replace(given, zeros=torch.where(points != 8, points + 0.5, 8)), "int4", 0.01),
+        (replace(given, scales=huge), "int4", 0),
+        (replace(given, order=torch.randperm(COLUMNS)), "int4", 0),
+    ):
+        layer = kept(other)
+        assert layer.format == format
+        assert (layer.rows(torch.arange(ROWS)) - other.dequantise()).abs().max() <= tolerance
+
+
+class Pieces(Stored):
+    """Pieces of other matrices than the first one's."""
+
+    keeps_codes = True
+
+    def pieces(
+        self, weight: Weight, *, rounded: bool = True, inputs: Inputs | None = None
+    ) -> Iterator[tuple[int, CodedWeight]]:
+        yield 0, self.coded.rows(0, 24)
+        yield 24, coded("int4", 64).rows(24, ROWS)
+
+
+def test_codes_that_no_layer_holds_are_dequantised() -> None:
     given = coded("int4", 64)
     odd = CodedWeight(given.codes, torch.rand((ROWS, 11)), 24, torch.full((ROWS, 11), 8))
-    one_large = replace(given, codes=torch.cat((given.codes[:24], given.codes[24:] | 128)))
-    assert given.zeros is not None
     for other in (
-        replace(given, mins=torch.rand_like(given.scales)),
-        replace(given, codebook=torch.arange(16.0), zeros=None),
-        replace(given, order=torch.randperm(COLUMNS)),
-        replace(given, zeros=given.zeros + 0.5),
         odd,
-        one_large,
+        replace(given, codebook=torch.randn(256), zeros=None),
+        replace(given, codebook=torch.full((16,), torch.inf), zeros=None),
+        replace(given, codebook=torch.arange(16.0)),
     ):
         layer = kept(other)
         assert layer.format == "bfloat16"
-        assert torch.equal(layer.rows(torch.arange(ROWS)), other.dequantise().bfloat16().float())
+        torch.testing.assert_close(
+            layer.rows(torch.arange(ROWS)), other.dequantise().bfloat16().float(), equal_nan=True
+        )
+    library = load()
+    for other in (
+        coded("int4", 32),
+        replace(given, order=torch.randperm(COLUMNS)),
+        replace(given, codebook=BOOK, zeros=None),
+    ):
+        assert load_layer(Pool(library, 1), Arena(library), WEIGHT, Pieces(other, None)).format == "bfloat16"
+
+
+def test_with_float32_only_what_is_exact_is_kept() -> None:
+    library, given = load(), coded("int4", 64)
+    scales = torch.rand_like(given.scales)
+    for other, format in (
+        (replace(given, scales=scales), "int4"),
+        (replace(given, codebook=BOOK, zeros=None), "float32"),
+    ):
+        stored = Stored(other, None)
+        stored.keeps_codes, stored.dtype = True, torch.float32
+        layer = load_layer(Pool(library, 1), Arena(library), WEIGHT, stored)
+        assert layer.format == format
+        assert torch.equal(layer.rows(torch.arange(ROWS)), other.dequantise())
 
 
 def test_codes_of_a_matrix_that_is_to_be_floats_are_dequantised() -> None:
@@ -117,7 +169,6 @@ def test_codes_of_a_matrix_that_is_to_be_floats_are_dequantised() -> None:
     assert torch.equal(found, given.dequantise().bfloat16().float())
 
 
-BOOK = torch.linspace(-1, 1, 16)
 WRONG = {
     "minimums": replace(coded("int4"), mins=torch.rand((ROWS, 2))),
     "columns in another order": replace(coded("int4"), order=torch.randperm(COLUMNS)),

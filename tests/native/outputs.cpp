@@ -55,8 +55,10 @@ tgi_linear* make_layer(Random& random, tgi_pool* pool, tgi_arena* arena, int for
   const int groups[] = {32, 64, 128, 0};
   const int group = halves ? 128 : quantised ? groups[random.between(0, 3)] : 0;
   const bool zero_points = quantised && !halves && random.between(0, 1);
-  const bool rotated = quantised && group % 128 == 0 && random.between(0, 1);
-  const tgi_linear_shape shape{format, in, out, group, zero_points, rotated, activations, bias};
+  const bool rotated = quantised && !zero_points && group % 128 == 0 && random.between(0, 1);
+  const tgi_linear_apart apart{group, TGI_FLOAT32, 0, 1, 0, nullptr, nullptr};
+  const int part = zero_points && !group ? 128 : group;
+  const tgi_linear_shape shape{format, in, out, part, rotated, activations, bias, zero_points ? &apart : nullptr};
   tgi_linear* layer = tgi_linear_create(arena, &shape);
   if (zero_points) {
     const int count = group ? (in + group - 1) / group : 1;
@@ -65,7 +67,7 @@ tgi_linear* make_layer(Random& random, tgi_pool* pool, tgi_arena* arena, int for
     for (uint8_t& code : codes) code = (uint8_t)random.between(0, most);
     for (uint8_t& zero : zeros) zero = (uint8_t)random.between(0, most);
     const Floats scales = random.numbers(zeros.size(), 0.01f);
-    tgi_linear_pack_codes(pool, layer, codes.data(), scales.data(), zeros.data(), 0, out);
+    tgi_linear_pack_codes(pool, layer, codes.data(), scales.data(), zeros.data(), nullptr, 0, out);
   } else if (format == TGI_FLOAT16) {
     std::vector<uint16_t> halves(size_t(out) * in);
     for (uint16_t& half : halves) half = (uint16_t)(random.bits() & 0xbbff);  // below 2 in magnitude, also subnormal

@@ -14,17 +14,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-ABI = 15
+ABI = 16
 LEVELS = ("portable", "avx2", "avx2_vnni", "avx512", "avx512_bf16", "avx512_amx", "neon", "neon_dotprod", "neon_i8mm")
 """Of each kind of processor from the least to the most demanding."""
+
+
+class LinearApart(ctypes.Structure):
+    """`tgi_linear_apart`."""
+
+    _fields_: ClassVar = [
+        *((name, ctypes.c_int32) for name in ("scale_group", "scale_type", "zero", "zero_points", "minimums")),
+        ("book", ctypes.c_void_p),
+        ("order", ctypes.c_void_p),
+    ]
 
 
 class LinearShape(ctypes.Structure):
     """`tgi_linear_shape`."""
 
     _fields_: ClassVar = [
-        (name, ctypes.c_int32)
-        for name in ("format", "in", "out", "group", "zero_points", "rotated", "activations", "bias")
+        *((name, ctypes.c_int32) for name in ("format", "in", "out", "group", "rotated", "activations", "bias")),
+        ("apart", ctypes.POINTER(LinearApart)),
     ]
 
 
@@ -56,7 +66,7 @@ _SIGNATURES: dict[str, tuple[type | None, tuple[type, ...]]] = {
     "tgi_linear_finish": (_INT, (_POINTER, _POINTER, _POINTER)),
     "tgi_feedback_factors": (None, (_POINTER, _POINTER, _INT, _POINTER)),
     "tgi_linear_pack": (None, (_POINTER, _POINTER, _POINTER, _INT, _LONG, _LONG, _INT, _INT, ctypes.POINTER(Feedback))),
-    "tgi_linear_pack_codes": (None, (_POINTER, _POINTER, _POINTER, _POINTER, _POINTER, _INT, _INT)),
+    "tgi_linear_pack_codes": (None, (_POINTER, _POINTER, _POINTER, _POINTER, _POINTER, _POINTER, _INT, _INT)),
     "tgi_linear_codes": (None, (_POINTER, _POINTER, _POINTER, _POINTER, _POINTER, _INT, _INT)),
     "tgi_linear_set_bias": (None, (_POINTER, _POINTER, _INT, _INT)),
     "tgi_linear_rows": (None, (_POINTER, _POINTER, _POINTER, _INT, _POINTER)),

@@ -6,18 +6,46 @@ matrix exists.
 
 from __future__ import annotations
 
-from ctypes import byref
+from ctypes import byref, pointer
+from dataclasses import dataclass
 
 import torch
 
 from tgi.kernels.coded import CodedWeight
 from tgi.kernels.formats import CODE_FORMATS, GROUP
-from tgi.kernels.native.library import Arena, Feedback, LinearShape, Pool
+from tgi.kernels.native.library import Arena, Feedback, LinearApart, LinearShape, Pool
 from tgi.kernels.rotation import ROTATION
 
 FORMATS = ("float32", "bfloat16", "float16", *CODE_FORMATS)
 """Of weights, by name."""
 TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
+
+
+@dataclass(frozen=True, slots=True)
+class Apart:
+    """Codes of a checkpoint, whose scales lie apart from them: scale * (value of the code - zero) + minimum."""
+
+    scale_group: int
+    """Columns of a scale, a multiple of the layer's group; 0: the whole row."""
+    scale_type: str = "float32"
+    """Or float16; of minimums too."""
+    zero: int = 0
+    """Of all codes, where they have no zero points of their own."""
+    zero_points: bool = False
+    minimums: bool = False
+    book: tuple[int, ...] | None = None
+    """Values of 16 codes from 0 to 255, from which `zero` is taken; None: the code."""
+    order: torch.Tensor | None = None
+    """See `CodedWeight.order`."""
+
+    def structure(self) -> tuple[LinearApart, object]:
+        """As C takes it, and what must live as long as the call."""
+        book = None if self.book is None else torch.tensor(self.book, dtype=torch.uint8)
+        order = None if self.order is None else self.order.int().contiguous()
+        pointers = (None if part is None else part.data_ptr() for part in (book, order))
+        kind = FORMATS.index(self.scale_type)
+        numbers = (self.scale_group, kind, self.zero, self.zero_points, self.minimums)
+        return LinearApart(*numbers, *pointers), (book, order)
 
 
 class PackedLinear:
@@ -32,24 +60,32 @@ class PackedLinear:
         out_features: int,
         *,
         group: int = GROUP,
-        zero_points: bool = False,
         rotated: bool = False,
         bias: bool = False,
         activations: str = "int8",
+        apart: Apart | None = None,
     ) -> None:
         """format: one of FORMATS. group: 0 for the whole row. activations: int8, or float32: leave them unrounded.
 
-        rotated: weights are kept in codes of their rotation, see `kernels.rotation`.
+        rotated: weights are kept in codes of their rotation, see `kernels.rotation`. apart: of a layer that takes codes
+        of a checkpoint; group is then that of the activations, and of the weights what `apart` says.
         """
-        assert group == GROUP or format not in CODE_FORMATS or CODE_FORMATS[format].scales == 1, "halves of 128 columns"
+        halves = format in CODE_FORMATS and CODE_FORMATS[format].scales > 1
+        assert group == GROUP or not halves or apart is not None, "halves of 128 columns"
+        assert apart is None or not rotated, "columns of a checkpoint are not rotated"
         assert not rotated or (format in CODE_FORMATS and group % ROTATION == 0), "whole blocks to a group"
         self.pool, self.arena, self.format, self.activations = pool, arena, format, activations
         self.in_features, self.out_features, self.has_bias = in_features, out_features, bias
-        self.group, self.rotated, self.zero_points = group, rotated, zero_points
+        self.group, self.rotated, self.apart = group, rotated, apart
         self._call = pool.library.call
         number, rounding = (self._call.tgi_format(name.encode()) for name in (format, activations))
-        shape = LinearShape(number, in_features, out_features, group, zero_points, rotated, rounding, bias)
+        shape = LinearShape(number, in_features, out_features, group, rotated, rounding, bias)
+        alive = None
+        if apart is not None:
+            structure, alive = apart.structure()
+            shape.apart = pointer(structure)
         self.handle = self._call.tgi_linear_create(arena.handle, byref(shape))
+        del alive
         if not self.handle:
             raise MemoryError(f"no memory for a {format} layer of {out_features} x {in_features}")
 
@@ -64,6 +100,7 @@ class PackedLinear:
         feedback: of a layer of codes; its errors are added to.
         """
         assert weight.shape[1] == self.in_features and first + len(weight) <= self.out_features
+        assert self.apart is None, "floats are not rounded into a checkpoint's codes"
         kind, strides = TYPES[weight.dtype], weight.stride()
         inputs = None if feedback is None else byref(feedback)
         self._call.tgi_linear_pack(
@@ -71,21 +108,35 @@ class PackedLinear:
         )
 
     def pack_codes(
-        self, codes: torch.Tensor, scales: torch.Tensor, zeros: torch.Tensor | None = None, first: int = 0
+        self,
+        codes: torch.Tensor,
+        scales: torch.Tensor,
+        zeros: torch.Tensor | None = None,
+        minimums: torch.Tensor | None = None,
+        *,
+        first: int = 0,
     ) -> None:
-        """Pack rows from unsigned `codes` [rows, in], `scales` and `zeros` [rows, groups]: scale * (code - zero).
+        """Pack rows from unsigned `codes` [rows, in] and `scales` [rows, groups]: see `tgi_linear_pack_codes`.
 
-        Of a rotated layer, those of the rotated weights.
+        zeros and minimums [rows, groups], where the layer has them. Of a rotated layer, those of the rotated weights.
         """
+        if self.apart is None and zeros is not None:
+            assert bool((zeros == CODE_FORMATS[self.format].zero).all()), "no zero points but the format's"
+            zeros = None
+        wanted = (self.apart is not None and self.apart.zero_points, self.apart is not None and self.apart.minimums)
+        assert (zeros is not None, minimums is not None) == wanted, "as the layer was made"
+        assert codes.shape[1] == self.in_features and first + len(codes) <= self.out_features
         codes, scales = codes.to(torch.uint8).contiguous(), scales.float().contiguous()
         zeros = None if zeros is None else zeros.to(torch.uint8).contiguous()
-        pointer = 0 if zeros is None else zeros.data_ptr()
+        minimums = None if minimums is None else minimums.float().contiguous()
+        more = (None if part is None else part.data_ptr() for part in (zeros, minimums))
         self._call.tgi_linear_pack_codes(
-            self.pool.handle, self.handle, codes.data_ptr(), scales.data_ptr(), pointer, first, len(codes)
+            self.pool.handle, self.handle, codes.data_ptr(), scales.data_ptr(), *more, first, len(codes)
         )
 
     def coded(self, first: int, count: int) -> CodedWeight:
         """Rows first ... first + count - 1 of a layer of codes as they are kept, which `pack_codes` takes."""
+        assert self.apart is None, "a checkpoint's codes are in the checkpoint"
         format = CODE_FORMATS[self.format]
         part = (self.group or self.in_features) // format.scales
         codes = torch.empty((count, self.in_features), dtype=torch.uint8)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections import Counter
 from dataclasses import replace
 
@@ -10,10 +11,10 @@ import torch
 
 from tgi.errors import ModelError
 from tgi.kernels.coded import CodedWeight
-from tgi.kernels.formats import CODE_FORMATS, CodeFormat
+from tgi.kernels.formats import CODE_FORMATS, GROUP, CodeFormat
 from tgi.kernels.inputs import Inputs
 from tgi.kernels.native.library import Arena, Feedback, Pool
-from tgi.kernels.native.linear import PackedLinear
+from tgi.kernels.native.linear import Apart, PackedLinear
 from tgi.kernels.native.stored import load_stored
 from tgi.kernels.program import Program
 from tgi.kernels.reference.backend import ReferenceBackend
@@ -143,16 +144,19 @@ def finish(layer: PackedLinear, weight: Weight, weights: WeightReader) -> None:
 
 
 def _layer(
-    pool: Pool, arena: Arena, weight: Weight, format: CodeFormat, activations: str, *, zero_points: bool = False
+    pool: Pool, arena: Arena, weight: Weight, format: CodeFormat, activations: str, apart: Apart | None = None
 ) -> PackedLinear:
+    group = format.group
+    if apart is not None:
+        group = math.gcd(apart.scale_group, GROUP) if apart.scale_group else GROUP
     return PackedLinear(
         pool,
         arena,
         format.name,
         weight.columns,
         weight.rows,
-        group=format.group,
-        zero_points=zero_points,
+        group=group,
+        apart=apart,
         rotated=format.rotated,
         bias=weight.bias,
         activations=activations,
@@ -169,8 +173,9 @@ def _layer_of_codes(
     if columns % 16 and columns < weight.columns:
         raise _refusal(weight, f"groups of {piece.group} columns")
     shape = replace(format, group=0 if columns >= weight.columns and columns % 16 else columns, rotated=piece.rotated)
-    own_zeros = piece.zeros is not None and format.scales == 1 and bool((piece.zeros != format.zero).any())
-    return _layer(pool, arena, weight, shape, activations, zero_points=own_zeros)
+    zero_points = piece.zeros is not None and format.scales == 1 and not piece.rotated
+    apart = Apart(shape.group, zero_points=True) if zero_points else None
+    return _layer(pool, arena, weight, shape, activations, apart)
 
 
 def pack_codes(layer: PackedLinear, weight: Weight, piece: CodedWeight, first: int) -> None:
@@ -180,7 +185,8 @@ def pack_codes(layer: PackedLinear, weight: Weight, piece: CodedWeight, first: i
         raise _refusal(weight, "minimums")
     if piece.order is not None:
         raise _refusal(weight, "columns in another order")
-    if piece.rotated != layer.rotated or (layer.group and piece.group * format.scales != layer.group):
+    group = layer.group if layer.apart is None else layer.apart.scale_group
+    if piece.rotated != layer.rotated or (group and piece.group * format.scales != group):
         raise _refusal(weight, "rows of different forms")
     if piece.codebook is None and format.book is not None:
         raise _refusal(weight, f"codes without the values of {format.name}")
@@ -189,13 +195,13 @@ def pack_codes(layer: PackedLinear, weight: Weight, piece: CodedWeight, first: i
     if int(piece.codes.max()) >> format.bits:
         raise _refusal(weight, f"codes beyond {format.bits} bits")
     zeros = _zero_points(weight, piece, format)
-    if zeros is not None and not layer.zero_points:
+    if zeros is not None and layer.apart is None:
         if bool((zeros != format.zero).any()):
             raise _refusal(weight, "zero points in some rows only" if format.scales == 1 else "zero points")
         zeros = None
-    if zeros is None and layer.zero_points:
+    if zeros is None and layer.apart is not None:
         zeros = torch.full_like(piece.scales, format.zero)
-    layer.pack_codes(piece.codes, piece.scales, zeros, first)
+    layer.pack_codes(piece.codes, piece.scales, zeros, first=first)
 
 
 def _zero_points(weight: Weight, piece: CodedWeight, format: CodeFormat) -> torch.Tensor | None:

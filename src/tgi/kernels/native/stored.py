@@ -1,75 +1,174 @@
-"""Codes of a checkpoint in native panels, as they are: which panels can hold them, and packing.
+"""Codes of a checkpoint in native panels, as they are: which layer can hold them, and packing.
 
-The scale of a group keeps 24 bits, so weights differ from the checkpoint's by one part in 65,000 at most, which is
-less than bfloat16 would make of them. Activations are left unrounded: nothing was rotated that would let them be
-rounded well.
+Scales and minimums are kept in float16 where that loses no more than one part in 2,000 of the largest in their row, as
+most checkpoints have them; else in float32. Where `--dtype` is float32 nothing is rounded, nor are activations.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+import math
+from dataclasses import dataclass, replace
 
 import torch
 
 from tgi.kernels.coded import CodedWeight
-from tgi.kernels.formats import CODE_FORMATS, CodeFormat
+from tgi.kernels.formats import CODE_FORMATS, GROUP
+from tgi.kernels.native.book import book_of
 from tgi.kernels.native.library import Arena, Pool
-from tgi.kernels.native.linear import PackedLinear
+from tgi.kernels.native.linear import Apart, PackedLinear
 from tgi.kernels.types import WeightReader
 from tgi.kernels.weight import Weight
 
-SCALE_BITS = -256
-"""Mask of the bits of a float32 scale that a panel keeps."""
-PANELS = ("int4", "int6", "int8")
-"""Of unsigned codes with a scale and a zero point for each group, the smallest first."""
+PANELS = ("int4", "int5", "int6", "int8")
+"""Of unsigned codes, the smallest first."""
+TOLERANCE = 2.0**-11
+"""Error of scales that are kept in float16, of the largest in their row."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """A layer that can hold some rows of codes."""
+
+    format: str
+    group: int
+    """Columns of the activations that share a scale."""
+    apart: Apart
+
+    def merged(self, other: Layout) -> Layout | None:
+        """One that holds the rows of both; None if there is none."""
+        mine, its = self.apart, other.apart
+        orders = (mine.order, its.order)
+        same_order = orders == (None, None) or (None not in orders and torch.equal(*orders))  # type: ignore[arg-type]
+        if mine.scale_group != its.scale_group or mine.book != its.book or not same_order:
+            return None
+        minimums = mine.minimums or its.minimums
+        zero_points = not minimums and (mine.zero_points or its.zero_points or mine.zero != its.zero)
+        larger = max(self, other, key=lambda layout: PANELS.index(layout.format))
+        wide = "float32" in (mine.scale_type, its.scale_type)
+        apart = replace(
+            mine,
+            scale_type="float32" if wide else "float16",
+            zero=mine.zero if mine.book is not None or not (zero_points or minimums) else 0,
+            zero_points=zero_points,
+            minimums=minimums,
+        )
+        return Layout(larger.format, larger.group, apart)
+
+    def holds(self, other: Layout) -> bool:
+        return (merged := self.merged(other)) is not None and merged.plain == self.plain
+
+    @property
+    def plain(self) -> tuple[object, ...]:
+        """What tells two of one matrix apart."""
+        apart = self.apart
+        return (self.format, self.group, apart.scale_type, apart.zero, apart.zero_points, apart.minimums)
 
 
 def load_stored(pool: Pool, arena: Arena, weight: Weight, weights: WeightReader) -> PackedLinear | None:
-    """The matrix with the codes that the checkpoint has, without its bias; None where panels cannot hold all of it."""
-    layer, exact = None, weights.dtype == torch.float32
-    for first, piece in weights.pieces(weight, rounded=False):
-        panel = panel_of(piece, weight.columns, exact) if isinstance(piece, CodedWeight) else None
-        if panel is None or not isinstance(piece, CodedWeight) or piece.zeros is None:
-            return None
-        if layer is None:
-            layer = _layer(pool, arena, weight, panel)
-        if CODE_FORMATS[layer.format].bits < panel.bits or layer.group != panel.group:
-            return None
-        layer.pack_codes(piece.codes, piece.scales, piece.zeros, first)
-    return layer
+    """The matrix with the codes that the checkpoint has, without its bias; None where panels cannot hold all of it.
 
-
-def panel_of(piece: CodedWeight, columns: int, exact: bool) -> CodeFormat | None:
-    """The smallest panel that holds some codes, with their group; None if there is none.
-
-    exact: scales must be what a panel keeps of them.
+    A layer is made for what the first rows need, and made anew where later ones need more.
     """
-    special = (piece.codebook, piece.mins, piece.order)
-    if any(part is not None for part in special) or piece.rotated or piece.zeros is None:
+    layout: Layout | None = None
+    exact = weights.dtype == torch.float32
+    while True:
+        layer, wider = None, None
+        for first, piece in weights.pieces(weight, rounded=False):
+            own = layout_of(piece, weight.columns, exact=exact)
+            if own is None:
+                return None
+            layout = layout or own
+            if not layout.holds(own):
+                wider = layout.merged(own)
+                if wider is None:
+                    return None
+                break
+            layer = layer or _layer(pool, arena, weight, layout, "float32" if exact else weights.activations)
+            pack_stored(layer, piece, first)  # type: ignore[arg-type]
+        if wider is None:
+            return layer
+        layout = wider
+
+
+def layout_of(piece: CodedWeight | torch.Tensor, columns: int, *, exact: bool) -> Layout | None:
+    """The smallest layer for some rows; None if there is none. exact: scales must be kept as they are."""
+    if not isinstance(piece, CodedWeight) or piece.rotated or (piece.zeros is not None and piece.codebook is not None):
         return None
     whole_row = piece.group >= columns
     if piece.group % 16 and not whole_row:
         return None
+    book, most = None, int(piece.codes.max())
+    if piece.codebook is not None:
+        book = book_of(piece.codebook)
+        if book is None or most >= len(piece.codebook) or (exact and not book.exact):
+            return None
+    part = GROUP if whole_row else math.gcd(piece.group, GROUP)
+    fitting = (CODE_FORMATS[name] for name in PANELS)
+    panel = next(panel for panel in fitting if most >> panel.bits == 0 and part % panel.unit == 0)
+    scales, minimums = scales_of(piece)
+    numbers = (scales,) if minimums is None else (scales, minimums)
+    kind = "float32" if exact or not all(map(fits_float16, numbers)) else "float16"
+    points = None if piece.zeros is None or minimums is not None else piece.zeros
+    first = 0 if points is None else int(points.flatten()[0])
+    own_points = points is not None and bool((points != first).any())
+    zero = 128 if book is not None else 0 if own_points else first
+    apart = Apart(
+        0 if whole_row else piece.group,
+        kind,
+        zero,
+        own_points,
+        minimums is not None,
+        None if book is None else book.values,
+        piece.order,
+    )
+    return Layout(panel.name, part, apart)
+
+
+def fits_float16(numbers: torch.Tensor) -> bool:
+    """Whether float16 keeps numbers [rows, groups] to `TOLERANCE`."""
+    errors = (numbers.half().float() - numbers).abs().amax(1)
+    return bool((errors <= numbers.abs().amax(1) * TOLERANCE).all())
+
+
+def scales_of(piece: CodedWeight) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Scales and minimums as layers take them: of a book's codes, and with zero points that are no small whole numbers
+    made part of the minimums."""
+    scales = piece.scales.float()
+    if piece.codebook is not None and (book := book_of(piece.codebook)) is not None:
+        scales = scales * book.factor
+    minimums = None if piece.mins is None else piece.mins.float()
+    if piece.zeros is None:
+        return scales, minimums
     zeros = piece.zeros.float()
-    if bool(((zeros != zeros.round()) | (zeros < 0) | (zeros > 255)).any()):
-        return None
-    bits = piece.scales.float().contiguous().view(torch.int32)
-    if exact and bool((bits & ~SCALE_BITS).any()):
-        return None
-    most = int(piece.codes.max())
-    panel = next(CODE_FORMATS[name] for name in PANELS if most >> CODE_FORMATS[name].bits == 0)
-    return replace(panel, group=0 if whole_row else piece.group)
+    whole = bool(((zeros == zeros.round()) & (zeros >= 0) & (zeros <= 255)).all())
+    if whole and minimums is None:
+        return scales, None
+    moved = -scales * zeros
+    return scales, moved if minimums is None else minimums + moved
 
 
-def _layer(pool: Pool, arena: Arena, weight: Weight, panel: CodeFormat) -> PackedLinear:
+def pack_stored(layer: PackedLinear, piece: CodedWeight, first: int) -> None:
+    """Pack rows first ... of a layer that can hold them."""
+    apart = layer.apart
+    assert apart is not None, "a layer for codes of a checkpoint"
+    scales, minimums = scales_of(piece)
+    if apart.minimums and minimums is None:
+        minimums = torch.zeros_like(scales) if piece.zeros is None else -scales * piece.zeros.float()
+    zeros = None
+    if apart.zero_points:
+        zeros = torch.zeros_like(scales) if piece.zeros is None or apart.minimums else piece.zeros
+    layer.pack_codes(piece.codes, scales, zeros, minimums, first=first)
+
+
+def _layer(pool: Pool, arena: Arena, weight: Weight, layout: Layout, activations: str) -> PackedLinear:
     return PackedLinear(
         pool,
         arena,
-        panel.name,
+        layout.format,
         weight.columns,
         weight.rows,
-        group=panel.group,
-        zero_points=True,
+        group=layout.group,
         bias=weight.bias,
-        activations="float32",
+        activations=activations,
+        apart=layout.apart,
     )

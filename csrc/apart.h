@@ -1,0 +1,190 @@
+// Codes of checkpoints: groups of any multiple of 16 columns, zero points, float minimums, code books.
+//
+// The scales of a panel lie before its codes, float16 or float32 [group][16], then zero points [group][16] bytes and minimums
+// like scales, where there are some; codes begin at the next cache line. Before a panel is multiplied its scales are unfolded
+// to float32, so that inner loops know one form of them, whatever they are kept in.
+//
+// A weight is scale * (value of the code - zero point) + minimum. Activations are rounded by groups of their own, the parts of
+// this file: a part has one scale of each. What minimums add is their product with the sums of a part's rounded activations.
+//
+// These weights are not rotated, and models have a few channels that are large for every token (see hadamard.h). So of each
+// block of 128 columns the largest activation of a row is not rounded: it is multiplied by itself, with its column of weights
+// in float32. The others round as well then as those of rotated layers.
+#pragma once
+#include <string.h>
+
+#include "linear.h"
+#include "panel.h"
+
+namespace tgi {
+
+// What is multiplied of C panels.
+struct Apart {
+  const uint8_t* codes;  // of the first; the others `stride` bytes apart
+  size_t stride;
+  const float* scales;   // [panel][part][16]
+  const int32_t* zeros;  // the same, or nullptr: all are that of the layer
+  const float* minimums; // the same, or nullptr
+  size_t floats;         // from panel to panel
+  Table table;           // values of the codes of a BookPanel
+};
+
+// Panels panel, panel + apart, ..., unfolded in memory of this thread, which the next call overwrites.
+Apart unfold(const Linear& linear, int panel, int apart, int count);
+
+// One part of `length` values: sums += R rows of a tile of Height rows times C panels.
+template <class Panel, int Height, class Fetch, int R, int C>
+static inline void add_apart(F (&sums)[R][C], const uint8_t* a, const float* activation_scales, const int32_t* offsets,
+                             const Apart& w, size_t part, const uint8_t* codes, int length, Fetch fetch) {
+  I dots[R][C];
+#pragma GCC unroll 16
+  for (int r = 0; r < R; r++)
+#pragma GCC unroll 8
+    for (int c = 0; c < C; c++) dots[r][c] = iset(offsets[r]);
+  if (w.zeros) {
+#pragma GCC unroll 8
+    for (int c = 0; c < C; c++) {
+      const I zeros = load_int(w.zeros + c * w.floats + part * kLanes);
+#pragma GCC unroll 16
+      for (int r = 0; r < R; r++) dots[r][c] = imul(dots[r][c], zeros);
+    }
+  }
+  for (int k = 0; k < length; k += Panel::kStep, codes += Panel::kBytes, a += Panel::kStep * Height) {
+    fetch_record<Panel, C>(fetch, codes, w.stride);
+    add_record<Panel, Height>(dots, a, codes, w.stride, w.table);
+  }
+#pragma GCC unroll 8
+  for (int c = 0; c < C; c++) {
+    const F scales = load(w.scales + c * w.floats + part * kLanes);
+#pragma GCC unroll 16
+    for (int r = 0; r < R; r++)
+      sums[r][c] = fma(to_float(dots[r][c]), mul(set(activation_scales[r]), scales), sums[r][c]);
+  }
+}
+
+// As `multiply_groups`.
+template <class Panel, int Height, class Fetch, int R, int C>
+static inline void multiply_apart(Sums<R, C>& result, const Tile& tile, int row, const Apart& w, int group, int count,
+                                  Fetch fetch) {
+  Sums<R, C> sums = result;
+  const uint8_t* codes = w.codes;
+  for (int k = 0, part = 0; k < count; k += group, part++, codes += group / Panel::kStep * Panel::kBytes)
+    add_apart<Panel, Height>(sums.at, tile.codes + size_t(k) * Height + 4 * row, tile.scales + part * Height + row,
+                             tile.offsets + part * Height + row, w, part, codes, group_length(group, count, k), fetch);
+  result = sums;
+}
+
+// As `multiply_groups_halved`.
+template <class Panel, int Height, int C>
+static inline void multiply_apart_halved(Sums<Height, C>& result, const Tile& tile, const Apart& w, int group, int count) {
+  constexpr int kUpper = (Height + 1) / 2;
+  Sums<kUpper, C> upper(zero());
+  Sums<Height - kUpper, C> lower(zero());
+  const uint8_t* codes = w.codes;
+  for (int k = 0, part = 0; k < count; k += group, part++, codes += group / Panel::kStep * Panel::kBytes) {
+    const uint8_t* a = tile.codes + size_t(k) * Height;
+    const int at = part * Height, below = at + kUpper, length = group_length(group, count, k);
+    add_apart<Panel, Height>(upper.at, a, tile.scales + at, tile.offsets + at, w, part, codes, length, FetchStream{});
+    add_apart<Panel, Height>(lower.at, a + 4 * kUpper, tile.scales + below, tile.offsets + below, w, part, codes, length,
+                             FetchNothing{});
+  }
+  for (int r = 0; r < Height; r++)
+    for (int c = 0; c < C; c++) result.at[r][c] = r < kUpper ? upper.at[r][c] : lower.at[r - kUpper][c];
+}
+
+constexpr int kOutlierBlock = 128;
+static inline int outlier_blocks(const Linear& linear) { return (linear.padded_in + kOutlierBlock - 1) / kOutlierBlock; }
+
+// The codes of column k of a record.
+static inline I field_of(const Field& field, int k) {
+  return iand(shift_right_by(load_int(field.at), field.shift + 8 * (k % 4)), (int)(field.mask & 255));
+}
+template <class Panel>
+static inline F column_of(const uint8_t* record, int k, Table table) {
+  auto* from = const_cast<uint8_t*>(record);
+  if constexpr (std::is_same_v<Panel, BookPanel>) {
+    const I codes = field_of(Int4Panel::field(from, k), k);
+    alignas(64) uint8_t lanes[4 * kLanes];
+    memcpy(lanes, &codes, sizeof lanes);
+    return byte_of<0>(look_up(table, load_bytes(lanes)));
+  } else if constexpr (Panel::kStep == 4) {
+    return to_float(field_of(Panel::field(from, k), k));
+  } else {
+    const I upper = field_of(Panel::upper(from, k), k);
+    return to_float(iadd(field_of(Panel::lower(from, k), k), imul(upper, iset(16))));
+  }
+}
+
+// The outliers of `rows` rows of a tile of `height`, from its row `row` on.
+struct Outliers {
+  const float* values;
+  const int32_t* columns;
+  int rows, height;
+};
+
+// Adds their products with panel c of some to sums, `step` vectors from row to row.
+template <class Panel>
+[[gnu::noinline]] static void add_outliers(const Linear& linear, const Outliers& outliers, const Apart& w, int c, F* sums,
+                                           int step) {
+  const int blocks = outlier_blocks(linear);
+  const uint8_t* codes = w.codes + c * w.stride;
+  for (int r = 0; r < outliers.rows; r++, sums += step) {
+    F sum = *sums;
+    for (int block = 0; block < blocks; block++) {
+      const int at = block * outliers.height + r, k = outliers.columns[at];
+      const size_t part = c * w.floats + size_t(k / linear.group) * kLanes;
+      const F zeros = w.zeros ? to_float(load_int(w.zeros + part)) : set((float)linear.zero);
+      const F value = column_of<Panel>(codes + size_t(k / Panel::kStep) * Panel::kBytes, k % Panel::kStep, w.table);
+      sum = fma(set(outliers.values[at]), mul(sub(value, zeros), load(w.scales + part)), sum);
+    }
+    *sums = sum;
+  }
+}
+template <class Panel, int Height, int R, int C>
+static inline void add_outliers(const Linear& linear, Sums<R, C>& sums, const Tile& tile, int row, const Apart& w) {
+  const Outliers outliers{tile.outliers + row, tile.outlier_columns + row, R, Height};
+  for (int c = 0; c < C; c++) add_outliers<Panel>(linear, outliers, w, c, &sums.at[0][c], C);
+}
+
+// Rounds a block of `length` columns of one row, x [count], which is changed: codes [length]; its parts, `apart` from each
+// other, and its outlier, the largest, which stays a float and counts as 0. first: its column in the row.
+struct RoundedBlock {
+  uint8_t* codes;
+  float* scales;
+  int32_t* offsets;
+  float* sums;
+  float* outlier;
+  int32_t* outlier_column;
+};
+void round_activations(const Linear& linear, float* x, int count, int length, int first, const RoundedBlock& to, int apart);
+
+// sums += what minimums add to rows of a tile of Height, from `row` on.
+template <int Height, int R, int C>
+[[gnu::noinline]] static void add_minimums(Sums<R, C>& sums, const Tile& tile, int row, const Apart& w, int parts) {
+  for (int c = 0; c < C; c++) {
+    Sums<R, 1> one;
+    for (int r = 0; r < R; r++) one.at[r][0] = sums.at[r][c];
+    multiply<F32Panel, Interleaved<Height>>(one, tile.sums + row, reinterpret_cast<const uint8_t*>(w.minimums + c * w.floats),
+                                            0, parts, FetchNothing{});
+    for (int r = 0; r < R; r++) sums.at[r][c] = one.at[r][0];
+  }
+}
+
+// Where the parts of a panel begin, and its bytes; sets them in a layer whose other sizes are known.
+void lay_out_apart(Linear& linear);
+
+// What a checkpoint brings, from row `first` of the layer on: codes [rows][in] in the order of the codes, scales [rows]
+// [scale groups], zeros and minimums the same or nullptr.
+struct StoredRows {
+  const uint8_t* codes;
+  const float* scales;
+  const uint8_t* zeros;
+  const float* minimums;
+};
+
+void pack_apart(const Linear& linear, const StoredRows& rows, int64_t from, int row);
+
+// Row `row` as floats [in], in the order of the model's columns.
+void read_apart(const Linear& linear, int row, float* out);
+
+}  // namespace tgi

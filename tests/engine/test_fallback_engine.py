@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
+import torch
+from transformers import dynamic_module_utils
 
 from tests.engine.harness import LocalEngine
 from tests.models.test_fallback import build
@@ -40,3 +43,41 @@ def test_what_it_does_not_have_is_refused(tmp_path: Path) -> None:
         LocalEngine(tmp_path, quantize="int8")
     with pytest.raises(ModelError, match="--kv-cache-dtype int8: native families only"):
         LocalEngine(tmp_path, kv_cache_dtype="int8")
+
+
+OWN_CODE = """
+from transformers import LlamaConfig, LlamaForCausalLM
+
+
+class OwnConfig(LlamaConfig):
+    model_type = "own_llama"
+
+
+class OwnForCausalLM(LlamaForCausalLM):
+    config_class = OwnConfig
+
+    def forward(self, *arguments, **more):
+        answer = super().forward(*arguments, **more)
+        answer.logits = -answer.logits
+        return answer
+"""
+
+
+def test_a_checkpoint_with_code_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It runs where it is trusted only."""
+    monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
+    model, path = build("llama", 4), tmp_path / "model"
+    model.save_pretrained(path)
+    config = json.loads((path / "config.json").read_text())
+    own = {"AutoConfig": "modeling_own.OwnConfig", "AutoModelForCausalLM": "modeling_own.OwnForCausalLM"}
+    config |= {"model_type": "own_llama", "architectures": ["OwnForCausalLM"], "auto_map": own}
+    (path / "config.json").write_text(json.dumps(config))
+    (path / "modeling_own.py").write_text(OWN_CODE)
+    with pytest.raises(ModelError, match="runs with --trust-remote-code only"):
+        LocalEngine(path)
+    assert not (tmp_path / "modules").exists()
+    session = LocalEngine(path, trust_remote_code=True).session()
+    session.add(0, [7, 8, 9, 10], new=12)
+    ids = torch.tensor([[7, 8, 9, 10, *session.drain().tokens(0)]])
+    with torch.inference_mode():
+        assert (-model(ids).logits[0, 3:-1]).argmax(-1).tolist() == ids[0, 4:].tolist()

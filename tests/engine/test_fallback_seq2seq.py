@@ -14,6 +14,7 @@ import torch
 from tests.engine.harness import LocalEngine
 from tests.models.fallback_cases import FAST_WITH_ENCODER, WITH_ENCODER
 from tests.models.fallback_seq2seq import build
+from tgi.errors import ModelError
 from tgi.models.families.registry import FAMILIES
 
 NEW = 40
@@ -58,3 +59,19 @@ def test_greedy_tokens_while_others_join_leave_and_are_preempted(model_type: str
     for number, prompt in enumerate(prompts):
         assert session.finish(number) == "length", session.events[number, 0][-1].error
         assert session.tokens(number) == generate(model, prompt)
+
+
+def test_a_model_whose_tokens_see_later_ones_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or whatever else makes logits of the same tokens differ: no way of running it is right."""
+    model = build("plbart", 5)
+    model.save_pretrained(tmp_path)
+    forward = type(model).forward
+
+    def wrong(self: Any, *arguments: Any, decoder_input_ids: torch.Tensor, **more: Any) -> Any:
+        answer = forward(self, *arguments, decoder_input_ids=decoder_input_ids, **more)
+        answer.logits = answer.logits * (1 + 0.01 * decoder_input_ids.shape[1])
+        return answer
+
+    monkeypatch.setattr(type(model), "forward", wrong)
+    with pytest.raises(ModelError, match="other logits in each of the ways"):
+        LocalEngine(tmp_path)

@@ -37,6 +37,8 @@ class Way:
     """It takes several tokens behind those it holds; else they are computed again from the first."""
     cached: bool = True
     """It can be used at all; else every step computes the sequence from its first token."""
+    told: bool = False
+    """A sequence alone is told its positions; else its class finds them."""
 
     def __str__(self) -> str:
         if not self.cached:
@@ -52,6 +54,8 @@ class Way:
 WAYS = (
     Way(),
     Way(continued=False),
+    Way(told=True),
+    Way(continued=False, told=True),
     Way("equal"),
     Way("equal", continued=False),
     Way(None),
@@ -259,9 +263,11 @@ class OwnCacheStep:
         goes_on = can and len(kept.tokens) == start and (kept.cache is not None or start == 0)
         before, kept.cache = kept.cache if goes_on else None, None  # see `_next_of_all`
         tokens = kept.tokens[:start] + ids
-        # Without positions: a sequence alone has those that its class gives it.
+        given = ids if goes_on else tokens
+        positions = self._tensor([[*range(len(tokens) - len(given), len(tokens))]])
         hidden, cache = self._divided.body(
-            self._tensor([ids if goes_on else tokens]),
+            self._tensor([given]),
+            positions if self.way.told else None,
             cache=before,
             use_cache=self.way.cached,
             **padded([kept.encoded]),

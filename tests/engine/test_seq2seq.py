@@ -130,3 +130,21 @@ def test_limits_and_prompt_details(model: Model) -> None:
     logprobs = [logprob for logprob, _ in unpack_prompt(prompt)]
     assert len(logprobs) == 2 and math.isnan(logprobs[0]) and logprobs[1] < 0
     assert "exceed" in (session.events[1, 0][-1].error or "")
+
+
+@pytest.mark.parametrize(
+    ("name", "method"), [("t5", "bitsandbytes-nf4"), ("bart", "bitsandbytes"), ("m2m_100", "fp8"), ("marian", "int8")]
+)
+def test_rounded_weights(name: str, method: str, tmp_path: Path) -> None:
+    """Both backends answer alike, and with other probabilities than unrounded weights."""
+    write_tiny(tmp_path, name, 5)
+    answers = []
+    for kind, quantize in (("reference", method), ("native", method), ("native", None)):
+        engine = LocalEngine(tmp_path, native_kernels=kind == "native", quantize=quantize)
+        session = engine.session(num_blocks=14, max_step_tokens=64)
+        session.add(0, list(range(5, 40)), 8)
+        session.drain()
+        answers.append([token.logprob for event in session.events[0, 0] for token in event.tokens])
+    assert len(answers[0]) == 8
+    assert answers[0] == pytest.approx(answers[1], abs=0.02)
+    assert answers[1] != pytest.approx(answers[2], abs=1e-6)

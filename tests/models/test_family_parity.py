@@ -6,6 +6,7 @@ hit and after a preemption. Weights and tokens are fresh in every run; a failure
 
 from __future__ import annotations
 
+import itertools
 import logging
 import random
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from tgi.models.build.decoder import build
 from tgi.models.families.registry import read_spec
 from tgi.models.inventory import compare, read_stored
 from tgi.models.loader import load_model
+from tgi.settings.flags import LIBRARY_ROUNDINGS
 
 
 @dataclass
@@ -81,6 +83,24 @@ def test_parameters_and_codes(checkpoint: Checkpoint) -> None:
     wanted = checkpoint.expected(ids)
     error = (driver.run(list(ids)) - wanted).abs().mean() / wanted.abs().mean()
     assert 0 < error < 0.5, f"mean error {error:.2f} of the mean logit"
+
+
+METHODS = dict(zip(CASES, itertools.cycle(LIBRARY_ROUNDINGS), strict=False))
+"""Each way of rounding that is another library's meets every fifth family."""
+
+
+def test_weights_rounded_as_other_libraries_do(checkpoint: Checkpoint, request: pytest.FixtureRequest) -> None:
+    """Both backends compute the same with them, and nearly what the unrounded ones give."""
+    method, rng = METHODS[request.node.callspec.params["checkpoint"]], random.Random(checkpoint.seed)
+    ids = [rng.randrange(VOCAB) for _ in range(30)]
+    found = []
+    for kind in ("reference", "native"):
+        backend = backend_named(kind)
+        found.append(Driver(load_model(checkpoint.path, None, backend, quantize=method), backend).run(ids))
+    wanted = checkpoint.expected(tuple(ids))
+    assert_close(found[1], found[0])
+    error = (found[0] - wanted).abs().mean() / wanted.abs().mean()
+    assert 0 < error < (1.2 if "4" in method else 0.3), f"{method}: mean error {error:.2f} of the mean logit"
 
 
 def test_longrope_of_a_server_with_long_sequences(tmp_path: Path) -> None:

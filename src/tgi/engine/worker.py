@@ -34,6 +34,7 @@ from tgi.models.families.registry import UnknownFamilyError, read_spec
 from tgi.models.loader import LoadedModel
 from tgi.models.weights import Progress
 from tgi.settings.config import EngineConfig
+from tgi.settings.flags import ROUNDINGS
 from tgi.shorten import size
 from tgi.untrusted import printable
 
@@ -236,7 +237,7 @@ class Worker:
             memory=limits.memory,
             load_s=load_s,
             warmup_s=warmup_s,
-            activation_dtype=self.config.activations if self.config.quantize else None,
+            activation_dtype=self.config.activations if self.config.quantize in ROUNDINGS else None,
         )
 
 

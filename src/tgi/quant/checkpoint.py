@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tgi.errors import ModelError
-from tgi.settings.flags import ROUNDINGS
+from tgi.settings.flags import LIBRARY_ROUNDINGS, ROUNDINGS
 from tgi.untrusted import printable, read_json
 
 METHODS = ("awq", "bitsandbytes", "compressed-tensors", "fp8", "gguf", "gptq", "hqq", "mxfp4", "tgi")
@@ -151,9 +151,10 @@ def rounding(quantize: str | None, stored: Stored | None) -> str | None:
             "--quantize marlin names a layout of GPTQ checkpoints, and the checkpoint is not quantised: use --quantize "
             "int4 or int8"
         )
-    if quantize not in ROUNDINGS:
+    if quantize not in (*ROUNDINGS, *LIBRARY_ROUNDINGS):
         raise ModelError(
             f"--quantize {quantize}: the checkpoint is not quantised, and ordinary weights are rounded to "
-            f"{', '.join(ROUNDINGS)} only: give one of these, or name a checkpoint that is stored as {quantize}"
+            f"{', '.join((*ROUNDINGS, *LIBRARY_ROUNDINGS))} only: give one of these, or name a checkpoint that is "
+            f"stored as {quantize}"
         )
     return quantize

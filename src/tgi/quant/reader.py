@@ -17,15 +17,16 @@ from tgi.kernels.inputs import Inputs
 from tgi.kernels.weight import Vector, Weight, WeightSource
 from tgi.quant.formats.base import Buffer, StoredFormat
 from tgi.quant.formats.plain import Plain
+from tgi.quant.library_rounding import round_as
 from tgi.quant.rounding import round_to_codes
-from tgi.quant.scheme import format_of
+from tgi.quant.scheme import format_of, rounds_as_library
 
 
 class ModelWeights:
     """See `kernels.types.WeightReader`.
 
-    stored: the format of the checkpoint. quantize: one of `quant.scheme` rounds plain weights while they are read;
-    None: floats of `dtype`. calibration: see `WeightReader.calibration`.
+    stored: the format of the checkpoint. quantize: a value of `quant.scheme` or of `quant.library_rounding` rounds
+    plain weights while they are read; None: floats of `dtype`. calibration: see `WeightReader.calibration`.
     """
 
     def __init__(
@@ -40,7 +41,7 @@ class ModelWeights:
         self.source, self.dtype, self.quantize, self.activations = source, dtype, quantize, activations
         self.stored, self.calibration = stored or Plain(), calibration
         self._buffer = Buffer(dtype)
-        self.keeps_codes = self.stored.quantised
+        self.keeps_codes = self.stored.quantised or rounds_as_library(quantize)
 
     def format_of(self, weight: Weight) -> CodeFormat | None:
         return format_of(weight, self.quantize)
@@ -49,13 +50,24 @@ class ModelWeights:
         self, weight: Weight, *, rounded: bool = True, inputs: Inputs | None = None
     ) -> Iterator[tuple[int, torch.Tensor | CodedWeight]]:
         format = self.format_of(weight)
-        for first, piece in self.stored.pieces(weight, self.source, self._buffer):
-            if weight.unit_rows and isinstance(piece, torch.Tensor):
-                piece.copy_(F.normalize(piece.float()))
+        if self.quantize is not None and rounds_as_library(self.quantize, weight):
+            yield from round_as(self.quantize, weight, lambda: self._floats(weight))
+            return
+        for first, piece in self._stored(weight):
             if format is not None and rounded and isinstance(piece, torch.Tensor):
                 yield first, round_to_codes(piece, format, inputs)
             else:
                 yield first, piece
+
+    def _stored(self, weight: Weight) -> Iterator[tuple[int, torch.Tensor | CodedWeight]]:
+        for first, piece in self.stored.pieces(weight, self.source, self._buffer):
+            if weight.unit_rows and isinstance(piece, torch.Tensor):
+                piece.copy_(F.normalize(piece.float()))
+            yield first, piece
+
+    def _floats(self, weight: Weight) -> Iterator[tuple[int, torch.Tensor]]:
+        for first, piece in self._stored(weight):
+            yield first, piece.dequantise() if isinstance(piece, CodedWeight) else piece
 
     def bias(self, weight: Weight) -> torch.Tensor | None:
         if not weight.bias:

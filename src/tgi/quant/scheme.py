@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from tgi.kernels.formats import CODE_FORMATS, CodeFormat
 from tgi.kernels.weight import Weight
+from tgi.settings.flags import LIBRARY_ROUNDINGS
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,15 +31,30 @@ SCHEMES = {
 
 def has_feedback(quantize: str | None) -> bool:
     """Whether rounding wants to know what inputs matrices get."""
-    return quantize is not None and SCHEMES[quantize].layer.feedback
+    return quantize in SCHEMES and SCHEMES[quantize].layer.feedback
+
+
+def rounds_as_library(quantize: str | None, weight: Weight | None = None) -> bool:
+    """Whether `--quantize` rounds as another library does, and, if it is given, this matrix.
+
+    As in transformers, heads stay floats.
+    """
+    return quantize in LIBRARY_ROUNDINGS and (weight is None or weight.role == "layer")
 
 
 def format_of(weight: Weight, quantize: str | None) -> CodeFormat | None:
-    """The codes of a matrix under `--quantize`; None: floats.
+    """The codes that a backend makes of a matrix under `--quantize`; None: it takes floats, or codes as they come.
 
     Tables that are only looked up stay floats, since a step reads few of their rows, and so do routers: they are small,
     and another choice of experts is a large error.
     """
-    if quantize is None or weight.role in ("table", "router"):
+    if quantize not in SCHEMES or weight.role in ("table", "router"):
         return None
     return SCHEMES[quantize].head if weight.role == "head" else SCHEMES[quantize].layer
+
+
+def planned_format(weight: Weight, quantize: str | None) -> CodeFormat | None:
+    """The codes that native kernels keep of a matrix, for a plan; None: floats."""
+    if quantize in ("bitsandbytes", "eetq") and rounds_as_library(quantize, weight):
+        return replace(CODE_FORMATS["int8"], group=weight.columns)
+    return format_of(weight, quantize)

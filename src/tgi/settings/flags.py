@@ -29,11 +29,9 @@ SWITCH = ("true", "false")
 DTYPES = ("float32", "bfloat16", "float16")
 ROUNDINGS = ("int8", "int6", "int5", "int4")
 """Ours: plain weights are rounded while they are read."""
-QUANTIZATIONS = (
-    *ROUNDINGS,
-    *("awq", "compressed-tensors", "eetq", "exl2", "gptq", "marlin"),
-    *("bitsandbytes", "bitsandbytes-nf4", "bitsandbytes-fp4", "fp8"),
-)
+LIBRARY_ROUNDINGS = ("bitsandbytes", "bitsandbytes-nf4", "bitsandbytes-fp4", "eetq", "fp8")
+"""TGI's: the same, to the values that other libraries give."""
+QUANTIZATIONS = (*ROUNDINGS, *LIBRARY_ROUNDINGS, "awq", "compressed-tensors", "exl2", "gptq", "marlin")
 
 
 @dataclass(frozen=True)
@@ -95,8 +93,9 @@ class LauncherConfig:
     )
     quantize: str | None = flag(
         MODEL,
-        "int8, int6, int5, int4: round plain weights while loading, on a CPU; others only name how the checkpoint is "
-        "quantised, which is found without",
+        "int8, int6, int5, int4: round plain weights while loading, on a CPU; bitsandbytes, bitsandbytes-nf4, "
+        "bitsandbytes-fp4, eetq, fp8: the same with the values of those libraries; others only name how the checkpoint "
+        "is quantised, which is found without",
         choices=QUANTIZATIONS,
     )
     activation_dtype: str | None = flag(

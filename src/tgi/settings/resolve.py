@@ -20,7 +20,6 @@ from tgi.shorten import size
 
 NOT_ON_THE_FLY = {
     "exl2": "use --quantize int4 or int5 on the unquantised model, or a GGUF or GPTQ version of it",
-    "eetq": "use --quantize int8, which is 8 bits by row and group",
 }
 """Values of --quantize that no checkpoint has here -> what to use in their place."""
 

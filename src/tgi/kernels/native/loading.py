@@ -60,7 +60,7 @@ class Loader:
         """Log what was rounded without feedback though it was wanted, and what a quantised checkpoint is kept as."""
         if self._weights.keeps_codes:
             kept = ", ".join(f"{count} in {name}" for name, count in self._kept.most_common())
-            logger.info("Matrices of the quantised checkpoint are kept as follows: %s", kept)
+            logger.info("Matrices of codes and beside them are kept as follows: %s", kept)
         for names, why in (
             (self._unknown, "the calibration text shows no inputs of them"),
             (self._worse, "feedback made their error on the calibration text larger"),

@@ -51,7 +51,8 @@ class Source:
 
 
 def named(module: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {f"{module}{end}" if end[0] == "_" else f"{module}.{end}": tensor for end, tensor in tensors.items()}
+    joints = {end: "" if end in ("_blocks", "_scales") else "." for end in tensors}
+    return {f"{module}{joints[end]}{end}": tensor for end, tensor in tensors.items()}
 
 
 def matrix(weight: Weight, source: Source, settings: dict[str, Any], shard: Shard = WHOLE) -> torch.Tensor:
@@ -113,7 +114,7 @@ def test_stacked_parts_and_shards(writer: Writer) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["gptq 4 bits", "awq", "nf4", "ct packed 4", "fp8 block", "bitsandbytes int8", "hqq 4 bits"]
+    "name", ["gptq 4 bits", "awq", "nf4", "ct packed 4", "fp8 block", "bitsandbytes int8", "hqq 4 bits", "torchao int4"]
 )
 def test_tensors_tell_the_method_where_no_settings_do(name: str) -> None:
     written = WRITERS[name](ROWS, COLUMNS, rng())
@@ -279,6 +280,16 @@ DAMAGED: dict[str, tuple[Writer, Any, str]] = {
     "no scales of blocks": (writers.microscaling(), without("_scales"), "_scales"),
     "hqq of axis 0": (writers.hqq(), filled("axis", 0), "axis"),
     "hqq without bits": (writers.hqq(), without("nbits"), "nbits"),
+    "torchao without scales": (writers.torchao_int8(), without("_weight_scale"), "_weight_scale is missing"),
+    "torchao of other groups": (writers.torchao_int8(64, zeros=True), reshaped("_weight_zero_point", 192, 1), "groups"),
+    "torchao of no groups": (writers.torchao_int8(64), reshaped("_weight_scale", 192, 7), "no blocks"),
+    "torchao int4 of no groups": (writers.torchao_int4(), reshaped("_weight_scale", 7, 192), "shape"),
+    "torchao in tiles": (writers.torchao_int4(), reshaped("_weight_qdata", 2, 2, 32, 4), "no plain layout"),
+    "torchao of scaled inputs": (
+        writers.torchao_int4(),
+        lambda written: written.tensors.update({"_weight_act_pre_scale": torch.ones(1)}),
+        "scales of its inputs",
+    ),
     "nobody's": (writers.gptq(), settings(quant_method="exl9"), "exl9"),
     "no name": (writers.gptq(), settings(quant_method=7), "quant_method"),
 }

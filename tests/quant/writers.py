@@ -332,6 +332,50 @@ def hqq(bits: int = 4, group: int = 32) -> Writer:
     return write
 
 
+def torchao_int8(group: int | None = None, *, zeros: bool = False, bits: int = 8) -> Writer:
+    """Int8Tensor, and IntxUnpackedToInt8Tensor with zero points. group: None for a scale a row."""
+
+    def write(rows: int, columns: int, rng: np.random.Generator) -> Written:
+        size, half_range = group or columns, 1 << (bits - 1)
+        codes = rng.integers(-half_range, half_range, (rows, columns))
+        scales, points = scales_of(rng, rows, columns // size), np.zeros((rows, columns // size), dtype=np.int64)
+        tensors = {"_weight_qdata": tensor(codes.astype(np.int8)), "_weight_scale": half(scales)}
+        if zeros:
+            points = rng.integers(-half_range, half_range, points.shape)
+            tensors["_weight_zero_point"] = tensor(points.astype(np.int8))
+        matrix = (codes - points.repeat(size, 1)).astype(np.float32) * scales.repeat(size, 1)
+        return Written(tensors, {"quant_method": "torchao", "quant_type": {"default": {}}}, tensor(matrix))
+
+    return write
+
+
+def torchao_int4(group: int = 32) -> Writer:
+    def write(rows: int, columns: int, rng: np.random.Generator) -> Written:
+        codes = rng.integers(-8, 8, (rows, columns))
+        scales, offsets = (scales_of(rng, columns // group, rows) for _ in range(2))
+        low, high = codes[:, ::2] & 15, codes[:, 1::2] & 15
+        tensors = {
+            "_weight_qdata": tensor((low | high << 4).astype(np.uint8)).view(torch.int8),
+            "_weight_scale": half(scales),
+            "_weight_zero_point": half(offsets),
+        }
+        matrix = codes.astype(np.float32) * scales.T.repeat(group, 1) + offsets.T.repeat(group, 1)
+        return Written(tensors, {"quant_method": "torchao"}, tensor(matrix))
+
+    return write
+
+
+def torchao_floats(kind: str) -> Writer:
+    """Float8Tensor, which differs from other fp8 in its names."""
+
+    def write(rows: int, columns: int, rng: np.random.Generator) -> Written:
+        written = floats("channel" if kind == "channel" else "tensor")(rows, columns, rng)
+        tensors = {"_weight_qdata": written.tensors["weight"], "_weight_scale": written.tensors["weight_scale"]}
+        return Written(tensors, {"quant_method": "torchao"}, written.matrix)
+
+    return write
+
+
 WRITERS: dict[str, Writer] = {
     **{f"gptq {bits} bits": gptq(bits) for bits in (2, 3, 4, 8)},
     "gptq 3 bits act-order": gptq(3, 64, act_order=True),
@@ -380,4 +424,10 @@ WRITERS: dict[str, Writer] = {
     "ct nvfp4": microscaling("ct-nvfp4"),
     "mxfp4": microscaling(),
     **{f"hqq {bits} bits": hqq(bits) for bits in (1, 2, 4, 8)},
+    "torchao int8": torchao_int8(),
+    "torchao int8 groups": torchao_int8(64, zeros=True),
+    "torchao intx": torchao_int8(32, zeros=True, bits=5),
+    "torchao int4": torchao_int4(),
+    "torchao fp8 channel": torchao_floats("channel"),
+    "torchao fp8 tensor": torchao_floats("tensor"),
 }

@@ -11,7 +11,7 @@ from tgi.errors import ModelError
 from tgi.settings.flags import LIBRARY_ROUNDINGS, ROUNDINGS
 from tgi.untrusted import printable, read_json
 
-METHODS = ("awq", "bitsandbytes", "compressed-tensors", "fp8", "gguf", "gptq", "hqq", "mxfp4", "tgi")
+METHODS = ("awq", "bitsandbytes", "compressed-tensors", "fp8", "gguf", "gptq", "hqq", "mxfp4", "tgi", "torchao")
 """What `formats` reads."""
 SIDE_FILES = {"quantize_config.json": "gptq", "quant_config.json": "awq"}
 """Files of older writers -> the method where they do not name it."""
@@ -32,6 +32,7 @@ SIGNS = (
     (".SCB", "bitsandbytes"),
     (".weight_scale_inv", "fp8"),
     (".W_q", "hqq"),
+    ("._weight_qdata", "torchao"),
 )
 """Ends of names of tensors -> the method they belong to, for a checkpoint without settings."""
 Shapes = Mapping[str, tuple[int, ...]]

@@ -15,6 +15,7 @@ from tgi.quant.formats.gptq import Gptq
 from tgi.quant.formats.hqq import Hqq
 from tgi.quant.formats.microscaling import Mxfp4
 from tgi.quant.formats.own import Own
+from tgi.quant.formats.torchao import TorchAo
 
 FORMATS: dict[str, Callable[[Mapping[str, Any]], StoredFormat]] = {
     "awq": Awq,
@@ -26,5 +27,6 @@ FORMATS: dict[str, Callable[[Mapping[str, Any]], StoredFormat]] = {
     "hqq": lambda _: Hqq(),
     "mxfp4": lambda _: Mxfp4(),
     "tgi": Own,
+    "torchao": lambda _: TorchAo(),
 }
 """Method, one of `checkpoint.METHODS` -> its format, made from the checkpoint's settings."""

@@ -16,6 +16,8 @@ float quantise(const CacheShape& shape, const float* x, uint8_t* codes) {
   return scale;
 }
 
+uint8_t float_to_8_bits(int type, float x) { return type == TGI_E4M3 ? float_to_e4m3(x) : float_to_e5m2(x); }
+
 void store_key(const CacheShape& shape, uint8_t* record, int offset, const float* x) {
   uint8_t* panel = record + offset / kLanes * shape.key_panel();
   const int lane = offset % kLanes;
@@ -29,6 +31,8 @@ void store_key(const CacheShape& shape, uint8_t* record, int offset, const float
   } else if (shape.type == TGI_FLOAT16) {
     for (int k = 0; k < shape.head_dim; k++)
       reinterpret_cast<uint16_t*>(panel)[k * kLanes + lane] = float_to_float16(x[k]);
+  } else if (shape.type != TGI_INT8) {
+    for (int k = 0; k < shape.head_dim; k++) panel[k * kLanes + lane] = float_to_8_bits(shape.type, x[k]);
   } else {
     uint8_t codes[kMaxHeadDim];
     const float scale = quantise(shape, x, codes);
@@ -59,6 +63,9 @@ void store_value(const CacheShape& shape, uint8_t* record, int offset, const flo
   } else if (shape.type == TGI_FLOAT16) {
     for (int d = 0; d < shape.head_dim; d++)
       reinterpret_cast<uint16_t*>(record + d / kLanes * stride)[offset * kLanes + d % kLanes] = float_to_float16(x[d]);
+  } else if (shape.type != TGI_INT8) {
+    for (int d = 0; d < shape.head_dim; d++)
+      record[d / kLanes * stride + offset * kLanes + d % kLanes] = float_to_8_bits(shape.type, x[d]);
   } else {
     uint8_t codes[kMaxHeadDim];
     const float scale = quantise(shape, x, codes);

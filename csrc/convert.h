@@ -43,6 +43,24 @@ static inline uint16_t float_to_float16(float x) {
   return (uint16_t)(sign | (magnitude - 0x38000000 + 0xfff + (magnitude >> 13 & 1)) >> 13);
 }
 
+// To nearest, ties to even, of a float with `Mantissa` bits of mantissa whose exponents begin at 1 - Bias; what is larger than
+// the `Largest` code becomes that, not-a-number the code of all ones.
+template <int Mantissa, int Bias, int Largest>
+static inline uint8_t float_to_byte(float x) {
+  uint32_t bits;
+  memcpy(&bits, &x, 4);
+  const uint32_t sign = bits >> 24 & 128, magnitude = bits & 0x7fffffff;
+  constexpr int kShift = 23 - Mantissa;
+  constexpr uint32_t kLeast = (uint32_t)(128 - Bias) << 23, kMost = kLeast + ((uint32_t)(Largest - (1 << Mantissa)) << kShift);
+  if (magnitude > 0x7f800000) return (uint8_t)(sign | 127);
+  if (magnitude >= kMost) return (uint8_t)(sign | Largest);
+  if (magnitude < kLeast) return (uint8_t)(sign | (uint32_t)nearbyintf(ldexpf(fabsf(x), Bias - 1 + Mantissa)));  // subnormal
+  const uint32_t above = magnitude - kLeast, half = (1u << (kShift - 1)) - 1 + (above >> kShift & 1);
+  return (uint8_t)(sign | ((1u << Mantissa) + ((above + half) >> kShift)));
+}
+static inline uint8_t float_to_e4m3(float x) { return float_to_byte<3, 7, 0x7e>(x); }
+static inline uint8_t float_to_e5m2(float x) { return float_to_byte<2, 15, 0x7b>(x); }
+
 static inline float read_element(const void* p, int type, int64_t index) {
   if (type == TGI_FLOAT32) return static_cast<const float*>(p)[index];
   const uint16_t half = static_cast<const uint16_t*>(p)[index];

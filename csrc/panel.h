@@ -89,6 +89,22 @@ struct F16Panel {
   }
 };
 
+// Floats of 8 bits: [k][16]. Type: TGI_E4M3 or TGI_E5M2
+template <int Type>
+struct F8Panel {
+  static constexpr int kStep = 1;
+  static constexpr int kBytes = 16;
+  template <class At, int R, int C>
+  static inline void step(Sums<R, C>& sums, const float* a, int k, const uint8_t* w, size_t stride) {
+#pragma GCC unroll 8
+    for (int c = 0; c < C; c++) {
+      const F weights = Type == TGI_E4M3 ? load_e4m3(w + c * stride) : load_e5m2(w + c * stride);
+#pragma GCC unroll 16
+      for (int r = 0; r < R; r++) sums.at[r][c] = fma(set(a[At::of(k, r)]), weights, sums.at[r][c]);
+    }
+  }
+};
+
 // What is fetched while the weights at p are multiplied: what follows in their stream, ...
 struct FetchStream {
   // Requests for the first-level cache are few at a time, which multiplications between them make too few. The second

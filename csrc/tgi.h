@@ -17,6 +17,9 @@ typedef struct tgi_linear tgi_linear;
 // the numbers from TGI_INT8 on that `tgi_format` tells.
 enum { TGI_FLOAT32, TGI_BFLOAT16, TGI_FLOAT16, TGI_INT8 };
 
+// Element types that only a cache has: floats of 8 bits.
+enum { TGI_E4M3 = 100, TGI_E5M2 };
+
 // The number of an element type or a format of weights by its name (float32, int4 ...); -1: there is none.
 TGI_API int tgi_format(const char* name);
 
@@ -288,7 +291,7 @@ typedef union {
 // Bytes of the structure of an operation, 0 for an unknown code; of tgi_op for TGI_CODES.
 TGI_API size_t tgi_op_bytes(int code);
 
-// The cache of one layer: element type (a float type or TGI_INT8) and heads.
+// The cache of one layer: element type (a float type, TGI_INT8, TGI_E4M3 or TGI_E5M2) and heads.
 typedef struct {
   int32_t type, kv_heads, head_dim;
 } tgi_cache_heads;

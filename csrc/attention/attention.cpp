@@ -135,6 +135,8 @@ AttendTile tile_for(int type, int rows) {
   if (type == TGI_FLOAT32) return tile_of_type<TGI_FLOAT32>(rows, counts);
   if (type == TGI_BFLOAT16) return tile_of_type<TGI_BFLOAT16>(rows, counts);
   if (type == TGI_FLOAT16) return tile_of_type<TGI_FLOAT16>(rows, counts);
+  if (type == TGI_E4M3) return tile_of_type<TGI_E4M3>(rows, counts);
+  if (type == TGI_E5M2) return tile_of_type<TGI_E5M2>(rows, counts);
   return tile_of_type<TGI_INT8>(rows, counts);
 }
 

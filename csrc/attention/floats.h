@@ -17,6 +17,8 @@ void score_float_keys(const CacheShape& shape, Work& work, const uint8_t* panel,
     multiply<F32Panel, Rows<kMaxHeadDim>>(sums, work.queries[0], panel, stride, shape.head_dim, fetch);
   } else if constexpr (Type == TGI_FLOAT16) {
     multiply<F16Panel, Rows<kMaxHeadDim>>(sums, work.queries[0], panel, stride, shape.head_dim, fetch);
+  } else if constexpr (Type == TGI_E4M3 || Type == TGI_E5M2) {
+    multiply<F8Panel<Type>, Rows<kMaxHeadDim>>(sums, work.queries[0], panel, stride, shape.head_dim, fetch);
   } else {
 #if defined(__AVX512BF16__)
     multiply_halves<Rows<kMaxHeadDim / 2>>(sums, work.half_queries[0], panel, stride, shape.head_dim, fetch);
@@ -30,7 +32,8 @@ void score_float_keys(const CacheShape& shape, Work& work, const uint8_t* panel,
 
 template <int Type, int R, int C>
 void weigh_panels(Work& work, const Reads& reads, int begin, int end, int panel) {
-  using Half = std::conditional_t<Type == TGI_BFLOAT16, Bf16Panel, F16Panel>;
+  using Byte = std::conditional_t<Type == TGI_FLOAT16, F16Panel, F8Panel<Type>>;
+  using Half = std::conditional_t<Type == TGI_BFLOAT16, Bf16Panel, Byte>;
   using Panel = std::conditional_t<Type == TGI_FLOAT32, F32Panel, Half>;
   Sums<R, C> sums(zero());
   const size_t stride = reads.value_panel;

@@ -7,6 +7,7 @@
 //   load_part, store_part  the first n lanes only (0 <= n <= 16); the others read as 0
 //   even_bf16, odd_bf16    the lower and upper bfloat16 of each 32-bit lane
 //   load_f16               16 float16, widened
+//   load_e4m3, load_e5m2   16 floats of 8 bits, widened
 //   byte_of<J>             byte J of each 32-bit lane as a float, unsigned
 //   with_two_more<J>       codes of six bits: nibbles, and above them bits 2 J and 2 J + 1 of the second operand's bytes
 //   with_one_more<J>       codes of five bits: the same with bit J
@@ -27,6 +28,14 @@
 #include <math.h>
 #include <stddef.h>
 #include <stdint.h>
+
+namespace tgi {
+// Of e4m3 as float16: a sign, 4 bits of exponent, 3 of mantissa, 7 zeros make a number that is 256 times too small, since the
+// two count exponents from 7 and from 15. The exponent and mantissa that mean not-a-number, and those of float16.
+constexpr uint16_t kE4m3Bits = 0xbf80;
+constexpr int16_t kE4m3Highest = 0x3f80, kNoF16 = 0x7e00;
+constexpr float kE4m3Unit = 256.0f;
+}  // namespace tgi
 
 #if defined(__AVX512VNNI__) && defined(__AVX512BW__) && defined(__AVX512VL__)
 #include "simd/simd_avx512.h"

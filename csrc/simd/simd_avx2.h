@@ -120,6 +120,20 @@ static inline F odd_bf16(Bytes b) { return bits_as_float(iand(b, (int)0xffff0000
 static inline F load_f16(const void* p) {
   return {_mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)p)), _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)p + 1))};
 }
+static inline F widen_f16(__m256i halves) {
+  return {_mm256_cvtph_ps(_mm256_castsi256_si128(halves)), _mm256_cvtph_ps(_mm256_extracti128_si256(halves, 1))};
+}
+static inline F load_e5m2(const void* p) {
+  return widen_f16(_mm256_slli_epi16(_mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i*)p)), 8));
+}
+static inline F load_e4m3(const void* p) {
+  const __m256i moved = _mm256_slli_epi16(_mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i*)p)), 7);
+  const __m256i highest = _mm256_set1_epi16(kE4m3Highest);
+  const __m256i none = _mm256_cmpeq_epi16(_mm256_and_si256(moved, highest), highest);
+  const __m256i halves = _mm256_and_si256(moved, _mm256_set1_epi16((short)kE4m3Bits));
+  const F small = widen_f16(_mm256_or_si256(halves, _mm256_and_si256(none, _mm256_set1_epi16(kNoF16))));
+  return mul(small, set(kE4m3Unit));
+}
 static inline Bytes low_nibbles(Bytes b) { return iand(b, 0x0f0f0f0f); }
 static inline Bytes high_nibbles(Bytes b) {
   return iand({_mm256_srli_epi16(b.lo, 4), _mm256_srli_epi16(b.hi, 4)}, 0x0f0f0f0f);

@@ -65,6 +65,17 @@ static inline Bytes load_bytes(const void* p) { return _mm512_loadu_si512(p); }
 static inline F even_bf16(Bytes b) { return _mm512_castsi512_ps(_mm512_slli_epi32(b, 16)); }
 static inline F odd_bf16(Bytes b) { return _mm512_castsi512_ps(_mm512_and_si512(b, _mm512_set1_epi32(0xffff0000))); }
 static inline F load_f16(const void* p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)p)); }
+static inline F load_e5m2(const void* p) {
+  return _mm512_cvtph_ps(_mm256_slli_epi16(_mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i*)p)), 8));
+}
+static inline F load_e4m3(const void* p) {
+  const __m256i moved = _mm256_slli_epi16(_mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i*)p)), 7);
+  const __m256i highest = _mm256_set1_epi16(kE4m3Highest);
+  const __m256i none = _mm256_cmpeq_epi16(_mm256_and_si256(moved, highest), highest);
+  const __m256i halves = _mm256_and_si256(moved, _mm256_set1_epi16((short)kE4m3Bits));
+  const F small = _mm512_cvtph_ps(_mm256_or_si256(halves, _mm256_and_si256(none, _mm256_set1_epi16(kNoF16))));
+  return mul(small, set(kE4m3Unit));
+}
 static inline Bytes low_nibbles(Bytes b) { return _mm512_and_si512(b, _mm512_set1_epi8(15)); }
 static inline Bytes high_nibbles(Bytes b) { return _mm512_and_si512(_mm512_srli_epi16(b, 4), _mm512_set1_epi8(15)); }
 template <int J>

@@ -143,6 +143,23 @@ static inline F load_f16(const void* p) {
   const auto* halves = (const uint16_t*)p;
   return {load_part_f16(halves), load_part_f16(halves + 4), load_part_f16(halves + 8), load_part_f16(halves + 12)};
 }
+static inline F widen_f16(uint16x8_t first, uint16x8_t second) {
+  const auto part = [](uint16x4_t x) { return vcvt_f32_f16(vreinterpret_f16_u16(x)); };
+  return {part(vget_low_u16(first)), part(vget_high_u16(first)), part(vget_low_u16(second)), part(vget_high_u16(second))};
+}
+static inline F load_e5m2(const void* p) {
+  const uint8x16_t x = vld1q_u8((const uint8_t*)p);
+  return widen_f16(vshlq_n_u16(vmovl_u8(vget_low_u8(x)), 8), vshlq_n_u16(vmovl_u8(vget_high_u8(x)), 8));
+}
+static inline uint16x8_t e4m3_as_f16(int8x8_t x) {
+  const uint16x8_t moved = vreinterpretq_u16_s16(vshlq_n_s16(vmovl_s8(x), 7)), highest = vdupq_n_u16(kE4m3Highest);
+  const uint16x8_t none = vceqq_u16(vandq_u16(moved, highest), highest);
+  return vorrq_u16(vandq_u16(moved, vdupq_n_u16(kE4m3Bits)), vandq_u16(none, vdupq_n_u16(kNoF16)));
+}
+static inline F load_e4m3(const void* p) {
+  const int8x16_t x = vld1q_s8((const int8_t*)p);
+  return mul(widen_f16(e4m3_as_f16(vget_low_s8(x)), e4m3_as_f16(vget_high_s8(x))), set(kE4m3Unit));
+}
 static inline Bytes low_nibbles(Bytes x) { return iand(x, 0x0f0f0f0f); }
 static inline int32x4_t high_part(int32x4_t x) { return vreinterpretq_s32_u8(vshrq_n_u8(vreinterpretq_u8_s32(x), 4)); }
 static inline Bytes high_nibbles(Bytes x) { return {high_part(x.a), high_part(x.b), high_part(x.c), high_part(x.d)}; }

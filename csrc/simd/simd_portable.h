@@ -79,6 +79,20 @@ static inline F load_f16(const void* p) {
   for (int i = 0; i < 16; i++) x[i] = half_to_float(((const uint16_t*)p)[i]);
   return x;
 }
+static inline F load_e5m2(const void* p) {
+  F x;
+  for (int i = 0; i < 16; i++) x[i] = half_to_float((uint16_t)(((const uint8_t*)p)[i] << 8));
+  return x;
+}
+static inline F load_e4m3(const void* p) {
+  F x;
+  for (int i = 0; i < 16; i++) {
+    const int moved = (int)((const int8_t*)p)[i] * 128;
+    const bool none = (moved & kE4m3Highest) == kE4m3Highest;
+    x[i] = half_to_float((uint16_t)((moved & kE4m3Bits) | (none ? kNoF16 : 0))) * kE4m3Unit;
+  }
+  return x;
+}
 static inline Bytes low_nibbles(Bytes b) { return b & 15; }
 static inline Bytes high_nibbles(Bytes b) { return b >> 4; }
 template <int J>

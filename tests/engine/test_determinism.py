@@ -22,6 +22,7 @@ from tgi.hub.prepare import demo_directory
 from tgi.kernels.native.library import NativeUnavailable, load
 from tgi.messages import PromptLogprobs, Token
 from tgi.settings.config import EngineConfig
+from tgi.settings.flags import LIBRARY_ROUNDINGS, ROUNDINGS
 
 CHECKS = ["again", "batches", "chunks", "prefix hit", "preemption", "samples", "threads 1", "threads 2", "threads 3"]
 
@@ -43,16 +44,22 @@ def ignore(line: object) -> None:
     pass
 
 
-@pytest.mark.parametrize("quantize", [None, "int8", "int4"])
+CACHES = {"int8": "int8", "int6": "fp8_e5m2", "int5": "fp8_e4m3fn", "eetq": "fp8_e4m3fn"}
+"""Value of --quantize -> type of the cache beside it."""
+FAST = (None, "int8", "int4")
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in (*ROUNDINGS, *LIBRARY_ROUNDINGS) if name not in FAST]
+
+
+@pytest.mark.parametrize("quantize", [*FAST, *SLOW])
 def test_the_demo_model_is_deterministic(quantize: str | None) -> None:
     lines: list[object] = []
-    report = verify(demo(quantize, kv_cache_dtype="int8" if quantize == "int8" else None), 1, lines.append)
+    report = verify(demo(quantize, kv_cache_dtype=CACHES.get(quantize or "")), 1, lines.append)
     assert report.passed
     assert {check.name: check.verdict for check in report.checks} == dict.fromkeys(CHECKS, "equal")
     assert all(check.compared >= 64 and check.different == 0 for check in report.checks)
     assert lines[-1] is report and [line for line in lines if isinstance(line, Check)] == report.checks
     assert report.quantize == quantize and report.dtype == "bfloat16"
-    assert report.activation_dtype == ("int8" if quantize else None)
+    assert report.activation_dtype == ("int8" if quantize in ROUNDINGS else None)
 
 
 # The faults exceed what bfloat16 rounds away: on AMX the head sees hidden states in bfloat16.

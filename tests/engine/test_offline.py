@@ -188,9 +188,15 @@ def test_what_cannot_start_says_why(tmp_path):
     assert len(engines) <= 1, "a failed start leaves no thread beside the fixture's"
 
 
-def test_what_needs_the_native_kernels_says_what_to_do_without_them():
-    with pytest.raises(StartupError, match=r"--kv-cache-dtype int8: .*--disable-custom-kernels"):
-        LLM(device="cpu", quantize="int8", kv_cache_dtype="int8", disable_custom_kernels=True)
+@pytest.mark.parametrize("dtype", ["int8", "fp8_e4m3fn", "fp8_e5m2"])
+def test_a_cache_of_8_bits_needs_no_native_kernels(dtype):
+    settings = {"device": "cpu", "threads": 1, "disable_custom_kernels": True, "kv_cache_memory": "4MiB"}
+    logprobs = []
+    for chosen in (None, dtype):
+        with LLM(**settings, kv_cache_dtype=chosen) as llm:
+            tokens = llm.generate("How are you?", max_new_tokens=4).samples[0].tokens
+            logprobs.append(tokens[-1].logprob)
+    assert logprobs[0] != logprobs[1] == pytest.approx(logprobs[0], abs=0.5)
 
 
 def test_weights_are_rounded_without_native_kernels_too(caplog):

@@ -20,7 +20,10 @@ from tgi.kernels.native.library import Library, Pool
 from tgi.kernels.program import CacheLayer
 from tgi.kernels.types import CacheShape, EncoderKeys, KVCache, Paging
 
+FLOATS_OF_8_BITS = [torch.float8_e4m3fn, torch.float8_e5m2]
 DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.int8]
+EVERY_DTYPE = [*DTYPES, *FLOATS_OF_8_BITS]
+"""Floats of 8 bits differ from others only in how they are stored and widened."""
 TOLERANCE = 1e-5
 
 
@@ -199,7 +202,7 @@ def test_many_small_weights_beside_a_large_one_are_not_lost(library):
     torch.testing.assert_close(scene.run().double(), wanted, rtol=0.02, atol=0)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", EVERY_DTYPE)
 @pytest.mark.parametrize(("heads", "kv_heads", "dim"), SHAPES)
 def test_mixed_batches(library, dtype, heads, kv_heads, dim):
     scene = make_scene(library, heads * dim, MIXED, dtype, heads, kv_heads, dim)
@@ -236,7 +239,7 @@ def test_heads_as_wide_as_latents(library, dtype):
     check(scene, scene.run(), naive(scene))
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", EVERY_DTYPE)
 @pytest.mark.parametrize("window", [None, 70, 300])
 def test_a_row_has_the_same_bits_in_any_batch_chunk_and_number_of_threads(library, dtype, window):
     """Whole prompts, every row alone (where pieces are split over threads), and 1 to 4 threads."""
@@ -266,7 +269,7 @@ def test_large_scores_do_not_overflow(library, dtype):
 
 
 def test_a_cache_has_the_size_that_was_announced(library):
-    for dtype in DTYPES:
+    for dtype in EVERY_DTYPE:
         shape = CacheShape((CacheLayer(2, 20),) * 3, dtype)
         cache = native.allocate_cache(library, shape, 5)
         assert sum(part.nbytes for part in (*cache.keys, *cache.values)) == native.cache_bytes(library, shape, 5)
@@ -275,3 +278,31 @@ def test_a_cache_has_the_size_that_was_announced(library):
         for dtype in (torch.bfloat16, torch.int8)
     )
     assert math.isclose(small / full, (64 + 4) / 128)
+
+
+@pytest.mark.parametrize("dtype", FLOATS_OF_8_BITS)
+def test_floats_of_8_bits_are_written_as_torch_converts_them(library, dtype):
+    """Of every size, what is too large becoming the largest."""
+    cache = native.allocate_cache(library, CacheShape((CacheLayer(1, 48),), dtype), 1)
+    generator = torch.Generator().manual_seed(random.SystemRandom().randrange(1 << 32))
+    exponents = torch.randint(-24, 20, (32, 1, 48), generator=generator)
+    rows = torch.randn((32, 1, 48), generator=generator) * 2.0**exponents
+    rows[0, 0, :6] = torch.tensor([torch.inf, -torch.inf, torch.nan, 0.0, -0.0, 3.0])
+    rows[1, 0] = torch.arange(48) * 0.5**8  # halfway between others, too
+    native.store_kv(library, cache, 0, rows, rows, torch.arange(32))
+    largest = torch.finfo(dtype).max
+    wanted = rows[:, 0].clamp(-largest, largest).to(dtype).float()
+    keys = cache.keys[0].view(2, 48, 16).transpose(1, 2).reshape(32, 48)  # panels of 16 keys
+    values = cache.values[0].view(3, 32, 16).transpose(0, 1).reshape(32, 48)  # panels of 16 dimensions
+    for found in (keys, values):
+        torch.testing.assert_close(found.contiguous().view(dtype).float(), wanted, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("dtype", FLOATS_OF_8_BITS)
+def test_every_float_of_8_bits_is_read(library, dtype):
+    cache = native.allocate_cache(library, CacheShape((CacheLayer(1, 256),), dtype), 1)
+    codes = torch.arange(256, dtype=torch.uint8)
+    cache.values[0].view(16, 32, 16)[:, 0] = codes.view(16, 16)
+    paging = make_paging([[0]], [0], [1], 32)
+    found = native.attention(Pool(library, 1), torch.zeros((1, 1, 256)), cache, 0, paging, 1.0)
+    torch.testing.assert_close(found[0], codes.view(dtype).float(), rtol=0, atol=0, equal_nan=True)

@@ -13,7 +13,7 @@ from tests.models.driver import make_paging
 from tgi.kernels.program import CacheLayer
 from tgi.kernels.reference import attention as reference_attention
 from tgi.kernels.reference.attention import Span, attention, plan_attention
-from tgi.kernels.reference.ops import store_kv
+from tgi.kernels.reference.cache import store_kv
 from tgi.kernels.select import select
 from tgi.kernels.types import Backend, CacheShape, KVCache, Paging
 

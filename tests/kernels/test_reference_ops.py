@@ -16,7 +16,8 @@ from transformers.activations import ACT2FN
 from tgi.kernels.host_memory import give_back, lazy_zeros
 from tgi.kernels.program import CacheLayer, Op
 from tgi.kernels.reference import ops as OPS
-from tgi.kernels.reference.step import _RUN
+from tgi.kernels.reference.cache import gather, store_kv
+from tgi.kernels.reference.step import RUN
 from tgi.kernels.select import select
 from tgi.kernels.types import CacheShape
 
@@ -34,7 +35,7 @@ def seed() -> int:
 
 def test_every_operation_is_named() -> None:
     assert BACKEND.kernels and set(BACKEND.kernels.values()) == {"reference"}
-    assert set(_RUN) == set(get_args(Op)), "the reference runs every operation"
+    assert set(RUN) == set(get_args(Op)), "the reference runs every operation"
     assert BACKEND.block_size == 32
     assert select(CPU, torch.float32, 16).block_size == 16
 
@@ -169,10 +170,36 @@ def test_store_kv_touches_its_slots_only() -> None:
     shape = CacheShape((CacheLayer(kv_heads=2, head_dim=4),) * 2, torch.float32)
     cache = BACKEND.allocate_cache(shape, 3)
     keys, values, slots = torch.randn(3, 2, 4), torch.randn(3, 2, 4), torch.tensor([95, 0, 33])
-    OPS.store_kv(cache.keys[1], keys, slots)
-    OPS.store_kv(cache.values[1], values, slots)
+    store_kv(cache.keys[1], keys, slots)
+    store_kv(cache.values[1], values, slots)
     for store, rows in ((cache.keys, keys), (cache.values, values)):
         assert not store[0].any()
         for row, (block, offset) in zip(rows, ((2, 31), (0, 0), (1, 1)), strict=True):
             assert torch.equal(store[1][block, offset], row)
         assert int(store[1].any(-1).any(-1).sum()) == 3
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2, torch.int8])
+def test_a_cache_of_8_bits(dtype: torch.dtype) -> None:
+    """Floats as torch converts them, what is larger becoming the largest; int8 with a scale for each row and head."""
+    backend = select(CPU, torch.float32, 4)
+    cache = backend.allocate_cache(CacheShape((CacheLayer(kv_heads=2, head_dim=6),), dtype), 3)
+    rows = torch.randn(8, 2, 6) * 10.0 ** torch.randint(-3, 3, (8, 2, 1))
+    rows[3, 1] = torch.tensor([1e9, -1e9, torch.inf, 0.0, -0.0, 1e-9])
+    rows[4, 0, 2], rows[5] = torch.nan, 0
+    store_kv(cache.keys[0], rows, torch.arange(2, 10))
+    found = gather(cache.keys[0], torch.tensor([[0, 1, 2]]), torch.float32)[0].transpose(0, 1)[2:10]
+    if dtype == torch.int8:
+        wanted = torch.zeros_like(rows)
+        for row in range(8):
+            for head in range(2):
+                x = rows[row, head].double().numpy()
+                scale = np.abs(x).max() / 127
+                wanted[row, head] = torch.from_numpy(np.rint(x / (scale or 1)) * scale if np.isfinite(scale) else x)
+        finite = wanted.isfinite().all(-1)
+        torch.testing.assert_close(found[finite], wanted[finite], rtol=1e-5, atol=0)
+        assert found[4, 0].isnan().all() and not found[3, 1].isfinite().any()
+    else:
+        largest = torch.finfo(dtype).max
+        wanted = torch.where(rows.abs() > largest, rows.sign() * largest, rows).to(dtype).float()
+        torch.testing.assert_close(found, wanted, rtol=0, atol=0, equal_nan=True)

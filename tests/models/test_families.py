@@ -33,7 +33,7 @@ from tgi.kernels.native import footprint as native_footprint
 from tgi.kernels.program import Program
 from tgi.kernels.reference import footprint, ops
 from tgi.kernels.select import select
-from tgi.kernels.types import CacheShape
+from tgi.kernels.types import CacheShape, cache_dtype
 from tgi.memory.cost import activation_bytes, kv_bytes_per_token, read_bytes, weight_bytes
 from tgi.models.build.decoder import build
 from tgi.models.config_reader import RopeOverride
@@ -90,13 +90,12 @@ def test_of_experts_a_step_reads_those_it_chooses() -> None:
         )
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16", "int8"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16", "int8", "fp8_e4m3fn", "fp8_e5m2"])
 @pytest.mark.parametrize("threads", [None, 1])
 def test_each_backend_allocates_what_its_footprint_says(dtype: str, threads: int | None) -> None:
     program, backend = program_of("mistral"), select(torch.device("cpu"), torch.bfloat16, threads=threads)
-    if dtype not in backend.cache_dtypes:
-        pytest.skip(f"no {dtype} cache in this backend")
-    shape = CacheShape(program.cache, getattr(torch, dtype))
+    assert dtype in backend.cache_dtypes
+    shape = CacheShape(program.cache, cache_dtype(dtype))
     per_token = kv_bytes_per_token(program, dtype, backend.footprint)
     assert backend.cache_bytes(shape, 10) == 10 * backend.block_size * per_token
 

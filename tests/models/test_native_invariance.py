@@ -17,6 +17,7 @@ from tests.models.checkpoints import context_key, make_checkpoint
 from tests.models.driver import Driver, Row
 from tgi.kernels.native.backend import NativeBackend
 from tgi.kernels.select import select
+from tgi.kernels.types import cache_dtype
 from tgi.models.loader import load_model
 
 VOCAB = 384
@@ -37,6 +38,8 @@ KINDS = {
     "qwen2-bfloat16-cache-int8": ("qwen2", "bfloat16", None, "int8", {}),
     "gpt_neox-int8": ("gpt_neox", "bfloat16", "int8", None, {}),
     "bloom-int4-cache-int8": ("bloom", "bfloat16", "int4", "int8", {}),
+    "llama-int4-cache-fp8": ("llama", "bfloat16", "int4", "fp8_e4m3fn", {}),
+    "qwen2-bfloat16-cache-fp8": ("qwen2", "bfloat16", None, "fp8_e5m2", {}),
     "gemma2-bfloat16-cache-int8": ("gemma2", "bfloat16", None, "int8", {}),
     "qwen2-int8-float-activations": ("qwen2", "bfloat16", "int8", None, {}, "float32"),
     "llama-int4-float-activations": ("llama", "bfloat16", "int4", None, {}, "float32"),
@@ -50,7 +53,7 @@ def open_model(
     if not isinstance(backend, NativeBackend):
         pytest.skip("the native kernels were not built")
     loaded = load_model(path, dtype, backend, quantize=quantize, activations=activations)
-    return Driver(loaded, backend, cache_dtype=None if cache is None else getattr(torch, cache))
+    return Driver(loaded, backend, cache_dtype=None if cache is None else cache_dtype(cache))
 
 
 def make(path: Path, family: str, overrides: dict) -> None:
@@ -94,6 +97,8 @@ def test_same_bits_in_every_way_of_computing(kind: str, tmp_path: Path) -> None:
         ("int8", None, "int8", 0.05),
         ("int8", None, "float32", 0.05),
         (None, "int8", "int8", 0.02),
+        (None, "fp8_e4m3fn", "int8", 0.06),
+        (None, "fp8_e5m2", "int8", 0.12),
         ("int6", None, "int8", 0.15),
         ("int5", None, "int8", 0.25),
         ("int4", None, "int8", 0.45),
@@ -110,3 +115,14 @@ def test_rounding_moves_logits_little(
     rounded = open_model(tmp_path, "float32", quantize, cache, 2, activations).run(ids)
     error = (rounded - exact).square().mean().sqrt() / exact.square().mean().sqrt()
     assert 0 < error < tolerance
+
+
+@pytest.mark.parametrize(("cache", "tolerance"), [("int8", 0.01), ("fp8_e4m3fn", 1e-3), ("fp8_e5m2", 1e-3)])
+def test_both_backends_round_the_cache_alike(cache: str, tolerance: float, tmp_path: Path) -> None:
+    """Over int8 the native kernels also round queries and probabilities."""
+    make(tmp_path, "llama", {})
+    ids = [random.Random(4).randrange(VOCAB) for _ in range(60)]
+    reference = select(CPU, torch.float32)
+    rounded = Driver(load_model(tmp_path, "float32", reference), reference, cache_dtype=cache_dtype(cache))
+    results = [driver.run(ids, chunk=13) for driver in (rounded, open_model(tmp_path, "float32", None, cache, 2))]
+    assert (results[0] - results[1]).abs().mean() < tolerance * results[0].abs().mean()

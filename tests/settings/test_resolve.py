@@ -74,7 +74,6 @@ def test_both_input_limits_are_named() -> None:
         ("--num-shard 2", "`num_shard` 2 is not supported yet"),
         ("--lora-adapters org/a,b=/c", "`lora_adapters` are not supported yet"),
         ("--speculate 3", "`speculate` 3 is not supported yet"),
-        ("--kv-cache-dtype fp8_e5m2", "`kv_cache_dtype` fp8_e5m2 is not supported yet"),
         ("--ngrok --ngrok-authtoken x --ngrok-edge y", "`ngrok` is not supported"),
         ("--device tpu", "`device` must be cpu, cuda or cuda:N"),
         ("--cuda-memory-fraction 1.5", "`cuda_memory_fraction` must be > 0 and <= 1"),

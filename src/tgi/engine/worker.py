@@ -24,7 +24,7 @@ from tgi.errors import ModelError, StartupError
 from tgi.kernels.host_memory import give_back
 from tgi.kernels.outline import Outline
 from tgi.kernels.program import Program
-from tgi.kernels.types import Backend, KVCache
+from tgi.kernels.types import Backend, KVCache, cache_dtype
 from tgi.memory import budget
 from tgi.memory.cost import ModelCost
 from tgi.messages import EngineInfo
@@ -68,7 +68,6 @@ class Worker:
         self.footprint = backend.footprint
         self._decoder_ids = model.decoder_ids
         self._tell(backend, model.dtype)
-        self._check_cache_dtype(backend)
         available = config.memory_bytes or self._available_bytes()
         expected = model.cost
         limits = self._limits(expected, available, backend)  # before loading: what cannot fit is said in a second
@@ -131,12 +130,6 @@ class Worker:
                 str(dtype).removeprefix("torch."),
             )
 
-    def _check_cache_dtype(self, backend: Backend) -> None:
-        """Raise `StartupError` for a cache dtype that the backend does not have."""
-        wanted = self.config.kv_cache_dtype
-        if wanted is not None and wanted not in backend.cache_dtypes:
-            raise StartupError(_no_such_cache(self.config, self.device))
-
     def _limits(self, cost: ModelCost, available: int, backend: Backend) -> budget.Limits:
         limits = budget.compute(
             cost,
@@ -157,7 +150,7 @@ class Worker:
 
     def _allocate(self, backend: Backend, loaded: LoadedModel, limits: budget.Limits) -> KVCache:
         wanted = self.config.kv_cache_dtype
-        shape = loaded.cache_shape(None if wanted is None else getattr(torch, wanted))
+        shape = loaded.cache_shape(None if wanted is None else cache_dtype(wanted))
         try:
             return backend.allocate_cache(shape, limits.num_blocks, limits.num_states)
         except RuntimeError as error:  # torch's out-of-memory errors are RuntimeErrors
@@ -244,15 +237,6 @@ class Worker:
 def _decoder_positions(program: Program | Outline) -> int | None:
     """Longest answer of a decoder that begins with up to two tokens; see `EngineInfo.max_new_tokens`."""
     return None if program.encoder is None or program.positions_go_on else program.max_positions - 1
-
-
-def _no_such_cache(config: EngineConfig, device: torch.device) -> str:
-    flag = f"--kv-cache-dtype {config.kv_cache_dtype}"
-    if device.type != "cpu":
-        return f"{flag}: only on a CPU yet, and this is {device}. Add --device cpu, or leave it out"
-    if not config.native_kernels:
-        return f"{flag}: native kernels only. Leave out --disable-custom-kernels"
-    return f"{flag}: native kernels only, and none run here (`tgi doctor` says why). Leave it out"
 
 
 def find_device(wanted: str | None) -> torch.device:

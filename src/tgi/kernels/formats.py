@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "int8": 1}
+DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "int8": 1, "fp8_e4m3fn": 1, "fp8_e5m2": 1}
 GROUP = 128
 """Columns of a row whose activations share a scale, and whose weights do, or each half of them; the last ones of a row
 may be fewer."""

@@ -23,6 +23,16 @@ from tgi.kernels.weight import Vector, Weight
 DEFAULT_BLOCK_SIZE = 32
 
 
+def cache_dtype(name: str) -> torch.dtype:
+    """The dtype of a cache by its name in `--kv-cache-dtype`."""
+    return getattr(torch, name.replace("fp8", "float8"))
+
+
+def cache_dtype_name(dtype: torch.dtype) -> str:
+    """The same the other way round."""
+    return str(dtype).removeprefix("torch.").replace("float8", "fp8")
+
+
 @dataclass(slots=True)
 class EncoderKeys:
     """Where the cache has what the encoder left of each sequence's input."""
@@ -207,7 +217,7 @@ class Backend(Protocol):
     """Operation -> implementation, for the log and `EngineInfo`."""
     footprint: Footprint
     cache_dtypes: frozenset[str]
-    """Names of the dtypes that the cache may have."""
+    """The dtypes that the cache may have, by their names in `--kv-cache-dtype`."""
     packs_codes: bool
     """Weights in codes stay codes in memory; else they are dequantised."""
 

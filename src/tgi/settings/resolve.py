@@ -240,8 +240,3 @@ def _check_unsupported(config: LauncherConfig) -> None:
             raise ArgumentError(f"`calibration` {config.calibration} is not a file: name a text file")
     if config.speculate:
         raise ArgumentError(f"`speculate` {config.speculate} is not supported yet: leave it out or give 0")
-    if config.kv_cache_dtype not in (None, "int8"):
-        raise ArgumentError(
-            f"`kv_cache_dtype` {config.kv_cache_dtype} is not supported yet: int8 is, "
-            "or leave it out to keep the model's own type"
-        )

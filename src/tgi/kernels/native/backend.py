@@ -14,7 +14,7 @@ from tgi.kernels.native.step import NativeStep
 from tgi.kernels.native.vocabulary import NativeVocabulary
 from tgi.kernels.program import Program
 from tgi.kernels.reference.backend import OPERATIONS
-from tgi.kernels.types import CacheShape, KVCache, Vocabulary, WeightReader
+from tgi.kernels.types import CacheShape, KVCache, Vocabulary, WeightReader, cache_dtype_name
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ class NativeBackend:
         self.kernels: Mapping[str, str] = dict.fromkeys(names, f"native {library.level}")
         self.footprint: Footprint = footprint
         self.packs_codes = True
-        self.cache_dtypes = frozenset(str(dtype).removeprefix("torch.") for dtype in cache.TYPES)
+        self.cache_dtypes = frozenset(map(cache_dtype_name, cache.TYPES))
 
     def load(self, program: Program, weights: WeightReader) -> NativeStep:
         return NativeStep(self.pool, Arena(self.library), program, weights)

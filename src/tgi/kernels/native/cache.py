@@ -18,7 +18,14 @@ from tgi.kernels.types import CacheShape, KVCache, Paging
 
 BLOCK_SIZE = 32
 MAX_HEAD_DIM = 576
-TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.int8: 3}
+TYPES = {
+    torch.float32: 0,
+    torch.bfloat16: 1,
+    torch.float16: 2,
+    torch.int8: 3,
+    torch.float8_e4m3fn: 100,
+    torch.float8_e5m2: 101,
+}
 """Element types a cache can have, numbered as in csrc/tgi.h."""
 
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
+from tgi.kernels.reference.cache import gather
 from tgi.kernels.types import KVCache, Paging
 
 DECODE_KEYS = 65_536
@@ -222,12 +223,6 @@ def _decode(
     hidden = ~group.visible[:, None, :, None]  # without asking the device: always, where asking is dear
     k, v = k.masked_fill(hidden, 0), v.masked_fill(hidden, 0)
     return run()
-
-
-def gather(store: torch.Tensor, blocks: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """[sequences, blocks] -> [sequences, kv_heads, blocks * block_size, head_dim]"""
-    rows = store.index_select(0, blocks.flatten())
-    return rows.view(blocks.shape[0], -1, *store.shape[2:]).to(dtype).transpose(1, 2)
 
 
 def _prefill(

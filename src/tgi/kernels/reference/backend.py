@@ -8,9 +8,11 @@ from collections.abc import Mapping
 import torch
 
 from tgi.kernels.footprint import Footprint
+from tgi.kernels.formats import DTYPE_BYTES
 from tgi.kernels.host_memory import lazy_zeros, state_stores
 from tgi.kernels.program import CacheLayer, Program
 from tgi.kernels.reference import footprint
+from tgi.kernels.reference.cache import width
 from tgi.kernels.reference.loading import load_matrices
 from tgi.kernels.reference.step import ReferenceStep
 from tgi.kernels.reference.vocabulary import TorchVocabulary
@@ -31,7 +33,7 @@ class ReferenceBackend:
         self.kernels: Mapping[str, str] = dict.fromkeys(OPERATIONS.split(), "reference")
         self.footprint: Footprint = footprint
         self.packs_codes = False
-        self.cache_dtypes = frozenset({"float32", "bfloat16", "float16"})
+        self.cache_dtypes = frozenset(DTYPE_BYTES)
 
     def load(self, program: Program, weights: WeightReader) -> ReferenceStep:
         matrices = load_matrices(program, weights, self.device, ReferenceBackend(torch.device("cpu")))
@@ -41,7 +43,7 @@ class ReferenceBackend:
         """Zeros, so that no NaN lurks in blocks not yet used; memory of a CPU is taken when they are."""
 
         def store(layer: CacheLayer) -> torch.Tensor:
-            dims = (num_blocks, self.block_size, layer.kv_heads, layer.head_dim)
+            dims = (num_blocks, self.block_size, layer.kv_heads, width(layer.head_dim, shape.dtype))
             if self.device.type != "cpu":
                 return torch.zeros(dims, dtype=shape.dtype, device=self.device)
             return lazy_zeros(math.prod(dims) * shape.dtype.itemsize).view(shape.dtype).view(dims)
@@ -53,7 +55,7 @@ class ReferenceBackend:
         return KVCache(shape, num_blocks, self.block_size, stores(), stores(), states)
 
     def cache_bytes(self, shape: CacheShape, num_blocks: int) -> int:
-        numbers = sum(layer.kv_heads * layer.head_dim for layer in shape.layers)
+        numbers = sum(layer.kv_heads * width(layer.head_dim, shape.dtype) for layer in shape.layers)
         return 2 * num_blocks * self.block_size * numbers * shape.dtype.itemsize
 
     def settle(self) -> None:

@@ -13,5 +13,5 @@ def matrix_bytes(weight: Weight, dtype: str, format: CodeFormat | None) -> float
 
 
 def cache_bytes(layer: CacheLayer, dtype: str) -> int:
-    """Keys and values of one token."""
-    return 2 * layer.kv_heads * layer.head_dim * DTYPE_BYTES[dtype]
+    """Keys and values of one token. In int8 each has a scale."""
+    return 2 * layer.kv_heads * (layer.head_dim * DTYPE_BYTES[dtype] + (4 if dtype == "int8" else 0))

@@ -124,11 +124,6 @@ ACTIVATIONS: dict[str, ActivationFunction] = {
 }
 
 
-def store_kv(store: torch.Tensor, rows: torch.Tensor, slots: torch.Tensor) -> None:
-    """Write rows [tokens, kv_heads, head_dim] to slots [tokens] of store [blocks, block_size, kv_heads, head_dim]."""
-    store.view(-1, *store.shape[2:]).index_copy_(0, slots, rows.to(store.dtype))
-
-
 def round_activations(x: torch.Tensor, group: int, *, rotated: bool = False) -> torch.Tensor:
     """x [tokens, columns] in int8 by row and group of columns: round(x / scale) * scale, scale = max |x| / 127.
 

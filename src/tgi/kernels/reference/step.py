@@ -36,6 +36,7 @@ from tgi.kernels.program import (
 from tgi.kernels.recurrence import Convolve, DeltaRule, Scan
 from tgi.kernels.reference import ops
 from tgi.kernels.reference.attention import Plan, Span, attention, plan_attention
+from tgi.kernels.reference.cache import store_kv
 from tgi.kernels.reference.recurrent import StateRows, convolve, delta_rule, scan, state_rows
 from tgi.kernels.reference.rope import Angles, Rope
 from tgi.kernels.reference.routing import route
@@ -240,7 +241,7 @@ class ReferenceStep:
     def _store_kv(self, state: State, op: StoreKV) -> None:
         for store, offset in ((state.cache.keys, op.keys), (state.cache.values, op.values)):
             rows = self._heads(state.values[op.x], offset, op.kv_heads, op.head_dim)
-            ops.store_kv(store[op.layer], rows, state.paging.slots)
+            store_kv(store[op.layer], rows, state.paging.slots)
 
     def _attention(self, state: State, op: Attention) -> None:
         queries = self._heads(state.values[op.x], op.queries, op.heads, op.head_dim)

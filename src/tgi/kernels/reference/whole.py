@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 
 from tgi.kernels.program import RelativeBias
-from tgi.kernels.reference.attention import MAX_PIECE, MIN_PIECE, PIECE_SCORES, More, explicit, gather
+from tgi.kernels.reference.attention import MAX_PIECE, MIN_PIECE, PIECE_SCORES, More, explicit
+from tgi.kernels.reference.cache import gather
 from tgi.kernels.types import EncoderKeys, KVCache, Paging
 
 

@@ -13,6 +13,7 @@ from tgi.kernels.recurrence import Convolve, DeltaRule, Scan
 from tgi.kernels.rope_spec import RopeSpec
 from tgi.kernels.weight import Vector, Weight
 from tgi.models.build.decoder import Builder
+from tgi.models.build.layer_inputs import VALUE as LAYER_INPUTS
 from tgi.models.names import Names
 from tgi.models.passes.fuse import fuse_ops
 from tgi.models.spec import ModelSpec
@@ -75,6 +76,8 @@ def _patterns(names: Names) -> list[tuple[re.Pattern[str], str]]:
     """Names of modules -> the part that they belong to."""
     latent = names.latent
     latents = (latent.query_down, latent.query_up, latent.down, latent.up) if latent else ()
+    inputs = names.layer_inputs
+    given = (inputs.product, inputs.norm, inputs.gate, inputs.out, inputs.post_norm) if inputs else ()
     by_part: dict[str, tuple[str | None, ...]] = {
         "cross attention": (names.cross_query, *names.cross_keys_values, names.cross_out),
         "attention": (*names.qkv, names.attention_out, *latents),
@@ -83,6 +86,7 @@ def _patterns(names: Names) -> list[tuple[re.Pattern[str], str]]:
         "routers": (names.router, names.shared_router, names.correction),
         "projections": (names.project_in, names.project_out),
         "activation functions": names.activation,
+        "layer inputs": (*given, names.layer_scale),
     }
     found = [(re.compile(_any_number(name)), part) for part, some in by_part.items() for name in some if name]
     return [*found, *([(re.compile(_any_number(names.mixer) + ".*"), "state mixing")] if names.mixer else [])]
@@ -95,8 +99,8 @@ def _any_number(name: str) -> str:
 def _part(op: Op, item: Weight | Vector, patterns: Sequence[tuple[re.Pattern[str], str]]) -> str:
     if isinstance(op, ops.Embed):
         return EMBEDDING
-    if isinstance(op, ops.Experts) and isinstance(item, Weight):
-        return "experts"
+    if isinstance(op, ops.Experts):
+        return "experts" if isinstance(item, Weight) else "routers"
     for pattern, part in patterns:
         if pattern.fullmatch(item.names[0]):
             return part
@@ -113,7 +117,7 @@ def _items(op: Op) -> Iterator[object]:
 
 
 def _count(item: Weight | Vector) -> int:
-    return item.rows * (item.columns + item.bias) if isinstance(item, Weight) else item.size
+    return item.distinct_rows * (item.columns + item.bias) if isinstance(item, Weight) else item.size
 
 
 def lines(written: Iterable[Op], ropes: Sequence[RopeSpec], number: int | None = None) -> Iterator[str]:
@@ -173,6 +177,8 @@ def _formula(op: Op, ropes: Sequence[RopeSpec]) -> tuple[str, tuple[Weight | Vec
             return _experts(op), (op.up[0], op.down[0])
         case ops.Attention():
             return _attention(op), (op.sinks, op.bias.table if op.bias else None)
+        case ops.Scale() if op.learned is not None:
+            return f"{op.out} *= learned factor", (op.learned,)
         case Scan() | DeltaRule() | Convolve():
             return _recurrence(op)
         case _:
@@ -202,6 +208,7 @@ def _small(op: Op, ropes: Sequence[RopeSpec]) -> str:
             return f"{op.out} = {op.function}(first half of {op.x}) * second half"
         case ops.Multiply():
             source = f"{op.x} from {op.offset}" if op.offset else op.x
+            source = f"the layer's part of {op.x}" if op.x == LAYER_INPUTS else source
             return f"{op.out} *= {op.function}({source})" if op.function else f"{op.out} *= {source}"
         case ops.StoreKV():
             return f"cache {op.x}: keys and values of {op.kv_heads} heads of {op.head_dim}"

@@ -46,11 +46,6 @@ class Builder(Writer):
         self.embedding(hidden, table)
         for number, layer in enumerate(spec.layers):
             self.layer(hidden, layer, number)
-            if names.layer_inputs is not None:
-                add_layer_input(self, hidden, layer.feedforward.activation, names.layer_inputs, number)
-            if layer.learned_scale:
-                scale = Vector((str(names.layer_scale).format(number),), 1, exact=True)
-                self.ops.append(Scale(hidden, 1.0, learned=scale))
         result = self.norm("normed", hidden, names.final_norm)
         if names.project_out is not None:
             result = self.linear("projected", result, Weight((names.project_out,), (width,), spec.hidden_size))
@@ -86,6 +81,16 @@ class Builder(Writer):
             layer_inputs(self, hidden, names.layer_inputs)
 
     def layer(self, hidden: str, layer: LayerSpec, number: int) -> None:
+        names = self.spec.names
+        self.blocks(hidden, layer, number)
+        if names.layer_inputs is not None:
+            add_layer_input(self, hidden, layer.feedforward.activation, names.layer_inputs, number)
+        if layer.learned_scale:
+            scale = Vector((str(names.layer_scale).format(number),), 1, exact=True)
+            self.ops.append(Scale(hidden, 1.0, learned=scale))
+
+    def blocks(self, hidden: str, layer: LayerSpec, number: int) -> None:
+        """Attention or what mixes tokens in its place, and the feed-forward, each with its norms and residual."""
         names = self.spec.names
         before = (names.attention_norm, names.feedforward_norm)
         if layer.norm_sums:

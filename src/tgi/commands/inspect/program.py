@@ -24,30 +24,34 @@ _NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
 
 def kinds(spec: ModelSpec, program: Program, *, encoder: bool = False) -> list[Kind]:
     """What comes before the layers, the layers, those alike together, and what comes after. encoder: of that."""
+    before, *layers, after = sections(spec, program, encoder=encoder)
+    found: dict[tuple[str, ...], list[int]] = {}
+    for number, written in enumerate(layers):
+        found.setdefault(tuple(lines(written, program.ropes, number)), []).append(number)
+    last = list(lines(after, program.ropes))
+    if not encoder:
+        last.append(_logits(program))
+    result = [Kind("embedding", [], list(lines(before, program.ropes)))]
+    result += [Kind("layer", numbers, list(text)) for text, numbers in found.items()]
+    return [*result, Kind("for the decoder" if encoder else "head", [], last)]
+
+
+def sections(spec: ModelSpec, program: Program, *, encoder: bool = False) -> list[tuple[Op, ...]]:
+    """The operations before the layers, of each layer, and after them: together those of the program."""
     if encoder:
         assert spec.encoder is not None and program.encoder is not None
         builder, whole, layers = Builder(spec.encoder, spec), program.encoder.ops, spec.encoder.layers
     else:
         builder, whole, layers = Builder(spec), program.ops, spec.layers
-    first = whole[0]
-    assert isinstance(first, ops.Embed)
+    first = next(op for op in whole if isinstance(op, ops.Embed))
     hidden = builder.value("hidden", builder.spec.hidden_size)
     builder.embedding(hidden, first.table)
-    before = fuse_ops(builder.ops)
-    found: dict[tuple[str, ...], list[int]] = {}
-    count = len(before)
+    found = [fuse_ops(builder.ops)]
     for number, layer in enumerate(layers):
         begin = len(builder.ops)
         builder.layer(hidden, layer, number)
-        written = fuse_ops(builder.ops[begin:])
-        count += len(written)
-        found.setdefault(tuple(lines(written, program.ropes, number)), []).append(number)
-    after = [*lines(whole[count:], program.ropes)]
-    if not encoder:
-        after.append(_logits(program))
-    result = [Kind("embedding", [], [*lines(before, program.ropes)])]
-    result += [Kind("layer", numbers, list(text)) for text, numbers in found.items()]
-    return [*result, Kind("for the decoder" if encoder else "head", [], after)]
+        found.append(fuse_ops(builder.ops[begin:]))
+    return [*found, whole[sum(map(len, found)) :]]
 
 
 def parts(spec: ModelSpec, program: Program) -> list[Part]:
@@ -173,12 +177,13 @@ def _formula(op: Op, ropes: Sequence[RopeSpec]) -> tuple[str, tuple[Weight | Vec
             name = "rms_norm" if isinstance(op, ops.RmsNorm) else "layer_norm"
             heads = f", {op.heads} heads of {op.width}" if op.heads > 1 else ""
             return f"{op.out} = {name}({op.x}{heads})", (op.weight,)
+        case ops.Scale():
+            learned = " * w" if op.learned is not None else ""
+            return f"{op.out} *= {op.factor:g}{learned}", (op.learned,)
         case ops.Experts():
             return _experts(op), (op.up[0], op.down[0])
         case ops.Attention():
             return _attention(op), (op.sinks, op.bias.table if op.bias else None)
-        case ops.Scale() if op.learned is not None:
-            return f"{op.out} *= learned factor", (op.learned,)
         case Scan() | DeltaRule() | Convolve():
             return _recurrence(op)
         case _:
@@ -190,8 +195,6 @@ def _small(op: Op, ropes: Sequence[RopeSpec]) -> str:
     match op:
         case ops.Add():
             return f"{op.out} += {op.x}"
-        case ops.Scale():
-            return f"{op.out} *= {op.factor:g}"
         case ops.Clamp():
             return f"{op.out} = {op.out}, cut to -{op.limit:g} ... {op.limit:g}"
         case ops.SoftCap():

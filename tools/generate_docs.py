@@ -62,11 +62,18 @@ Families that are computed natively, as one program on the reference and on the 
 and float16, with `--quantize` and with every other feature of the server. Each is compared with transformers on tiny
 random checkpoints: logits to 1e-4 and greedy tokens, with whole prompts, in chunks, in mixed batches, after prefix hits
 and after preemption. Those with an encoder are compared with what transformers generates while requests join, leave and
-are preempted. The last column names the checkpoints. How to add a family: [adding a model](adding-a-model.md).
+are preempted. The last column names the checkpoints, for `pytest -k` of the tests below. How to add a family:
+[adding a model](adding-a-model.md). What a checkpoint of yours is: `tgi inspect`.
 
 | `model_type` | models | apart from Llama | tested as |
 | --- | --- | --- | --- |
 {rows}
+
+What proves it:
+
+| feature | tests |
+| --- | --- |
+{proofs}
 
 ## Others, by transformers
 
@@ -84,6 +91,29 @@ Tested with their own: {own}.
 
 Tested with an encoder: {encoders}.
 """
+
+
+PROOFS = {
+    "logits and greedy tokens as transformers has them; parameters as it counts them; `--quantize int8`":
+        "models/test_family_parity.py",
+    "with an encoder: tokens as transformers generates them, while requests join, leave and are preempted":
+        "engine/test_seq2seq.py",
+    "states beside the KV cache: same bits in chunks, with prefix hits and after preemption": "engine/test_states.py",
+    "same bits in any batch on the native backend": "models/test_native_invariance.py",
+    "stored quantisation formats": "quant/test_formats.py",
+    "GGUF files": "models/test_gguf.py",
+    "values of a config that are refused by name": "models/test_families.py",
+    "ids of texts as transformers makes them, for the tokenizer class of every family":
+        "serving/test_tokenizer_variants.py",
+    "tokenizers without a tokenizer.json": "hub/test_convert_tokenizer.py",
+    "others, by transformers": "models/test_fallback.py",
+}  # fmt: skip
+"""What is claimed of models -> the file that shows it, below tests/."""
+
+
+def proofs() -> str:
+    """A row for each claim."""
+    return "\n".join(f"| {claim} | [{file}](../tests/{file}) |" for claim, file in PROOFS.items())
 
 
 def others() -> dict[str, str]:
@@ -121,7 +151,7 @@ def pages() -> dict[Path, str]:
     """Each generated page with its text."""
     return {
         DOCS / "flags.md": FLAGS.format(table=markdown(FRIENDLY), ineffective=ineffective()),
-        DOCS / "models.md": MODELS.format(rows=models(), **others()),
+        DOCS / "models.md": MODELS.format(rows=models(), proofs=proofs(), **others()),
     }
 
 

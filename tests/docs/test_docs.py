@@ -29,6 +29,12 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
+def test_every_family_is_tested() -> None:
+    rows = re.findall(r"^\| `(\w+)` \|.*\| ([^|]*) \|$", (ROOT / "docs/models.md").read_text(), re.MULTILINE)
+    assert [name for name, _ in rows] == ["model_type", *sorted(FAMILIES)]
+    assert [name for name, cases in rows if not cases.strip()] == []
+
+
 @pytest.mark.parametrize("page", ["README.md", "CHANGELOG.md", "docs/adding-a-model.md", "docs/models.md"])
 def test_every_family_is_named(page: str) -> None:
     assert set(TITLES) == set(FAMILIES)

@@ -172,6 +172,17 @@ def hub() -> Iterator[FakeHub]:
         yield hub
 
 
+@pytest.mark.parametrize("flags", [["--quantize", "eetq"], ["--quantize", "int4"], []])
+def test_activations_of_layers_that_have_codes(flags: list[str], tmp_path: Path) -> None:
+    (make_checkpoint(tmp_path / "m", "llama") / "tokenizer.json").write_text("{}")
+    parsed = parse(["--model-id", str(tmp_path / "m"), "--activation-dtype", "float32", *flags], {})
+    if flags:
+        assert prepare_plan(parsed, {}, CPU).activation_dtype == "float32"
+        return
+    with pytest.raises(ArgumentError, match="`activation_dtype` float32 needs `quantize` or a quantised checkpoint"):
+        prepare_plan(parsed, {}, CPU)
+
+
 def test_plan_fetches_the_configuration_alone(hub: FakeHub, tmp_path: Path) -> None:
     hub.repos["org/name"] = Repo(
         {"config.json": json.dumps(make_config("llama")).encode(), "model.safetensors": b"x", "tokenizer.json": b"{}"}

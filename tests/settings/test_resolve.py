@@ -68,9 +68,7 @@ def test_both_input_limits_are_named() -> None:
     ("words", "names"),
     [
         ("--quantize exl2", "`quantize` exl2 is not supported: use --quantize int4"),
-        ("--quantize gptq --activation-dtype int8", "`activation_dtype` int8 needs `quantize`"),
         ("--quantize eetq --calibration x", "`calibration` x needs `quantize` int8"),
-        ("--activation-dtype float32", "`activation_dtype` float32 needs `quantize`"),
         ("--num-shard 2", "`num_shard` 2 is not supported yet"),
         ("--lora-adapters org/a,b=/c", "`lora_adapters` are not supported yet"),
         ("--speculate 3", "`speculate` 3 is not supported yet"),

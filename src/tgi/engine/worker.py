@@ -230,8 +230,14 @@ class Worker:
             memory=limits.memory,
             load_s=load_s,
             warmup_s=warmup_s,
-            activation_dtype=self.config.activations if self.config.quantize in ROUNDINGS else None,
+            activation_dtype=self._activations(loaded, backend),
         )
+
+    def _activations(self, loaded: LoadedModel, backend: Backend) -> str | None:
+        """What layers in codes round activations to; None: there are none that do."""
+        codes = self.config.quantize or loaded.stored
+        kept = backend.packs_codes and loaded.dtype != torch.float32 and codes not in (None, "fp8")
+        return self.config.activations if self.config.quantize in ROUNDINGS or kept else None
 
 
 def _decoder_positions(program: Program | Outline) -> int | None:

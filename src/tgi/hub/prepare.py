@@ -77,7 +77,7 @@ def prepare_parsed(
     logger.info("Using attention paged - Prefix caching %s", str(settings.prefix_caching is not False).lower())
     model = model_files(parsed.config, hub, suitability(parsed, settings, facts))
     api, engine = resolve(parsed, settings, facts, model)
-    return api, replace(engine, quantize=rounding_of(parsed.config.quantize, Path(model.path)))
+    return api, with_rounding(engine, Path(model.path))
 
 
 def prepare_plan(parsed: Parsed, variables: Mapping[str, str], facts: hardware.Hardware) -> EngineConfig:
@@ -103,7 +103,23 @@ def prepare_plan(parsed: Parsed, variables: Mapping[str, str], facts: hardware.H
         judge.check_config(directory, [entry.name for entry in directory.iterdir()])
         judge.check_files(directory)
     engine = resolve(parsed, settings, facts, ModelFiles(str(directory), name))[1]
-    return replace(engine, quantize=rounding_of(parsed.config.quantize, directory))
+    return with_rounding(engine, directory)
+
+
+def with_rounding(engine: EngineConfig, directory: Path) -> EngineConfig:
+    """The same with `quantize` as `rounding_of` says.
+
+    Raises `ModelError` for a flag that contradicts the checkpoint, `ArgumentError` for one that changes nothing.
+    """
+    stored = stored_of(directory, read_config(directory))
+    quantize = rounding(engine.quantize, stored)
+    plain = stored is None or stored.settings.get("quantised") is False
+    if engine.activation_dtype is not None and quantize is None and plain:
+        raise ArgumentError(
+            f"`activation_dtype` {engine.activation_dtype} needs `quantize` or a quantised checkpoint: layers of other "
+            "weights never round activations"
+        )
+    return replace(engine, quantize=quantize)
 
 
 def rounding_of(quantize: str | None, directory: Path) -> str | None:

@@ -98,7 +98,7 @@ def weight_bytes(program: Program, dtype: str, footprint: Footprint, quantize: s
     width = DTYPE_BYTES[dtype]
     matrices = 0.0
     for weight in program.weights():
-        matrices += footprint.matrix_bytes(weight, dtype, planned_format(weight, quantize))
+        matrices += footprint.matrix_bytes(weight, dtype, planned_format(weight, quantize, dtype))
     numbers = sum(weight.distinct_rows * weight.columns for weight in program.weights())
     return int(matrices) + (program.parameters - numbers) * width
 
@@ -108,7 +108,7 @@ def read_bytes(program: Program, dtype: str, footprint: Footprint, quantize: str
     width = DTYPE_BYTES[dtype]
 
     def matrices(weights: Iterable[Weight]) -> float:
-        return sum(footprint.matrix_bytes(one, dtype, planned_format(one, quantize)) for one in weights)
+        return sum(footprint.matrix_bytes(one, dtype, planned_format(one, quantize, dtype)) for one in weights)
 
     mixtures = [op for op in program.ops if isinstance(op, Experts)]
     experts = {weight for op in mixtures for weight in (*op.up, *op.down)}

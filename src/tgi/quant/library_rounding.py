@@ -1,7 +1,7 @@
 """Rounding ordinary weights on the fly as other libraries do: bitsandbytes, EETQ and fp8 of `--quantize`.
 
-Only weights are rounded. LLM.int8 keeps columns of large activations in floats (Dettmers et al. 2022), and fp8 rounds
-activations to spare a GPU the wider product: here all of them stay floats.
+Only weights are: what becomes of activations is up to the backend. LLM.int8 (Dettmers et al. 2022) keeps columns of
+large activations in floats, by what is in the batch; no row may depend on that here.
 """
 
 from __future__ import annotations

@@ -53,8 +53,11 @@ def format_of(weight: Weight, quantize: str | None) -> CodeFormat | None:
     return SCHEMES[quantize].head if weight.role == "head" else SCHEMES[quantize].layer
 
 
-def planned_format(weight: Weight, quantize: str | None) -> CodeFormat | None:
-    """The codes that native kernels keep of a matrix, for a plan; None: floats."""
-    if quantize in ("bitsandbytes", "eetq") and rounds_as_library(quantize, weight):
+def planned_format(weight: Weight, quantize: str | None, dtype: str) -> CodeFormat | None:
+    """The codes that native kernels keep of a matrix, for a plan; None: floats. dtype: that of serving."""
+    if not rounds_as_library(quantize, weight):
+        return format_of(weight, quantize)
+    if quantize in ("bitsandbytes", "eetq"):
         return replace(CODE_FORMATS["int8"], group=weight.columns)
-    return format_of(weight, quantize)
+    four_bits = quantize in ("bitsandbytes-nf4", "bitsandbytes-fp4") and dtype != "float32" and weight.columns % 16 == 0
+    return CODE_FORMATS["int4"] if four_bits else None  # whose header takes as much as two scales of 64 columns

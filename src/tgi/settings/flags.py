@@ -100,7 +100,7 @@ class LauncherConfig:
     )
     activation_dtype: str | None = flag(
         MODEL,
-        "What --quantize int8 to int4 round activations to, by token and group; float32: unrounded, slower, "
+        "What layers of quantised weights round activations to, by token and group; float32: unrounded, slower, "
         "for models whose answers suffer",
         choices=("int8", "float32"),
         shown_default="int8",

@@ -225,11 +225,6 @@ def _check_unsupported(config: LauncherConfig) -> None:
         raise ArgumentError("`lora_adapters` are not supported yet: merge the adapter into the model and serve that")
     if config.quantize in NOT_ON_THE_FLY:
         raise ArgumentError(f"`quantize` {config.quantize} is not supported: {NOT_ON_THE_FLY[config.quantize]}")
-    if config.activation_dtype is not None and config.quantize not in ROUNDINGS:
-        raise ArgumentError(
-            f"`activation_dtype` {config.activation_dtype} needs `quantize` int8, int6, int5 or int4: "
-            "other weights never round activations to int8"
-        )
     if config.calibration is not None:
         if config.quantize not in ROUNDINGS:
             raise ArgumentError(

@@ -80,6 +80,13 @@ def test_help_into_a_reader_that_leaves(tmp_path: Path) -> None:
         (TGI, ("serve", "--quantize", "awq"), 1, "error: --quantize awq: the checkpoint is not quantised"),
         (LAUNCHER, ("--model-id", "./nothing"), 1, 'Error: DownloadError("there is no directory ./nothing")'),
         (TGI, ("serve", "--model-id", "./nothing"), 1, "error: there is no directory ./nothing"),
+        (
+            TGI,
+            ("quantize", "m", "o", "--gguf", "Q8_0", "--bits", "4"),
+            1,
+            "--bits has no effect with --gguf Q8_0: leave",
+        ),
+        (TGI, ("quantize", "m", "o", "--method", "int4", "--sym"), 1, "--sym has no effect with --method int4: leave"),
         (SERVER, ("quantize", "org/m"), 2, "MODEL_ID and OUTPUT_DIR are needed, 1 are given"),
         (
             SERVER,

@@ -18,7 +18,7 @@ from tgi import __version__, children, hardware, logs
 from tgi.errors import ArgumentError, StartupError
 from tgi.hub import files
 from tgi.hub.prepare import hub_of, is_gguf, model_files
-from tgi.models.making.job import METHODS, Failed, Job, Line, Made
+from tgi.models.making.job import GGUF_TYPES, METHODS, Failed, Job, Line, Made
 from tgi.models.making.job import Progress as Step
 from tgi.settings.config import environment_settings
 from tgi.settings.flags import flag
@@ -47,13 +47,19 @@ BITS = {"gptq": (2, 3, 4, 8), "awq": (4,)}
 class QuantizeFlags:
     """The flags: TGI's, and our own."""
 
-    method: str = flag(
+    method: str | None = flag(
         QUANTIZE,
         "gptq, awq: in the files that other servers read as well; int8 to int4: what --quantize of that name makes at "
         "every start, which then only reads",
-        default="gptq",
+        shown_default="gptq",
         env=None,
         choices=METHODS,
+    )
+    gguf: str | None = flag(
+        QUANTIZE,
+        "In place of --method: write a GGUF file of this type, OUTPUT_DIR itself or below it; needs the package gguf",
+        env=None,
+        choices=GGUF_TYPES,
     )
     bits: int | None = flag(QUANTIZE, "Of a weight: 2, 3, 4 or 8 with gptq, 4 with awq", env=None, shown_default="4")
     groupsize: int | None = flag(
@@ -205,15 +211,28 @@ def _check(flags: QuantizeFlags) -> None:
     """What can be seen before anything is read. Raises ArgumentError."""
     if flags.calibration is not None and not Path(flags.calibration).is_file():
         raise ArgumentError(f"--calibration: there is no file {flags.calibration}")
-    others = {"gptq": (), "awq": ("act_order", "sym")}
-    for name in others.get(flags.method, CALIBRATED):
+    method = flags.method or "gptq"
+    others = {"gptq": (), "awq": ("act_order", "sym")}.get(method, CALIBRATED)
+    if flags.gguf is not None:
+        method, others = "gguf", (*CALIBRATED, "method", "calibration")
+    for name in others:
         if getattr(flags, name) not in (None, False):
-            raise ArgumentError(f"--{name.replace('_', '-')} has no effect with --method {flags.method}: leave it out")
-    known = BITS.get(flags.method, ())
-    if flags.bits is not None and flags.bits not in known and known:
-        raise ArgumentError(f"--bits {flags.bits}: {flags.method} has {', '.join(map(str, known))}")
+            what = f"--gguf {flags.gguf}" if method == "gguf" else f"--method {method}"
+            raise ArgumentError(f"--{name.replace('_', '-')} has no effect with {what}: leave it out")
+    known = BITS.get(method, ())
+    if flags.bits is not None and flags.bits not in known:
+        raise ArgumentError(f"--bits {flags.bits}: {method} has {', '.join(map(str, known))}")
     if flags.groupsize is not None and flags.groupsize != -1 and (flags.groupsize < 16 or flags.groupsize % 16):
         raise ArgumentError(f"--groupsize {flags.groupsize}: -1 or a multiple of 16 is needed")
+
+
+def _target(path: Path, name: str, flags: QuantizeFlags) -> Path:
+    """What is written: the directory, or a file in it where it is to be GGUF."""
+    if flags.gguf is None or path.suffix == ".gguf":
+        return path.absolute()
+    return (
+        path.absolute() / f"{Path(name).resolve().name if Path(name).exists() else Path(name).name}-{flags.gguf}.gguf"
+    )
 
 
 def _job(places: tuple[str, str], flags: QuantizeFlags, variables: Mapping[str, str]) -> Job:
@@ -229,8 +248,9 @@ def _job(places: tuple[str, str], flags: QuantizeFlags, variables: Mapping[str, 
     keep = [*files.small_files(names), *(["LICENSE"] if "LICENSE" in names else [])]
     return Job(
         source=model.path,
-        target=str(Path(target).absolute()),
-        method=flags.method,
+        target=str(_target(Path(target), name, flags)),
+        method=flags.method or "gptq",
+        gguf=flags.gguf,
         bits=flags.bits or 4,
         group=128 if flags.groupsize is None else flags.groupsize or -1,
         symmetric=flags.sym,

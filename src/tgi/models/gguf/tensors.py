@@ -143,8 +143,12 @@ def floats(kind: str, blocks: torch.Tensor) -> torch.Tensor:
 
 
 def _turned(entry: Entry, rows: slice) -> torch.Tensor:
+    return entry.first + turned_rows(entry.shape[0], entry.heads)[rows]
+
+
+def turned_rows(rows: int, heads: int) -> torch.Tensor:
     """Where rows of queries or keys stand: halves of a head beside each other, pair by pair."""
-    row = torch.arange(rows.start, rows.stop)
-    dim = entry.shape[0] // entry.heads
+    row = torch.arange(rows)
+    dim = rows // heads
     half, within = dim // 2, row % dim
-    return entry.first + row - within + 2 * (within % half) + within // half
+    return row - within + 2 * (within % half) + within // half

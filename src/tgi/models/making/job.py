@@ -18,6 +18,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     """One of `METHODS`."""
     keep: tuple[str, ...]
     """Files of the original that are copied as they are."""
+    gguf: str | None = None
+    """Type of a GGUF file, which the target then is; one of `GGUF_TYPES`."""
     bits: int = 4
     group: int = 128
     """Columns; -1: all of a row."""
@@ -36,6 +38,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
 ROUNDINGS = ("int8", "int6", "int5", "int4")
 """What `--quantize` of the same name makes on the fly."""
+GGUF_TYPES = ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "BF16", "F16", "F32")
+"""What the `gguf` package can make."""
 METHODS = ("gptq", "awq", *ROUNDINGS)
 
 

@@ -15,7 +15,7 @@ import torch
 
 from tgi import logs
 from tgi.errors import StartupError
-from tgi.models.making import calibrated, own
+from tgi.models.making import calibrated, gguf, own
 from tgi.models.making.job import ROUNDINGS, Failed, Job, Line, Made, Progress
 from tgi.models.making.report import Report, Say
 from tgi.models.weight_files import in_directory
@@ -47,6 +47,8 @@ def main() -> int:
 
 def make(job: Job, say: Say) -> Report:
     """Do the job. Raises StartupError and OSError."""
+    if job.gguf is not None:
+        return gguf.make(job, say)
     return (own if job.method in ROUNDINGS else calibrated).make(job, say)
 
 

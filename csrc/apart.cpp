@@ -1,5 +1,6 @@
 #include "apart.h"
 
+#include <math.h>
 #include <string.h>
 
 #include <algorithm>
@@ -81,19 +82,30 @@ int largest_of(const float* x, int count) {
 
 }  // namespace
 
-void round_activations(const Linear& linear, float* x, int count, int length, int first, const RoundedBlock& to, int apart) {
+void round_part(const Linear& linear, float* x, int count, int length, int first, const RoundedPart& to) {
   const int largest = largest_of(x, count);
   const float outlier = x[largest];
-  *to.outlier = outlier;
-  *to.outlier_column = first + largest;
   x[largest] = 0;
+  const float rest = fabsf(x[largest_of(x, count)]);
+  const bool apart = fabsf(outlier) > kOutlier * rest;  // not of what is no number
+  *to.outlier = apart ? outlier : 0;
+  *to.outlier_column = apart ? first + largest : -1;
+  if (!apart) x[largest] = outlier;
   const int zero_point = linear.zero_points ? 1 : linear.zero;
-  for (int begin = 0, part = 0; begin < length; begin += linear.group, part++) {
-    const int known = std::max(std::min(count - begin, linear.group), 0), at = part * apart;
-    float sum = quantise_group(x + begin, known, std::min(length - begin, linear.group), zero_point, to.codes + begin,
-                               to.scales + at, to.offsets + at);
-    if (begin <= largest && largest < begin + linear.group) sum += outlier;
-    to.sums[at] = sum;
+  *to.sum = quantise_group(x, count, length, zero_point, to.codes, to.scale, to.offset) + *to.outlier;
+}
+
+void collect_outliers(const Linear& linear, const Packed& packed, int rows, OutlierList& list) {
+  list.all.clear();
+  list.starts.assign(1, 0);
+  for (int row = 0; row < rows; row++) {
+    const int first = row / kMaxRows * kMaxRows, height = std::min(rows - first, kMaxRows);
+    const size_t tile = size_t(first) * linear.groups + row - first;
+    for (int part = 0; part < linear.groups; part++) {
+      const size_t at = tile + size_t(part) * height;
+      if (packed.outlier_columns[at] >= 0) list.all.push_back({packed.outlier_columns[at], packed.outliers[at]});
+    }
+    list.starts.push_back((int)list.all.size());
   }
 }
 

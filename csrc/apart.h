@@ -7,11 +7,13 @@
 // A weight is scale * (value of the code - zero point) + minimum. Activations are rounded by groups of their own, the parts of
 // this file: a part has one scale of each. What minimums add is their product with the sums of a part's rounded activations.
 //
-// These weights are not rotated, and models have a few channels that are large for every token (see hadamard.h). So of each
-// block of 128 columns the largest activation of a row is not rounded: it is multiplied by itself, with its column of weights
-// in float32. The others round as well then as those of rotated layers.
+// These weights are not rotated, and models have a few channels that are large for every token (see hadamard.h). So the largest
+// activation of a part is not rounded where it is far larger than the others: it is multiplied by itself, with its column of
+// weights in float32. The others round as well then as those of rotated layers.
 #pragma once
 #include <string.h>
+
+#include <vector>
 
 #include "linear.h"
 #include "panel.h"
@@ -92,8 +94,17 @@ static inline void multiply_apart_halved(Sums<Height, C>& result, const Tile& ti
     for (int c = 0; c < C; c++) result.at[r][c] = r < kUpper ? upper.at[r][c] : lower.at[r - kUpper][c];
 }
 
-constexpr int kOutlierBlock = 128;
-static inline int outlier_blocks(const Linear& linear) { return (linear.padded_in + kOutlierBlock - 1) / kOutlierBlock; }
+constexpr int kPackedColumns = 128;  // that are rounded together, whole parts
+
+// How many times the next largest an activation must be to be left out.
+constexpr float kOutlier = 2.0f;
+
+// The outliers of some rows, row by row.
+struct OutlierList {
+  std::vector<Outlier> all;
+  std::vector<int> starts;  // [rows + 1]
+};
+void collect_outliers(const Linear& linear, const Packed& packed, int rows, OutlierList& list);
 
 // The codes of column k of a record.
 static inline I field_of(const Field& field, int k) {
@@ -115,48 +126,41 @@ static inline F column_of(const uint8_t* record, int k, Table table) {
   }
 }
 
-// The outliers of `rows` rows of a tile of `height`, from its row `row` on.
-struct Outliers {
-  const float* values;
-  const int32_t* columns;
-  int rows, height;
-};
-
-// Adds their products with panel c of some to sums, `step` vectors from row to row.
+// sums += the products of the outliers of `rows` rows of a tile, from its row `row` on, with panel c of some; `step` vectors from
+// row to row.
 template <class Panel>
-[[gnu::noinline]] static void add_outliers(const Linear& linear, const Outliers& outliers, const Apart& w, int c, F* sums,
-                                           int step) {
-  const int blocks = outlier_blocks(linear);
+[[gnu::noinline]] static void add_outliers(const Linear& linear, const Tile& tile, int row, int rows, const Apart& w, int c,
+                                           F* sums, int step) {
   const uint8_t* codes = w.codes + c * w.stride;
-  for (int r = 0; r < outliers.rows; r++, sums += step) {
+  for (int r = row; r < row + rows; r++, sums += step) {
     F sum = *sums;
-    for (int block = 0; block < blocks; block++) {
-      const int at = block * outliers.height + r, k = outliers.columns[at];
+    for (int i = tile.outlier_starts[r]; i < tile.outlier_starts[r + 1]; i++) {
+      const int k = tile.outliers[i].column;
       const size_t part = c * w.floats + size_t(k / linear.group) * kLanes;
       const F zeros = w.zeros ? to_float(load_int(w.zeros + part)) : set((float)linear.zero);
       const F value = column_of<Panel>(codes + size_t(k / Panel::kStep) * Panel::kBytes, k % Panel::kStep, w.table);
-      sum = fma(set(outliers.values[at]), mul(sub(value, zeros), load(w.scales + part)), sum);
+      sum = fma(set(tile.outliers[i].value), mul(sub(value, zeros), load(w.scales + part)), sum);
     }
     *sums = sum;
   }
 }
-template <class Panel, int Height, int R, int C>
+template <class Panel, int R, int C>
 static inline void add_outliers(const Linear& linear, Sums<R, C>& sums, const Tile& tile, int row, const Apart& w) {
-  const Outliers outliers{tile.outliers + row, tile.outlier_columns + row, R, Height};
-  for (int c = 0; c < C; c++) add_outliers<Panel>(linear, outliers, w, c, &sums.at[0][c], C);
+  if (tile.outlier_starts[row] == tile.outlier_starts[row + R]) return;
+  for (int c = 0; c < C; c++) add_outliers<Panel>(linear, tile, row, R, w, c, &sums.at[0][c], C);
 }
 
-// Rounds a block of `length` columns of one row, x [count], which is changed: codes [length]; its parts, `apart` from each
-// other, and its outlier, the largest, which stays a float and counts as 0. first: its column in the row.
-struct RoundedBlock {
-  uint8_t* codes;
-  float* scales;
-  int32_t* offsets;
-  float* sums;
+// Rounds one part of `length` columns of a row, x [count], which is changed: an outlier stays a float and counts as 0. first: its
+// column in the row.
+struct RoundedPart {
+  uint8_t* codes;  // [length]
+  float* scale;
+  int32_t* offset;
+  float* sum;
   float* outlier;
   int32_t* outlier_column;
 };
-void round_activations(const Linear& linear, float* x, int count, int length, int first, const RoundedBlock& to, int apart);
+void round_part(const Linear& linear, float* x, int count, int length, int first, const RoundedPart& to);
 
 // sums += what minimums add to rows of a tile of Height, from `row` on.
 template <int Height, int R, int C>

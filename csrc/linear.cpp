@@ -40,8 +40,8 @@ Tile tile_at(const Linear& linear, const Packed& packed, int first) {
   return {packed.values + size_t(first) * linear.padded_in, packed.codes + first * row_bytes(linear),
           packed.scales + size_t(first) * linear.groups,
           packed.offsets + size_t(first) * linear.groups * linear.scales,
-          packed.outliers + size_t(first) * outlier_blocks(linear),
-          packed.outlier_columns + size_t(first) * outlier_blocks(linear), packed.sums + size_t(first) * linear.groups};
+          packed.list ? packed.list->all.data() : nullptr, packed.list ? packed.list->starts.data() + first : nullptr,
+          packed.sums + size_t(first) * linear.groups};
 }
 
 // Writes `rows` rows of one panel's sums.
@@ -105,7 +105,7 @@ struct Rounded {
         multiply_groups_halved<Panel, Header>(sums, tile, w.begin, w.stride, linear.group, linear.padded_in);
       else
         multiply_groups<Panel, Header, R>(sums, tile, 0, w.begin, w.stride, linear.group, linear.padded_in, FetchStream{});
-      if constexpr (Header::kApart) add_outliers<Panel, R>(linear, sums, tile, 0, unfolded);
+      if constexpr (Header::kApart) add_outliers<Panel>(linear, sums, tile, 0, unfolded);
     });
     if (linear.minimums) add_minimums<R>(sums, tile, 0, unfolded, linear.groups);
   }
@@ -219,7 +219,7 @@ void run_blocks(const Linear& linear, const Tile& tile, int panel, float* y, siz
             if constexpr (Header::kApart) {
               multiply_apart<decltype(panel_type), kMaxRows>(sums, tile, row, unfolded, linear.group, linear.padded_in,
                                                              FetchNothing{});
-              add_outliers<decltype(panel_type), kMaxRows>(linear, sums, tile, row, unfolded);
+              add_outliers<decltype(panel_type)>(linear, sums, tile, row, unfolded);
               if (linear.minimums) add_minimums<kMaxRows>(sums, tile, row, unfolded, linear.groups);
             } else {
               multiply_groups<decltype(panel_type), Header, kMaxRows>(sums, tile, row, w.begin, w.stride, linear.group,
@@ -329,29 +329,31 @@ void pack_quantised(const Linear& linear, const float* x, size_t stride, const T
 }
 
 // Rounds blocks [first, last) of rows for a layer whose scales lie apart.
-void pack_apart_rounded(const Linear& linear, const float* x, size_t stride, const TilePart& part, int first, int last) {
+void pack_apart_rounded(const Linear& linear, const Packed& packed, size_t first_row, const float* x, size_t stride,
+                        const TilePart& part, int first, int last) {
   static thread_local std::vector<uint8_t> memory;
-  alignas(64) float block[kOutlierBlock];
-  const int rows = part.end - part.begin, height = part.height, parts = kOutlierBlock / linear.group;
+  alignas(64) float block[kPackedColumns];
+  const int rows = part.end - part.begin, height = part.height;
   const bool plain = row_by_row(linear, height) || height == 1;
-  if (!plain) memory.resize(std::max(memory.size(), size_t(rows) * kOutlierBlock));
+  if (!plain) memory.resize(std::max(memory.size(), size_t(rows) * kPackedColumns));
   auto at = [&](auto* all, size_t index) { return const_cast<std::remove_const_t<std::remove_pointer_t<decltype(all)>>*>(all) + index; };
   for (int b = first; b < last; b++) {
-    const int column = b * kOutlierBlock, count = std::min(linear.in - column, kOutlierBlock);
-    const int length = group_length(kOutlierBlock, linear.padded_in, column);
+    const int column = b * kPackedColumns, count = std::min(linear.in - column, kPackedColumns);
+    const int length = group_length(kPackedColumns, linear.padded_in, column);
     for (int r = 0; r < rows; r++) {
       const int row = part.begin + r;
-      const size_t group = size_t(b) * parts * height + row, outlier = size_t(b) * height + row;
-      uint8_t* codes = plain ? at(part.tile.codes, size_t(row) * linear.padded_in + column) : &memory[size_t(r) * kOutlierBlock];
+      uint8_t* codes = plain ? at(part.tile.codes, size_t(row) * linear.padded_in + column) : &memory[size_t(r) * kPackedColumns];
       const float* values = as_multiplied(linear, x + r * stride, column, count, block);
       if (values != block) memcpy(block, values, sizeof(float) * count);
-      round_activations(linear, block, count, length, column,
-                        {codes, at(part.tile.scales, group), at(part.tile.offsets, group), at(part.tile.sums, group),
-                         at(part.tile.outliers, outlier), at(part.tile.outlier_columns, outlier)},
-                        height);
+      for (int k = 0; k < length; k += linear.group) {
+        const size_t group = size_t((column + k) / linear.group) * height + row, outlier = first_row * linear.groups + group;
+        round_part(linear, block + k, std::min(count - k, linear.group), std::min(length - k, linear.group), column + k,
+                   {codes + k, at(part.tile.scales, group), at(part.tile.offsets, group), at(part.tile.sums, group),
+                    packed.outliers + outlier, packed.outlier_columns + outlier});
+      }
     }
     if (!plain)
-      interleave(memory.data(), kOutlierBlock, rows, length / 4,
+      interleave(memory.data(), kPackedColumns, rows, length / 4,
                  at(part.tile.codes, size_t(column) * height + 4 * part.begin), height);
   }
 }
@@ -418,11 +420,9 @@ void run_amx_block(const Linear& linear, const Tile& tile, int height, int panel
       const AmxRows rows{tile.codes, linear.padded_in, tile.scales, tile.offsets, height};
       if constexpr (Header::kApart) {
         amx_multiply<Panel, M, N>(sums, rows, AmxApart<Panel>{unfolded, linear.group, linear.padded_in});
-        for (int m = 0; m < M; m++) {
-          const size_t at = size_t(m) * outlier_blocks(linear) * kMaxRows;
-          const Outliers outliers{tile.outliers + at, tile.outlier_columns + at, height, height};
-          for (int n = 0; n < N; n++) add_outliers<Panel>(linear, outliers, unfolded, n, &sums[m][n].at[0][0], 1);
-        }
+        for (int m = 0; m < M; m++)
+          for (int n = 0; n < N; n++)
+            add_outliers<Panel>(linear, tile, m * kMaxRows, height, unfolded, n, &sums[m][n].at[0][0], 1);
       } else amx_multiply<Panel, M, N>(sums, rows, AmxGroups<Panel, Header>{w, panel_stride, linear.group, linear.padded_in});
     });
   }
@@ -468,13 +468,12 @@ void interleave(const uint8_t* from, size_t stride, int rows, int words, uint8_t
 }
 
 size_t packed_bytes(const Linear& linear, int rows) {
-  const size_t apart = linear.apart ? linear.groups + 2 * outlier_blocks(linear) : 0;
-  return (row_bytes(linear) + 4 * (size_t(linear.groups) * (1 + linear.scales) + apart)) * rows + 384;
+  return (row_bytes(linear) + 4 * size_t(linear.groups) * (1 + linear.scales + 3 * linear.apart)) * rows + 384;
 }
 
 Packed packed_in(const Linear& linear, int rows, void* memory) {
   auto* begin = static_cast<uint8_t*>(memory);
-  if (!linear.rounds && !halved(linear)) return {reinterpret_cast<float*>(begin), nullptr, nullptr, nullptr, nullptr, nullptr, nullptr};
+  if (!linear.rounds && !halved(linear)) return {reinterpret_cast<float*>(begin), nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr};
   const size_t codes = (row_bytes(linear) * rows + 63) / 64 * 64;
   const size_t scales = (4 * size_t(linear.groups) * rows + 63) / 64 * 64;
   const size_t offsets = (4 * size_t(linear.groups) * linear.scales * rows + 63) / 64 * 64;
@@ -482,18 +481,18 @@ Packed packed_in(const Linear& linear, int rows, void* memory) {
   auto* of_offsets = of_scales + scales;
   auto* sums = of_offsets + offsets;
   auto* outliers = sums + (linear.apart ? scales : 0);
-  const size_t blocks = (4 * size_t(outlier_blocks(linear)) * rows + 63) / 64 * 64;
   return {nullptr,
           begin,
           reinterpret_cast<float*>(of_scales),
           reinterpret_cast<int32_t*>(of_offsets),
           reinterpret_cast<float*>(sums),
           reinterpret_cast<float*>(outliers),
-          reinterpret_cast<int32_t*>(outliers + blocks)};
+          reinterpret_cast<int32_t*>(outliers + (linear.apart ? scales : 0)),
+          nullptr};
 }
 
 static int unit_columns(const Linear& linear) {
-  return linear.rounds ? kOutlierBlock : linear.rotated ? kRotation : kLanes;
+  return linear.rounds ? kPackedColumns : linear.rotated ? kRotation : kLanes;
 }
 
 int pack_units(const Linear& linear) {
@@ -508,7 +507,7 @@ void pack_activations(const Linear& linear, const float* x, size_t stride, int r
     const Tile tile = tile_at(linear, packed, first);
     const TilePart part{tile, tile_rows(rows, first), row - first, past - first};
     const float* from = x + row * stride;
-    if (linear.rounds && linear.apart) pack_apart_rounded(linear, from, stride, part, share.first, share.last);
+    if (linear.rounds && linear.apart) pack_apart_rounded(linear, packed, first, from, stride, part, share.first, share.last);
     else if (linear.rounds) pack_quantised(linear, from, stride, part, share.first, share.last);
 #if defined(TGI_HALVES)
     else if (halved(linear)) pack_halves(linear, from, stride, part, begin, end);
@@ -570,6 +569,13 @@ void multiply_as_they_lie(const Linear& linear, const Packed& packed, int rows, 
 
 void multiply_panels(const Linear& linear, const Packed& packed, int rows, int begin, int end, float* y, size_t stride,
                      bool accumulate) {
+  if (linear.apart && linear.rounds) {
+    static thread_local OutlierList list;
+    collect_outliers(linear, packed, rows, list);
+    Packed with_list = packed;
+    with_list.list = &list;
+    return multiply_as_they_lie(linear, with_list, rows, begin, end, y, stride, accumulate);
+  }
   // For several tiles, and for AMX, narrow panels are widened once; a single tile widens on the way.
   if (!linear.narrow || (rows <= kMaxRows && !row_by_row(linear, rows)))
     return multiply_as_they_lie(linear, packed, rows, begin, end, y, stride, accumulate);

@@ -40,6 +40,8 @@ namespace tgi {
 
 using Linear = tgi_linear;
 
+struct OutlierList;
+
 // Activations in the form the panels want, for at most `rows` rows; memory of the caller's.
 struct Packed {
   float* values;    // [rows * padded_in]
@@ -48,8 +50,9 @@ struct Packed {
   int32_t* offsets; // [rows * groups * scales of a group]
   // Of layers whose scales lie apart only:
   float* sums;             // [rows * groups], of what activations are rounded to
-  float* outliers;         // [rows * blocks], the activations that are not rounded
-  int32_t* outlier_columns;  // the same, where they are
+  float* outliers;           // [rows * groups], the activations that are not rounded
+  int32_t* outlier_columns;  // the same, where they are; -1 where there is none
+  const OutlierList* list;   // of them, while they are multiplied
 };
 
 // Bytes that `rows` rows of activations for a layer of this size need, and the parts of such memory.

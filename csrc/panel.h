@@ -9,14 +9,21 @@
 
 namespace tgi {
 
+// An activation that is not rounded, see apart.h.
+struct Outlier {
+  int column;
+  float value;
+};
+
 // Activations of one tile, interleaved so that the R rows of one k lie together; either values or the rest.
 struct Tile {
   const float* values;    // [k][R]
   const uint8_t* codes;   // [k / 4][R][4] int8
   const float* scales;    // [group][R]
   const int32_t* offsets; // [scale of the weights][R], minus the sum of its codes, times the zero point if all share one
-  const float* outliers = nullptr;         // [block][R], of layers whose scales lie apart only, as what follows
-  const int32_t* outlier_columns = nullptr;  // the same, from the beginning of the row
+  // Of layers whose scales lie apart only: of each row the outliers [outlier_starts[r], outlier_starts[r + 1]) of a list.
+  const Outlier* outliers = nullptr;
+  const int* outlier_starts = nullptr;
   const float* sums = nullptr;  // [group][R], of the activations as they are rounded; of layers with minimums only
 };
 

@@ -52,11 +52,13 @@ def quantise_activations(x: torch.Tensor, group: int) -> torch.Tensor:
 
 
 def round_without_outliers(x: torch.Tensor, part: int) -> torch.Tensor:
-    """The same for layers whose scales lie apart: of each 128 columns the largest stays, the others go by parts."""
+    """The same for layers whose scales lie apart: what is more than twice as large as the others of a part stays."""
     width = x.shape[1]
-    blocks = torch.nn.functional.pad(x, (0, -width % 128)).unflatten(1, (-1, 128))
-    at = blocks.abs().argmax(-1, keepdim=True)
-    outliers = torch.zeros_like(blocks).scatter(-1, at, blocks.gather(-1, at)).flatten(1)[:, :width]
+    parts = torch.nn.functional.pad(x, (0, -width % part)).unflatten(1, (-1, part))
+    best = parts.abs().topk(2, -1)
+    at, far = best.indices[..., :1], best.values[..., :1] > 2 * best.values[..., 1:]
+    kept = torch.where(far, parts.gather(-1, at), 0)
+    outliers = torch.zeros_like(parts).scatter(-1, at, kept).flatten(1)[:, :width]
     return quantise_activations(x - outliers, part) + outliers.double()
 
 

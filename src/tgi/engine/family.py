@@ -11,9 +11,11 @@ from tgi.kernels.select import select
 from tgi.memory import budget
 from tgi.memory.cost import model_cost
 from tgi.models.build.decoder import build
+from tgi.models.config_reader import read_config
 from tgi.models.decoder_start import decoder_ids
 from tgi.models.loader import LoadedModel, load_model, serving_dtype
 from tgi.models.spec import ModelSpec
+from tgi.models.stored import stored_of
 from tgi.models.weights import Progress
 from tgi.settings.config import EngineConfig
 
@@ -24,8 +26,8 @@ class FamilyModel:
     """See `fallback.FallbackModel`, which has the same members."""
 
     def __init__(self, config: EngineConfig, device: torch.device, threads: int, spec: ModelSpec) -> None:
-        self._config, self.spec = config, spec
-        self.decoder_ids = decoder_ids(Path(config.model_path), spec)
+        self._config, self.spec, path = config, spec, Path(config.model_path)
+        self.decoder_ids = decoder_ids(path, spec)
         self.dtype = serving_dtype(config.dtype, spec.dtype, device) or torch.float32
         self.backend = select(device, self.dtype, config.block_size, threads=threads if config.native_kernels else None)
         self.cost = model_cost(
@@ -35,6 +37,7 @@ class FamilyModel:
             logit_rows=budget.DEFAULT_BATCH_SIZE,
             cache_dtype=config.kv_cache_dtype,
             quantize=config.quantize,
+            stored=stored_of(path, read_config(path)),
         )
 
     def load(self, max_total_tokens: int, progress: Progress) -> LoadedModel:

@@ -18,6 +18,10 @@ class Footprint(Protocol):
         """Of a matrix without its bias; format: of the codes it is kept in, None for floats of `dtype`."""
         ...
 
+    def coded_bytes(self, weight: Weight, dtype: str, bits: float) -> float:
+        """The same of one that a checkpoint has in codes of so many bits, with their scales."""
+        ...
+
     def cache_bytes(self, layer: CacheLayer, dtype: str) -> int:
         """Of the keys and values of one token in one layer."""
         ...

@@ -10,6 +10,8 @@ from tgi.kernels.formats import DTYPE_BYTES
 from tgi.kernels.outline import Outline
 from tgi.kernels.program import Activate, Attention, Experts, Gate, Op, Program
 from tgi.kernels.weight import Weight
+from tgi.quant.checkpoint import Stored
+from tgi.quant.planned import stored_bits
 from tgi.quant.scheme import planned_format
 
 LONGEST_GATHERED = 8192
@@ -49,8 +51,11 @@ def model_cost(
     logit_rows: int,
     cache_dtype: str | None = None,
     quantize: str | None = None,
+    stored: Stored | None = None,
 ) -> ModelCost:
     """The cost of a model in a serving dtype, with its cache in another one, with weights rounded on the fly.
+
+    stored: how the checkpoint is quantised.
 
     logit_rows: rows of a step whose logits are computed.
     """
@@ -60,7 +65,7 @@ def model_cost(
         return activation_bytes(program, tokens, DTYPE_BYTES[dtype], logit_rows=logit_rows, context=context)
 
     return ModelCost(
-        weight_bytes=weight_bytes(program, dtype, footprint, quantize),
+        weight_bytes=weight_bytes(program, dtype, footprint, quantize, stored),
         kv_bytes_per_token=max(1, kv_bytes_per_token(program, cache_dtype or dtype, footprint)),  # blocks are counted
         activation_bytes_per_token=(activations(1024) - activations(0)) // 1024,
         activation_bytes_fixed=activations(0),
@@ -93,12 +98,18 @@ def outline_cost(outline: Outline, dtype: str, footprint: Footprint, *, logit_ro
     )
 
 
-def weight_bytes(program: Program, dtype: str, footprint: Footprint, quantize: str | None = None) -> int:
+def weight_bytes(
+    program: Program, dtype: str, footprint: Footprint, quantize: str | None = None, stored: Stored | None = None
+) -> int:
     """Of all weights as the backend keeps them; biases and vectors in the serving dtype."""
     width = DTYPE_BYTES[dtype]
     matrices = 0.0
     for weight in program.weights():
-        matrices += footprint.matrix_bytes(weight, dtype, planned_format(weight, quantize, dtype))
+        bits = stored_bits(stored, weight)
+        if bits is None:
+            matrices += footprint.matrix_bytes(weight, dtype, planned_format(weight, quantize, dtype))
+        else:
+            matrices += footprint.coded_bytes(weight, dtype, bits)
     numbers = sum(weight.distinct_rows * weight.columns for weight in program.weights())
     return int(matrices) + (program.parameters - numbers) * width
 

@@ -60,6 +60,7 @@ def survey(engine: EngineConfig, hardware: Hardware, *, warn: bool = False) -> M
         logit_rows=budget.DEFAULT_BATCH_SIZE,
         cache_dtype=engine.kv_cache_dtype,
         quantize=rounding(engine.quantize, stored),
+        stored=stored,
     )
 
 

@@ -18,6 +18,11 @@ def matrix_bytes(weight: Weight, dtype: str, format: CodeFormat | None) -> float
     return weight.rows * weight.columns * (NARROW_BYTES if dtype == "bfloat16" else DTYPE_BYTES[dtype])
 
 
+def coded_bytes(weight: Weight, dtype: str, bits: float) -> float:
+    """Of a matrix that a checkpoint has in codes: as they are, but rows padded and no code below 4 bits."""
+    return -(-weight.rows // 16) * 16 * weight.columns * max(bits, 4.0) / 8
+
+
 def cache_bytes(layer: CacheLayer, dtype: str) -> int:
     """Keys and values of one token. In int8 each has a scale, and heads are padded to 16 numbers."""
     if dtype == "int8":

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from tgi.errors import ModelError
-from tgi.models.gguf.file import FLOATS, GgufFile
+from tgi.models.gguf.file import FLOATS, GgufFile, Info
 from tgi.untrusted import printable
 
 DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
@@ -82,10 +82,18 @@ def make_config(files: list[GgufFile]) -> Config:
     config["quantization_config"] = {
         "quant_method": "gguf",
         "quantised": bool(coded),
+        "bits": round(bits_per_weight(tensors), 3),
         "architecture": name,
         "files": [file.path.name for file in files],
     }
     return config
+
+
+def bits_per_weight(tensors: Mapping[str, Info]) -> float:
+    """Of all matrices, in the file."""
+    matrices = [info for info in tensors.values() if len(info.shape) > 1]
+    numbers = sum(math.prod(info.shape) for info in matrices)
+    return 8 * sum(info.bytes for info in matrices) / max(numbers, 1)
 
 
 def _common(metadata: Metadata, tensors: Mapping[str, Any]) -> Config:

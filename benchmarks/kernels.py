@@ -8,6 +8,7 @@ bound by reading, many by arithmetic."""
 from __future__ import annotations
 
 import argparse
+import math
 import statistics
 import time
 from collections.abc import Callable
@@ -21,11 +22,23 @@ from tgi import hardware
 from tgi.kernels.formats import CODE_FORMATS
 from tgi.kernels.native import cache as native_cache
 from tgi.kernels.native.library import LEVELS, Arena, Library, NativeUnavailable, Pool, load
-from tgi.kernels.native.linear import FORMATS, PackedLinear
+from tgi.kernels.native.linear import FORMATS, Apart, PackedLinear
 from tgi.kernels.program import CacheLayer
 from tgi.kernels.types import CacheShape
 
 READS_MIB = (1, 32, 128, 512)
+STORED = {
+    "Q8_0": ("int8", Apart(32, "float16", zero=128)),
+    "Q6_K": ("int6", Apart(16, "float16", zero=32)),
+    "Q5_K": ("int5", Apart(32, "float16", minimums=True)),
+    "Q4_K": ("int4", Apart(32, "float16", minimums=True)),
+    "Q4_0": ("int4", Apart(32, "float16", zero=8)),
+    "nf4": ("int4", Apart(64, "float16", zero=128, book=tuple(range(0, 256, 16)))),
+    "gptq-8": ("int8", Apart(128, "float16", zero_points=True)),
+    "gptq-4": ("int4", Apart(128, "float16", zero_points=True)),
+    "eetq": ("int8", Apart(0, "float16", zero=128)),
+}
+"""Codes of checkpoints by name: their panels."""
 CHAINS = 12
 """As csrc/tgi.h has it."""
 
@@ -68,11 +81,9 @@ def linears(
     weight = torch.randn((height, width))
     for format in formats:
         arena = Arena(pool.library)
-        stored = weight.half() if format == "float16" else weight
         layers: list[PackedLinear] = []
         while sum(layer.bytes for layer in layers) < mib << 20:
-            layers.append(PackedLinear(pool, arena, format, width, height, rotated=format in CODE_FORMATS))
-            layers[-1].pack(stored)
+            layers.append(_layer(pool, arena, format, weight))
             layers[-1].finish()
         cells = []
         for count in rows:
@@ -82,6 +93,22 @@ def linears(
             cells.append(f"{gigabytes:.1f} | {gigaoperations:.0f}")
         table.add_row(format, *cells)
     console.print(table)
+
+
+def _layer(pool: Pool, arena: Arena, format: str, weight: torch.Tensor) -> PackedLinear:
+    height, width = weight.shape
+    if format not in STORED:
+        layer = PackedLinear(pool, arena, format, width, height, rotated=format in CODE_FORMATS)
+        layer.pack(weight.half() if format == "float16" else weight)
+        return layer
+    panels, apart = STORED[format]
+    part = math.gcd(apart.scale_group or 128, 128)
+    layer = PackedLinear(pool, arena, panels, width, height, group=part, apart=apart)
+    codes = torch.randint(0, 1 << CODE_FORMATS[panels].bits, (height, width), dtype=torch.uint8)
+    scales = torch.rand((height, -(-width // (apart.scale_group or width)))) / 100
+    zeros = torch.full(scales.shape, 8) if apart.zero_points else None
+    layer.pack_codes(codes, scales, zeros, -scales if apart.minimums else None)
+    return layer
 
 
 def run_all(pool: Pool, layers: list[PackedLinear], x: torch.Tensor, out: torch.Tensor) -> None:
@@ -127,7 +154,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=hardware.cpu_count(), help="default: those this process may use")
     parser.add_argument("--level", choices=LEVELS, help="instruction-set level; default: the best that runs here")
-    parser.add_argument("--formats", default=",".join(FORMATS), help=f"comma list of {', '.join(FORMATS)}")
+    every = (*FORMATS, *STORED)
+    parser.add_argument("--formats", default=",".join(every), help=f"comma list of {', '.join(every)}")
     parser.add_argument("--rows", type=numbers, default=[1, 4, 8, 16, 512], help="comma list; default 1,4,8,16,512")
     parser.add_argument("--shape", type=numbers, default=[2048, 2048], help="in,out; default 2048,2048")
     parser.add_argument("--weights-mib", type=int, default=256, help="weights read in turn, to leave the caches behind")

@@ -26,7 +26,9 @@ from tgi.commands.inspect.findings import Inspection
 from tgi.commands.inspect.gather import inspect
 from tgi.commands.inspect.program import kinds, parts, sections
 from tgi.commands.inspect.report import numbers, render
+from tgi.errors import StartupError
 from tgi.hardware import Hardware
+from tgi.hub import remote_gguf
 from tgi.hub.prepare import prepare_plan
 from tgi.models.build.decoder import build
 from tgi.models.families.registry import spec_from_config
@@ -247,6 +249,24 @@ def test_gguf_files(tmp_path: Path, architecture: str, kind: str) -> None:
     assert (report.bits_per_weight == 32) == (kind == "F32")
     plan = prepare_plan(parse(["--model-id", str(file), *flags], {}), {}, CPU)
     assert Path(plan.model_path).parent.name == "tgi-gguf"
+
+
+def test_a_gguf_file_on_the_hub(hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its beginning is read, and more of it only where the header is longer."""
+    monkeypatch.setattr(remote_gguf, "FIRST_BYTES", 1 << 10)
+    make_checkpoint(tmp_path / "hf", "llama", hidden_size=64, intermediate_size=128)
+    file = write_gguf(tmp_path / "hf", tmp_path / "model.Q8_0.gguf", "llama", "Q8_0")
+    hub.repos["org/name-GGUF"] = Repo({file.name: file.read_bytes(), "README.md": b""})
+    flags = ("--huggingface-hub-cache", str(tmp_path / "cache"))
+    report, local = found("org/name-GGUF:Q8_0", *flags, HF_ENDPOINT=hub.url), found(file, *flags)
+    same = ("route", "parts", "program", "tensors", "cache", "bits_per_weight", "quantisation", "problems", "files")
+    assert {name: getattr(report, name) for name in same} == {name: getattr(local, name) for name in same}
+    ranges = [int(header.rpartition("-")[2]) for header in hub.transfers(file.name) if header]
+    assert len(ranges) == len(hub.transfers(file.name)) > 1
+    assert ranges == [4**number * 1024 - 1 for number in range(len(ranges))]
+    assert ranges[-2] < file.stat().st_size
+    with pytest.raises(StartupError, match="has no GGUF file Q4_K_M; it has: model"):
+        found("org/name-GGUF:Q4_K_M", *flags, HF_ENDPOINT=hub.url)
 
 
 def test_an_architecture_that_transformers_computes(tmp_path: Path) -> None:

@@ -22,11 +22,12 @@ Show what a checkpoint is and how this server would compute it, without loading 
 Usage: tgi inspect MODEL [OPTIONS]
 
 MODEL is a directory, a GGUF file, or an id on the hub, of which only config.json, the index of shards and the headers
-of safetensors files are fetched.
+of safetensors files are fetched, or the beginning of a GGUF file.
 
   tgi inspect ./my-model
   tgi inspect ./model.Q4_K_M.gguf
   tgi inspect org/name --revision refs/pr/1 --json
+  tgi inspect org/name-GGUF:Q4_K_M
 
 It says:
   route        native (one of our families, run as the program below it), through transformers (its own code, with our
@@ -42,7 +43,7 @@ and 1 if not.
 Options:
   --json                     Print the findings as JSON
   --revision VALUE           Commit, branch or tag of a model on the hub
-  --gguf-file VALUE          Which GGUF file of a directory
+  --gguf-file VALUE          Which GGUF file of a directory or a repository
   --trust-remote-code        Let the checkpoint's own code describe a model that transformers does not know
   --huggingface-hub-cache VALUE
                              Where downloads are kept

@@ -93,7 +93,7 @@ def _outside(subject: Subject, config: Mapping[str, Any]) -> Inspection:
     known = model_type if isinstance(model_type, str) else None
     return Inspection(
         model_id=subject.model_id,
-        path=str(subject.directory),
+        path=subject.model_id if subject.passing else str(subject.directory),
         model_type=known,
         title=TITLES.get(known) if known else None,
         architectures=[str(name) for name in architectures] if isinstance(architectures, list) else [],

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
+import shutil
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +15,7 @@ from tgi.hub import converted, files, gguf
 from tgi.hub.download import Hub
 from tgi.hub.prepare import DEMO_ID, demo_directory, local_gguf, refuse_path
 from tgi.hub.remote import look
+from tgi.hub.remote_gguf import stand_ins
 from tgi.models import inventory
 from tgi.models.gguf.file import GgufFile
 from tgi.models.gguf.names import IGNORED, renamed
@@ -46,6 +50,8 @@ class Subject:
     remote: bool = False
     tensors: Mapping[str, StoredTensor] | None = None
     """Of a remote one."""
+    passing: bool = False
+    """The directory is gone when the command ends."""
 
     @property
     def format(self) -> str:
@@ -63,6 +69,11 @@ def locate(config: LauncherConfig, hub: Hub) -> Subject:
     directory = files.directory(name) or (demo_directory() if name == DEMO_ID else None)
     if directory is None:
         refuse_path(name)
+        folder = _temporary()
+        if parts := stand_ins(name, config.revision, config.gguf_file, hub, folder):
+            directory = Path(gguf.make_model(parts, name, [folder]).path)
+            names = tuple(path.name for path in parts)
+            return Subject(name, directory, tuple(files.names(directory)), names, passing=True)
         found = look(name, config.revision, hub)
         weights = found.weights
         return Subject(name, found.directory, found.names, weights.names, weights.index, True, found.tensors)
@@ -74,6 +85,13 @@ def locate(config: LauncherConfig, hub: Hub) -> Subject:
     except DownloadError:  # `suitability` says so, after all else has been told
         weights = WeightFiles()
     return Subject(name, directory, names, weights.names, weights.index)
+
+
+def _temporary() -> Path:
+    """A directory that is removed when this process ends."""
+    folder = Path(tempfile.mkdtemp(prefix="tgi-inspect-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def held(subject: Subject) -> dict[str, Held] | None:

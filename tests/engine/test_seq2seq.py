@@ -13,7 +13,10 @@ import torch
 
 from tests.engine.harness import LocalEngine
 from tests.models.seq2seq import CASES, FORCED, write_tiny
+from tgi.engine.determinism.checks import verify
+from tgi.kernels.native.library import NativeUnavailable, load
 from tgi.messages import unpack_prompt
+from tgi.settings.config import EngineConfig
 
 BACKENDS = ("reference", "native")
 NEW = 64
@@ -95,6 +98,21 @@ def test_same_bits_whoever_runs_beside(model: Model) -> None:
         alone.drain()
         tokens, expected = ([t for e in one.events[number, 0] for t in e.tokens] for one in (together, alone))
         assert tokens == expected
+
+
+@pytest.mark.parametrize("name", ["m2m_100", pytest.param("t5", marks=pytest.mark.slow)])
+def test_they_are_deterministic(name: str, tmp_path: Path) -> None:
+    """`tgi verify-determinism`: batches, chunks, preemptions, samples, threads."""
+    try:
+        load()
+    except NativeUnavailable as reason:
+        pytest.skip(str(reason))
+    write_tiny(tmp_path, name)
+    config = EngineConfig(model_path=str(tmp_path), model_id=name, device="cpu", threads=2)
+    report = verify(config, 1, lambda line: None)
+    verdicts = {check.name: check.verdict for check in report.checks}
+    assert verdicts.pop("prefix hit") == "not run"
+    assert report.passed and set(verdicts.values()) == {"equal"}, verdicts
 
 
 @pytest.mark.parametrize("quantize", ["int8", "int4"])

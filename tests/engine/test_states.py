@@ -12,7 +12,7 @@ from tgi.engine.worker import Worker
 from tgi.kernels.native.library import NativeUnavailable, load
 from tgi.settings.config import EngineConfig
 
-FAMILIES = ["mamba2", "lfm2", "qwen3_next", "granitemoehybrid", "deepseek_v3", "gpt_oss"]
+FAMILIES = ["mamba2", "lfm2", "qwen3_next", "granitemoehybrid", "deepseek_v3", "gpt_oss", "mixtral", "gemma4"]
 FAST = ("granitemoehybrid",)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tgi.kernels.footprint import Footprint
 from tgi.kernels.formats import DTYPE_BYTES
@@ -115,8 +115,8 @@ def weight_bytes(
 
 
 def read_bytes(program: Program, dtype: str, footprint: Footprint, quantize: str | None = None) -> int:
-    """Of the weights that a step of one row reads: of experts those that it chooses, of tables its row."""
-    width = DTYPE_BYTES[dtype]
+    """Of weights that a step of one row reads: of experts those that it chooses, of tables its row; no encoder's."""
+    width, program = DTYPE_BYTES[dtype], replace(program, encoder=None)
 
     def matrices(weights: Iterable[Weight]) -> float:
         return sum(footprint.matrix_bytes(one, dtype, planned_format(one, quantize, dtype)) for one in weights)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tgi.errors import DownloadError, ModelError, StartupError
 from tgi.hub import gguf
-from tgi.hub.download import Hub, explain, is_network, with_tries
+from tgi.hub.download import Hub, explain, with_tries
 from tgi.models.gguf.file import GgufFile
 from tgi.untrusted import printable
 
@@ -34,7 +34,10 @@ def stand_ins(name: str, revision: str | None, wanted: str | None, hub: Hub, fol
         return []
     api = huggingface_hub.HfApi(endpoint=hub.endpoint, token=hub.token, library_name="text-generation-inference")
     try:
-        info = with_tries(lambda: api.model_info(model_id, revision=revision, files_metadata=True), hub)
+        info = api.model_info(model_id, revision=revision, files_metadata=True)
+    except Exception:
+        return []  # `remote.look` tries again, and says why there is nothing, or what there is in the cache
+    try:
         sizes = {sibling.rfilename: sibling.size for sibling in info.siblings or []}
         others = any(file.endswith((".safetensors", ".bin", ".pt")) for file in sizes)
         if wanted is None and (others or not any(file.endswith(gguf.SUFFIX) for file in sizes)):
@@ -44,8 +47,6 @@ def stand_ins(name: str, revision: str | None, wanted: str | None, hub: Hub, fol
     except StartupError:
         raise
     except Exception as error:
-        if is_network(error):
-            return []  # `remote.look` says what there is in the cache, or that there is nothing
         explain(error, model_id, revision, hub)
 
 

@@ -196,13 +196,13 @@ static inline void add_dots(I (&dots)[R][C], const Weights4 (&weights)[C], const
 
 // dots += a record of R rows of activations, in a tile of Height, times C panels
 template <class Panel, int Height, int J = 0, int R, int C>
-static inline void add_record(I (&dots)[R][C], const uint8_t* a, const uint8_t* w, size_t stride, Table table = Table()) {
+static inline void add_record(I (&dots)[R][C], const uint8_t* a, const uint8_t* w, size_t stride) {
   if constexpr (4 * J < Panel::kStep) {
     Weights4 weights[C];
 #pragma GCC unroll 8
-    for (int c = 0; c < C; c++) weights[c] = split(Panel::template codes<J>(w + c * stride, table));
+    for (int c = 0; c < C; c++) weights[c] = split(Panel::template codes<J>(w + c * stride));
     add_dots(dots, weights, a + 4 * Height * J);
-    add_record<Panel, Height, J + 1>(dots, a, w, stride, table);
+    add_record<Panel, Height, J + 1>(dots, a, w, stride);
   }
 }
 

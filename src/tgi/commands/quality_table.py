@@ -150,7 +150,8 @@ def save_plot(path: Path, model: str, rows: Sequence[Row], peers: Sequence[Peer]
         axes.set_ylabel("more perplexity, %")
         axes.set_yscale("symlog", linthresh=1)
         axes.set_ylim(bottom=-0.5)
-        axes.set_xlim(left=0)
+        fastest = max((speed for _, speed, _ in (*ours, *theirs)), default=1.0)
+        axes.set_xlim(0, 1.2 * fastest)  # room for the names
         axes.grid(alpha=0.3)
     figure.savefig(path)
 

@@ -42,6 +42,8 @@ KINDS = {
     "qwen2-bfloat16-cache-fp8": ("qwen2", "bfloat16", None, "fp8_e5m2", {}),
     "gemma2-bfloat16-cache-int8": ("gemma2", "bfloat16", None, "int8", {}),
     "qwen2-int8-float-activations": ("qwen2", "bfloat16", "int8", None, {}, "float32"),
+    "llama-nf4-cache-int8": ("llama", "bfloat16", "bitsandbytes-nf4", "int8", {}),
+    "gpt2-eetq": ("gpt2", "bfloat16", "eetq", None, {}),
     "llama-int4-float-activations": ("llama", "bfloat16", "int4", None, {}, "float32"),
 }
 

@@ -82,7 +82,9 @@ def test_codes_in_both_backends(family: Family, activations: str, quantize: str,
     largest = outs["plain"].square().mean().sqrt()
     rounding = (outs["reference"] - outs["plain"]).square().mean().sqrt() / largest
     between = (outs["native"] - outs["reference"]).square().mean().sqrt() / largest
-    assert between < max(0.25 * rounding, 1e-3), f"{between:.1e} between backends, rounding moves {rounding:.1e}"
+    # Error feedback spreads such a choice over the rest of a block; with 8 bits there is one in most blocks.
+    share = 0.6 if quantize == "int8" else 0.25
+    assert between < max(share * rounding, 1e-3), f"{between:.1e} between backends, rounding moves {rounding:.1e}"
     outlier, moved = (
         (outs[one] - outs[other]).abs().max() for one, other in (("native", "reference"), ("reference", "plain"))
     )

@@ -118,7 +118,7 @@ def test_shards_and_an_interrupted_job(tmp_path: Path, monkeypatch: pytest.Monke
     ("damage", "why"),
     [
         ({"scheme": "int3"}, "`scheme` = 'int3'"),
-        ({"version": 2}, "of version 2"),
+        ({"version": 1}, "of version 1"),
         ({"scheme": "int8"}, "shape"),
         ({"scheme": "int5"}, "upper"),
     ],

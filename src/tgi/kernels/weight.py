@@ -71,6 +71,8 @@ class Weight:
     """What follows the names of modules in those of their tensors."""
     unit_rows: bool = False
     """Each row is divided by its length when it is read."""
+    gives_keys: bool = False
+    """Keys and values of attention come out of it, usually with the queries."""
     split: Literal["rows", "columns"] | None = None
     """How several ranks share it: each part by rows, or by columns, whose partial sums are added. None: not shared."""
 

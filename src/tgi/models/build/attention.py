@@ -54,7 +54,8 @@ def _queries_and_others(writer: Writer, x: str, spec: AttentionSpec, number: int
         size = spec.query_size
         weight = Weight((stored[0],), (size, size), hidden, spec.qkv_bias, groups=spec.heads, split="rows")
         queries = writer.linear("queries", x, weight)
-        return queries, writer.linear("keys", x, Weight(tuple(stored[1:]), others, hidden, spec.qkv_bias, split="rows"))
+        weight = Weight(tuple(stored[1:]), others, hidden, spec.qkv_bias, gives_keys=True, split="rows")
+        return queries, writer.linear("keys", x, weight)
     weight = Weight(
         tuple(stored),
         (spec.query_size, *others),
@@ -63,6 +64,7 @@ def _queries_and_others(writer: Writer, x: str, spec: AttentionSpec, number: int
         transposed=names.transposed,
         groups=spec.kv_heads if names.qkv_by_head else names.qkv_groups,
         order=names.qkv_order,
+        gives_keys=True,
         split="rows",
     )
     qkv = writer.linear("qkv", x, weight)

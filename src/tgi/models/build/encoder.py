@@ -32,6 +32,7 @@ def encoder_of(decoder: ModelSpec, builder: Builder, table: Weight) -> Encoder:
         assert cross is not None
         stored = tuple(name.format(number) for name in names.cross_keys_values)
         parts = (cross.kv_size, cross.kv_size)
-        both = builder.linear("cross", result, Weight(stored, parts, spec.hidden_size, cross.qkv_bias, split="rows"))
+        weight = Weight(stored, parts, spec.hidden_size, cross.qkv_bias, gives_keys=True, split="rows")
+        both = builder.linear("cross", result, weight)
         builder.ops.append(StoreKV(both, number, cross.kv_heads, cross.head_dim, 0, cross.kv_size))
     return Encoder(builder.values, tuple(builder.ops), result, spec.max_positions)

@@ -1,6 +1,6 @@
 """Codes of `--quantize int8` to `int4` as `tgi quantize` stores them, so that a later start only reads.
 
-Settings: `quant_method` "tgi", `scheme` (the value of `--quantize`), `version` 1. A matrix of R rows and C columns has,
+Settings: `quant_method` "tgi", `scheme` (the value of `--quantize`), `version` 2. A matrix of R rows and C columns has,
 in place of its `.weight`, row by row as it is multiplied and rotated as `kernels.rotation` says:
 
     codes   [R, bytes] uint8   8 bits: a code each. Else the lower 4 bits: code 2 i in the lower half of byte i, 2 i + 1
@@ -30,7 +30,7 @@ from tgi.quant.formats.modules import read
 from tgi.quant.formats.plain import PIECE_ROWS, Plain
 from tgi.quant.scheme import format_of
 
-VERSION = 1
+VERSION = 2
 LOWER = 4
 """Bits of a code in `codes`, where it has fewer than 8."""
 

@@ -78,13 +78,13 @@ def test_codes_in_both_backends(family: Family, activations: str, quantize: str,
     ):
         loaded = load_model(tmp_path, "float32", backend, quantize=wanted, activations=activations)
         outs[name] = Driver(loaded, backend).run(TOKENS, chunk=40)
-    # Over all rows: where an activation lies between two codes, backends may round it to either, which moves that row.
+    # Over all rows: where an activation lies between two codes, backends may round it to either, which moves that row
+    # and those after it, in 8 bits by half of what all rounding moves. Activations as they are leave no such choice.
     largest = outs["plain"].square().mean().sqrt()
     rounding = (outs["reference"] - outs["plain"]).square().mean().sqrt() / largest
     between = (outs["native"] - outs["reference"]).square().mean().sqrt() / largest
-    # Error feedback spreads such a choice over the rest of a block; with 8 bits there is one in most blocks.
-    share = 0.6 if quantize == "int8" else 0.25
-    assert between < max(share * rounding, 1e-3), f"{between:.1e} between backends, rounding moves {rounding:.1e}"
+    allowed = max(0.25 * rounding, 1e-2) if activations == "int8" else 1e-4
+    assert between < allowed, f"{between:.1e} between backends, rounding moves {rounding:.1e}"
     outlier, moved = (
         (outs[one] - outs[other]).abs().max() for one, other in (("native", "reference"), ("reference", "plain"))
     )

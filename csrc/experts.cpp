@@ -108,6 +108,29 @@ void sort_places(int experts, int count, ExpertScratch& scratch) {
   for (int i = 0; i < count; i++) scratch.places[next[scratch.ids[i]]++] = i;
 }
 
+// As many experts in a round as there is memory for, so that few barriers are passed; one at least.
+void plan_rounds(const tgi_experts_op& op, ExpertScratch& scratch) {
+  scratch.rounds.assign(1, 0);
+  scratch.packed.assign(op.count, 0);
+  int rows = 0;
+  size_t bytes = 0;
+  for (int e = 0; e < op.count; e++) {
+    const int count = scratch.starts[e + 1] - scratch.starts[e];
+    if (count == 0) continue;
+    const size_t packed = std::max(packed_bytes(*op.up[e], count), packed_bytes(*op.down[e], count));
+    const size_t size = (packed + 63) / 64 * 64;
+    if (rows > 0 && (rows + count > scratch.rows || bytes + size > scratch.packed_bytes)) {
+      scratch.rounds.push_back(e);
+      rows = 0;
+      bytes = 0;
+    }
+    scratch.packed[e] = bytes;
+    rows += count;
+    bytes += size;
+  }
+  scratch.rounds.push_back(op.count);
+}
+
 }  // namespace
 
 size_t ExpertScratch::floats(const tgi_experts_op& op, int rows) { return Strides(op).sum() * rows; }
@@ -117,9 +140,9 @@ void run_experts(const tgi_experts_op& op, const ExpertRows& rows, ExpertScratch
   const Strides strides(op);
   const int slots = op.top + (op.shared ? 1 : 0), width = op.down[0]->out;
   float* gathered = scratch.memory;
-  float* up = gathered + size_t(strides.x) * rows.count;
-  float* inner = up + size_t(strides.up) * rows.count;
-  float* down = inner + size_t(strides.inner) * rows.count;
+  float* up = gathered + size_t(strides.x) * scratch.rows;
+  float* inner = up + size_t(strides.up) * scratch.rows;
+  float* down = inner + size_t(strides.inner) * scratch.rows;
   if (member.index == 0) {
     const size_t places = size_t(rows.count) * slots;
     scratch.ids.resize(places);
@@ -130,41 +153,63 @@ void run_experts(const tgi_experts_op& op, const ExpertRows& rows, ExpertScratch
       choose(op, rows.router + size_t(r) * rows.router_stride, scores.data(), scores.data() + op.count,
              &scratch.ids[size_t(r) * slots], &scratch.weights[size_t(r) * slots]);
     sort_places(op.count, (int)places, scratch);
+    plan_rounds(op, scratch);
   }
-  for (int64_t r = member.begin(rows.count); r < member.end(rows.count); r++)
-    memset(rows.out + r * rows.out_stride, 0, 4 * size_t(width));
+  const int64_t first_row = member.begin(rows.count), past_row = member.end(rows.count);
+  for (int64_t r = first_row; r < past_row; r++) memset(rows.out + r * rows.out_stride, 0, 4 * size_t(width));
   barrier();
-  for (int e = 0; e < op.count; e++) {
-    const int* places = scratch.places.data() + scratch.starts[e];
-    const int count = scratch.starts[e + 1] - scratch.starts[e];
-    if (count == 0) continue;
-    const Linear &widen = *op.up[e], &narrow = *op.down[e];
-    const int begin = (int)member.begin(count), end = (int)member.end(count);
-    for (int i = begin; i < end; i++) {
-      float* to = gathered + size_t(i) * strides.x;
-      memcpy(to, rows.x + size_t(places[i] / slots) * rows.x_stride, 4 * size_t(widen.in));
-      if (op.weigh_inputs) scale_by(to, scratch.weights[places[i]], widen.in);
-    }
-    const Packed x = packed_in(widen, count, packed_memory);
-    pack_activations(widen, gathered, strides.x, count, Share{begin, end, 0, pack_units(widen)}, x);
+  for (size_t round = 0; round + 1 < scratch.rounds.size(); round++) {
+    const int base = scratch.starts[scratch.rounds[round]], all = scratch.starts[scratch.rounds[round + 1]] - base;
+    // Each expert of the round with its rows, of which [begin, end) are the member's; `at`: its first row in the memory.
+    const auto each = [&](const auto& run) {
+      for (int e = scratch.rounds[round]; e < scratch.rounds[round + 1]; e++) {
+        const int at = scratch.starts[e] - base, count = scratch.starts[e + 1] - scratch.starts[e];
+        if (count == 0) continue;
+        const int begin = std::clamp((int)member.begin(all) - at, 0, count), end = std::clamp((int)member.end(all) - at, 0, count);
+        run(e, at, count, begin, end, static_cast<char*>(packed_memory) + scratch.packed[e]);
+      }
+    };
+    const int* places = scratch.places.data() + base;
+    each([&](int e, int at, int count, int begin, int end, void* memory) {
+      const Linear& widen = *op.up[e];
+      for (int i = begin; i < end; i++) {
+        float* to = gathered + size_t(at + i) * strides.x;
+        memcpy(to, rows.x + size_t(places[at + i] / slots) * rows.x_stride, 4 * size_t(widen.in));
+        if (op.weigh_inputs) scale_by(to, scratch.weights[places[at + i]], widen.in);
+      }
+      pack_activations(widen, gathered + size_t(at) * strides.x, strides.x, count, Share{begin, end, 0, pack_units(widen)},
+                       packed_in(widen, count, memory));
+    });
     barrier();
-    multiply_panels(widen, x, count, (int)member.begin(widen.panels), (int)member.end(widen.panels), up, strides.up, false);
+    each([&](int e, int at, int count, int, int, void* memory) {
+      const Linear& widen = *op.up[e];
+      multiply_panels(widen, packed_in(widen, count, memory), count, (int)member.begin(widen.panels),
+                      (int)member.end(widen.panels), up + size_t(at) * strides.up, strides.up, false);
+    });
     barrier();
-    for (int i = begin; i < end; i++) {
-      float* gate = up + size_t(i) * strides.up;
-      if (op.limit != 0) limit_gate(gate, gate + narrow.in, op.limit, narrow.in);
-      activate_gated(op.function, gate, gate + narrow.in, narrow.in, inner + size_t(i) * strides.inner);
-    }
-    const Packed h = packed_in(narrow, count, packed_memory);
-    pack_activations(narrow, inner, strides.inner, count, Share{begin, end, 0, pack_units(narrow)}, h);
+    each([&](int e, int at, int count, int begin, int end, void* memory) {
+      const Linear& narrow = *op.down[e];
+      for (int i = begin; i < end; i++) {
+        float* gate = up + size_t(at + i) * strides.up;
+        if (op.limit != 0) limit_gate(gate, gate + narrow.in, op.limit, narrow.in);
+        activate_gated(op.function, gate, gate + narrow.in, narrow.in, inner + size_t(at + i) * strides.inner);
+      }
+      pack_activations(narrow, inner + size_t(at) * strides.inner, strides.inner, count,
+                       Share{begin, end, 0, pack_units(narrow)}, packed_in(narrow, count, memory));
+    });
     barrier();
-    multiply_panels(narrow, h, count, (int)member.begin(narrow.panels), (int)member.end(narrow.panels), down, strides.down,
-                    false);
+    each([&](int e, int at, int count, int, int, void* memory) {
+      const Linear& narrow = *op.down[e];
+      multiply_panels(narrow, packed_in(narrow, count, memory), count, (int)member.begin(narrow.panels),
+                      (int)member.end(narrow.panels), down + size_t(at) * strides.down, strides.down, false);
+    });
     barrier();
-    for (int i = begin; i < end; i++) {
+    for (int i = 0; i < all; i++) {  // by expert, then by row: sums of a row are taken in the order of its experts
+      const int64_t row = places[i] / slots;
+      if (row < first_row || row >= past_row) continue;
       float* y = down + size_t(i) * strides.down;
       if (!op.weigh_inputs) scale_by(y, scratch.weights[places[i]], width);
-      add_to(rows.out + size_t(places[i] / slots) * rows.out_stride, y, width);
+      add_to(rows.out + row * rows.out_stride, y, width);
     }
   }
 }

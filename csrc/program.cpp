@@ -68,6 +68,8 @@ Program::Program(Pool& pool, const tgi_op* ops, int count, const int32_t* widths
 
 void Program::reserve(int rows) {
   if (rows <= reserved_) return;
+  const auto mixes = [](const tgi_op& op) { return op.code == TGI_EXPERTS; };
+  if (std::any_of(ops_.begin(), ops_.end(), mixes)) rows = std::max(rows, kExpertRows);
   size_t packed = 0, floats = 0;
   for (const tgi_op& op : ops_)
     if (op.code == TGI_LINEAR)
@@ -93,6 +95,8 @@ void Program::reserve(int rows) {
     next += size_t(strides_[i]) * rows;
   }
   experts_.memory = next;
+  experts_.rows = rows;
+  experts_.packed_bytes = packed;
   packed_ = next + experts;
   reserved_ = rows;
 }

@@ -16,6 +16,7 @@ namespace tgi {
 // Rows that go through the list at once: bounds scratch memory. The rows of a longer step follow in further
 // passes; since no row's arithmetic depends on its neighbours, the cut cannot be seen in the result.
 constexpr int kSliceRows = 256;
+constexpr int kExpertRows = 64;  // room for gathered rows that programs with experts have at least
 
 class Program {
  public:

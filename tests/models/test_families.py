@@ -42,6 +42,7 @@ from tgi.models.families.registry import read_spec, spec_from_config
 from tgi.models.spec import ModelSpec
 from tgi.quant.checkpoint import read_stored, stored
 from tgi.quant.formats import format_for
+from tgi.quant.formats.own import VERSION
 from tgi.quant.formats.plain import Plain
 from tgi.quant.formats.registry import FORMATS
 
@@ -604,7 +605,7 @@ def test_unknown_quantisations_are_refused_in_one_line(tmp_path: Path) -> None:
 
 def test_every_method_has_a_format_of_its_own() -> None:
     for method in FORMATS:
-        own = {"version": 1} if method == "tgi" else {}
+        own = {"version": VERSION} if method == "tgi" else {}
         found = format_for(stored({"quant_method": method, **own}, "here"))
         assert found.quantised and found.name == method
 

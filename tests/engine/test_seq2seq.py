@@ -115,20 +115,24 @@ def test_they_are_deterministic(name: str, tmp_path: Path) -> None:
     assert report.passed and set(verdicts.values()) == {"equal"}, verdicts
 
 
+@pytest.mark.parametrize("activations", ["float32", "int8"])
 @pytest.mark.parametrize("quantize", ["int8", "int4"])
-def test_codes(model: Model, quantize: str) -> None:
-    """Rounded weights run, and give nearly the same on both backends."""
+def test_codes(model: Model, quantize: str, activations: str) -> None:
+    """Rounded weights run, the same on both backends. One activation between two codes may move all after it."""
     if model.name != "m2m_100":
         pytest.skip("one model")
     answers = []
     for native in (True, False):
-        session = LocalEngine(model.path, native_kernels=native, quantize=quantize).session()
+        settings = {"quantize": quantize, "activation_dtype": activations}
+        session = LocalEngine(model.path, native_kernels=native, **settings).session()
         session.add(0, model.prompts[1], 8)
         session.drain()
         answers.append([token for event in session.events[0, 0] for token in event.tokens])
     assert len(answers[0]) == len(answers[1]) == 8
-    assert answers[0][0].id == answers[1][0].id
-    assert answers[0][0].logprob == pytest.approx(answers[1][0].logprob, abs=0.05)
+    if activations == "float32":
+        assert [token.id for token in answers[0]] == [token.id for token in answers[1]]
+    near = 1e-3 if activations == "float32" else 0.2
+    assert answers[0][0].logprob == pytest.approx(answers[1][0].logprob, abs=near)
 
 
 def test_limits_and_prompt_details(model: Model) -> None:

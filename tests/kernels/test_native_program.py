@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import pytest
@@ -264,12 +265,15 @@ def naive_experts(op: Experts, x: torch.Tensor, logits: torch.Tensor, tensors: d
     return wanted
 
 
-@pytest.mark.parametrize("quantize", [None, "int8", "int4"])
-@pytest.mark.parametrize("kind", ROUTES)
+@pytest.mark.parametrize(
+    ("kind", "quantize"),
+    [
+        *((kind, None) for kind in ROUTES),
+        *product(("shared", "limited"), ("int8", "int4")),
+    ],  # choosing knows no formats
+)
 def test_experts(library, kind, quantize):
     """Against the formula; and a row has the same bits alone, in any batch and with any number of threads."""
-    if quantize and kind not in ("shared", "limited"):
-        pytest.skip("how experts are chosen does not depend on their format")
     rows, width, count, options = 300, 48, 6, ROUTES[kind]
     shared = bool(options.get("shared"))
     tensors, up, down = expert_weights(count, shared, width, 40)

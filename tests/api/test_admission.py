@@ -162,6 +162,23 @@ def test_of_300_at_once_none_is_lost(policy: Policy, whole: bool, warm: bool, sp
     assert permits.taken == 0
 
 
+@pytest.mark.parametrize("policy", [openai_python, ai_sdk])
+@pytest.mark.parametrize("before", [1, 5, 20], ids=lambda count: f"{count} at once before")
+@pytest.mark.parametrize("slower", [4.0, 12.0])
+@pytest.mark.parametrize("seconds", [0.1, 0.35, 1.0])
+def test_a_burst_takes_longer_than_what_was_alone(policy: Policy, before: int, slower: float, seconds: float) -> None:
+    """What was measured while few were out says how long each took then."""
+    clock = Clock()
+    permits = Permits(128, clock)
+    for _ in range(70):
+        out = [permits.take(1) for _ in range(before)]
+        clock.now += seconds
+        for permit in out:
+            permits.give_back(permit)
+    rng = random.Random(3)
+    assert lost(permits, clock, lambda: slower * seconds * rng.uniform(0.8, 1.0), policy, 300, whole=False) == 0
+
+
 @pytest.mark.parametrize("seconds", [20.0, 40.0])
 def test_the_pace_of_tokens_tells_when_answers_take_long(seconds: float) -> None:
     """Nothing has ended yet, but the engine knows how far its requests are."""

@@ -30,6 +30,8 @@ class Permit:
         """Bytes of the body that waits with it."""
         self.since: float | None = None
         """When it was granted; None: it waits."""
+        self.taken = 0
+        """How many were out then, it among them."""
         self.news: asyncio.Future[None] | None = None
         """For one that waits: done when it is granted, or refused after all."""
 
@@ -122,7 +124,7 @@ class Permits:
     def give_back(self, permit: Permit) -> None:
         """The request has ended."""
         assert permit.since is not None
-        self._times.ended(self._clock() - permit.since, permit.count)
+        self._times.ended(self._clock() - permit.since, permit.count, max(permit.taken, self.taken))
         self._put_back(permit)
         self._grant()
 
@@ -161,6 +163,7 @@ class Permits:
     def _take(self, permit: Permit) -> None:
         permit.since = self._clock()
         self._out.take(permit.group, permit.count)
+        permit.taken = self.taken
         self._open[permit] = None
         self._grants += 1
         self._granted[permit.group] = self._grants

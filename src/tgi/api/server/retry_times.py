@@ -18,6 +18,10 @@ FIRST_GUESS_S = 4.0
 """How long a permit is held, while none has come back: two retries must outlast the first answers."""
 REMEMBERED = 64
 """Permits whose time counts."""
+SHARING = 0.5
+"""A permit is held longer where more are out: by this power of their number, between not at all and as many times."""
+LATER = 3
+"""Where nothing ended when it should have, it may take so many times as long again: clients come back only twice."""
 GOLDEN = 0.618034
 """Multiples of it spread evenly between 0 and 1, however many there are."""
 
@@ -35,14 +39,15 @@ class RetryTimes:
         self._limit = limit
         self._clock = clock
         self._next_end = next_end
-        self._durations: deque[float] = deque(maxlen=REMEMBERED)
+        self._durations: deque[float] = deque(maxlen=REMEMBERED)  # as they would be with all permits out
         self._last_end = clock()
         self._promised: list[float] = []  # heap of the times told, one for each permit wanted
         self._refused = 0
 
-    def ended(self, seconds: float, count: int) -> None:
-        """`count` permits came back that were held so long."""
-        self._durations.extend([seconds] * min(count, REMEMBERED))
+    def ended(self, seconds: float, count: int, taken: int) -> None:
+        """`count` permits came back that were held so long, while `taken` were out."""
+        full = seconds * (self._limit / taken) ** SHARING
+        self._durations.extend([full] * min(count, REMEMBERED))
         self._last_end = self._clock()
 
     def tell(self, count: int, oldest: float, waiting: int) -> float:
@@ -73,5 +78,5 @@ class RetryTimes:
         if now - oldest < held:
             guess = held - (now - oldest)
         else:  # any moment; but the longer nothing came, the longer it may take
-            guess = max(held / self._limit, now - max(self._last_end, oldest))
+            guess = max(held / self._limit, LATER * (now - max(self._last_end, oldest)))
         return guess if latest is None else min(guess, latest)

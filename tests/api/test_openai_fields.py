@@ -16,6 +16,9 @@ BODIES: dict[str, dict[str, Any]] = {
 }
 TGI_NAMES = ("inputs", "max_new_tokens", "top_n_tokens", "decoder_input_details")
 BOTH = (CHAT, COMPLETIONS)
+CONTEXT = "This model's maximum context length is 256 tokens"
+"""What litellm, for one, knows such errors by."""
+LONGEST = f"{CONTEXT}: `prompt` must have at most 255 tokens. Given:"
 
 
 def client_of(engine: FakeEngine | None = None, **settings: Any) -> httpx.AsyncClient:
@@ -40,11 +43,11 @@ async def error(path: str, client: httpx.AsyncClient, **fields: Any) -> Any:
         (COMPLETIONS, {"max_completion_tokens": 5, "min_tokens": 6}, "min_tokens", "<= `max_completion_tokens`"),
         (COMPLETIONS, {"prompt": ""}, "prompt", "`prompt` cannot be empty"),
         (COMPLETIONS, {"prompt": [999]}, "prompt", "`prompt` token id 999 is"),
-        (CHAT, {"max_tokens": 300}, "max_tokens", "`messages` tokens + `max_tokens` must be <= 256"),
+        (CHAT, {"max_tokens": 300}, "max_tokens", f"{CONTEXT}: `messages` tokens + `max_tokens` must be <= 256"),
         (COMPLETIONS, {"max_tokens": 9999}, "max_tokens", "Given: 3 `prompt` tokens and 9999 `max_tokens`"),
-        (COMPLETIONS, {"prompt": "x" * 300}, "prompt", "`prompt` must have at most 255 tokens. Given: 301"),
-        (COMPLETIONS, {"prompt": "x" * 255}, "prompt", "`prompt` must have at most 255 tokens. Given: 256"),
-        (COMPLETIONS, {"prompt": "x" * 9000}, "prompt", "`prompt` must have at most 255 tokens. Given: at least"),
+        (COMPLETIONS, {"prompt": "x" * 300}, "prompt", f"{LONGEST} 301"),
+        (COMPLETIONS, {"prompt": "x" * 255}, "prompt", f"{LONGEST} 256"),
+        (COMPLETIONS, {"prompt": "x" * 9000}, "prompt", f"{LONGEST} at least"),
         (CHAT, {"temperature": -0.1}, "temperature", "or 0 for greedy. Given: -0.1"),
         (CHAT, {"top_p": 1.1}, "top_p", "`top_p` must be >= 0.0 and <= 1.0. Given: 1.1"),
         (CHAT, {"top_k": -2}, "top_k", "`top_k` must be strictly positive, or 0 or -1 for off. Given: -2"),

@@ -264,18 +264,22 @@ class Checker:
     def _total_too_long(self, input_length: int, step: int) -> NoReturn:
         if self.dialect.exact_messages:
             step = self.params.max_new_tokens or step  # what the user wrote, not TGI's first step of it
-        self.fail(
-            "max_new_tokens",
+        tgi = (
             f"`inputs` tokens + `max_new_tokens` must be <= {self.limits.max_total_tokens}. "
-            f"Given: {input_length} `inputs` tokens and {step} `max_new_tokens`",
-            TOO_LONG,
+            f"Given: {input_length} `inputs` tokens and {step} `max_new_tokens`"
         )
+        self.fail("max_new_tokens", self._worded(tgi, f"{self._context}: {tgi}"), TOO_LONG)
 
     def _input_too_long(self, given: str) -> NoReturn:
         most = self.limits.max_input_tokens
         tgi = f"`inputs` must have less than {most} tokens. Given: {given}"
-        exact = f"`inputs` must have at most {most} tokens. Given: {given}"
+        exact = f"{self._context}: `inputs` must have at most {most} tokens. Given: {given}"
         self.fail("inputs", self._worded(tgi, exact), TOO_LONG)
+
+    @property
+    def _context(self) -> str:
+        """OpenAI's words, by which clients tell a text that is too long from other mistakes."""
+        return f"This model's maximum context length is {self.limits.max_total_tokens} tokens"
 
 
 def check_stop_count(given: int, most: int) -> None:

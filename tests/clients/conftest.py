@@ -84,8 +84,8 @@ def random_server(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture(scope="session")
 def guarded(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launched]:
-    """A server with a key and a single permit."""
-    arguments = ["--model-id", str(checkpoint), "--api-key", KEY, "--max-concurrent-requests", "1"]
+    """A server with a key and a single permit, at which nobody waits."""
+    arguments = ["--model-id", str(checkpoint), "--api-key", KEY, "--max-concurrent-requests", "1", "--max-queue", "0"]
     arguments += ["--kv-cache-memory", "64MiB", "--threads", "1"]
     with Launched(REAL, arguments, tmp_path_factory.mktemp("home")) as launched:
         yield launched.connected()

@@ -49,7 +49,7 @@ def check_openai(mode: dict[str, Any]) -> None:
 def check_errors(sync: dict[str, Any]) -> None:
     for name in ("invalid", "invalid_stream"):
         assert sync[name]["type"] == "ValidationError"
-        assert "`truncate` must be strictly positive" in sync[name]["text"]
+        assert "`top_n_tokens` must be >= 0 and <=" in sync[name]["text"]
     for name in ("invalid_chat", "invalid_chat_stream"):
         assert sync[name]["type"] == "ValidationError"
         assert "out of vocabulary" in sync[name]["text"]

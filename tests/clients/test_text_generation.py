@@ -49,7 +49,7 @@ def check_sync(sync: dict[str, Any], server: Launched) -> None:
     choice = sync["chat"]["choices"][0]
     assert choice["message"]["role"] == "assistant"
     assert len(choice["logprobs"]["content"]) == sync["chat"]["usage"]["completion_tokens"]
-    assert sync["invalid"].startswith("ValidationError: Input validation error: `truncate` must be strictly positive")
+    assert sync["invalid"].startswith("ValidationError: Input validation error: `top_n_tokens` must be >= 0 and <=")
     assert sync["overloaded"] == sync["overloaded_stream"] == "OverloadedError: Model is overloaded"
 
 

@@ -53,7 +53,7 @@ def sync(url: str, busy: str, key: str) -> dict[str, Any]:
         "seeded": [client.generate(PROMPT, do_sample=True, seed=7, temperature=0.9).generated_text for _ in range(2)],
         "stream": [event.dict() for event in stream],
         "chat": client.chat(MESSAGES, max_tokens=8, seed=1, temperature=0.0, logprobs=True, top_logprobs=2).dict(),
-        "invalid": raised(client.generate, PROMPT, truncate=10**6),
+        "invalid": raised(client.generate, PROMPT, top_n_tokens=10**6),
         "overloaded": raised(Client(busy, headers={"Authorization": f"Bearer {key}"}).generate, PROMPT),
         "overloaded_stream": raised(
             lambda: list(Client(busy, headers={"Authorization": f"Bearer {key}"}).generate_stream(PROMPT))

@@ -60,6 +60,18 @@ class LongTexts:
         """Of the process, if there is one."""
         return self._process.pid if self._process else None
 
+    def _answer(self, data: bytes, most: int) -> tuple[bytes, bytes]:
+        """Of the process, or of a new one where that has died since the last text. Raises as `HelperProcess.ask`."""
+        if self._process is not None and self._process.alive:
+            try:
+                return self._process.ask(data, SECONDS, most)
+            except TimeoutError:
+                raise
+            except (OSError, ValueError):
+                self._end()
+        self._process = self._start()
+        return self._process.ask(data, SECONDS, most)
+
     def _start(self) -> HelperProcess:
         from tgi.serving import tokenizer_process  # which imports `tokenizer`, which imports this
 
@@ -74,10 +86,7 @@ class LongTexts:
         data = marshal.dumps((task, text, add_special_tokens), MARSHAL_VERSION)
         with self._lock:
             try:
-                process = self._process
-                if process is None or not process.alive:
-                    process = self._process = self._start()
-                kind, answer = process.ask(data, SECONDS, BYTES_OF_A_CHARACTER * max(len(text), 1024))
+                kind, answer = self._answer(data, BYTES_OF_A_CHARACTER * max(len(text), 1024))
             except TimeoutError:
                 self._end()
                 raise TokenizerError(f"the text is not tokenised after {SECONDS:g} s") from None

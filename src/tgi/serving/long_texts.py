@@ -69,6 +69,8 @@ class LongTexts:
                 raise
             except (OSError, ValueError):
                 self._end()
+        if self._closed:
+            raise HelperError("the server stops")
         self._process = self._start()
         return self._process.ask(data, SECONDS, most)
 

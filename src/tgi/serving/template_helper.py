@@ -115,13 +115,20 @@ class _Helper:
 
     def ask(self, data: bytes, seconds: float) -> str:
         try:
-            process = self._running()
+            kind, text = self._answer(self._running(), data, seconds)
         except HelperError as error:
             raise TemplateError(str(error)) from None
+        if kind == EXHAUSTED:
+            self._restart()
+            raise TemplateError("the template takes too much memory")
+        if kind == FAILED:
+            raise TemplateError(_text(text))
+        return _text(text)
+
+    def _answer(self, process: HelperProcess, data: bytes, seconds: float) -> tuple[bytes, bytes]:
+        """What the process says. Raises HelperError, and TemplateError when the template is why there is none."""
         try:
-            kind, text = process.ask(data, seconds, MAX_ANSWER)
-        except HelperError as error:
-            raise TemplateError(str(error)) from None
+            return process.ask(data, seconds, MAX_ANSWER)
         except TimeoutError:
             self._restart()
             raise TemplateError(f"the template did not finish in {seconds:g} s") from None
@@ -129,12 +136,6 @@ class _Helper:
             how = process.end()
             self._restart()
             raise TemplateError(f"the template ended the process that renders it ({how})") from None
-        if kind == EXHAUSTED:
-            self._restart()
-            raise TemplateError("the template takes too much memory")
-        if kind == FAILED:
-            raise TemplateError(_text(text))
-        return _text(text)
 
     def _running(self) -> HelperProcess:
         """The process, started if need be. Raises HelperError."""

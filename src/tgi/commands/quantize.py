@@ -5,7 +5,6 @@ Owns flags, the bar and the last line. The work is `models.making`'s, in a proce
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,10 +14,11 @@ import msgspec
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from tgi import __version__, children, hardware, logs
-from tgi.errors import ArgumentError, StartupError
+from tgi.child_lines import result_of
+from tgi.errors import ArgumentError
 from tgi.hub import files
 from tgi.hub.prepare import hub_of, is_gguf, model_files
-from tgi.models.making.job import GGUF_TYPES, METHODS, Failed, Job, Line, Made
+from tgi.models.making.job import GGUF_TYPES, METHODS, Job, Line, Made
 from tgi.models.making.job import Progress as Step
 from tgi.settings.config import environment_settings
 from tgi.settings.flags import flag
@@ -148,26 +148,8 @@ def positions(words: Sequence[str]) -> tuple[tuple[str, str], list[str]]:
 
 def run(job: Job, hear: Callable[[Line], None] | None) -> Made:
     """Do it in a child process. hear: gets each line; None: a bar. Raises StartupError."""
-    made, failure, command = None, "", children.python("tgi.models.making.main")
-    with (
-        Bar(shown=hear is None) as bar,
-        children.started(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child,
-    ):
-        assert child.stdin is not None and child.stdout is not None
-        child.stdin.write(msgspec.json.encode(job))
-        child.stdin.close()
-        for text in child.stdout:
-            line = msgspec.json.decode(text, type=Line)
-            (hear or bar)(line)
-            if isinstance(line, Made):
-                made = line
-            elif isinstance(line, Failed):
-                failure = line.error
-    if made is None:
-        status = child.returncode
-        how = f"died of signal {-status}" if status < 0 else f"ended with status {status}"
-        raise StartupError(failure or f"the quantisation {how}; its last words are above")
-    return made
+    with Bar(shown=hear is None) as bar:
+        return result_of("the quantisation", children.python("tgi.models.making.main"), job, Line, Made, hear or bar)
 
 
 class Bar:

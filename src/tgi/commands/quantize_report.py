@@ -5,7 +5,6 @@ Owns flags, the order of things and the output. Each format is measured by `engi
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -18,8 +17,9 @@ from tokenizers import Tokenizer
 
 from tgi import __version__, children, hardware, logs
 from tgi.bench import plot as plots
+from tgi.child_lines import result_of
 from tgi.commands.quality_table import Row, peers_of, row_of, save_plot, table
-from tgi.engine.quality.report import Failed, Line, Measured, Part, Task
+from tgi.engine.quality.report import Line, Measured, Part, Task
 from tgi.errors import ArgumentError, StartupError
 from tgi.hub.prepare import prepare_parsed
 from tgi.settings.config import EngineConfig, environment_settings
@@ -196,25 +196,12 @@ class Report:
 
 def run(task: Task, hear: Callable[[Part], None]) -> Measured:
     """Measure in a child process. Raises StartupError."""
-    found, failure = None, ""
-    command = children.python("tgi.engine.quality.main")
-    with children.started(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
-        assert child.stdin is not None and child.stdout is not None
-        child.stdin.write(msgspec.json.encode(task))
-        child.stdin.close()
-        for text in child.stdout:
-            line = msgspec.json.decode(text, type=Line)
-            if isinstance(line, Part):
-                hear(line)
-            elif isinstance(line, Failed):
-                failure = line.error
-            else:
-                found = line
-    if found is None:
-        status = child.returncode
-        how = f"died of signal {-status}" if status < 0 else f"ended with status {status}"
-        raise StartupError(failure or f"the measurement {how}; its last words are above")
-    return found
+
+    def pass_on(line: Line) -> None:
+        if isinstance(line, Part):
+            hear(line)
+
+    return result_of("the measurement", children.python("tgi.engine.quality.main"), task, Line, Measured, pass_on)
 
 
 def help_topics() -> list[str]:

@@ -8,7 +8,6 @@ the model could not be loaded. The checks are `engine.determinism`'s, made in a 
 from __future__ import annotations
 
 import secrets
-import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,8 +16,8 @@ import msgspec
 from rich.console import Console
 
 from tgi import __version__, children, hardware, logs
-from tgi.engine.determinism.report import Check, Failed, Line, Report, Started
-from tgi.errors import StartupError
+from tgi.child_lines import result_of
+from tgi.engine.determinism.report import Check, Line, Report, Started
 from tgi.hub.prepare import prepare_parsed
 from tgi.settings.config import EngineConfig, environment_settings
 from tgi.settings.flags import flag
@@ -84,23 +83,7 @@ def verify(words: Sequence[str], variables: Mapping[str, str]) -> int:
 def run(engine: EngineConfig, seed: int, hear: Callable[[Line], None]) -> Report:
     """Make the checks in a child process; `hear` gets each line. Raises StartupError."""
     command = children.python("tgi.engine.determinism.main", "--seed", str(seed))
-    report, failure = None, ""
-    with children.started(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
-        assert child.stdin is not None and child.stdout is not None
-        child.stdin.write(msgspec.json.encode(engine))
-        child.stdin.close()
-        for text in child.stdout:
-            line = msgspec.json.decode(text, type=Line)
-            hear(line)
-            if isinstance(line, Report):
-                report = line
-            elif isinstance(line, Failed):
-                failure = line.error
-    if report is None:
-        status = child.returncode
-        how = f"died of signal {-status}" if status < 0 else f"ended with status {status}"
-        raise StartupError(failure or f"the verification {how}; its last words are above")
-    return report
+    return result_of("the verification", command, engine, Line, Report, hear)
 
 
 class Progress:

@@ -12,8 +12,8 @@ import sys
 import msgspec
 
 from tgi import logs
+from tgi.child_lines import Failed, say
 from tgi.engine.determinism.checks import verify
-from tgi.engine.determinism.report import Failed, Line
 from tgi.errors import StartupError
 from tgi.settings.config import EngineConfig
 
@@ -27,16 +27,11 @@ def main() -> int:
     config = msgspec.json.decode(sys.stdin.buffer.read(), type=EngineConfig)
     logs.configure(config.log_level, json_output=config.json_output, stream=sys.stderr)
     try:
-        verify(config, arguments.seed, _say)
+        verify(config, arguments.seed, say)
     except StartupError as error:
-        _say(Failed(str(error)))
+        say(Failed(str(error)))
         return 1
     return 0
-
-
-def _say(line: Line) -> None:
-    sys.stdout.write(msgspec.json.encode(line).decode() + "\n")
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":

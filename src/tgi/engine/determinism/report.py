@@ -9,6 +9,8 @@ from typing import Literal
 
 import msgspec
 
+from tgi.child_lines import Failed
+
 
 class Started(msgspec.Struct, tag="started"):
     """A check begins."""
@@ -57,12 +59,6 @@ class Report(msgspec.Struct, tag="report"):
         """Nothing differed, and something was compared."""
         verdicts = {check.verdict for check in self.checks}
         return "equal" in verdicts and "differs" not in verdicts
-
-
-class Failed(msgspec.Struct, tag="failed"):
-    """The engine could not start, or a request failed."""
-
-    error: str
 
 
 Line = Started | Check | Report | Failed

@@ -13,7 +13,8 @@ import time
 import msgspec
 
 from tgi import hardware, logs
-from tgi.engine.quality.report import Failed, Line, Part, Task
+from tgi.child_lines import Failed, say
+from tgi.engine.quality.report import Part, Task
 from tgi.errors import StartupError
 
 REPORT_S = 0.2
@@ -29,24 +30,19 @@ def main() -> int:
 
     last = 0.0
 
-    def say(part: Part) -> None:
+    def hear(part: Part) -> None:
         nonlocal last
         now = time.monotonic()
         if part.done == 0 or now - last >= REPORT_S:
             last = now
-            _write(part)
+            say(part)
 
     try:
-        _write(measure(task, say))
+        say(measure(task, hear))
     except StartupError as error:
-        _write(Failed(str(error)))
+        say(Failed(str(error)))
         return 1
     return 0
-
-
-def _write(line: Line) -> None:
-    sys.stdout.write(msgspec.json.encode(line).decode() + "\n")
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from tgi.child_lines import Failed
 from tgi.settings.config import EngineConfig
 
 BATCHES = (1, 16)
@@ -51,12 +52,6 @@ class Measured(msgspec.Struct, tag="measured"):
     """KL divergence from the unquantised model's prediction of each of them, nats; empty for that model."""
     prefill_tps: float | None
     decode_tps: dict[int, float]
-
-
-class Failed(msgspec.Struct, tag="failed"):
-    """Why nothing was found."""
-
-    error: str
 
 
 Line = Part | Measured | Failed

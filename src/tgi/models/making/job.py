@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import msgspec
 
+from tgi.child_lines import Failed
+
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """One checkpoint to be made."""
@@ -62,12 +64,6 @@ class Made(msgspec.Struct, tag="made"):
     bits: float
     """Of a weight in them, with scales."""
     seconds: float
-
-
-class Failed(msgspec.Struct, tag="failed"):
-    """Why there is no checkpoint."""
-
-    error: str
 
 
 Line = Progress | Made | Failed

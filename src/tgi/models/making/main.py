@@ -14,9 +14,11 @@ import msgspec
 import torch
 
 from tgi import logs
+from tgi.child_lines import Failed
+from tgi.child_lines import say as tell
 from tgi.errors import StartupError
 from tgi.models.making import calibrated, gguf, own
-from tgi.models.making.job import ROUNDINGS, Failed, Job, Line, Made, Progress
+from tgi.models.making.job import ROUNDINGS, Job, Made, Progress
 from tgi.models.making.report import Report, Say
 from tgi.models.weight_files import in_directory
 
@@ -34,14 +36,14 @@ def main() -> int:
     try:
         report = make(job, _Progress())
     except StartupError as error:
-        _say(Failed(str(error)))
+        tell(Failed(str(error)))
         return 1
     except OSError as error:
-        _say(Failed(f"the checkpoint cannot be written: {error.strerror or error}: {error.filename or job.target}"))
+        tell(Failed(f"the checkpoint cannot be written: {error.strerror or error}: {error.filename or job.target}"))
         return 1
     source = Path(job.source)
     original = sum((source / name).stat().st_size for name in in_directory(source).names)
-    _say(Made(report.bytes, original, report.matrices, report.bits, time.monotonic() - began))
+    tell(Made(report.bytes, original, report.matrices, report.bits, time.monotonic() - began))
     return 0
 
 
@@ -62,12 +64,7 @@ class _Progress:
         now = time.monotonic()
         if what != self._what or now - self._last >= REPORT_S or done >= total:
             self._what, self._last = what, now
-            _say(Progress(done, total, what))
-
-
-def _say(line: Line) -> None:
-    sys.stdout.write(msgspec.json.encode(line).decode() + "\n")
-    sys.stdout.flush()
+            tell(Progress(done, total, what))
 
 
 if __name__ == "__main__":

@@ -103,7 +103,8 @@ def _parts(queries: str, others: str, spec: AttentionSpec) -> tuple[tuple[str, i
 
 def _qk_norm(writer: Writer, queries: str, others: str, spec: AttentionSpec, norm: QkNormSpec, number: int) -> None:
     names = (writer.spec.names.query_norm, writer.spec.names.key_norm)
-    for name, (value, first, heads) in zip(names, _parts(queries, others, spec), strict=False):
+    parts = _parts(queries, others, spec)
+    for name, (value, first, heads) in zip(names[: len(parts)], parts, strict=True):
         assert name is not None
         count, width = (1, heads * spec.head_dim) if norm.over == "all heads" else (heads, spec.head_dim)
         each = norm.over == "each head"
@@ -116,7 +117,7 @@ def _rotary(writer: Writer, queries: str, others: str, spec: AttentionSpec) -> N
     parts = list(_parts(queries, others, spec))
     if queries == others and turns[0] == turns[1] and len(parts) == 2:
         parts, turns = [(queries, 0, spec.heads + spec.kv_heads)], turns[:1]
-    for rope, (value, first, heads) in zip(turns, parts, strict=False):
+    for rope, (value, first, heads) in zip(turns[: len(parts)], parts, strict=True):
         if rope is not None:
             index = writer.ropes.index(rope)
             writer.ops.append(Rotary(value, heads, spec.head_dim, first, index, adjacent=spec.rope_adjacent))

@@ -130,7 +130,7 @@ def models() -> str:
     sys.path.insert(0, str(ROOT))
     from tests.models import seq2seq, tiny  # their tables alone, without torch
 
-    from tgi.models.families.titles import TITLES
+    from tgi.commands.inspect.titles import TITLES
 
     tests = {"llama", "mistral", "qwen2", "gpt2", "gpt_neox", "bloom", "gemma2"}  # of tests/models/checkpoints.py
     tables = tiny.CASES | seq2seq.CASES

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tgi.commands.inspect.titles import TITLES
 from tgi.models.families.registry import FAMILIES
-from tgi.models.families.titles import TITLES
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])

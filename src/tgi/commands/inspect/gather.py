@@ -13,6 +13,7 @@ from typing import Any
 from tgi.commands.inspect.findings import Cache, Files, Inspection, Tensors
 from tgi.commands.inspect.program import kinds, parts
 from tgi.commands.inspect.subject import Held, Subject, by_model_names, held, locate
+from tgi.commands.inspect.titles import TITLES
 from tgi.errors import StartupError
 from tgi.hardware import Hardware
 from tgi.hub.prepare import check_directory, hub_of, rounding_of, suitability
@@ -25,7 +26,6 @@ from tgi.models.build.decoder import build
 from tgi.models.config_reader import RopeOverride, read_config
 from tgi.models.dtypes import serving_dtype
 from tgi.models.families.registry import UnknownFamilyError, spec_from_config
-from tgi.models.families.titles import TITLES
 from tgi.models.spec import ModelSpec
 from tgi.models.stored import stored_of
 from tgi.quant.checkpoint import Stored, check_method

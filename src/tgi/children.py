@@ -9,8 +9,10 @@ from __future__ import annotations
 import codecs
 import contextlib
 import os
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -39,9 +41,31 @@ def started(command: list[str], **options: Any) -> Iterator[subprocess.Popen[Any
     group of its own: Ctrl-C reaches this process, which ends it, and not the child, which would print where it was.
     options: as `Popen` takes them.
     """
-    with subprocess.Popen(command, process_group=0, **options) as child:
-        try:
-            yield child
-        except BaseException:
-            child.kill()
-            raise
+    with contextlib.ExitStack() as stack:
+        with _signals_held():
+            child = stack.enter_context(subprocess.Popen(command, process_group=0, **options))
+            stack.push(lambda kind, error, trace: child.kill() if kind else None)  # before it is waited for
+        yield child
+
+
+@contextlib.contextmanager
+def _signals_held() -> Iterator[None]:
+    """Signals that come within the block are handled at its end.
+
+    A handler that raises in the middle of `Popen` would leave a child that nobody knows. Masks do not serve: a child
+    inherits them. Handlers run in the main thread only; elsewhere nothing changes.
+    """
+    came: list[int] = []
+    handlers: dict[signal.Signals, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        handlers = {number: handler for number in numbers if callable(handler := signal.getsignal(number))}
+    for number in handlers:
+        signal.signal(number, lambda number, frame: came.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    for number in came:
+        signal.raise_signal(number)

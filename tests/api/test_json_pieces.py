@@ -82,7 +82,7 @@ def test_sentences_are_those_of_the_decoder(body: bytes) -> None:
 def test_numbers_beyond_a_double_and_broken_text_are_refused() -> None:
     with pytest.raises(msgspec.DecodeError, match=r"^Number out of range$"):
         decode_in_pieces(b'["aaaa", [1, 2, 1e999]]')
-    with pytest.raises(UnicodeDecodeError):
+    with pytest.raises((UnicodeDecodeError, msgspec.DecodeError), match=r"(?i)utf-8"):  # msgspec's own since 0.23
         decode_in_pieces(b'["aaaa", "\xff"]')
     for depth in (2_000, 200_000):
         with pytest.raises(RecursionError):

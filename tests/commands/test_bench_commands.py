@@ -289,7 +289,7 @@ def test_a_real_server(tmp_path: Path) -> None:
         for api in ("auto", "openai-completions", "openai-chat"):
             target = tmp_path / f"{api}.json"
             words = f"--url {server.url} --api {api} -c 1,4 -n 8 --prompt-tokens 100 --output-tokens 30 --json {target}"
-            result = command("main", "bench", *words.split())
+            result = command("main", "bench", *words.split(), "--seed", "7")
             assert result.returncode == 0, result.stdout + result.stderr
             written = json.loads(target.read_bytes())
             assert written["setup"]["api"] == ("tgi" if api == "auto" else api)

@@ -6,12 +6,14 @@ import asyncio
 import contextlib
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -113,6 +115,23 @@ def test_ctrl_c_reaches_no_child() -> None:
     command = [*children.python("x")[:-2], "-c", "import os; print(os.getpgrp() == os.getpid())"]
     with children.started(command, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None and child.stdout.read() == "True\n"
+
+
+def test_a_signal_while_a_child_starts_leaves_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[subprocess.Popen[bytes]] = []
+
+    class Slow(subprocess.Popen[bytes]):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            begun.append(self)
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(subprocess, "Popen", Slow)
+    command = [*children.python("x")[:-2], "-c", "import time; time.sleep(60)"]
+    with pytest.raises(KeyboardInterrupt), children.started(command):
+        raise ValueError("the block is not to begin")
+    assert begun[0].returncode == -signal.SIGKILL
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def children_of(module: str) -> None:

@@ -64,6 +64,14 @@ class Sampling(msgspec.Struct, frozen=True, omit_defaults=True):
     """-1: off; n >= 0: log-probability of every prompt token given its prefix, with n alternatives."""
 
 
+class Grammar(msgspec.Struct, frozen=True):
+    """What an answer must look like; equal ones are compiled once."""
+
+    kind: Literal["json_schema", "regex", "lark"]
+    text: str
+    """A JSON schema as JSON, a regular expression of the whole answer, or rules in llguidance's dialect of Lark."""
+
+
 class GenerateRequest(msgspec.Struct, frozen=True, tag="generate"):
     """One prompt and the samples wanted of it.
 
@@ -83,6 +91,8 @@ class GenerateRequest(msgspec.Struct, frozen=True, tag="generate"):
     decoder_ids: tuple[int, ...] = ()
     """What the decoder of a model with an encoder begins with; `prompt_ids` is then the encoder's. Empty: as the engine
     has it (`EngineInfo.decoder_ids`)."""
+    grammar: Grammar | None = None
+    """What every sample must look like; None: anything."""
 
 
 class Abort(msgspec.Struct, frozen=True, tag="abort"):

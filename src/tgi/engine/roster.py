@@ -62,6 +62,8 @@ class Roster:
             return "a request needs at least one prompt token, one new token and one sample"
         if request.request_id in self.open:
             return f"request id {request.request_id} is in use"
+        if request.grammar is not None:
+            return "grammars are not supported yet"
         if prompt + new > limit:
             return (
                 f"{prompt} prompt tokens + {new} new tokens exceed the {limit} tokens that a request may take "

@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias
 
-from tgi.messages import EngineInfo, GenerateRequest, StepStats, TokenEvent
+from tgi.messages import EngineInfo, GenerateRequest, Grammar, StepStats, TokenEvent
 from tgi.serving.dialect import Dialect
 from tgi.serving.parameter_names import check_names
 
@@ -58,7 +58,8 @@ class SamplingParams:
     """Language of the prompt, as a translation model names it; None: the tokenizer's own."""
     tgt_lang: str | None = None
     """Language to translate to; None: the model's own."""
-    grammar: Any = None
+    grammar: Grammar | None = None
+    """What the answer must look like."""
     n: int = 1
     """Samples to return, all of them (OpenAI)."""
 

@@ -94,6 +94,25 @@ async def test_the_name_of_the_scheme_has_no_case(scheme: str) -> None:
             assert (await client.post(path, json={"inputs": "x", "prompt": "x"})).status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"x-api-key": KEY}, 200),
+        ({"x-api-key": KEY, "authorization": "Bearer other"}, 200),
+        ({"x-api-key": "other", "authorization": f"Bearer {KEY}"}, 200),
+        ({"x-api-key": KEY.lower()}, 401),
+        ({"x-api-key": ""}, 401),
+        ({"x-api-key": f"Bearer {KEY}"}, 401),
+    ],
+)
+async def test_anthropics_header(headers: dict[str, str], status: int) -> None:
+    """Its clients send both where both are set: one that fits is enough."""
+    app = build_app(FakeEngine(), api_key=KEY)
+    sent = {name: value.encode() for name, value in headers.items()}
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test", headers=sent) as client:
+        assert (await client.post("/v1/completions", json={"prompt": "x"})).status_code == status
+
+
 async def test_a_wrong_key_takes_no_permit() -> None:
     app = build_app(FakeEngine(), api_key=KEY)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:

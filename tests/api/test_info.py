@@ -130,7 +130,7 @@ async def test_preflight(client: httpx.AsyncClient) -> None:
     for path in ("/generate", "/nope"):
         answer = await client.options(path)
         assert (answer.status_code, answer.content) == (200, b"")
-        assert answer.headers["access-control-allow-methods"] == "GET,POST"
+        assert answer.headers["access-control-allow-methods"] == "GET,POST,DELETE"
         assert answer.headers["access-control-allow-headers"] == "content-type,authorization"
         assert answer.headers["access-control-allow-origin"] == "*"
         assert answer.headers["vary"] == VARY

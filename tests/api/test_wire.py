@@ -13,6 +13,7 @@ import pytest
 
 from tests.api.fake import FakeEngine, build_app, serve
 from tgi.api.wire import streaming
+from tgi.api.wire.forms import TGI
 
 MESSAGES = [{"role": "user", "content": "Hi"}]
 ALL_ROUTES: list[tuple[str, dict[str, Any]]] = [
@@ -171,7 +172,7 @@ def stream_of(engine: FakeEngine, ended: list[bool]) -> streaming.EventStream:
         async for deltas in app.state.api.service.stream(prepared):
             yield b"".join(streaming.event(stream_response(prepared, delta)) for delta in deltas)
 
-    return streaming.EventStream(events(), {}, openai=False, on_error=lambda error: None, on_end=ended.append)
+    return streaming.EventStream(events(), {}, form=TGI, on_error=lambda error: None, on_end=ended.append)
 
 
 async def test_events_of_one_step_are_one_write() -> None:

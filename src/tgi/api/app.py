@@ -22,7 +22,8 @@ from tgi.api.server.cors import Cors
 from tgi.api.server.paths import misses_prefix, plain_path, unknown_path, wrong_method
 from tgi.api.state import Api
 from tgi.api.tgi import routes as tgi_routes
-from tgi.api.wire.errors import InternalError, WordedError, answer_error, error_response, speaks_openai
+from tgi.api.wire.errors import InternalError, WordedError, answer_error, error_response
+from tgi.api.wire.forms import FORM, OPENAI, form_of
 from tgi.api.wire.streaming import ClientGone
 from tgi.errors import TgiError
 from tgi.metrics import Metrics
@@ -67,9 +68,11 @@ async def _answer_http(request: Request, error: Exception) -> Response:
     """Unknown path or method: TGI answers without a body, we do so where no client of OpenAI can have meant it."""
     assert isinstance(error, HTTPException)
     scope, routes = request.scope, request.app.routes
-    if speaks_openai(scope) or (error.status_code == 404 and misses_prefix(scope, routes)):
+    if error.status_code == 404 and misses_prefix(scope, routes):
+        scope[FORM] = OPENAI
+    if form_of(scope).answers_unknown_paths:
         message = (unknown_path if error.status_code == 404 else wrong_method)(scope, routes)
-        response = error_response(WordedError(error.status_code, message, "not_found"), openai=True)
+        response = error_response(WordedError(error.status_code, message, "not_found"), scope)
         response.headers.update(error.headers or {})
         return response
     return Response(status_code=error.status_code, headers=error.headers)
@@ -107,5 +110,5 @@ class Guard:
             logger.exception("Unexpected error in %s", scope["path"].encode("unicode_escape").decode())
             if started:
                 raise  # the server closes the connection: a cut answer must not look whole
-            await error_response(InternalError(), openai=speaks_openai(inner))(scope, receive, send)
+            await error_response(InternalError(), inner)(scope, receive, send)
         return None

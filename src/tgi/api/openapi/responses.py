@@ -13,7 +13,13 @@ from typing import Any
 import msgspec
 from pydantic import BaseModel
 
-from tgi.api.wire.error_types import ErrorResponse, OpenAIErrorResponse, UnauthorizedResponse
+from tgi.api.wire.error_types import (
+    AnthropicErrorResponse,
+    ErrorResponse,
+    OpenAIErrorResponse,
+    UnauthorizedResponse,
+)
+from tgi.api.wire.forms import RESPONSES, form_of_path
 
 REFERENCE = "#/components/schemas/"
 GENERATION_ERRORS = (400, 401, 408, 413, 415, 422, 424, 429, 500, 503)
@@ -51,9 +57,11 @@ class Bodies:
 
 def responses(path: str, bodies: Bodies, schemas: dict[Any, Any]) -> dict[str, Any]:
     """Status -> response. `schemas`: those of all answer types, as `answer_schemas` gives them."""
-    forms = [schemas[form] for form in _error_types(path, bodies)]
+    kinds = _error_types(path, bodies)
+    forms = [schemas[kind] for kind in kinds]
     success: dict[str, Any] = {"description": "Success" if bodies.answer or bodies.event else "Success, without a body"}
-    if content := _content(bodies, schemas, forms):
+    ends = OpenAIErrorResponse in kinds and form_of_path(path) is not RESPONSES
+    if content := _content(bodies, schemas, forms, ends=ends):
         success["content"] = content
     refusal = [schemas[UnauthorizedResponse] if form == schemas[ErrorResponse] else form for form in forms]
     return {"200": success} | {
@@ -69,17 +77,16 @@ def _error_types(path: str, bodies: Bodies) -> tuple[type[msgspec.Struct], ...]:
     """Where the body decides what a route speaks it can be either."""
     if isinstance(bodies.request, tuple):
         return (ErrorResponse, OpenAIErrorResponse)
-    return (OpenAIErrorResponse,) if path.startswith("/v1/") else (ErrorResponse,)
+    return (form_of_path(path).error_type,)
 
 
-def _content(bodies: Bodies, schemas: dict[Any, Any], forms: list[Any]) -> dict[str, Any]:
+def _content(bodies: Bodies, schemas: dict[Any, Any], forms: list[Any], *, ends: bool) -> dict[str, Any]:
     content: dict[str, Any] = {}
     if isinstance(bodies.answer, str):
         content[bodies.answer] = {"schema": {"type": "string"}}
     elif bodies.answer is not None:
         content["application/json"] = {"schema": any_of(schemas[one] for one in as_tuple(bodies.answer))}
     if bodies.event is not None:
-        ends = schemas[OpenAIErrorResponse] in forms
         events = [schemas[one] for one in as_tuple(bodies.event)]
         content["text/event-stream"] = {"schema": _event(any_of([*events, *forms]), ends=ends)}
     return content
@@ -100,7 +107,7 @@ def _event(payload: Any, *, ends: bool) -> dict[str, Any]:
 
 def answer_schemas(all_bodies: Iterable[Bodies]) -> tuple[dict[Any, Any], dict[str, Any]]:
     """The schema of every answer type, and the components they refer to."""
-    types: list[Any] = [ErrorResponse, UnauthorizedResponse, OpenAIErrorResponse]
+    types: list[Any] = [ErrorResponse, UnauthorizedResponse, OpenAIErrorResponse, AnthropicErrorResponse]
     for bodies in all_bodies:
         both = as_tuple(bodies.answer) + as_tuple(bodies.event)
         types += [one for one in both if one is not None and not isinstance(one, str)]

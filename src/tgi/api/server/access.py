@@ -69,7 +69,7 @@ def is_protected(method: str, path: str) -> bool:
 
 
 def check_key(request: Request) -> None:
-    """`Authorization: Bearer <key>`, if the server has keys; raises UnauthorizedError.
+    """`Authorization: Bearer <key>` or `x-api-key: <key>`, if the server has keys; raises UnauthorizedError.
 
     Leaves the number of the key in the scope, for whoever shares something among keys.
     """
@@ -77,10 +77,11 @@ def check_key(request: Request) -> None:
     if not keys:
         return
     # As the bytes that came: compare_digest refuses text beyond ASCII.
-    given = _bearer(request.headers.get("authorization", "").encode("latin-1"))
+    bearer = _bearer(request.headers.get("authorization", "").encode("latin-1"))
+    given = [one for one in (bearer, request.headers.get("x-api-key", "").encode("latin-1")) if one]
     # All of them are compared, so that the time does not tell which it was.
-    found = [number for number, key in enumerate(keys) if hmac.compare_digest(given or b"", key.encode())]
-    if given is None or not found:
+    found = [number for number, key in enumerate(keys) for one in given if hmac.compare_digest(one, key.encode())]
+    if not found:
         raise UnauthorizedError("Missing or wrong API key: send the header `Authorization: Bearer KEY`")
     request.scope[GROUP] = found[0]
 
@@ -108,6 +109,9 @@ class Routes:
 
     def post(self, path: str) -> Callable[[AnyEndpoint], AnyEndpoint]:
         return self._add("POST", path)
+
+    def delete(self, path: str) -> Callable[[AnyEndpoint], AnyEndpoint]:
+        return self._add("DELETE", path)
 
     def _add(self, method: str, path: str) -> Callable[[AnyEndpoint], AnyEndpoint]:
         def add(endpoint: AnyEndpoint) -> AnyEndpoint:

@@ -22,6 +22,7 @@ from tgi.api.server.request_log import beginning_of, facts_of, parameters
 from tgi.api.state import Api, api_of
 from tgi.api.wire.answer import Answer, Content
 from tgi.api.wire.errors import InternalError
+from tgi.api.wire.forms import FORM, OPENAI, TGI, Form, request_id
 from tgi.api.wire.json_pieces import take_apart
 from tgi.api.wire.long_answer import FEW_ITEMS, LongLists, write
 from tgi.api.wire.streaming import ClientGone, EventStream, until_gone
@@ -55,11 +56,15 @@ Result = TypeVar("Result")
 class Call:
     """Use as `async with`: permits go back at the end, unless an answer took the call over."""
 
-    def __init__(self, request: Request, *, openai: bool = False, counted: bool = True) -> None:
-        """`counted`: whether the call is one of those that TGI counts; once, and once more by how it ended."""
+    def __init__(
+        self, request: Request, *, openai: bool = False, counted: bool = True, form: Form | None = None
+    ) -> None:
+        """`form`: how errors are worded; OpenAI's with `openai`, else TGI's.
+
+        `counted`: whether the call is one of those that TGI counts; once, and once more by how it ended."""
         self.request = request
         self.api: Api = api_of(request)
-        self.openai = openai
+        self.form = form or (OPENAI if openai else TGI)
         self.started = time.monotonic()
         self.ignored: list[str] = []
         """Names of fields that have no effect."""
@@ -82,7 +87,7 @@ class Call:
         self._problem: str | None = None
         self._name: str = request.scope["endpoint"].__name__
         self._span = self.api.tracer.start(self._name, request.headers)
-        request.scope["tgi.openai"] = openai
+        request.scope[FORM] = self.form
         self._count("tgi_request_count")
 
     async def __aenter__(self) -> Call:
@@ -134,7 +139,7 @@ class Call:
 
     def speak_openai(self) -> None:
         """The body turned out to be OpenAI's: so are errors from here on."""
-        self.openai = self.request.scope["tgi.openai"] = True
+        self.form = self.request.scope[FORM] = OPENAI
 
     async def read(self, model: type[Model]) -> Model:
         """The body, and the first permit: looked for before a byte is read, taken when the body is there."""
@@ -268,6 +273,8 @@ class Call:
             "x-compute-type": self.api.config.compute_type,
             "x-compute-characters": str(self.characters),
         }
+        if self.form.request_ids:
+            headers["request-id"] = request_id(self.request.scope)
         headers.update(ignored_header(self.ignored))
         return headers
 
@@ -295,11 +302,18 @@ class Call:
         self._answering = True
         return Answer(content, headers, self._close)
 
-    def stream(self, events: AsyncGenerator[bytes, None]) -> Response:
-        """Hand the call over to an event stream, which closes it."""
+    def stream(
+        self, events: AsyncGenerator[bytes, None], last_event: Callable[[TgiError], bytes] | None = None
+    ) -> Response:
+        """Hand the call over to an event stream, which closes it. `last_event`: see `EventStream`."""
         self._answering = True
         return EventStream(
-            events, self.headers(), openai=self.openai, on_error=self.failed, on_end=lambda left: self._close(left)
+            events,
+            self.headers(),
+            form=self.form,
+            on_error=self.failed,
+            on_end=lambda left: self._close(left),
+            last_event=last_event,
         )
 
 

@@ -11,7 +11,7 @@ import re
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 VARY = (b"vary", b"origin, access-control-request-method, access-control-request-headers")
-METHODS = (b"access-control-allow-methods", b"GET,POST")
+METHODS = (b"access-control-allow-methods", b"GET,POST,DELETE")
 ALWAYS_ALLOWED = (b"content-type", b"authorization")
 MOST_HEADERS = 64
 """Requested headers that are allowed by name, at most: no page sends more, and the answer stays short."""

@@ -1,6 +1,6 @@
-"""Error bodies as they go over the wire: TGI's flat one, and OpenAI's with TGI's `error_type` beside it.
+"""Error bodies as they go over the wire: TGI's flat one, OpenAI's with TGI's `error_type` beside it, and Anthropic's.
 
-Made by `errors`, shown in `openapi`.
+Made by `forms`, shown in `openapi`.
 """
 
 from __future__ import annotations
@@ -36,3 +36,18 @@ class OpenAIErrorResponse(msgspec.Struct):
 
     error: OpenAIError
     error_type: str
+
+
+class AnthropicError(msgspec.Struct):
+    """Anthropic's error object."""
+
+    type: str
+    message: str
+
+
+class AnthropicErrorResponse(msgspec.Struct):
+    """What went wrong, in Anthropic's form."""
+
+    type: str
+    error: AnthropicError
+    request_id: str

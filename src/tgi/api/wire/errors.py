@@ -1,6 +1,6 @@
-"""How errors look on the wire: TGI's flat object, or OpenAI's nested one with TGI's `error_type` beside it.
+"""Answers that are errors, in the form of their route.
 
-Owns bodies and headers of error answers, and which paths speak OpenAI. The errors themselves are
+Owns their headers, and the few errors that only the API makes. Their bodies are `forms`'s, the errors themselves are
 `tgi.errors`.
 """
 
@@ -11,7 +11,7 @@ from starlette.requests import HTTPConnection
 from starlette.responses import Response
 from starlette.types import Scope
 
-from tgi.api.wire.error_types import ErrorResponse, OpenAIError, OpenAIErrorResponse, UnauthorizedResponse
+from tgi.api.wire.forms import form_of, request_id
 from tgi.errors import IncompleteGenerationError, MalformedRequestError, TgiError, UnauthorizedError
 
 
@@ -39,33 +39,19 @@ class WordedError(MalformedRequestError):
         self.error_type = error_type
 
 
-def speaks_openai(scope: Scope) -> bool:
-    """Whether the caller expects OpenAI's error object; a route may decide, else the path does."""
-    decided = scope.get("tgi.openai")
-    return scope["path"].startswith("/v1/") if decided is None else decided
-
-
-def error_content(error: TgiError, *, openai: bool) -> msgspec.Struct:
-    """The JSON body, also the payload of an error event."""
-    if not openai and isinstance(error, UnauthorizedError):
-        return UnauthorizedResponse(
-            error.text
-        )  # huggingface_hub hides the status behind an `error_type` it does not know
-    if not openai:
-        return ErrorResponse(error.text, error.error_type)
-    return OpenAIErrorResponse(OpenAIError(error.text, error.openai_type, error.param, error.code), error.error_type)
-
-
-def error_response(error: TgiError, *, openai: bool) -> Response:
+def error_response(error: TgiError, scope: Scope) -> Response:
     """The whole answer."""
+    form = form_of(scope)
     headers = dict(error.headers)
     if isinstance(error, UnauthorizedError):
         headers["www-authenticate"] = "Bearer"
-    body = msgspec.json.encode(error_content(error, openai=openai))
-    return Response(body, error.status, headers, media_type="application/json")
+    if form.request_ids:
+        headers["request-id"] = request_id(scope)
+    body = msgspec.json.encode(form.content(error, scope))
+    return Response(body, form.status(error), headers, media_type="application/json")
 
 
 async def answer_error(request: HTTPConnection, error: Exception) -> Response:
     """Exception handler of the app for `TgiError`."""
     assert isinstance(error, TgiError)
-    return error_response(error, openai=speaks_openai(request.scope))
+    return error_response(error, request.scope)

@@ -17,7 +17,8 @@ import msgspec
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from tgi.api.wire.errors import IncompleteStreamError, InternalError, error_content, error_response
+from tgi.api.wire.errors import IncompleteStreamError, InternalError, error_response
+from tgi.api.wire.forms import Form, form_of
 from tgi.errors import IncompleteGenerationError, TgiError
 
 logger = logging.getLogger("tgi.api")
@@ -30,7 +31,6 @@ COMMENT = b":\n\n"
 """What keeps a silent connection alive (TGI's). Clients that strip every piece they receive, as vLLM's benchmark
 does, lose the end of a comment that comes alone, and would take the next event for a part of it: so the next
 event is sent with another comment before it, in one piece, which ends the first."""
-DONE = b"data: [DONE]\n\n"
 LINE_ENDS = ((b"\xc2\x85", b"\\u0085"), (b"\xe2\x80\xa8", b"\\u2028"), (b"\xe2\x80\xa9", b"\\u2029"))
 """Ends of lines to `str.splitlines` and so to httpx, though not to JSON nor to the standard of event streams."""
 
@@ -47,12 +47,23 @@ def event(payload: Any) -> bytes:
     return encoded_event(_encoder.encode(payload))
 
 
-def encoded_event(data: bytes) -> bytes:
-    """One event of JSON."""
+def encoded_event(data: bytes, name: bytes = b"") -> bytes:
+    """One event of JSON, under a name if it has one."""
     if not data.isascii():
         for character, escaped in LINE_ENDS:
             data = data.replace(character, escaped)
-    return b"data: " + data + b"\n\n"
+    return (b"event: " + name + b"\ndata: " if name else b"data: ") + data + b"\n\n"
+
+
+def named_event(name: str, payload: Any) -> bytes:
+    """As `event`, under a name."""
+    return encoded_event(_encoder.encode(payload), name.encode())
+
+
+def error_event(error: TgiError, scope: Scope) -> bytes:
+    """The last event of a stream that failed."""
+    form = form_of(scope)
+    return encoded_event(_encoder.encode(form.content(error, scope)), form.event_name)
 
 
 async def _disconnected(receive: Receive) -> None:
@@ -136,13 +147,15 @@ class EventStream(Response):
         events: AsyncGenerator[bytes, None],
         headers: Mapping[str, str],
         *,
-        openai: bool,
+        form: Form,
         on_error: Callable[[TgiError], None],
         on_end: Callable[[bool], None],
+        last_event: Callable[[TgiError], bytes] | None = None,
     ) -> None:
-        """`openai`: errors as OpenAI's object, with their own status while nothing has been sent, and
-        `[DONE]` at the end. `on_end` is called once, with whether the client left early: as soon as the
-        last byte is written, so that who reads it and comes back finds what this stream held free."""
+        """`last_event`: what ends a stream that has failed, where it is more than the error.
+
+        `on_end` is called once, with whether the client left early: as soon as the last byte is written, so that who
+        reads it and comes back finds what this stream held free."""
         self.status_code = 200
         self.background = None
         self.body = b""
@@ -151,7 +164,8 @@ class EventStream(Response):
             (name.encode("latin-1"), value.encode("latin-1")) for name, value in {**fixed, **headers}.items()
         ]
         self._events = events
-        self._openai = openai
+        self._form = form
+        self._last_event = last_event
         self._on_error = on_error
         self._on_end = on_end
         self._ended = False
@@ -181,7 +195,7 @@ class EventStream(Response):
         self._end(left_early=False)  # here, and not some turns of the event loop later
 
     async def _send_events(self, scope: Scope, receive: Receive, send: Send) -> None:
-        last = DONE if self._openai else b""
+        last = self._form.end
         try:
             async with aclosing(self._events) as events:
                 async for chunk in events:
@@ -189,10 +203,11 @@ class EventStream(Response):
         except Exception as problem:
             error = self._answerable(problem)
             self._on_error(error)
-            if self._openai and not self._started:
-                await error_response(error, openai=True)(scope, receive, send)
+            if self._form.refuses_streams and not self._started:
+                await error_response(error, scope)(scope, receive, send)
                 return
-            last = event(error_content(error, openai=self._openai)) + last
+            failed = error_event(error, scope) if self._last_event is None else self._last_event(error)
+            last = failed + last
         await self._write(send, last, more=False)
 
     def _end(self, left_early: bool) -> None:
@@ -201,7 +216,7 @@ class EventStream(Response):
             self._on_end(left_early)
 
     def _answerable(self, problem: Exception) -> TgiError:
-        if isinstance(problem, IncompleteGenerationError) and not self._openai:
+        if isinstance(problem, IncompleteGenerationError) and self._form.words_cut_streams:
             return IncompleteStreamError()
         if isinstance(problem, TgiError):
             return problem

@@ -32,6 +32,8 @@ class Dialect:
     """Negative ones are taken modulo 2**64."""
     exact_messages: bool
     """Errors name the exact bounds; else they are TGI's sentences, which its clients match, also where off by one."""
+    shown_special: frozenset[str] = frozenset()
+    """Special tokens that stay in the text, for those who read it further (calls of tools, reasoning)."""
     param_names: Mapping[str, str] = field(default_factory=dict)
     """Our parameter name -> the name in the user's request, for errors (max_new_tokens -> max_tokens)."""
 

@@ -131,7 +131,8 @@ class Sample:
         self._own_logprobs += -math.inf if own is None else own
         # OpenAI leaves out whatever stopped the text, be it a string or a token.
         hidden = ending == "eos_token" and not dialect.keeps_stop_in_text
-        text = self._watch_special(text) if shown.special else self._watch("" if hidden else text)
+        unseen = shown.special and text not in dialect.shown_special
+        text = self._watch_special(text) if unseen else self._watch("" if hidden else text)
         reason = ending
         if self._stop.matched is not None and (ending is None or not dialect.last_token_reports_length):
             reason = "stop_sequence"  # TGI: the last allowed token always reports `length`

@@ -1,7 +1,7 @@
 """`/v1/chat/completions` and `/chat_tokenize`.
 
 Owns the way from a conversation to OpenAI's answer or chunks. Does not own templates nor sampling
-(`serving`). `platform_routes` reuses `chat_answer` and `chat_prompt`.
+(`serving`). `platform_routes` reuses `chat_answer` and `chat_conversation`.
 """
 
 from __future__ import annotations
@@ -34,12 +34,15 @@ from tgi.api.openai.usage import Tally, Usage
 from tgi.api.openapi.document import documented
 from tgi.api.server.access import Routes
 from tgi.api.server.call import Call
+from tgi.api.server.chat import PreparedChat, prepare_chat
 from tgi.api.tgi.token_answer import token_answer
 from tgi.api.wire.long_answer import LongLists
 from tgi.api.wire.streaming import event
+from tgi.serving.chat.conversation import Conversation
+from tgi.serving.chat.plan import plan_chat
 from tgi.serving.dialect import Dialect
 from tgi.serving.spans import TokenSpans
-from tgi.serving.types import Completion, Delta, Prepared, SamplingParams, TextToken
+from tgi.serving.types import Completion, Delta, SamplingParams, TextToken
 
 routes = Routes()
 encode = msgspec.json.Encoder().encode
@@ -67,19 +70,14 @@ async def chat_tokenize(request: Request) -> Response:
 
 
 async def _tokenize(call: Call, body: ChatRequest) -> tuple[str, TokenSpans]:
-    prompt = await chat_prompt(call, body, call.ignored)
-    return prompt, await call.api.service.tokenize(prompt, add_special_tokens=False)
+    plan = await plan_chat(call.api.service, await chat_conversation(call, body, call.ignored))
+    return plan.prompt, await call.api.service.tokenize(plan.prompt, add_special_tokens=False)
 
 
-async def chat_prompt(call: Call, body: ChatRequest, ignored: list[str]) -> str:
-    """The conversation through the template; raises TemplateError, ToolError, ValidationError."""
+async def chat_conversation(call: Call, body: ChatRequest, ignored: list[str]) -> Conversation:
+    """What the body means; raises ToolError, ValidationError."""
     body.check_supported(ignored)
-    return await call.api.service.render_chat(
-        await call.unhurried(body.for_template),
-        arguments=body.chat_template_kwargs,
-        add_generation_prompt=body.add_generation_prompt,
-        continue_final_message=body.continue_final_message,
-    )
+    return await call.unhurried(body.conversation)
 
 
 async def chat_answer(call: Call, body: ChatRequest) -> Response:
@@ -88,8 +86,8 @@ async def chat_answer(call: Call, body: ChatRequest) -> Response:
     body.check_stream_options(call.ignored)
     params = await call.unhurried(body.chat_sampling, call.ignored, call.api.service.openai_defaults)
     await call.take_samples(params.n)
-    prepared = await call.wait(_prepare(call, body, params))
-    answer = ChatAnswer(call.api.served_model_id, body, prepared)
+    chat = await call.wait(_prepare(call, body, params))
+    prepared, answer = chat.prepared, ChatAnswer(call.api.served_model_id, body, chat)
     if body.stream:
         return call.stream(_events(call, answer))
     completions = await call.wait(call.complete(prepared))
@@ -98,10 +96,9 @@ async def chat_answer(call: Call, body: ChatRequest) -> Response:
     return call.answer(await call.written(partial(answer.whole, completions), items), headers)
 
 
-async def _prepare(call: Call, body: ChatRequest, params: SamplingParams) -> Prepared:
-    prompt = await chat_prompt(call, body, call.ignored)
-    call.characters = len(prompt)
-    return await call.prepare(prompt, params, chat_dialect(body), add_special_tokens=False, stream=body.stream)
+async def _prepare(call: Call, body: ChatRequest, params: SamplingParams) -> PreparedChat:
+    conversation = await chat_conversation(call, body, call.ignored)
+    return await prepare_chat(call, conversation, params, chat_dialect(body), body.stream)
 
 
 def chat_dialect(body: ChatRequest) -> Dialect:
@@ -110,11 +107,11 @@ def chat_dialect(body: ChatRequest) -> Dialect:
 
 
 async def _events(call: Call, answer: ChatAnswer) -> AsyncGenerator[bytes, None]:
-    async with aclosing(call.api.service.stream(answer.prepared)) as batches:
+    async with aclosing(call.api.service.stream(answer.chat.prepared)) as batches:
         async for deltas in batches:
             for delta in deltas:
                 if delta.final is not None:
-                    call.finished(answer.prepared, delta.final)
+                    call.finished(answer.chat.prepared, delta.final)
             yield b"".join(event(answer.chunk(delta)) for delta in deltas)
     if answer.body.include_usage:
         yield event(answer.last_chunk())
@@ -123,13 +120,13 @@ async def _events(call: Call, answer: ChatAnswer) -> AsyncGenerator[bytes, None]
 class ChatAnswer:
     """One answer while it grows: its id, and what has been sent of it."""
 
-    def __init__(self, model: str, body: ChatRequest, prepared: Prepared) -> None:
+    def __init__(self, model: str, body: ChatRequest, chat: PreparedChat) -> None:
         self.body = body
-        self.prepared = prepared
+        self.chat = chat
         self._model = model
         self._id = f"chatcmpl-{uuid.uuid4().hex}"
         self._created = int(time.time())
-        self._tally = Tally(prepared.input_length)
+        self._tally = Tally(chat.prepared.input_length)
         self._begun: set[int] = set()
         """Samples whose role has been sent."""
 

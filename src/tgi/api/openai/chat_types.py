@@ -17,6 +17,7 @@ from tgi.api.openai.usage import Usage
 from tgi.api.tgi.types import SimpleToken
 from tgi.api.wire.fields import U32, Items, RequestModel, json_kind
 from tgi.errors import MalformedRequestError, ToolError, ValidationError
+from tgi.serving.chat.conversation import Conversation
 from tgi.serving.generation_defaults import GenerationDefaults
 from tgi.serving.types import SamplingParams
 
@@ -155,10 +156,6 @@ class ChatRequest(OpenAIRequest):
         None, description="Continue the last message; default: when it is the assistant's."
     )
 
-    def for_template(self) -> list[dict[str, Any]]:
-        """The messages as a template sees them; raises as `Message.for_template`."""
-        return [message.for_template() for message in self.messages]
-
     def without_prompt(self) -> set[str]:
         """Names of given fields that do not bear on the prompt."""
         return self.model_fields_set - PROMPT_FIELDS
@@ -172,6 +169,15 @@ class ChatRequest(OpenAIRequest):
             defaults,
             top_n_tokens=self.top_logprobs,
             details=True,
+        )
+
+    def conversation(self) -> Conversation:
+        """In the words of `serving`; raises as `Message.for_template`."""
+        return Conversation(
+            messages=[message.for_template() for message in self.messages],
+            template_arguments=self.chat_template_kwargs or {},
+            add_generation_prompt=self.add_generation_prompt,
+            continue_final_message=self.continue_final_message,
         )
 
     def check_supported(self, ignored: list[str]) -> None:

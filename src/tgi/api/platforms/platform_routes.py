@@ -14,7 +14,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 
-from tgi.api.openai.chat_routes import chat_answer, chat_dialect, chat_prompt
+from tgi.api.openai.chat_routes import chat_answer, chat_conversation, chat_dialect
 from tgi.api.openai.chat_types import ChatCompletion, ChatCompletionChunk, ChatRequest
 from tgi.api.openai.completion_routes import completion_answer
 from tgi.api.openai.completion_types import Chunk, CompletionFinal, CompletionRequest
@@ -31,6 +31,7 @@ from tgi.api.wire.errors import WordedError
 from tgi.api.wire.fields import Items, RequestModel, count
 from tgi.api.wire.streaming import together
 from tgi.errors import GenerationError, IncompleteGenerationError, MalformedRequestError, OverloadedError
+from tgi.serving.chat.plan import plan_chat
 from tgi.serving.dialect import Dialect
 from tgi.serving.types import SamplingParams
 from tgi.settings.config import ApiConfig
@@ -122,7 +123,8 @@ async def _predict(call: Call, number: int, instance: GenerateVertexInstance | C
     dialect = call.api.tgi_dialect
     if isinstance(instance, ChatRequest):
         dialect = replace(dialect, param_names=chat_dialect(instance).param_names, exact_messages=True)
-        prompt = await chat_prompt(call, instance, ignored)
+        plan = await plan_chat(call.api.service, await chat_conversation(call, instance, ignored))
+        prompt = plan.prompt
         params = replace(await call.unhurried(instance.chat_sampling, ignored, call.api.service.openai_defaults), n=1)
         ignored += (name for name in _WHOLE_TEXT if getattr(instance, name) not in (None, _WHOLE_TEXT[name]))
     else:

@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from tgi.api.anthropic import routes as anthropic_routes
 from tgi.api.openai import chat_routes, completion_routes
 from tgi.api.platforms import kserve_routes, platform_routes
 from tgi.api.server import info_routes
@@ -43,7 +44,15 @@ def create_app(
     `on_step` feeds: `Metrics.for_engine(info)`. `app.state.drain(timeout_s)` stops admission, waits for
     open generations and says whether all ended; `app.state.api` is shared by all routes.
     """
-    modules = (tgi_routes, chat_routes, completion_routes, info_routes, platform_routes, kserve_routes)
+    modules = (
+        tgi_routes,
+        chat_routes,
+        completion_routes,
+        anthropic_routes,
+        info_routes,
+        platform_routes,
+        kserve_routes,
+    )
     app = Starlette(
         routes=[route for module in modules for route in module.routes.routes],
         exception_handlers={TgiError: answer_error, HTTPException: _answer_http, ClientGone: _answer_nobody},

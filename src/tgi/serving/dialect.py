@@ -30,6 +30,8 @@ class Dialect:
     """A `seed` starts the seeds of all samples of `best_of`; else the two exclude each other."""
     lowest_seed: int
     """Negative ones are taken modulo 2**64."""
+    cuts_max_tokens: bool
+    """More tokens may be asked for than the context has room for: the answer then ends there."""
     exact_messages: bool
     """Errors name the exact bounds; else they are TGI's sentences, which its clients match, also where off by one."""
     shown_special: frozenset[str] = frozenset()
@@ -51,6 +53,7 @@ TGI = Dialect(
     prompt_details_in_streams=False,
     seeds_best_of=False,
     lowest_seed=0,
+    cuts_max_tokens=False,
     exact_messages=False,
 )
 TGI_RAW = replace(TGI, raw_logprobs=True)
@@ -64,6 +67,14 @@ OPENAI = Dialect(
     prompt_details_in_streams=True,
     seeds_best_of=True,
     lowest_seed=-(2**63),
+    cuts_max_tokens=False,
     exact_messages=True,
     param_names={"max_new_tokens": "max_tokens", "top_n_tokens": "top_logprobs", "inputs": "prompt"},
 )
+ANTHROPIC = replace(
+    OPENAI,
+    cuts_max_tokens=True,
+    param_names={"max_new_tokens": "max_tokens", "inputs": "messages", "stop": "stop_sequences"},
+)
+"""As Anthropic's models: their clients ask for as many tokens as those can give, whatever is served."""
+RESPONSES = OPENAI.renamed({"max_new_tokens": "max_output_tokens", "inputs": "input"})

@@ -135,7 +135,7 @@ class Checker:
         """The length to generate, once the prompt is tokenised. Raises ValidationError (15, 16)."""
         total, given = self.limits.max_total_tokens, self.params.max_new_tokens
         target = self._default_max_new_tokens(input_length) if given is None else given
-        step = min(target, STEP_TOKENS)
+        step = min(target, 1 if self.dialect.cuts_max_tokens else STEP_TOKENS)
         if given is None and input_length > self.limits.max_input_tokens and self.dialect.exact_messages:
             self._input_too_long(str(input_length))  # TGI would speak of 0 new tokens
         if input_length + max(step, 0) > total:
@@ -282,10 +282,10 @@ class Checker:
         return f"This model's maximum context length is {self.limits.max_total_tokens} tokens"
 
 
-def check_stop_count(given: int, most: int) -> None:
-    """How many `stop` sequences there are. Raises ValidationError (no route has another name for them)."""
+def check_stop_count(given: int, most: int, name: str = "stop") -> None:
+    """How many stop sequences there are in the field `name`. Raises ValidationError."""
     if given > most:
-        raise ValidationError(f"`stop` supports up to {most} stop sequences. Given: {given}", param="stop")
+        raise ValidationError(f"`{name}` supports up to {most} stop sequences. Given: {given}", param=name)
 
 
 def check_stop_ids_count(given: int, most: int) -> None:

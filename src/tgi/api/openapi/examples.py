@@ -37,6 +37,11 @@ _COMPLETIONS = {
     "Several prompts": {"prompt": [PROMPT, "Once upon a time"], "max_tokens": LENGTH},
     "Stream": {"prompt": PROMPT, "max_tokens": LENGTH, "stream": True},
 }
+_ANTHROPIC = {
+    "Whole": {"messages": MESSAGES, "max_tokens": LENGTH},
+    "Stream": {"messages": MESSAGES, "max_tokens": LENGTH, "stream": True},
+    "System text": {"system": "Answer briefly.", "messages": MESSAGES, "max_tokens": LENGTH},
+}
 _WHOLE_AND_STREAM = {"Whole": _GENERATE["Greedy"], "Stream": {**_GENERATE["Greedy"], "stream": True}}
 
 EXAMPLES: dict[str, dict[str, Any]] = {
@@ -48,6 +53,8 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "chat_completions": _CHAT,
     "get_chat_tokenize": {"Conversation": {"messages": MESSAGES}},
     "completions": _COMPLETIONS,
+    "messages": _ANTHROPIC,
+    "count_message_tokens": {"Conversation": {"messages": MESSAGES}},
     "sagemaker_compatibility": {
         "As for `/`": _GENERATE["Greedy"],
         "As for chat": _CHAT["Whole"],

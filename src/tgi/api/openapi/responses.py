@@ -65,7 +65,7 @@ def responses(path: str, bodies: Bodies, schemas: dict[Any, Any]) -> dict[str, A
         success["content"] = content
     refusal = [schemas[UnauthorizedResponse] if form == schemas[ErrorResponse] else form for form in forms]
     return {"200": success} | {
-        str(status): {
+        str(form_of_path(path).statuses.get(status, status)): {
             "description": MEANINGS[status],
             "content": {"application/json": {"schema": any_of(refusal if status == 401 else forms)}},
         }

@@ -52,6 +52,8 @@ PROTECTED = frozenset(
         ("POST", "/detokenize"),
         ("POST", "/v1/chat/completions"),
         ("POST", "/v1/completions"),
+        ("POST", "/v1/messages"),
+        ("POST", "/v1/messages/count_tokens"),
         ("POST", "/invocations"),
         ("POST", "/vertex"),
         ("POST", "/v2/models/{model}/versions/{version}/infer"),

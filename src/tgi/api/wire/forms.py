@@ -7,8 +7,8 @@ asks which form it is.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import msgspec
 from starlette.types import Scope
@@ -21,7 +21,7 @@ from tgi.api.wire.error_types import (
     OpenAIErrorResponse,
     UnauthorizedResponse,
 )
-from tgi.errors import OverloadedError, TgiError, UnauthorizedError
+from tgi.errors import TgiError, UnauthorizedError
 
 FORM = "tgi.form"
 """Where the scope of a request has its form, once the route has decided."""
@@ -36,7 +36,6 @@ class Form:
 
     content: Callable[[TgiError, Scope], msgspec.Struct]
     """The JSON body of an error, also the payload of an error event."""
-    status: Callable[[TgiError], int]
     refuses_streams: bool
     """An error before the first event of a stream is answered with its own status; else streams have 200 whatever
     happens, as in TGI."""
@@ -48,10 +47,15 @@ class Form:
     """What ends a stream, also after an error."""
     error_type: type[msgspec.Struct] = ErrorResponse
     """That of `content`, but for missing keys on TGI's routes."""
+    statuses: Mapping[int, int] = field(default_factory=dict)
+    """Statuses that are others in this form."""
     request_ids: bool = False
     """Every answer names its request in the header `request-id`."""
     answers_unknown_paths: bool = True
     """Unknown paths and methods get a body."""
+
+    def status(self, error: TgiError) -> int:
+        return self.statuses.get(error.status, error.status)
 
 
 def _tgi(error: TgiError, scope: Scope) -> msgspec.Struct:
@@ -65,7 +69,7 @@ def _openai(error: TgiError, scope: Scope) -> msgspec.Struct:
 
 
 def _anthropic(error: TgiError, scope: Scope) -> msgspec.Struct:
-    kind = _ANTHROPIC_TYPES.get(_anthropic_status(error), "api_error")
+    kind = _ANTHROPIC_TYPES.get(ANTHROPIC.status(error), "api_error")
     if kind == "api_error" and error.openai_type == "invalid_request_error":
         kind = "invalid_request_error"
     return AnthropicErrorResponse("error", AnthropicError(kind, error.text), request_id(scope))
@@ -80,17 +84,6 @@ _ANTHROPIC_TYPES = {
 }
 
 
-def _anthropic_status(error: TgiError) -> int:
-    """Anthropic's API knows 529 for a server that has too much to do, and 400 for a request that breaks a rule."""
-    if isinstance(error, OverloadedError):
-        return 529
-    return {422: 400, 424: 500}.get(error.status, error.status)
-
-
-def _own_status(error: TgiError) -> int:
-    return error.status
-
-
 def request_id(scope: Scope) -> str:
     """The id of a request, made when it is first asked for."""
     return scope.setdefault(REQUEST_ID, f"req_{uuid.uuid4().hex}")
@@ -98,21 +91,18 @@ def request_id(scope: Scope) -> str:
 
 TGI = Form(
     _tgi,
-    _own_status,
     refuses_streams=False,
     words_cut_streams=True,
     answers_unknown_paths=False,
 )
 OPENAI = Form(
     _openai,
-    _own_status,
     refuses_streams=True,
     end=DONE,
     error_type=OpenAIErrorResponse,
 )
 RESPONSES = Form(
     _openai,
-    _own_status,
     refuses_streams=True,
     event_name=b"error",
     error_type=OpenAIErrorResponse,
@@ -120,12 +110,13 @@ RESPONSES = Form(
 """Errors are OpenAI's; events have names, and the last one says by its own that it is."""
 ANTHROPIC = Form(
     _anthropic,
-    _anthropic_status,
     refuses_streams=True,
     event_name=b"error",
     error_type=AnthropicErrorResponse,
+    statuses={422: 400, 424: 500, 429: 529},
     request_ids=True,
 )
+"""Anthropic's API has 400 for a request that breaks a rule, and 529 for a server that has too much to do."""
 
 
 def form_of_path(path: str) -> Form:

@@ -1,0 +1,135 @@
+"""One answer to a conversation while it is generated: its parts, and what is counted of them.
+
+Owns the order "deltas -> parts" for the APIs that agents speak, whose whole answers are made of the same parts as their
+streams. Does not own what the parts become on the wire (`api.responses`, `api.anthropic`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+
+from tgi.api.openai.types import NAMELESS_MODELS
+from tgi.api.server.call import Call
+from tgi.api.server.chat import PreparedChat
+from tgi.serving.chat.parts import Part, Text
+from tgi.serving.generation_defaults import GenerationDefaults
+from tgi.serving.types import Completion, SamplingParams
+
+
+class Turn:
+    """The only sample of a request."""
+
+    def __init__(self, call: Call, chat: PreparedChat) -> None:
+        self._call = call
+        self._prepared = chat.prepared
+        self._reader = chat.reader()
+        self._blanks = Blanks()
+        self.output_tokens = 0
+        self.reasoning_tokens = 0
+        """How many of them the model thought before it answered."""
+        self.cached_tokens = 0
+        """Prompt tokens that were in the prefix cache; known with the first part."""
+        self.final: Completion | None = None
+        """With the last part."""
+
+    @property
+    def input_tokens(self) -> int:
+        return self._prepared.input_length
+
+    @property
+    def wanted_tokens(self) -> int | None:
+        """Tokens that the answer may have by the request alone."""
+        return self._prepared.params.max_new_tokens
+
+    async def parts(self) -> AsyncGenerator[list[Part], None]:
+        """The parts as they come, several for a slow reader, none for a token that does not show yet."""
+        reader = self._reader
+        async with aclosing(self._call.api.service.stream(self._prepared)) as batches:
+            async for deltas in batches:
+                parts: list[Part] = []
+                for delta in deltas:
+                    self.output_tokens += 1
+                    self.reasoning_tokens += reader.reasons
+                    self.cached_tokens = delta.cached_tokens
+                    parts += self._blanks.feed(reader.feed(delta.text))
+                    if delta.final is not None:
+                        parts += self._blanks.feed(reader.end()) + self._blanks.end()
+                        self.final = delta.final
+                        self._call.finished(self._prepared, delta.final)
+                yield parts
+
+    async def finish(self) -> list[Part]:
+        """All parts."""
+        return [part async for parts in self.parts() for part in parts]
+
+
+class Blanks:
+    """Leaves out text that is nothing but white space before, between and after the other parts.
+
+    Models put line ends around reasoning and calls. Items and blocks of them mean nothing to anybody, and Anthropic's
+    API refuses them when they are sent back.
+    """
+
+    def __init__(self) -> None:
+        self._held = ""
+        """White space that may begin a text."""
+        self._in_text = False
+        self._empty = True
+
+    def feed(self, parts: list[Part]) -> list[Part]:
+        """What of the parts is certain to show."""
+        shown: list[Part] = []
+        for part in parts:
+            if isinstance(part, Text):
+                shown += self._text(part.text)
+                continue
+            self._held, self._in_text, self._empty = "", False, False
+            shown.append(part)
+        return shown
+
+    def _text(self, text: str) -> list[Part]:
+        if not self._in_text:
+            text, self._held = self._held + text, ""
+            if not text.strip():
+                self._held = text
+                return []
+            if not self._empty:
+                text = text.lstrip()
+            self._in_text, self._empty = True, False
+        return [Text(text)] if text else []
+
+    def end(self) -> list[Part]:
+        """An answer that is white space alone is shown as it is."""
+        return [Text(self._held)] if self._empty and self._held else []
+
+
+def turn_sampling(
+    defaults: GenerationDefaults,
+    *,
+    temperature: float | None,
+    top_p: float | None,
+    top_k: int | None,
+    max_new_tokens: int | None,
+    stop: Sequence[str] = (),
+) -> SamplingParams:
+    """How to sample; `defaults` fill what is left open. 0 and 1 of `top_p`, 0 and -1 of `top_k` are off."""
+    temperature = defaults.temperature if temperature is None else temperature
+    top_p = defaults.top_p if top_p is None else top_p
+    top_k = defaults.top_k if top_k is None else top_k
+    return SamplingParams(
+        temperature=temperature,
+        do_sample=temperature != 0,
+        top_p=None if top_p in (0, 1) else top_p,
+        top_k=None if top_k in (0, -1) else top_k,
+        repetition_penalty=defaults.repetition_penalty,
+        max_new_tokens=max_new_tokens,
+        stop=list(stop),
+    )
+
+
+def check_model(call: Call, name: str | None) -> None:
+    """Any name is accepted while there is one model; one that means something else is noted."""
+    served = (call.api.served_model_id, call.api.config.model_id)
+    if name is not None and name not in NAMELESS_MODELS and name not in served and "://" not in name:
+        call.ignored.append("model")

@@ -20,6 +20,7 @@ import zmq.asyncio
 from tgi.errors import GenerationError
 from tgi.messages import (
     Abort,
+    EmbedRequest,
     EngineFailed,
     EngineInfo,
     FinishReason,
@@ -116,6 +117,9 @@ class FakeEngine:
             for player in players:
                 player.cancel()
 
+    async def embed(self, request: EmbedRequest) -> TokenEvent:
+        raise NotImplementedError
+
     def next_end_s(self) -> float | None:
         return None
 
@@ -138,7 +142,9 @@ class FakePeer:
         self.play = play
         self.info = info or engine_info()
         self.running: dict[tuple[int, int], asyncio.Task[None]] = {}
-        self.received: list[GenerateRequest | Abort] = []
+        self.received: list[ToEngine] = []
+        self.embeds = True
+        """False: such requests are never answered."""
         self.steps = 0
         self._context = zmq.asyncio.Context()
         self._socket = self._context.socket(zmq.PAIR)
@@ -178,6 +184,10 @@ class FakePeer:
             self.received.append(message)
             if isinstance(message, Abort):
                 await self._abort(message)
+                continue
+            if isinstance(message, EmbedRequest):
+                if self.embeds:
+                    self._emit(TokenEvent(message.request_id, finish="pooled", embedding=bytes(4)))
                 continue
             for index in range(len(message.seeds)):
                 script = self.play(message, index)

@@ -6,7 +6,8 @@ no strings, no limits left to check. Times are `time.monotonic()` seconds, which
 one machine share.
 
     API process                                   engine process
-    GenerateRequest, Abort          -->
+    GenerateRequest, EmbedRequest,
+    Abort                           -->
                                     <--           EngineInfo (once, when ready)
                                     <--           StepOutput (one a step; an empty one each second when idle)
                                     <--           EngineFailed (last message of a dying engine)
@@ -20,8 +21,11 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
-FinishReason: TypeAlias = Literal["length", "eos_token", "error", "abort"]
+FinishReason: TypeAlias = Literal["length", "eos_token", "pooled", "error", "abort"]
 """Why the engine ended a sequence. Stop strings are found by `serving`, which then aborts."""
+
+PoolingKind: TypeAlias = Literal["mean", "last", "cls"]
+"""Which of a text's hidden states make its vector: the mean of all, that of the last or of the first token."""
 
 
 class Sampling(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -95,6 +99,25 @@ class GenerateRequest(msgspec.Struct, frozen=True, tag="generate"):
     """What every sample must look like; None: anything."""
 
 
+class EmbedRequest(msgspec.Struct, frozen=True, tag="embed"):
+    """A text whose last hidden states are to become one vector; nothing is sampled.
+
+    Its only event has the vector (`TokenEvent.embedding`) and `finish == "pooled"`, or says what went wrong.
+    """
+
+    request_id: int
+    prompt_ids: list[int]
+    pooling: PoolingKind
+    dimensions: int = 0
+    """First numbers of the vector to keep; 0: all."""
+    normalised: bool = True
+    """What is kept is divided by its length."""
+    arrival: float = 0.0
+    cache_salt: str = ""
+    group: int = 0
+    """As in `GenerateRequest`."""
+
+
 class Abort(msgspec.Struct, frozen=True, tag="abort"):
     """The reader is gone, or has what it wants. Unknown ids are ignored."""
 
@@ -141,6 +164,8 @@ class TokenEvent(msgspec.Struct, omit_defaults=True):
     """Prompt tokens found in the prefix cache; on the first event."""
     scheduled: float = 0.0
     """When the sequence first ran; on the first event."""
+    embedding: bytes = b""
+    """Of an `EmbedRequest`, float32 in little-endian order."""
 
 
 class StepStats(msgspec.Struct, omit_defaults=True):
@@ -238,6 +263,8 @@ class EngineInfo(msgspec.Struct, frozen=True, tag="ready"):
     """Slots of states beside the KV cache; 0: the model has none."""
     shares_blocks: bool = True
     """Whether sequences may share what was computed of a common prefix: not if a model keeps a cache of its own."""
+    hidden_size: int = 0
+    """Numbers of an embedding; 0: the model gives no hidden states, or has an encoder."""
 
 
 class EngineFailed(msgspec.Struct, frozen=True, tag="failed"):
@@ -256,7 +283,7 @@ class EngineLoading(msgspec.Struct, frozen=True, tag="loading"):
     """Bytes of the checkpoint, in phase load; 0 when unknown."""
 
 
-ToEngine: TypeAlias = GenerateRequest | Abort
+ToEngine: TypeAlias = GenerateRequest | EmbedRequest | Abort
 FromEngine: TypeAlias = EngineInfo | StepOutput | EngineFailed | EngineLoading
 
 encode = msgspec.msgpack.Encoder().encode

@@ -22,6 +22,7 @@ from tgi.messages import EngineFailed, FromEngine, ToEngine
 from tgi.progress_bars import LoadingBar, PromptBar
 from tgi.serving import generation
 from tgi.serving.dialect import TGI, TGI_RAW, Dialect
+from tgi.serving.embeddings import Embedding
 from tgi.serving.engine_client import EngineClient
 from tgi.serving.service import Service
 from tgi.serving.types import Completion, SamplingParams
@@ -141,6 +142,33 @@ class LLM:
 
         outputs = self._run(run())
         return outputs[0] if single else outputs
+
+    def embed(
+        self,
+        inputs: Prompt | Sequence[Prompt],
+        *,
+        dimensions: int | None = None,
+        add_special_tokens: bool = True,
+        progress: bool | None = None,
+    ) -> Any:
+        """The vector of one text (-> `Embedding`) or of many (-> list of `Embedding`, in their order).
+
+        A text is a string or a list of token ids; parameters are those of `/v1/embeddings`. `embedding` of an answer
+        are the numbers, `data` the same as float32 in little-endian order. Raises `errors.ValidationError`.
+        """
+        single = isinstance(inputs, str) or bool(inputs and isinstance(inputs[0], int))
+        many: list[Any] = [inputs] if single else list(inputs)
+        service = self._open_service
+
+        async def run() -> list[Embedding]:
+            requests = await service.embedder.prepare(
+                many, service.limits, dimensions=dimensions, add_special_tokens=add_special_tokens, single=single
+            )
+            with PromptBar(len(many), progress) as advance:
+                return await service.embedder.embed(requests, advance)
+
+        found = self._run(run())
+        return found[0] if single else found
 
     def stream(self, prompt: Prompt, sampling_params: SamplingParams | None = None, **parameters: Any) -> Iterator[Any]:
         """Give the `Delta`s of one prompt as they come; leaving the loop early aborts the request."""

@@ -6,6 +6,7 @@ The tokenizer knows one token per byte, so that a test can read token ids; `<s>`
 from __future__ import annotations
 
 import asyncio
+import struct
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
@@ -21,6 +22,7 @@ from tgi.api.app import create_app
 from tgi.errors import GenerationError
 from tgi.launcher.http_protocol import BoundedProtocol
 from tgi.messages import (
+    EmbedRequest,
     EngineInfo,
     GenerateRequest,
     MemoryPlan,
@@ -93,6 +95,7 @@ INFO = EngineInfo(
     ),
     load_s=0.1,
     warmup_s=0.1,
+    hidden_size=8,
 )
 
 
@@ -110,6 +113,7 @@ class FakeEngine:
         self.alive = True
         self.silent = False
         self.requests: list[GenerateRequest] = []
+        self.embeds: list[EmbedRequest] = []
         self.aborted: list[int] = []
         """Requests whose reader left before their last event."""
         self.changed = asyncio.Event()
@@ -160,6 +164,30 @@ class FakeEngine:
             self.open.discard(request.request_id)
             if not ended:
                 self.aborted.append(request.request_id)
+            self._news()
+
+    async def embed(self, request: EmbedRequest) -> TokenEvent:
+        """The first numbers of a vector are the prompt's last ids, halved."""
+        self.embeds.append(request)
+        self.open.add(request.request_id)
+        self._news()
+        try:
+            await self._turn(0)
+            numbers = [id / 2 for id in reversed(request.prompt_ids)] + [0.0] * self.info.hidden_size
+            data = struct.pack(f"<{self.info.hidden_size}f", *numbers[: self.info.hidden_size])
+            width = request.dimensions or self.info.hidden_size
+            return TokenEvent(
+                request.request_id,
+                finish="pooled",
+                embedding=data[: 4 * width],
+                scheduled=time.monotonic(),
+                cached_tokens=self.cached_tokens,
+            )
+        except asyncio.CancelledError:
+            self.aborted.append(request.request_id)
+            raise
+        finally:
+            self.open.discard(request.request_id)
             self._news()
 
     def next_end_s(self) -> float | None:

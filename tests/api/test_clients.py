@@ -104,7 +104,7 @@ async def test_openai_errors(address: str, engine: FakeEngine) -> None:
         assert refused.value.param == "temperature"
         assert "`temperature` must be strictly positive" in refused.value.message
         with pytest.raises(openai.NotFoundError):
-            await client.embeddings.create(model="tgi", input="x")
+            await client.moderations.create(model="tgi", input="x")
         engine.fail_after = 2
         stream = await client.chat.completions.create(model="tgi", messages=MESSAGES, stream=True)
         with pytest.raises(openai.APIError, match="the device caught fire"):

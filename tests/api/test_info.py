@@ -105,7 +105,7 @@ async def test_unknown_paths_and_methods(client: httpx.AsyncClient) -> None:
         answer = await client.request(method, path)
         assert (answer.status_code, answer.content) == (status, b"")
     assert (await client.get("/generate")).headers["allow"] == "POST"
-    answer = await client.post("/v1/embeddings", json={})
+    answer = await client.post("/v1/moderations", json={})
     assert answer.status_code == 404
     assert answer.json()["error"]["type"] == "invalid_request_error"
 

@@ -87,7 +87,7 @@ async def test_documentation_with_a_slash_at_its_end(client: httpx.AsyncClient) 
 
 @pytest.mark.parametrize("model", ["org/model", "org%2Fmodel", "org/model/", "served", "tgi"])
 async def test_the_model_by_name(model: str) -> None:
-    async with client_of(served_model_id="served") as client:
+    async with client_of(served_model_names=("served",)) as client:
         answer = await client.get(f"/v1/models/{model}")
         assert answer.status_code == 200
         assert answer.json() == (await client.get("/v1/models")).json()["data"][0]
@@ -113,7 +113,7 @@ async def test_another_model(client: httpx.AsyncClient, model: str) -> None:
         ("POST", "/v1/v1/chat/completions", "/v1/chat/completions is meant: take /v1 off"),
         ("POST", "/v1/generate", "/generate is meant: take /v1 off the end of the base URL"),
         ("GET", "/v1/info", "/info is meant"),
-        ("POST", "/v1/embeddings", "here are /v1/chat/completions, /v1/completions and /v1/models"),
+        ("POST", "/v1/moderations", "here are /v1/chat/completions, /v1/completions, /v1/embeddings and /v1/models"),
     ],
 )
 async def test_what_an_unknown_path_meant(client: httpx.AsyncClient, method: str, path: str, meant: str) -> None:
@@ -138,3 +138,17 @@ async def test_what_is_shown_of_a_path_is_short_and_prints(client: httpx.AsyncCl
     assert len(message) < 400
     message = (await client.get("/v1/a%0A%1B[31m")).json()["error"]["message"]
     assert message.isprintable()
+
+
+async def test_several_names(engine: FakeEngine) -> None:
+    """`--served-model-name`: answers have the first, all are listed, and none is called ignored."""
+    async with client_of(served_model_names=("first", "team/second", "first")) as client:
+        listed = (await client.get("/v1/models")).json()["data"]
+        assert [one["id"] for one in listed] == ["first", "team/second"]
+        for name in ("first", "team/second"):
+            assert (await client.get(f"/v1/models/{name}")).json()["id"] == name
+            body = {"model": name, "prompt": "a", "max_tokens": 1}
+            answer = await client.post("/v1/completions", json=body)
+            assert answer.json()["model"] == "first" and "x-tgi-ignored" not in answer.headers
+        assert (await client.get("/v1/models/org/model")).json()["id"] == "first"
+        assert (await client.get("/v1/models/third")).status_code == 404

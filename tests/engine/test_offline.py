@@ -206,3 +206,20 @@ def test_weights_are_rounded_without_native_kernels_too(caplog):
     with LLM(device="cpu", disable_custom_kernels=True, kv_cache_memory="4MiB") as llm:
         plain = llm.generate("Hello, ", max_new_tokens=3)
     assert rounded.samples[0].tokens[0].logprob != plain.samples[0].tokens[0].logprob
+
+
+def test_vectors_of_texts(llm):
+    texts = [f"text number {number}, " * (number % 5) + "end" for number in range(50)]
+    many = llm.embed(texts, progress=False)
+    one = llm.embed(texts[7])
+    assert one.data == many[7].data and len(one.embedding) == 64
+    assert abs(sum(number * number for number in one.embedding) - 1) < 1e-5
+    short = llm.embed(texts[7], dimensions=8).embedding
+    length = sum(number * number for number in one.embedding[:8]) ** 0.5
+    assert short == pytest.approx([number / length for number in one.embedding[:8]], abs=1e-6)
+    ids = [token.id for token in llm.generate("Hello", max_new_tokens=1, decoder_input_details=True).details.prefill]
+    assert llm.embed([ids, ids])[1].data == llm.embed("Hello").data and many[7].prompt_tokens > 1
+    with pytest.raises(ValidationError, match=r"`input\[1\]` must have at most"):
+        llm.embed(["a", "b " * 5000])
+    with pytest.raises(ValidationError, match="`dimensions` must be"):
+        llm.embed("a", dimensions=65)

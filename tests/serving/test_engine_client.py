@@ -10,7 +10,7 @@ import pytest
 
 from tests.fake_engine import FakePeer, Play, Script, engine_info
 from tgi.errors import GenerationError, StartupError
-from tgi.messages import Abort, GenerateRequest, Sampling, StepOutput, StepStats, Token, TokenEvent
+from tgi.messages import Abort, EmbedRequest, GenerateRequest, Sampling, StepOutput, StepStats, Token, TokenEvent
 from tgi.serving.engine_client import EngineClient, Mailbox
 
 
@@ -215,3 +215,20 @@ async def test_mailbox_merges_and_ends():
     assert mailbox.ended
     mailbox.fail("too late to matter")
     assert mailbox.ended
+
+
+async def test_a_vector_is_one_event_and_leaving_aborts_it(connect):
+    client, peer = await connect(countdown)
+    event = await client.embed(EmbedRequest(1, [5], "mean"))
+    assert event.finish == "pooled" and event.embedding == bytes(4)
+    peer.embeds = False
+    task = asyncio.create_task(client.embed(EmbedRequest(2, [5], "mean")))
+    await until(lambda: len(peer.received) == 2)
+    task.cancel()
+    await until(lambda: Abort(2) in peer.received)
+    assert client.open_requests == 0 and Abort(1) not in peer.received
+    lost = asyncio.create_task(client.embed(EmbedRequest(3, [5], "mean")))
+    await until(lambda: client.open_requests)
+    client.engine_lost("gone")
+    with pytest.raises(GenerationError, match="gone"):
+        await lost

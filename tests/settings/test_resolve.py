@@ -77,6 +77,7 @@ def test_both_input_limits_are_named() -> None:
         ("--cuda-memory-fraction 1.5", "`cuda_memory_fraction` must be > 0 and <= 1"),
         ("--rope-factor 0.5", "`rope_factor` must be >= 1"),
         ("--threads 0", "`threads` must be > 0"),
+        ("--served-model-name=", "`served_model_name` cannot be empty"),
     ],
 )
 def test_what_is_not_supported_is_refused_by_name(words: str, names: str) -> None:

@@ -35,7 +35,18 @@ class Api:
 
     @property
     def served_model_id(self) -> str:
-        return self.config.served_model_id or self.config.model_id
+        """The name in answers."""
+        return self.model_names[0]
+
+    @property
+    def model_names(self) -> tuple[str, ...]:
+        """The names under which the model is listed."""
+        return self.config.served_model_names or (self.config.model_id,)
+
+    @property
+    def known_names(self) -> tuple[str, ...]:
+        """All names that mean this model and no other."""
+        return (*self.model_names, self.config.model_id)
 
     @property
     def waiting(self) -> int:

@@ -16,6 +16,7 @@ from tgi.engine.plan import Chunk, EncoderInput, Plan, Sampled, probe
 from tgi.engine.scheduler import Scheduler
 from tgi.messages import (
     Abort,
+    EmbedRequest,
     EngineFailed,
     FromEngine,
     GenerateRequest,
@@ -52,7 +53,7 @@ class EngineCore:
 
     def handle(self, message: ToEngine) -> None:
         """Book one message of the API process; its effect shows in the next `step`."""
-        if isinstance(message, GenerateRequest):
+        if isinstance(message, (GenerateRequest, EmbedRequest)):
             self._events += self.scheduler.add(message)
         elif isinstance(message, Abort):
             self._events += self.scheduler.abort(message.request_id, message.index)
@@ -115,6 +116,8 @@ class EngineCore:
             merged.tokens[number] = alone.tokens[0]
             if 0 in alone.prompt:
                 merged.prompt[number] = alone.prompt[0]
+            if 0 in alone.pooled:
+                merged.pooled[number] = alone.pooled[0]
             if 0 in alone.errors:
                 merged.errors[number] = alone.errors[0]
             merged.forward_s += alone.forward_s

@@ -11,7 +11,7 @@ from itertools import count
 
 from tgi.engine.plan import has_penalty
 from tgi.engine.sequence import Sequence
-from tgi.messages import GenerateRequest
+from tgi.messages import EmbedRequest, GenerateRequest, Sampling
 
 
 class OpenRequests:
@@ -72,12 +72,38 @@ class OpenRequests:
             )
             for index, seed in enumerate(request.seeds)
         ]
-        self._requests[request.request_id] = {sample.index: sample for sample in samples}
-        self._by_id |= {sample.id: sample for sample in samples}
-        self._added += 1
-        self.groups[request.group] += len(samples)
+        self._enter(samples)
         samples[0].followers = samples[1:]
         return samples[0]
+
+    def add_embedding(
+        self, request: EmbedRequest, *, prefix_caching: bool, paced: bool, shares_blocks: bool = True
+    ) -> Sequence:
+        """The sequence that becomes a vector."""
+        sequence = Sequence(
+            id=next(self._ids),
+            request_id=request.request_id,
+            index=0,
+            token_ids=list(request.prompt_ids),
+            num_prompt=len(request.prompt_ids),
+            sampling=Sampling(max_new_tokens=0),
+            seed=0,
+            arrival=request.arrival,
+            order=self._added,
+            group=request.group,
+            cache_salt=f"s{request.cache_salt}",
+            cacheable=shares_blocks and prefix_caching,
+            paced=paced,
+            embed=request,
+        )
+        self._enter([sequence])
+        return sequence
+
+    def _enter(self, samples: list[Sequence]) -> None:
+        self._requests[samples[0].request_id] = {sample.index: sample for sample in samples}
+        self._by_id |= {sample.id: sample for sample in samples}
+        self._added += 1
+        self.groups[samples[0].group] += len(samples)
 
     def remove(self, sequence: Sequence) -> None:
         del self._by_id[sequence.id]

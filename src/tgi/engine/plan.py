@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from tgi.messages import PromptLogprobs, Sampling, Token
+from tgi.messages import PoolingKind, PromptLogprobs, Sampling, Token
 
 
 def has_penalty(sampling: Sampling) -> bool:
@@ -42,6 +42,21 @@ class Draw:
         return Draw(
             -1, self.sampling, self.seed, self.num_prompt, self.position + len(drafts), [*self.token_ids, *drafts]
         )
+
+
+@dataclass(slots=True)
+class Pool:
+    """How the hidden states of a chunk become part of one vector; see `pooling`."""
+
+    kind: PoolingKind
+    before: bytes
+    """What pooling the chunks before gave, with all bits, so that chunks change nothing; empty: this is the first."""
+    count: int
+    """Tokens of the whole text."""
+    ends: bool
+    """The chunk is the last: what comes of it is the vector."""
+    dimensions: int
+    normalised: bool
 
 
 @dataclass(slots=True)
@@ -86,6 +101,8 @@ class Chunk:
     """Number of the adapter that the rows go through; None: the model as it is."""
     encoder: EncoderInput | None = None
     """Of a model with an encoder, whose chunks are the decoder's."""
+    pool: Pool | None = None
+    """Of a sequence that becomes a vector, for which no token is chosen."""
 
     @property
     def end(self) -> int:
@@ -148,6 +165,8 @@ class Sampled:
     """Chunk index -> why this sequence cannot go on; the others are unharmed."""
     prompt: dict[int, PromptLogprobs] = field(default_factory=dict)
     """Chunk index -> log-probabilities of the chunk's `prompt_targets`."""
+    pooled: dict[int, bytes] = field(default_factory=dict)
+    """Chunk index -> what its `pool` gave: the vector, or what the next chunk of the sequence goes on with."""
     forward_s: float = 0.0
     sample_s: float = 0.0
 

@@ -5,7 +5,7 @@ Imports no torch.
 
 from __future__ import annotations
 
-from tgi.engine.plan import Chunk, Draw, EncoderInput, Plan
+from tgi.engine.plan import Chunk, Draw, EncoderInput, Plan, Pool
 from tgi.engine.sequence import Sequence
 
 
@@ -59,7 +59,7 @@ def chunk_of(sequence: Sequence, count: int, block_size: int) -> Chunk:
     end = start + count
     token_ids = ids[start:end]
     draw = None
-    if end == len(ids):  # positional arguments: this is made for every stream in every step
+    if sequence.embed is None and end == len(ids):  # positional arguments: this is made for every stream in every step
         known = ids.copy() if sequence.counts_tokens else ids[-1:]
         draw = Draw(sequence.id, sequence.sampling, sequence.seed, sequence.num_prompt, end, known)
         if sequence.draft_ids:
@@ -71,6 +71,10 @@ def chunk_of(sequence: Sequence, count: int, block_size: int) -> Chunk:
     if not sequence.prompt_done and sequence.needs_all_rows:
         chunk.prompt_targets = tuple(ids[start + 1 : min(end + 1, sequence.num_prompt)])
         chunk.prompt_alternatives = sequence.sampling.prompt_logprobs
+    if wanted := sequence.embed:
+        chunk.pool = Pool(
+            wanted.pooling, sequence.pooled, len(ids), end == len(ids), wanted.dimensions, wanted.normalised
+        )
     if encoded := sequence.encoder_ids:
         chunk.encoder = EncoderInput(encoded if sequence.num_unencoded else [], len(encoded), sequence.encoder_table)
     return chunk

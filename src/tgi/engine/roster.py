@@ -8,7 +8,7 @@ from tgi.engine.blocks import BlockPool
 from tgi.engine.open_requests import OpenRequests
 from tgi.engine.pace import SETTLED_TOKENS
 from tgi.engine.sequence import Sequence
-from tgi.messages import FinishReason, GenerateRequest, TokenEvent
+from tgi.messages import EmbedRequest, FinishReason, GenerateRequest, TokenEvent
 
 
 class Roster:
@@ -34,8 +34,10 @@ class Roster:
         self.decoder_ids = decoder_ids
         self.ended: list[int] = []  # ids of those that are over since the last plan
 
-    def add(self, request: GenerateRequest) -> list[TokenEvent]:
+    def add(self, request: GenerateRequest | EmbedRequest) -> list[TokenEvent]:
         """Queue every sample of the request; the events refuse what can never run."""
+        if isinstance(request, EmbedRequest):
+            return self._add_embedding(request)
         error = self._refusal(request)
         if error is not None:
             return [
@@ -70,6 +72,26 @@ class Roster:
                 f"(KV cache: {capacity} tokens)"
             )
         return None
+
+    def _add_embedding(self, request: EmbedRequest) -> list[TokenEvent]:
+        error, prompt = None, len(request.prompt_ids)
+        limit = min(self.blocks.num_blocks * self.blocks.block_size, self.max_total_tokens)
+        if self.decoder_ids:
+            error = "a model with an encoder gives no embeddings here"
+        elif request.request_id in self.open:
+            error = f"request id {request.request_id} is in use"
+        elif not 0 < prompt <= limit:
+            error = f"a text of {prompt} tokens cannot be embedded: one has 1 to {limit}"
+        if error is not None:
+            return [TokenEvent(request.request_id, finish="error", error=error)]
+        sequence = self.open.add_embedding(
+            request,
+            prefix_caching=self.prefix_caching,
+            paced=any_settled(self.running),
+            shares_blocks=self.shares_blocks,
+        )
+        self.waiting.append(sequence)
+        return []
 
     def abort(self, request_id: int, index: int = -1) -> list[TokenEvent]:
         """End one sample, or all with index -1; unknown ids are ignored."""

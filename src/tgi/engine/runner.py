@@ -11,6 +11,7 @@ import torch
 
 from tgi.engine import batch as batches
 from tgi.engine.plan import Chunk, Draw, Plan, Sampled
+from tgi.engine.pooling import NOT_FINITE, pool
 from tgi.engine.sampler import Sampler, prompt_logprobs
 from tgi.kernels.types import CompiledStep, KVCache
 from tgi.messages import PromptLogprobs, Token
@@ -62,6 +63,13 @@ class Runner:
         for number, chunk in enumerate(plan.chunks):
             if chunk.prompt_targets:
                 sampled.prompt[number] = self._prompt_logprobs(hidden, batch.first_rows[number], chunk)
+            if chunk.pool is not None:
+                first = batch.first_rows[number]
+                vector = pool(hidden[first : first + len(chunk.token_ids)], chunk.pool)
+                if vector is None:
+                    sampled.errors[number] = NOT_FINITE
+                else:
+                    sampled.pooled[number] = vector
         sampled.forward_s = forwarded - began
         sampled.sample_s = time.perf_counter() - forwarded
         return sampled

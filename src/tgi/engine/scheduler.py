@@ -170,6 +170,7 @@ class Scheduler(Roster):
         victim.draft_ids = []
         victim.ahead = True
         victim.paced = True  # those that go on came first
+        victim.pooled = b""
         if not victim.prompt_done:
             victim.prompt_logprobs = None  # collected anew with the recomputed prompt
         self.waiting.appendleft(victim)
@@ -266,6 +267,10 @@ class Scheduler(Roster):
                 sequence.collect(sampled.prompt[number])
             if tokens := sampled.tokens[number]:
                 events.append(self._append(sequence, tokens))
+            elif chunk.pool is not None:
+                sequence.pooled = sampled.pooled[number]
+                if chunk.pool.ends:
+                    events.append(self._give_vector(sequence))
         return events
 
     def _time(self, plan: Plan, seconds: float) -> None:
@@ -288,6 +293,11 @@ class Scheduler(Roster):
         if not sequence.prompt_done and end >= sequence.num_prompt:
             sequence.prompt_done = True
             self.release_followers(sequence)
+
+    def _give_vector(self, sequence: Sequence) -> TokenEvent:
+        event = self.finish(sequence, "pooled")
+        event.embedding, event.scheduled, event.cached_tokens = sequence.pooled, sequence.scheduled, sequence.num_cached
+        return event
 
     def _append(self, sequence: Sequence, tokens: list[Token]) -> TokenEvent:
         """Book the next tokens; all but the last were drafts, so they are computed already."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from tgi.messages import PromptLogprobs, Sampling
+from tgi.messages import EmbedRequest, PromptLogprobs, Sampling
 
 
 @dataclass(slots=True, eq=False)
@@ -76,6 +76,10 @@ class Sequence:
     """Blocks with what the encoder leaves of `encoder_ids` for the decoder."""
     num_unencoded: int = 0
     """Tokens that the encoder must run over, which are all of them or none."""
+    embed: EmbedRequest | None = None
+    """It becomes a vector: its prompt is computed and no token chosen."""
+    pooled: bytes = b""
+    """What pooling the computed part of it gave."""
 
     @property
     def num_tokens(self) -> int:
@@ -105,7 +109,9 @@ class Sequence:
 
     @property
     def needs_all_rows(self) -> bool:
-        """Prompt log-probabilities come from the rows themselves, which a cache hit would skip."""
+        """Prompt log-probabilities, and vectors of all rows or the first, come from rows that a cache hit skips."""
+        if self.embed is not None:
+            return self.embed.pooling != "last"
         return self.wants_prompt_logprobs and not self.prompt_done
 
     def collect(self, piece: PromptLogprobs) -> None:

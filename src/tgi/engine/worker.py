@@ -224,6 +224,7 @@ class Worker:
             max_batch_size=limits.max_batch_size,
             prefix_caching=self.config.prefix_caching and shares and program.encoder is None,
             shares_blocks=shares,
+            hidden_size=0 if program.encoder else loaded.step.hidden_size,
             decoder_ids=self._decoder_ids,
             max_new_tokens=_decoder_positions(program),
             kernels=dict(backend.kernels),

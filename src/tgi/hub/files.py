@@ -16,7 +16,15 @@ from tgi.models import weight_files
 from tgi.models.weight_files import INDEX_SUFFIX, WeightFiles
 from tgi.untrusted import check_file, printable
 
-SMALL_FILES = ("*.json", "*.jinja", "additional_chat_templates/*.jinja", "*.txt", "*.model", "*.spm")
+SMALL_FILES = (
+    "*.json",
+    "*_Pooling/config.json",
+    "*.jinja",
+    "additional_chat_templates/*.jinja",
+    "*.txt",
+    "*.model",
+    "*.spm",
+)
 """Configuration, tokenizer and templates; taken whole, they are small."""
 CODE_FILES = ("*.py",)
 """Only with --trust-remote-code."""

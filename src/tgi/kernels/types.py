@@ -180,6 +180,11 @@ class CompiledStep(Protocol):
         """Memory that the weights take on the device."""
         ...
 
+    @property
+    def hidden_size(self) -> int:
+        """Numbers of a row of hidden states; 0: `forward` gives logits, of a model that cannot be taken apart."""
+        ...
+
     def encode(self, token_ids: torch.Tensor, paging: Paging, cache: KVCache) -> None:
         """Run the encoder over whole inputs: token_ids [tokens] int64 of sequences that begin at position 0.
 
@@ -188,7 +193,7 @@ class CompiledStep(Protocol):
         ...
 
     def forward(self, token_ids: torch.Tensor, paging: Paging, cache: KVCache) -> torch.Tensor:
-        """token_ids [tokens] int64 -> hidden states [tokens, hidden size].
+        """token_ids [tokens] int64 -> hidden states [tokens, hidden size] after the last norm, before the head.
 
         Writes the rows' keys and values to `paging.slots` of `cache`.
         """

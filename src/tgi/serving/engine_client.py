@@ -8,10 +8,11 @@ gone) nor what events mean (`generation`).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterator
 
 import msgspec
 import zmq
@@ -20,6 +21,7 @@ from tgi.errors import GenerationError, StartupError
 from tgi.heartbeat import BEAT_S, OVERDUE_S, Pulse
 from tgi.messages import (
     Abort,
+    EmbedRequest,
     EngineFailed,
     EngineInfo,
     EngineLoading,
@@ -108,15 +110,26 @@ class EngineClient:
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[list[TokenEvent], None]:
         """See `types.Engine`; sends Abort when closed before the last event of every sample."""
+        with self._opened(request, Mailbox(len(request.seeds), request.sampling.max_new_tokens)) as mailbox:
+            while not mailbox.ended:
+                yield await mailbox.take()
+
+    async def embed(self, request: EmbedRequest) -> TokenEvent:
+        """See `types.Engine`."""
+        with self._opened(request, Mailbox(1)) as mailbox:
+            (event,) = await mailbox.take()
+            return event
+
+    @contextlib.contextmanager
+    def _opened(self, request: GenerateRequest | EmbedRequest, mailbox: Mailbox) -> Iterator[Mailbox]:
+        """Send the request, whose events go to the mailbox; abort it when left before its last event."""
         if (problem := self._failure or self._silence) is not None:
             raise GenerationError(problem)
         assert request.request_id not in self._mailboxes, "request ids are unique"
-        mailbox = Mailbox(len(request.seeds), request.sampling.max_new_tokens)
         self._mailboxes[request.request_id] = mailbox
         try:
             self._send(request)
-            while not mailbox.ended:
-                yield await mailbox.take()
+            yield mailbox
         finally:
             del self._mailboxes[request.request_id]
             if mailbox.open and self._failure is None:

@@ -21,10 +21,12 @@ from tgi.messages import GenerateRequest
 from tgi.serving import generation
 from tgi.serving.chat_template import RENDER_SECONDS, ChatTemplate, continues
 from tgi.serving.dialect import Dialect
+from tgi.serving.embeddings import Embedder
 from tgi.serving.end_tokens import find_end_tokens
 from tgi.serving.generation_defaults import FILE, NONE, GenerationDefaults, read_defaults
 from tgi.serving.languages import Languages, Route
 from tgi.serving.long_texts import LongTexts
+from tgi.serving.pooling import Pooling, find_pooling
 from tgi.serving.spans import TokenSpans
 from tgi.serving.tokenizer import Tokenizer
 from tgi.serving.tokenizer_threads import LONG_TEXT, TokenizerThreads
@@ -67,6 +69,7 @@ class Service:
         chat_template: ChatTemplate,
         end_tokens: Mapping[int, Sequence[str]] | None = None,
         generation_defaults: GenerationDefaults = NONE,
+        pooling: Pooling | None = None,
     ) -> None:
         self.config = config
         self.engine = engine
@@ -80,6 +83,7 @@ class Service:
         self._numbers = itertools.count(1)
         self._threads = TokenizerThreads(config.validation_workers)
         self._renderers = TokenizerThreads(RENDER_WORKERS)
+        self.embedder = Embedder(engine, tokenizer, self._threads, self._numbers, pooling or Pooling())
 
     @classmethod
     def load(cls, config: ApiConfig, engine: Engine) -> Service:
@@ -91,7 +95,8 @@ class Service:
         for warning in template.inspect():
             logger.warning("%s", warning)
         ends = find_end_tokens(path, tokenizer, template)
-        return cls(config, engine, tokenizer, template, ends, _generation_defaults(path, config))
+        defaults, pooling = _generation_defaults(path, config), find_pooling(path, config.pooling)
+        return cls(config, engine, tokenizer, template, ends, defaults, pooling)
 
     def close(self) -> None:
         """Let go of the threads, and end the processes that render templates and tokenise long texts."""

@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias
 
-from tgi.messages import EngineInfo, GenerateRequest, Grammar, StepStats, TokenEvent
+from tgi.messages import EmbedRequest, EngineInfo, GenerateRequest, Grammar, StepStats, TokenEvent
 from tgi.serving.dialect import Dialect
 from tgi.serving.parameter_names import check_names
 
@@ -221,6 +221,10 @@ class Engine(Protocol):
         Ends after the last event of every sample. Closing the iterator early aborts the request.
         Raises `errors.GenerationError` when the engine dies.
         """
+        ...
+
+    async def embed(self, request: EmbedRequest) -> TokenEvent:
+        """Send the request and give its one event. Cancelling aborts it; raises as `generate`."""
         ...
 
     def abort(self, request_id: int, index: int = -1) -> None:

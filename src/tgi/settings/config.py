@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,8 @@ class ApiConfig:
     model_id: str
     """As given on the command line, echoed by `/info`."""
     model_path: str
-    served_model_id: str = ""
-    """The id in OpenAI answers; empty: `model_id`."""
+    served_model_names: tuple[str, ...] = ()
+    """Names of the model on OpenAI's routes, of which answers have the first; none: `model_id`."""
     revision: str | None = None
     model_sha: str | None = None
     pipeline_tag: str | None = None
@@ -99,6 +100,8 @@ class ApiConfig:
     """model: the OpenAI routes sample as generation_config.json says where a request does not; tgi: as TGI."""
     raw_logprobs: bool = False
     """TGI's routes report the model's own log-probabilities too, not those after penalties and warpers."""
+    pooling: Literal["mean", "last", "cls"] | None = None
+    """Which hidden states make embeddings; None: the checkpoint's own choice, else the last token's."""
     validation_workers: int = 2
     disable_grammar_support: bool = False
     health_stall_s: float = 60.0

@@ -131,6 +131,14 @@ class LauncherConfig:
         env="TGI_CHAT_TEMPLATE",
         shown_default="the model's own",
     )
+    pooling: str | None = flag(
+        MODEL,
+        "Which of a text's hidden states become its embedding: the mean of all, that of the last token, or that of the "
+        "first (cls)",
+        env="TGI_POOLING",
+        choices=("mean", "last", "cls"),
+        shown_default="as the model's 1_Pooling/config.json says, else last",
+    )
     rope_scaling: str | None = flag(
         MODEL, "Stretch the positions beyond the trained context", choices=("linear", "dynamic")
     )
@@ -145,6 +153,13 @@ class LauncherConfig:
     )
 
     # -- Server
+    served_model_name: tuple[str, ...] = flag(
+        SERVER,
+        "Name of the model on OpenAI's routes; may be repeated: answers have the first, /v1/models lists all",
+        default=(),
+        env="TGI_SERVED_MODEL_NAME",
+        shown_default="--model-id",
+    )
     hostname: str = flag(SERVER, "Address to listen on; 127.0.0.1 is this machine alone", default="0.0.0.0")
     port: int = flag(SERVER, "Port to listen on", default=3000, short="-p", maximum=65535)
     api_key: tuple[str, ...] = flag(

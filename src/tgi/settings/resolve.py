@@ -92,6 +92,7 @@ def _api_config(parsed: Parsed, environment: Environment, hardware: Hardware, mo
     return ApiConfig(
         model_id=model.model_id,
         model_path=model.path,
+        served_model_names=config.served_model_name,
         revision=config.revision,
         model_sha=model.sha,
         pipeline_tag=model.pipeline_tag,
@@ -113,6 +114,7 @@ def _api_config(parsed: Parsed, environment: Environment, hardware: Hardware, mo
         default_max_new_tokens=config.default_max_new_tokens or None,
         generation_defaults=config.generation_defaults,
         raw_logprobs=config.raw_logprobs,
+        pooling=config.pooling,  # type: ignore[arg-type]  # one of the flag's choices
         validation_workers=config.validation_workers,
         disable_grammar_support=config.disable_grammar_support,
         health_stall_s=config.health_timeout,
@@ -170,6 +172,8 @@ def _check_limits(config: LauncherConfig) -> None:
         raise ArgumentError(
             f"`max_batch_prefill_tokens` must be <= `max_batch_total_tokens`. Given: {prefill} and {cache}"
         )
+    if not all(map(str.strip, config.served_model_name)):
+        raise ArgumentError("`served_model_name` cannot be empty")
     if config.device is not None and not re.fullmatch(r"cpu|cuda(:[0-9]+)?", config.device):
         raise ArgumentError(f"`device` must be cpu, cuda or cuda:N. Given: {config.device}")
 

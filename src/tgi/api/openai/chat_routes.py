@@ -62,7 +62,7 @@ async def chat_tokenize(request: Request) -> Response:
     """The prompt that a conversation becomes, and its tokens."""
     async with Call(request) as call:
         body = await call.read(ChatRequest)
-        body.check_model((call.api.served_model_id, call.api.config.model_id), call.ignored)
+        body.check_model(call.api.known_names, call.ignored)
         call.ignored += body.without_prompt()
         prompt, spans = await call.wait(_tokenize(call, body))
         after = b'],"templated_text":' + encode(prompt) + b"}"
@@ -82,7 +82,7 @@ async def chat_conversation(call: Call, body: ChatRequest, ignored: list[str]) -
 
 async def chat_answer(call: Call, body: ChatRequest) -> Response:
     """The answer of `/v1/chat/completions`, also for `/invocations`."""
-    body.check_model((call.api.served_model_id, call.api.config.model_id), call.ignored)
+    body.check_model(call.api.known_names, call.ignored)
     body.check_stream_options(call.ignored)
     params = await call.unhurried(body.chat_sampling, call.ignored, call.api.service.openai_defaults)
     await call.take_samples(params.n)

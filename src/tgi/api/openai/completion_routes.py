@@ -38,7 +38,7 @@ async def completions(request: Request) -> Response:
 
 async def completion_answer(call: Call, body: CompletionRequest) -> Response:
     """The answer of `/v1/completions`, also for `/invocations`."""
-    body.check_model((call.api.served_model_id, call.api.config.model_id), call.ignored)
+    body.check_model(call.api.known_names, call.ignored)
     body.check_stream_options(call.ignored)
     if body.suffix is not None:
         raise WordedError(422, SUFFIX, "suffix not supported", param="suffix")

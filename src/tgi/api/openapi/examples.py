@@ -55,6 +55,10 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "completions": _COMPLETIONS,
     "messages": _ANTHROPIC,
     "count_message_tokens": {"Conversation": {"messages": MESSAGES}},
+    "embeddings": {
+        "One text": {"input": "What is Deep Learning?"},
+        "Two texts, shortened": {"input": ["A text", "Another one"], "dimensions": 8, "encoding_format": "base64"},
+    },
     "sagemaker_compatibility": {
         "As for `/`": _GENERATE["Greedy"],
         "As for chat": _CHAT["Whole"],

@@ -54,6 +54,7 @@ PROTECTED = frozenset(
         ("POST", "/v1/completions"),
         ("POST", "/v1/messages"),
         ("POST", "/v1/messages/count_tokens"),
+        ("POST", "/v1/embeddings"),
         ("POST", "/invocations"),
         ("POST", "/vertex"),
         ("POST", "/v2/models/{model}/versions/{version}/infer"),

@@ -33,8 +33,9 @@ from tgi.errors import (
     TgiError,
     UnhealthyError,
 )
+from tgi.messages import EmbedRequest
 from tgi.serving.dialect import Dialect
-from tgi.serving.types import Completion, Prepared, SamplingParams
+from tgi.serving.types import Completion, Prepared, SamplingParams, Timings
 
 logger = logging.getLogger("tgi.api")
 
@@ -47,6 +48,8 @@ NAME_LENGTH = 96
 UNLOGGED = (OverloadedError, ShuttingDownError, MalformedRequestError, InternalError)
 """A flood of refusals must not become one of log lines; our own mistakes are logged with their traceback."""
 
+LOGGED_INPUTS = 8
+"""Of the texts of one request, at `debug`."""
 LARGE_BODY = 65_536
 """Bytes from which on a body is read and checked in a thread."""
 
@@ -225,6 +228,17 @@ class Call:
         metrics.observe("tgi_request_max_new_tokens", min(prepared.request.sampling.max_new_tokens, STEP_BUDGET))
         return prepared
 
+    async def prepare_embeddings(self, inputs: Sequence[str | list[int]], **options: Any) -> list[EmbedRequest]:
+        """Tokenise and check all; options as of `Embedder.prepare`. Raises as `prepare`."""
+        self._check_engine()
+        for given in inputs[:LOGGED_INPUTS]:
+            self._debug("Input", given)
+        service = self.api.service
+        requests = await service.embedder.prepare(inputs, service.limits, group=self._group, **options)
+        for request in requests:
+            self.api.metrics.observe("tgi_request_input_length", len(request.prompt_ids))
+        return requests
+
     async def wait(self, work: Coroutine[Any, Any, Result]) -> Result:
         """The result of `work`, which ends early when the client leaves."""
         return await until_gone(self.request.receive, work)
@@ -239,10 +253,6 @@ class Call:
     def finished(self, prepared: Prepared, completion: Completion) -> None:
         """Metrics, span and log line of one finished sample."""
         metrics, timings = self.api.metrics, completion.timings
-        metrics.observe("tgi_request_duration", timings.total)
-        metrics.observe("tgi_request_validation_duration", timings.validation)
-        metrics.observe("tgi_request_queue_duration", timings.queue)
-        metrics.observe("tgi_request_inference_duration", timings.inference)
         metrics.observe("tgi_request_mean_time_per_token_duration", timings.time_per_token)
         metrics.observe("tgi_request_generated_tokens", completion.generated_tokens)
         metrics.observe("tgi_request_skipped_tokens", 0)
@@ -258,8 +268,17 @@ class Call:
         if prepared.params is not self._logged:  # once a request, not once for each of its samples
             self._logged = prepared.params
             facts = {"parameters": parameters(prepared.params), **facts}
-        self._span.set(facts)
         self._debug("Output", completion.text)
+        self.succeeded(timings, facts)
+
+    def succeeded(self, timings: Timings, facts: dict[str, str | int]) -> None:
+        """Durations, span and log line of a sample, or of an answer that has none."""
+        metrics = self.api.metrics
+        metrics.observe("tgi_request_duration", timings.total)
+        metrics.observe("tgi_request_validation_duration", timings.validation)
+        metrics.observe("tgi_request_queue_duration", timings.queue)
+        metrics.observe("tgi_request_inference_duration", timings.inference)
+        self._span.set(facts)
         logger.info("Success", extra={"span": (self._name, facts)})
 
     def _debug(self, name: str, text: str | Sequence[int]) -> None:
@@ -290,6 +309,12 @@ class Call:
         headers["x-prompt-tokens"] = str(prompt_tokens)
         headers["x-generated-tokens"] = str(sum(one.generated_tokens for one in completions))
         return headers
+
+    def embedding_headers(self, prompt_tokens: int, timings: Timings) -> dict[str, str]:
+        """Headers of an answer without generated tokens."""
+        headers = self.headers() | {"x-prompt-tokens": str(prompt_tokens)}
+        headers["x-compute-time"] = str(time.monotonic() - self.started)
+        return headers | {name: str(int(getattr(timings, field) * 1000)) for name, field in _TIME_HEADERS[:-1]}
 
     async def written(self, answer: Callable[[LongLists], Any], items: int) -> list[bytes]:
         """The JSON of an answer whose lists have `items` items; rendered in a thread if they are many."""

@@ -131,7 +131,7 @@ class ModelInfo(msgspec.Struct):
 
 
 class ModelsInfo(msgspec.Struct):
-    """The models of this server: one."""
+    """The model of this server, under each of its names."""
 
     object: str
     data: list[ModelInfo]
@@ -236,8 +236,9 @@ def end_tokens(service: Service) -> list[EndToken]:
 @routes.get("/v1/models")
 @documented("openai_get_model_info", None, ModelsInfo, errors=())
 async def models(request: Request) -> Response:
-    """The served model, in OpenAI's form."""
-    return Response(encode(ModelsInfo("list", [_served(api_of(request))])), media_type="application/json")
+    """The served model under each of its names (`--served-model-name`), in OpenAI's form."""
+    names = dict.fromkeys(api_of(request).model_names)
+    return Response(encode(ModelsInfo("list", [_served(name) for name in names])), media_type="application/json")
 
 
 @routes.get("/v1/models/{model:path}")
@@ -245,14 +246,15 @@ async def models(request: Request) -> Response:
 async def model(request: Request) -> Response:
     """The served model, by the names that requests may give it."""
     api, model = api_of(request), request.path_params["model"]
-    if model not in (api.served_model_id, api.config.model_id, *NAMELESS_MODELS):
+    if model not in (*api.known_names, *NAMELESS_MODELS):
         message = f"The model `{model[:200]}` does not exist: `{api.served_model_id}` is served"
         raise ModelNotFoundError(message, param="model", code="model_not_found")
-    return Response(encode(_served(api)), media_type="application/json")
+    name = model if model in api.model_names else api.served_model_id
+    return Response(encode(_served(name)), media_type="application/json")
 
 
-def _served(api: Api) -> ModelInfo:
-    return ModelInfo(id=api.served_model_id, object="model", created=0, owned_by=api.served_model_id)
+def _served(name: str) -> ModelInfo:
+    return ModelInfo(id=name, object="model", created=0, owned_by=name)
 
 
 @routes.get("/metrics")

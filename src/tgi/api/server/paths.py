@@ -39,7 +39,7 @@ def unknown_path(scope: Scope, routes: Sequence[BaseRoute]) -> str:
     rest = path.removeprefix(PREFIX)
     if rest != path and _methods(scope, routes, rest) is not None:
         return f"{said}; {_shown(rest)} is meant: take {PREFIX} off the end of the base URL"
-    return f"{said}; here are {PREFIX}/chat/completions, {PREFIX}/completions and {PREFIX}/models"
+    return f"{said}; here are {PREFIX}/chat/completions, {PREFIX}/completions, {PREFIX}/embeddings and {PREFIX}/models"
 
 
 def wrong_method(scope: Scope, routes: Sequence[BaseRoute]) -> str:

@@ -63,6 +63,10 @@ class NativeStep:
     def weight_bytes(self) -> int:
         return self.arena.used
 
+    @property
+    def hidden_size(self) -> int:
+        return self.program.values[self.program.result]
+
     def forward(self, token_ids: torch.Tensor, paging: Paging, cache: KVCache | None) -> torch.Tensor:
         """See `CompiledStep.forward`; no cache: for programs without attention.
 

@@ -104,6 +104,10 @@ class ReferenceStep:
         tensors = [tensor for matrix in self._matrices.values() for tensor in (matrix.weight, matrix.bias)]
         return sum(tensor.nbytes for tensor in (*tensors, *self._vectors.values()) if tensor is not None)
 
+    @property
+    def hidden_size(self) -> int:
+        return self.program.values[self.program.result]
+
     def forward(self, token_ids: torch.Tensor, paging: Paging, cache: KVCache) -> torch.Tensor:
         """See `CompiledStep.forward`; the result has the serving dtype."""
         state = self.begin(token_ids, paging, cache)

@@ -121,6 +121,10 @@ class OwnCacheStep:
     def weight_bytes(self) -> int:
         return weight_bytes(self.model)
 
+    @property
+    def hidden_size(self) -> int:
+        return self.program.hidden_size if isinstance(self._divided, Divided) and self._divided.split else 0
+
     def encode(self, token_ids: torch.Tensor, paging: Paging, cache: KVCache) -> None:
         assert isinstance(self._divided, EncoderDecoder)
         for ids, blocks in zip(token_ids.split(paging.query_lens), _blocks(paging, cache.block_size), strict=True):

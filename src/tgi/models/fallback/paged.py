@@ -38,6 +38,10 @@ class PagedStep:
     def weight_bytes(self) -> int:
         return weight_bytes(self.model)
 
+    @property
+    def hidden_size(self) -> int:
+        return self.program.hidden_size if self._divided.split else 0
+
     def encode(self, token_ids: torch.Tensor, paging: Paging, cache: KVCache) -> None:
         raise AssertionError("there is no encoder")
 

@@ -1,0 +1,120 @@
+"""Vectors of texts: transformers' hidden states pooled with numpy, and the same bits in whatever company."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModel
+
+from tests.engine.harness import LocalEngine, Session
+from tests.models.checkpoints import make_checkpoint
+from tgi.messages import EmbedRequest
+
+KINDS = ("mean", "last", "cls")
+BACKENDS = {"native": True, "reference": False}
+
+
+@pytest.fixture(scope="module", params=["llama", "qwen2", "gpt2"])
+def checkpoint(request, tmp_path_factory):
+    return make_checkpoint(tmp_path_factory.mktemp(request.param), request.param, seed=random.randrange(1 << 30))
+
+
+@pytest.fixture(scope="module", params=BACKENDS.values(), ids=BACKENDS.keys())
+def engine(request, checkpoint):
+    return LocalEngine(checkpoint, native_kernels=request.param)
+
+
+def texts(count: int, longest: int = 150) -> list[list[int]]:
+    """Of random lengths, some with a common beginning, one of one token."""
+    shared = [random.randrange(5, 384) for _ in range(70)]
+    found = [[random.randrange(5, 384) for _ in range(random.randrange(1, longest))] for _ in range(count - 1)]
+    return [[7], *(shared + text if number % 3 == 0 else text for number, text in enumerate(found))]
+
+
+def embed(session: Session, requests: list[EmbedRequest]) -> list[np.ndarray]:
+    for request in requests:
+        session.core.handle(request)
+    session.drain()
+    return [vector(session, request.request_id) for request in requests]
+
+
+def vector(session: Session, request_id: int) -> np.ndarray:
+    (event,) = session.events[request_id, 0]
+    assert event.finish == "pooled", event.error
+    return np.frombuffer(event.embedding, "<f4")
+
+
+def pooled(hidden: np.ndarray, kind: str, dimensions: int, *, normalised: bool) -> np.ndarray:
+    """The definition: hidden [tokens, hidden size] in float64."""
+    found = {"mean": hidden.mean(0), "last": hidden[-1], "cls": hidden[0]}[kind]
+    found = found[: dimensions or None]
+    return found / np.linalg.norm(found) if normalised else found
+
+
+def test_vectors_are_the_pooled_hidden_states_of_transformers(checkpoint, engine):
+    oracle = AutoModel.from_pretrained(checkpoint, dtype=torch.float32, attn_implementation="eager").eval()
+    requests = [
+        EmbedRequest(number, ids, random.choice(KINDS), random.choice((0, 0, 1, 17)), random.random() < 0.7)
+        for number, ids in enumerate(texts(12))
+    ]
+    session = engine.session(max_step_tokens=64)
+    for request, found in zip(requests, embed(session, requests), strict=True):
+        with torch.inference_mode():
+            hidden = oracle(torch.tensor([request.prompt_ids])).last_hidden_state[0].double().numpy()
+        wanted = pooled(hidden, request.pooling, request.dimensions, normalised=request.normalised)
+        assert found.shape == (request.dimensions or engine.info.hidden_size,)
+        np.testing.assert_allclose(found, wanted, atol=2e-5 * max(np.abs(wanted).max(), 1e-3), rtol=0)
+
+
+COMPANY = {
+    "chunks of 5": {"max_step_tokens": 5},
+    "small batch": {"max_batch_size": 3},
+    "preemption": {"num_blocks": 12, "max_step_tokens": 40},
+    "no prefix cache": {"prefix_caching": False},
+    "all together": {},
+}
+
+
+@pytest.mark.parametrize("limits", COMPANY.values(), ids=COMPANY.keys())
+def test_the_same_bits_in_any_company(checkpoint, limits):
+    """Beside other texts and streams, in chunks, after prefix hits: exactly what the text gives alone."""
+    engine = LocalEngine(checkpoint)
+    requests = [EmbedRequest(number, ids, random.choice(KINDS)) for number, ids in enumerate(texts(10))]
+    alone = [embed(engine.session(), [request])[0] for request in requests]
+    session = engine.session(**limits)
+    for number in range(3):
+        session.add(100 + number, [*requests[-1].prompt_ids[:40], number], new=24)
+        session.step()
+    for found, wanted in zip(embed(session, requests), alone, strict=True):
+        assert found.tobytes() == wanted.tobytes()
+    assert all(session.finish(100 + number) == "length" for number in range(3))
+
+
+def test_last_token_vectors_use_the_prefix_cache_and_means_do_not(checkpoint):
+    session = LocalEngine(checkpoint).session()
+    ids = [random.randrange(5, 384) for _ in range(200)]
+    for number, kind in enumerate(("last", "last", "mean", "cls")):
+        embed(session, [EmbedRequest(number, ids, kind)])
+    hits = [session.events[number, 0][0].cached_tokens for number in range(4)]
+    assert hits[0] == hits[2] == hits[3] == 0 and hits[1] > 0
+
+
+def test_a_text_shares_blocks_with_prompts_of_its_salt_alone(checkpoint):
+    session = LocalEngine(checkpoint).session()
+    ids = [random.randrange(5, 384) for _ in range(100)]
+    session.add(0, ids, new=4)
+    session.drain()
+    embed(session, [EmbedRequest(1, ids, "last"), EmbedRequest(2, ids, "last", cache_salt="other")])
+    assert session.events[1, 0][0].cached_tokens > 0 and session.events[2, 0][0].cached_tokens == 0
+
+
+def test_what_cannot_be_embedded_is_refused(checkpoint):
+    session = LocalEngine(checkpoint).session()
+    for number, ids in enumerate(([], [7] * 100_000)):
+        session.core.handle(EmbedRequest(number, ids, "mean"))
+        session.drain()
+        (event,) = session.events[number, 0]
+        assert event.finish == "error" and "cannot be embedded" in str(event.error)

@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tgi.api.anthropic import routes as anthropic_routes
-from tgi.api.openai import chat_routes, completion_routes, embedding_routes
+from tgi.api.openai import chat_routes, completion_routes, embedding_routes, token_routes
 from tgi.api.platforms import kserve_routes, platform_routes
 from tgi.api.server import info_routes
 from tgi.api.server.admission import Permits
@@ -50,6 +50,7 @@ def create_app(
         completion_routes,
         anthropic_routes,
         embedding_routes,
+        token_routes,
         info_routes,
         platform_routes,
         kserve_routes,

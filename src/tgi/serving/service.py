@@ -260,12 +260,12 @@ class Service:
         except TimeoutError:
             raise OverloadedError("Model is overloaded: its chat template takes too long") from None
 
-    async def tokenize(self, text: str, add_special_tokens: bool = True) -> TokenSpans:
-        """The tokens of a text with byte offsets. Raises ValidationError."""
+    async def tokenize(self, text: str, add_special_tokens: bool = True, field: str = "inputs") -> TokenSpans:
+        """The tokens of a text with byte offsets. Raises ValidationError; `field` brought the text."""
         try:
             return await self._threads.run(len(text), partial(self.tokenizer.spans, text, add_special_tokens))
         except Exception as error:
-            raise ValidationError(f"tokenizer error {error}", param="inputs") from error
+            raise ValidationError(f"tokenizer error {error}", param=field) from error
 
     async def detokenize(self, ids: Sequence[int]) -> str:
         """The text of token ids, special tokens among it. Raises ValidationError for one that nobody has."""

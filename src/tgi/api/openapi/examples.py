@@ -48,7 +48,11 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "compat_generate": _WHOLE_AND_STREAM,
     "generate": _GENERATE,
     "generate_stream": {"Greedy": _GENERATE["Greedy"]},
-    "tokenize": {"Text": {"inputs": PROMPT}},
+    "tokenize": {
+        "Text": {"inputs": PROMPT},
+        "As vLLM": {"prompt": PROMPT, "return_token_strs": True},
+        "Conversation, as vLLM": {"messages": MESSAGES},
+    },
     "detokenize": {"Token ids": {"tokens": [1, 2, 3]}},
     "chat_completions": _CHAT,
     "get_chat_tokenize": {"Conversation": {"messages": MESSAGES}},

@@ -50,6 +50,7 @@ PROTECTED = frozenset(
         ("POST", "/tokenize"),
         ("POST", "/chat_tokenize"),
         ("POST", "/detokenize"),
+        ("GET", "/tokenizer_info"),
         ("POST", "/v1/chat/completions"),
         ("POST", "/v1/completions"),
         ("POST", "/v1/messages"),

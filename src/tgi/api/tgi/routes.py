@@ -1,4 +1,4 @@
-"""TGI's own generation routes: POST `/`, `/generate`, `/generate_stream`, and `/tokenize`, `/detokenize`.
+"""TGI's own generation routes: POST `/`, `/generate` and `/generate_stream`.
 
 Owns the translation between bodies and the service for these routes. They follow TGI to the letter
 but for what docs/tgi-compatibility.md lists. `platform_routes` reuses the two answers.
@@ -18,17 +18,13 @@ from starlette.responses import Response
 from tgi.api.openapi.document import documented
 from tgi.api.server.access import Routes
 from tgi.api.server.call import Call
-from tgi.api.tgi.token_answer import text_answer, token_answer
 from tgi.api.tgi.types import (
     BestOfSequence,
     CompatGenerateRequest,
     Details,
-    DetokenizeRequest,
-    DetokenizeResponse,
     GenerateRequest,
     GenerateResponse,
     PrefillToken,
-    SimpleToken,
     StreamDetails,
     StreamResponse,
     Token,
@@ -75,26 +71,6 @@ async def generate_stream(request: Request) -> Response:
     async with Call(request) as call:
         body = await call.read(GenerateRequest)
         return stream_answer(call, body.inputs, body.sampling(call.ignored))
-
-
-@routes.post("/tokenize")
-@documented("tokenize", GenerateRequest, list[SimpleToken])
-async def tokenize(request: Request) -> Response:
-    """Token ids of `inputs` with byte offsets."""
-    async with Call(request, counted=False) as call:
-        body = await call.read(GenerateRequest)
-        if body.parameters is not None:
-            call.ignored += (f"parameters.{name}" for name in body.parameters.model_fields_set)
-        return await token_answer(call, await call.wait(call.api.service.tokenize(body.inputs)))
-
-
-@routes.post("/detokenize")
-@documented("detokenize", DetokenizeRequest, DetokenizeResponse)
-async def detokenize(request: Request) -> Response:
-    """The text of token ids, in vLLM's shape; TGI has no such route."""
-    async with Call(request, counted=False) as call:
-        body = await call.read(DetokenizeRequest)
-        return text_answer(call, await call.wait(call.api.service.detokenize(body.tokens)))
 
 
 async def whole_answer(call: Call, inputs: str, params: SamplingParams, *, array: bool) -> Response:

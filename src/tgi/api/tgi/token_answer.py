@@ -12,8 +12,9 @@ from functools import partial
 import msgspec
 from starlette.responses import Response
 
+from tgi.api.openai.token_types import DetokenizeResponse
 from tgi.api.server.call import Call, ignored_header
-from tgi.api.tgi.types import DetokenizeResponse, SimpleToken
+from tgi.api.tgi.types import SimpleToken
 from tgi.serving.spans import TokenSpans
 
 TOKENS_AT_ONCE = 1024

@@ -86,18 +86,6 @@ class CompatGenerateRequest(GenerateRequest):
     stream: bool = False
 
 
-class DetokenizeRequest(RequestModel):
-    """Token ids whose text is wanted."""
-
-    tokens: Items[U32] = Field(description="Token ids, special ones too.", examples=[[1, 2, 3]])
-
-
-class DetokenizeResponse(msgspec.Struct):
-    """The text of token ids."""
-
-    prompt: str
-
-
 class Token(msgspec.Struct):
     """A generated token."""
 

@@ -26,7 +26,7 @@ def address(path: str) -> str:
     """A path of a route with something that is there in its places."""
     if path == "/v1/models/{model:path}":
         return "/v1/models/org/model"
-    return path.format(file="favicon.png", model="m", version="1")
+    return path.format(file="favicon.png", model="m", version="1", response_id="resp_1")
 
 
 def test_every_route_is_classified_once() -> None:

@@ -131,7 +131,7 @@ async def test_every_example_is_valid_and_short(path: str, body: dict[str, Any],
     transport = httpx.ASGITransport(build_app(engine, **limits))
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
         answer = await client.post(path, json=body)
-    assert answer.status_code == 200 and '"error"' not in answer.text, answer.text
+    assert answer.status_code == 200 and '"error"' not in answer.text.replace('"error":null', ""), answer.text
     assert "x-tgi-ignored" not in answer.headers
     assert all(request.sampling.max_new_tokens <= 32 for request in engine.requests)
 

@@ -12,9 +12,11 @@ from tests.api.fake import FakeEngine, build_app
 from tgi.api.anthropic.types import CountRequest, MessagesRequest
 from tgi.api.openai.chat_types import ChatRequest
 from tgi.api.openai.completion_types import CompletionRequest
+from tgi.api.openai.token_types import DetokenizeRequest
 from tgi.api.platforms.kserve_routes import InferenceRequest
 from tgi.api.platforms.platform_routes import VertexRequest
-from tgi.api.tgi.types import CompatGenerateRequest, DetokenizeRequest, GenerateParameters, GenerateRequest
+from tgi.api.responses.types import ResponsesRequest
+from tgi.api.tgi.types import CompatGenerateRequest, GenerateParameters, GenerateRequest
 
 LIMITS = (4, 5, 16, 255, 256, 2**32 - 1, 2**63 - 1, 2**64 - 1)
 VALUES: list[Any] = [
@@ -68,6 +70,8 @@ ROUTES: list[tuple[str, dict[str, Any], Any]] = [
     ("/v1/completions", {"prompt": ["x", "y"], "stream": True}, CompletionRequest),
     ("/invocations", {"prompt": "x"}, CompletionRequest),
     ("/v1/messages", CHAT, MessagesRequest),
+    ("/v1/responses", {"input": MESSAGES, "max_output_tokens": 4}, ResponsesRequest),
+    ("/v1/responses", {"input": "Hi", "stream": True, "max_output_tokens": 4}, ResponsesRequest),
     ("/v1/messages", {**CHAT, "stream": True}, MessagesRequest),
     ("/v1/messages/count_tokens", {"messages": MESSAGES}, CountRequest),
     ("/vertex", {"instances": [{"inputs": "x"}]}, VertexRequest),
@@ -85,6 +89,8 @@ def bodies(path: str, body: dict[str, Any], model: Any) -> list[dict[str, Any]]:
         fields = ("role", "content", "name", "tool_calls", "tool_call_id")
         found += [{**body, "messages": [{**MESSAGES[0], field: value}]} for field in fields for value in VALUES]
         found += [{**body, "messages": [{"role": "user", "content": [value]}]} for value in VALUES]
+    if not body.get("stream"):
+        found += [{**body, name: value} for name, values in parts_of(model).items() for value in values]
     if "instances" in model.model_fields:
         found += [{"instances": [value]} for value in VALUES]
         fields = ("max_new_tokens", "seed")
@@ -92,6 +98,35 @@ def bodies(path: str, body: dict[str, Any], model: Any) -> list[dict[str, Any]]:
             {"instances": [{"inputs": "x", "parameters": {field: value}}]} for field in fields for value in VALUES
         ]
     return found
+
+
+ODD: list[Any] = [None, -1, 10**40, "", "x", True, [], {}, [None], [{}], ["x"] * 100]
+"""Values for the fields of parts of an input."""
+
+
+def parts_of(model: Any) -> dict[str, list[Any]]:
+    """Items and blocks of every kind, each of their fields at odd values."""
+    if model is ResponsesRequest:
+        kinds = ("message", "function_call", "function_call_output", "reasoning", "item_reference", "other")
+        item = {
+            "role": "user",
+            "content": "x",
+            "call_id": "1",
+            "name": "f",
+            "arguments": "{}",
+            "output": "x",
+            "id": "1",
+        }
+        fields = ("type", *item, "summary", "status")
+        items = [{**item, "type": kind, "content": "x" if kind == "message" else None} for kind in kinds]
+        return {"input": [[{**one, field: value}] for one in items for field in fields for value in ODD]}
+    if model is MessagesRequest:
+        kinds = ("text", "thinking", "redacted_thinking", "tool_use", "tool_result", "image")
+        block = {"text": "x", "thinking": "x", "id": "1", "name": "f", "input": {}, "tool_use_id": "1", "content": "x"}
+        fields = ("type", *block, "is_error", "signature")
+        blocks = [{**block, "type": kind, field: value} for kind in kinds for field in fields for value in ODD]
+        return {"messages": [[{"role": role, "content": [one]}] for role in ("user", "assistant") for one in blocks]}
+    return {}
 
 
 def internal(path: str, answer: httpx.Response) -> bool:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from starlette.requests import HTTPConnection
 
+from tgi.api.responses.store import ResponseStore
 from tgi.api.server.admission import Permits
 from tgi.api.server.intake import Intake
 from tgi.metrics import Metrics
@@ -29,9 +30,12 @@ class Api:
     permits: Permits
     tracer: Tracer = field(default_factory=Tracer)
     intake: Intake = field(init=False)
+    responses: ResponseStore = field(init=False)
+    """Those of `/v1/responses` that are kept."""
 
     def __post_init__(self) -> None:
         self.intake = Intake(self.config.payload_limit)
+        self.responses = ResponseStore(self.config.max_stored_responses)
 
     @property
     def served_model_id(self) -> str:

@@ -94,6 +94,8 @@ class ApiConfig:
     max_stop_token_ids: int = 1024
     max_top_n_tokens: int = 5
     max_client_batch_size: int = 4
+    max_stored_responses: int = 1000
+    """Responses of `/v1/responses` that are kept; 0: none."""
     default_max_new_tokens: int | None = None
     """Tokens a request may generate that does not say how many; None: up to the end of the context."""
     generation_defaults: str = "tgi"

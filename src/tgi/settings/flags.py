@@ -237,6 +237,14 @@ class LauncherConfig:
     max_client_batch_size: int = flag(
         REQUESTS, "Most prompts in one /v1/completions request", default=4, within=Range(1, 1_000_000)
     )
+    max_stored_responses: int = flag(
+        REQUESTS,
+        "Responses of /v1/responses that are kept in memory, 64 MB of them at most, so that requests can go on from "
+        "them (`previous_response_id`); 0: none",
+        default=1000,
+        env="TGI_MAX_STORED_RESPONSES",
+        within=Range(0, 1_000_000),
+    )
     default_max_new_tokens: int | None = flag(
         REQUESTS,
         "Tokens a request may generate that does not say how many; 0: up to the end of the context",

@@ -111,6 +111,7 @@ def _api_config(parsed: Parsed, environment: Environment, hardware: Hardware, mo
         max_stop_token_ids=config.max_stop_token_ids,
         max_top_n_tokens=config.max_top_n_tokens,
         max_client_batch_size=config.max_client_batch_size,
+        max_stored_responses=config.max_stored_responses,
         default_max_new_tokens=config.default_max_new_tokens or None,
         generation_defaults=config.generation_defaults,
         raw_logprobs=config.raw_logprobs,

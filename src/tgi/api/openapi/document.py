@@ -92,6 +92,7 @@ def _operation(route: TaggedRoute, bodies: Bodies, schemas: dict[Any, Any]) -> d
         operation["parameters"] = parameters
     if bodies.request is not None:
         operation["requestBody"] = {"required": True, "content": {"application/json": _request(bodies)}}
+    if route.protected:
         operation["security"] = [{}, {"ApiKey": []}]
     return operation
 

@@ -37,6 +37,11 @@ _COMPLETIONS = {
     "Several prompts": {"prompt": [PROMPT, "Once upon a time"], "max_tokens": LENGTH},
     "Stream": {"prompt": PROMPT, "max_tokens": LENGTH, "stream": True},
 }
+_RESPONSES = {
+    "Whole": {"input": "What is Deep Learning?", "max_output_tokens": LENGTH},
+    "Stream": {"input": "What is Deep Learning?", "max_output_tokens": LENGTH, "stream": True},
+    "Items": {"instructions": "Answer briefly.", "input": MESSAGES, "max_output_tokens": LENGTH},
+}
 _ANTHROPIC = {
     "Whole": {"messages": MESSAGES, "max_tokens": LENGTH},
     "Stream": {"messages": MESSAGES, "max_tokens": LENGTH, "stream": True},
@@ -57,6 +62,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "chat_completions": _CHAT,
     "get_chat_tokenize": {"Conversation": {"messages": MESSAGES}},
     "completions": _COMPLETIONS,
+    "responses": _RESPONSES,
     "messages": _ANTHROPIC,
     "count_message_tokens": {"Conversation": {"messages": MESSAGES}},
     "embeddings": {
@@ -84,5 +90,5 @@ EXAMPLES: dict[str, dict[str, Any]] = {
 }
 """Operation -> name of an example -> body; the first is what a browser sends unchanged."""
 
-PATH_EXAMPLES = {"model": "tgi", "version": "1"}
+PATH_EXAMPLES = {"model": "tgi", "version": "1", "response_id": "resp_0"}
 """Values of the names in a path."""

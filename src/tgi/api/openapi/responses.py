@@ -27,7 +27,7 @@ GENERATION_ERRORS = (400, 401, 408, 413, 415, 422, 424, 429, 500, 503)
 MEANINGS = {
     400: "The body is not JSON",
     401: "Missing or wrong API key",
-    404: "Model not found",
+    404: "Not found",
     408: "The body comes too slowly",
     413: "The body is too large",
     415: "The content type is not JSON",

@@ -130,6 +130,5 @@ def turn_sampling(
 
 def check_model(call: Call, name: str | None) -> None:
     """Any name is accepted while there is one model; one that means something else is noted."""
-    served = (call.api.served_model_id, call.api.config.model_id)
-    if name is not None and name not in NAMELESS_MODELS and name not in served and "://" not in name:
+    if name is not None and name not in (*call.api.known_names, *NAMELESS_MODELS) and "://" not in name:
         call.ignored.append("model")

@@ -1,0 +1,282 @@
+"""`/v1/responses`, and what is kept of them.
+
+Owns the way from a body to a response or its events. Does not own what items mean (`context`, `convert`, `output`) nor
+generation.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from tgi.api.openapi.document import documented
+from tgi.api.responses.answer import (
+    DeletedResponse,
+    IncompleteDetails,
+    InputItemList,
+    InputTokensDetails,
+    OutputTokensDetails,
+    ResponseFailure,
+    ResponseObject,
+    ResponseReasoningAnswer,
+    ResponseUsage,
+)
+from tgi.api.responses.context import Context, context_of, fitted, kept_item
+from tgi.api.responses.events import (
+    ResponseCompleted,
+    ResponseCreated,
+    ResponseEvent,
+    ResponseFailed,
+    ResponseIncomplete,
+    ResponseInProgress,
+)
+from tgi.api.responses.output import Output
+from tgi.api.responses.store import Kept
+from tgi.api.responses.types import ResponseFunctionTool, ResponsesRequest
+from tgi.api.server.access import GROUP, Routes
+from tgi.api.server.call import Call
+from tgi.api.server.chat import PreparedChat, prepare_chat
+from tgi.api.server.turn import Turn, check_model, turn_sampling
+from tgi.api.state import api_of
+from tgi.api.wire.errors import WordedError
+from tgi.api.wire.forms import RESPONSES as FORM
+from tgi.api.wire.streaming import named_event
+from tgi.errors import TgiError, ValidationError
+from tgi.serving.dialect import RESPONSES
+
+routes = Routes()
+encode = msgspec.json.Encoder().encode
+MOST_LISTED = 100
+
+
+@routes.post("/v1/responses")
+@documented("responses", ResponsesRequest, ResponseObject, ResponseEvent)
+async def responses(request: Request) -> Response:
+    """Answer items as OpenAI's Responses API does; with `stream` as server-sent events."""
+    async with Call(request, form=FORM) as call:
+        body = await call.read(ResponsesRequest)
+        body.check()
+        check_model(call, body.model)
+        if body.store and not call.api.responses.limit and "store" in body.model_fields_set:
+            call.ignored.append("store")
+        context = await context_of(call, body)
+        chat = await call.wait(_prepare(call, body, context))
+        answer = Answer(call, body, context, chat)
+        if body.stream:
+            return call.stream(answer.events(), answer.failed)
+        whole = await call.wait(answer.whole())
+        final = answer.turn.final
+        headers = call.headers() if final is None else call.timing_headers(answer.turn.input_tokens, [final])
+        return call.answer(whole, headers)
+
+
+async def _prepare(call: Call, body: ResponsesRequest, context: Context) -> PreparedChat:
+    params = turn_sampling(
+        call.api.service.openai_defaults,
+        temperature=body.temperature,
+        top_p=body.top_p,
+        top_k=body.top_k,
+        max_new_tokens=body.max_output_tokens,
+    )
+    return await prepare_chat(call, await fitted(call, body, context), params, RESPONSES, body.stream)
+
+
+class Answer:
+    """One response while it grows."""
+
+    def __init__(self, call: Call, body: ResponsesRequest, context: Context, chat: PreparedChat) -> None:
+        self.turn = Turn(call, chat)
+        self._call = call
+        self._body = body
+        self._context = context
+        self._params = chat.prepared.params
+        self._id = f"resp_{uuid.uuid4().hex}"
+        self._created = int(time.time())
+        self._output = Output(summary=body.reasoning is not None and body.reasoning.summary is not None)
+        self._events = 0
+
+    async def whole(self) -> bytes:
+        """The response as JSON, once it is complete; kept if it is to be."""
+        for part in await self.turn.finish():
+            self._output.feed(part)
+        self._output.end(self._item_status)
+        return self._ended()[1]
+
+    async def events(self) -> AsyncGenerator[bytes, None]:
+        """The response as it comes; the first event goes out with the first token."""
+        begun = False
+        async with aclosing(self.turn.parts()) as batches:
+            async for parts in batches:
+                events: list[ResponseEvent] = []
+                if not begun:
+                    begun = True
+                    empty = self._response("in_progress")
+                    events += [ResponseCreated(response=empty), ResponseInProgress(response=empty)]
+                for part in parts:
+                    events += self._output.feed(part)
+                if self.turn.final is not None:
+                    events += self._output.end(self._item_status)
+                    response, _ = self._ended()
+                    cut = response.status == "incomplete"
+                    events.append((ResponseIncomplete if cut else ResponseCompleted)(response=response))
+                yield b"".join(map(self._written, events))
+
+    def failed(self, error: TgiError) -> bytes:
+        """The event that ends a stream when something went wrong."""
+        self._output.end("incomplete")
+        response = self._response("failed")
+        response.error = ResponseFailure("server_error", error.text)
+        return self._written(ResponseFailed(response=response))
+
+    def _written(self, event: ResponseEvent) -> bytes:
+        event.sequence_number = self._events
+        self._events += 1
+        name = event.__struct_config__.tag
+        assert isinstance(name, str)
+        return named_event(name, event)
+
+    @property
+    def _cut(self) -> bool:
+        return self.turn.final is not None and self.turn.final.finish_reason == "length"
+
+    @property
+    def _item_status(self) -> Any:
+        return "incomplete" if self._cut else "completed"
+
+    def _ended(self) -> tuple[ResponseObject, bytes]:
+        response = self._response("incomplete" if self._cut else "completed")
+        response.usage = self._usage()
+        if self._cut:
+            response.incomplete_details = IncompleteDetails("max_output_tokens")
+        else:
+            response.completed_at = int(time.time())
+        written = encode(response)
+        if response.store:
+            self._keep(response, written)
+        return response, written
+
+    def _keep(self, response: ResponseObject, written: bytes) -> None:
+        store, scope = self._call.api.responses, self._call.request.scope
+        given = [kept_item(item) for item in self._context.own]
+        output = tuple(encode(item) for item in response.output)
+        ids = (*(id for id, _ in given), *(item.id for item in response.output))
+        own = tuple(item for _, item in given)
+        previous = self._body.previous_response_id
+        store.put(Kept(self._id, scope.get(GROUP, 0), previous, written, own, output, ids))
+
+    def _usage(self) -> ResponseUsage:
+        turn = self.turn
+        return ResponseUsage(
+            turn.input_tokens,
+            InputTokensDetails(turn.cached_tokens),
+            turn.output_tokens,
+            OutputTokensDetails(turn.reasoning_tokens),
+            turn.input_tokens + turn.output_tokens,
+        )
+
+    def _response(self, status: str) -> ResponseObject:
+        body, params = self._body, self._params
+        reasoning = body.reasoning
+        return ResponseObject(
+            id=self._id,
+            created_at=self._created,
+            model=self._call.api.served_model_id,
+            status=status,
+            output=list(self._output.items),
+            instructions=body.instructions,
+            max_output_tokens=body.max_output_tokens,
+            metadata=body.metadata,
+            parallel_tool_calls=body.parallel_tool_calls,
+            previous_response_id=body.previous_response_id,
+            reasoning=ResponseReasoningAnswer(
+                None if reasoning is None else reasoning.effort, None if reasoning is None else reasoning.summary
+            ),
+            store=body.store and bool(self._call.api.responses.limit),
+            temperature=1.0 if params.temperature is None else params.temperature,
+            text={"format": (body.text and body.text.format) or {"type": "text"}},
+            tool_choice=body.tool_choice if isinstance(body.tool_choice, str) else _choice(body),
+            tools=[_tool(tool) for tool in body.tools if isinstance(tool, ResponseFunctionTool)],
+            top_p=1.0 if params.top_p is None else params.top_p,
+            truncation=body.truncation,
+        )
+
+
+def _choice(body: ResponsesRequest) -> dict[str, Any]:
+    assert not isinstance(body.tool_choice, str)
+    names = ("type", "mode", "tools") if body.tool_choice.type == "allowed_tools" else ("type", "name")
+    return {name: getattr(body.tool_choice, name) for name in names}
+
+
+def _tool(tool: ResponseFunctionTool) -> dict[str, Any]:
+    return {name: getattr(tool, name) for name in ("type", "name", "description", "parameters", "strict")}
+
+
+def _kept(request: Request) -> Kept:
+    """The response of a path. Raises a 404."""
+    id = request.path_params["response_id"]
+    kept = api_of(request).responses.get(id, request.scope.get(GROUP, 0))
+    if kept is None:
+        raise WordedError(404, f"There is no response with id `{id[:64]}` (any more)", "not_found", param="response_id")
+    return kept
+
+
+ID_ERRORS = (401, 404, 422, 500)
+
+
+@routes.get("/v1/responses/{response_id}")
+@documented("get_response", None, ResponseObject, errors=ID_ERRORS)
+async def get_response(request: Request) -> Response:
+    """A response that was kept."""
+    if request.query_params.get("stream", "false") != "false":
+        raise ValidationError("`stream` is not supported here: what is kept is complete", param="stream")
+    return Response(_kept(request).response, media_type="application/json")
+
+
+@routes.delete("/v1/responses/{response_id}")
+@documented("delete_response", None, DeletedResponse, errors=ID_ERRORS)
+async def delete_response(request: Request) -> Response:
+    """Keep a response no longer."""
+    kept = _kept(request)
+    api_of(request).responses.delete(kept.id, kept.group)
+    return Response(encode(DeletedResponse(kept.id)), media_type="application/json")
+
+
+def _query(name: str, schema: dict[str, Any], description: str) -> dict[str, Any]:
+    return {"name": name, "in": "query", "required": False, "schema": schema, "description": description}
+
+
+LIST_QUERY = (
+    _query("limit", {"type": "integer", "minimum": 1, "maximum": MOST_LISTED, "default": 20}, "Most items."),
+    _query("order", {"type": "string", "enum": ["asc", "desc"], "default": "desc"}, "`desc`: the last one first."),
+    _query("after", {"type": "string"}, "The id of the item before the first one."),
+)
+
+
+@routes.get("/v1/responses/{response_id}/input_items")
+@documented("list_input_items", None, InputItemList, errors=ID_ERRORS, query=LIST_QUERY)
+async def list_input_items(request: Request) -> Response:
+    """The items of the input of a response that was kept, without those that it goes on from."""
+    kept, query = _kept(request), request.query_params
+    limit, order, after = query.get("limit", "20"), query.get("order", "desc"), query.get("after")
+    if not (limit.isascii() and limit.isdecimal() and len(limit) < 4 and 1 <= int(limit) <= MOST_LISTED):
+        raise ValidationError(f"`limit` must be a number from 1 to {MOST_LISTED}", param="limit")
+    if order not in ("asc", "desc"):
+        raise ValidationError("`order` must be `asc` or `desc`", param="order")
+    items = list(zip(kept.item_ids, kept.input, strict=False))  # their ids come first
+    items = items if order == "asc" else items[::-1]
+    if after is not None:
+        place = next((number for number, (id, _) in enumerate(items) if id == after), None)
+        if place is None:
+            raise ValidationError("`after` must be the id of an item of this response", param="after")
+        items = items[place + 1 :]
+    shown = items[: int(limit)]
+    first, last = (shown[0][0], shown[-1][0]) if shown else (None, None)
+    page = InputItemList([msgspec.Raw(item) for _, item in shown], first, last, len(items) > len(shown))
+    return Response(encode(page), media_type="application/json")

@@ -256,13 +256,16 @@ TOOL = {"type": "function", "function": {"name": "f", "parameters": {}}}
 @pytest.mark.parametrize(
     "fields",
     [
-        {"tools": [TOOL]},
-        {"tools": [TOOL], "tool_choice": "required"},
-        {"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "f"}}},
+        {"tools": [{}]},
+        {"tools": [{"type": "web_search"}]},
+        {"tools": [TOOL, TOOL]},
+        {"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "g"}}},
+        {"tools": [TOOL], "tool_choice": "g"},
+        {"tools": [TOOL], "tool_choice": {"type": "x"}},
         {"tool_choice": "required"},
     ],
 )
-async def test_tools_are_refused_by_name(client: httpx.AsyncClient, fields: dict[str, Any]) -> None:
+async def test_tools_that_make_no_sense(client: httpx.AsyncClient, fields: dict[str, Any]) -> None:
     body = await refused(client, **fields)
     assert body["error_type"] == "tool_error"
     assert body["error"]["message"].startswith("Tool error: ")

@@ -84,7 +84,7 @@ async def test_free_objects_have_no_unknown_fields(client: httpx.AsyncClient) ->
     body = {
         "messages": [{"role": "user", "content": "Hi"}],
         "chat_template_kwargs": {"anything": {"deep": 1}},
-        "tools": [{"type": "function", "function": {"name": "f", "whatever": 1}}],
+        "tools": [{"type": "function", "function": {"name": "f", "parameters": {"whatever": 1}}}],
         "tool_choice": "none",
         "logit_bias": {"1": 1.0},
     }

@@ -12,13 +12,14 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from tgi.errors import ModelError, OverloadedError, ValidationError
 from tgi.messages import GenerateRequest
 from tgi.serving import generation
+from tgi.serving.chat.family import Family, find_family
 from tgi.serving.chat_template import RENDER_SECONDS, ChatTemplate, continues
 from tgi.serving.dialect import Dialect
 from tgi.serving.embeddings import Embedder
@@ -96,7 +97,10 @@ class Service:
             logger.warning("%s", warning)
         ends = find_end_tokens(path, tokenizer, template)
         defaults, pooling = _generation_defaults(path, config), find_pooling(path, config.pooling)
-        return cls(config, engine, tokenizer, template, ends, defaults, pooling)
+        service = cls(config, engine, tokenizer, template, ends, defaults, pooling)
+        family = service.family
+        logger.info("Calls of tools are read and written as %r, found by: %s", family.format.name, family.found_by)
+        return service
 
     def close(self) -> None:
         """Let go of the threads, and end the processes that render templates and tokenise long texts."""
@@ -105,6 +109,13 @@ class Service:
         self.chat_template.close()
         if self.tokenizer.long_texts is not None:
             self.tokenizer.long_texts.close()
+
+    @cached_property
+    def family(self) -> Family:
+        """How the model writes calls and reasoning; renders a conversation when it is first asked for."""
+        settings = self.tokenizer.special.settings.get("response_template")
+        ends = frozenset(self.tokenizer.token_text(id) for id in self.end_tokens)
+        return find_family(self.chat_template, self.tokenizer, ends, settings, self.config.tool_call_parser)
 
     @property
     def openai_defaults(self) -> GenerationDefaults:

@@ -78,6 +78,8 @@ class ApiConfig:
     tokenizer_config_path: str | None = None
     chat_template: str | None = None
     """A file with a template, or the name of a built-in one, in place of the model's own."""
+    tool_call_parser: str | None = None
+    """Name of the format of tool calls, in place of the one that is found (`serving.tools.registry`)."""
     hostname: str = "127.0.0.1"
     port: int = 8080
     api_keys: tuple[str, ...] = field(default=(), repr=False)

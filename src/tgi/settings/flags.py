@@ -32,6 +32,12 @@ ROUNDINGS = ("int8", "int6", "int5", "int4")
 LIBRARY_ROUNDINGS = ("bitsandbytes", "bitsandbytes-nf4", "bitsandbytes-fp4", "eetq", "fp8")
 """TGI's: the same, to the values that other libraries give."""
 QUANTIZATIONS = (*ROUNDINGS, *LIBRARY_ROUNDINGS, "awq", "compressed-tensors", "exl2", "gptq", "marlin")
+TOOL_CALL_FORMATS = (
+    "command_r", "command_r7b", "deepseek_v3", "deepseek_v31", "function_gemma", "gemma3", "gemma4", "glm4", "glm45",
+    "granite", "harmony", "hermes", "json", "kimi_k2", "llama3_json", "llama_tags", "mistral", "mistral_tekken",
+    "phi4_mini", "pythonic", "qwen3_coder",
+)  # fmt: skip
+"""Names of `serving.tools.registry`."""
 
 
 @dataclass(frozen=True)
@@ -138,6 +144,13 @@ class LauncherConfig:
         env="TGI_POOLING",
         choices=("mean", "last", "cls"),
         shown_default="as the model's 1_Pooling/config.json says, else last",
+    )
+    tool_call_parser: str | None = flag(
+        MODEL,
+        "How the model writes calls of tools, where that is not to be found from its chat template",
+        choices=TOOL_CALL_FORMATS,
+        env="TGI_TOOL_CALL_PARSER",
+        shown_default="found from the checkpoint",
     )
     rope_scaling: str | None = flag(
         MODEL, "Stretch the positions beyond the trained context", choices=("linear", "dynamic")

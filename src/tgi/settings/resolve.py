@@ -98,6 +98,7 @@ def _api_config(parsed: Parsed, environment: Environment, hardware: Hardware, mo
         pipeline_tag=model.pipeline_tag,
         tokenizer_config_path=config.tokenizer_config_path,
         chat_template=config.chat_template,
+        tool_call_parser=config.tool_call_parser,
         hostname=config.hostname,
         port=config.port,
         api_keys=config.api_key,

@@ -12,11 +12,13 @@ import msgspec
 from msgspec import UNSET, UnsetType
 from pydantic import Discriminator, Field, Tag
 
+from tgi.api.openai.tool_types import ToolChoice, ToolDefinitions, check_tool_count, choice_of, tools_of
 from tgi.api.openai.types import OpenAIRequest
 from tgi.api.openai.usage import Usage
+from tgi.api.state import Api
 from tgi.api.tgi.types import SimpleToken
-from tgi.api.wire.fields import U32, Items, RequestModel, json_kind
-from tgi.errors import MalformedRequestError, ToolError, ValidationError
+from tgi.api.wire.fields import U32, Items, RequestModel, count, json_kind
+from tgi.errors import MalformedRequestError, ValidationError
 from tgi.serving.chat.conversation import Conversation
 from tgi.serving.generation_defaults import GenerationDefaults
 from tgi.serving.types import SamplingParams
@@ -68,7 +70,7 @@ class ToolCall(RequestModel):
     """A call that the assistant made earlier."""
 
     id: str
-    type: str
+    type: str = "function"
     function: FunctionDefinition
 
     def for_template(self) -> dict[str, Any]:
@@ -93,14 +95,21 @@ class Message(RequestModel):
     tool_calls: Items[ToolCall] | None = None
     tool_call_id: str | None = None
     reasoning_content: str | None = None
+    reasoning: str | None = None
+    """The same under another name."""
 
     def for_template(self) -> dict[str, Any]:
         """What a template sees; content is a string or a list, as sent. Raises ValidationError for images."""
-        if self.content is None and self.tool_calls is None:
+        if self.content is None and self.tool_calls is None and self.role != "assistant":
             raise MalformedRequestError(f"{WRONG}messages: missing field `content`", param="messages")
         seen: dict[str, Any] = {"role": self.role, "content": self._content()}
-        for field in ("name", "tool_call_id", "reasoning_content"):
-            if (value := getattr(self, field)) is not None:
+        reasoning = self.reasoning if self.reasoning_content is None else self.reasoning_content
+        for field, value in (
+            ("name", self.name),
+            ("tool_call_id", self.tool_call_id),
+            ("reasoning_content", reasoning),
+        ):
+            if value is not None:
                 seen[field] = value
         if self.tool_calls:
             seen["tool_calls"] = [call.for_template() for call in self.tool_calls]
@@ -117,12 +126,6 @@ class Message(RequestModel):
         return parts
 
 
-ToolChoice = Annotated[
-    Annotated[str, Tag("string")] | Annotated[dict[str, Any], Tag("object")],
-    Discriminator(json_kind, custom_error_type="choice", custom_error_message="expected a string or an object"),
-]
-
-
 PROMPT_FIELDS = frozenset(
     {
         "model",
@@ -134,6 +137,9 @@ PROMPT_FIELDS = frozenset(
         "chat_template_kwargs",
         "add_generation_prompt",
         "continue_final_message",
+        "reasoning_effort",
+        "parallel_tool_calls",
+        "max_thinking_tokens",
     }
 )
 """What the prompt is made of, and what is refused or noted when it is made."""
@@ -147,9 +153,18 @@ class ChatRequest(OpenAIRequest):
     top_logprobs: U32 | None = Field(
         None, description="Number of alternatives to list for each token; needs `logprobs`."
     )
-    tools: list[Any] | None = Field(None, description="Not supported yet: an error unless empty or not to be used.")
-    tool_choice: ToolChoice | None = None
-    tool_prompt: str | None = None
+    tools: ToolDefinitions | None = Field(None, description="Functions that the model may call.")
+    tool_choice: ToolChoice | None = Field(
+        None, description="`auto` (default), `none`, `required`, or the function that must be called."
+    )
+    parallel_tool_calls: bool = Field(True, description="Whether one answer may hold several calls.")
+    tool_prompt: str | None = Field(None, description="Words about the tools, put after the last message (TGI).")
+    reasoning_effort: str | None = Field(
+        None, description="How much the model thinks, as its chat template has it: `none`, `low`, `medium`, `high`."
+    )
+    max_thinking_tokens: U32 | None = Field(
+        None, description="Most tokens of the reasoning, which is then ended; default: up to the model."
+    )
     chat_template_kwargs: dict[str, Any] | None = Field(None, description="Variables for the chat template.")
     add_generation_prompt: bool = True
     continue_final_message: bool | None = Field(
@@ -171,10 +186,23 @@ class ChatRequest(OpenAIRequest):
             details=True,
         )
 
+    @classmethod
+    def check_counts(cls, data: Any, api: Api) -> None:
+        super().check_counts(data, api)
+        unused = isinstance(data, dict) and data.get("tool_choice") == "none"
+        check_tool_count(0 if unused else count(data, "tools"))
+
     def conversation(self) -> Conversation:
-        """In the words of `serving`; raises as `Message.for_template`."""
+        """In the words of `serving`; raises as `Message.for_template`, and ToolError."""
+        choice = choice_of(self.tool_choice)
         return Conversation(
             messages=[message.for_template() for message in self.messages],
+            tools=() if choice == "none" else tools_of(self.tools),
+            choice=choice,
+            parallel=self.parallel_tool_calls,
+            tool_prompt=self.tool_prompt,
+            reasoning_effort=self.reasoning_effort,
+            max_thinking_tokens=self.max_thinking_tokens,
             template_arguments=self.chat_template_kwargs or {},
             add_generation_prompt=self.add_generation_prompt,
             continue_final_message=self.continue_final_message,
@@ -186,16 +214,8 @@ class ChatRequest(OpenAIRequest):
             raise ValidationError("`messages` cannot be empty", param="messages")
         if self.response_format is not None:
             self.response_format.check_supported()
-        if self.tool_prompt is not None:
-            ignored.append("tool_prompt")
-        if self.tool_choice == "none":
-            return
-        if self.tools:
-            raise ToolError(
-                'tools are not supported yet: leave `tools` out, or send `tool_choice` "none"', param="tools"
-            )
-        if self.tool_choice not in (None, "auto"):
-            raise ToolError("`tool_choice` needs `tools`", param="tool_choice")
+        if not self.tools or self.tool_choice == "none":
+            ignored += [name for name in ("tool_prompt", "parallel_tool_calls") if name in self.model_fields_set]
 
 
 class TopLogprob(msgspec.Struct):
@@ -221,11 +241,31 @@ class ChatLogprobs(msgspec.Struct):
     content: list[Logprob]
 
 
+class CalledFunction(msgspec.Struct):
+    """Name and arguments, which are JSON text."""
+
+    name: str
+    arguments: str
+
+
+class CallMade(msgspec.Struct):
+    """A call that the model wants to be made."""
+
+    id: str
+    type: str
+    function: CalledFunction
+
+
 class TextMessage(msgspec.Struct):
     """The assistant's answer."""
 
     role: str
-    content: str
+    content: str | None
+    """null: there are only calls."""
+    tool_calls: list[CallMade] | UnsetType = UNSET
+    reasoning_content: str | UnsetType = UNSET
+    reasoning: str | UnsetType = UNSET
+    """The same."""
 
 
 class ChatChoice(msgspec.Struct):
@@ -249,11 +289,31 @@ class ChatCompletion(msgspec.Struct):
     usage: Usage
 
 
+class FunctionDelta(msgspec.Struct):
+    """The name with the first piece of a call, of the arguments a piece."""
+
+    arguments: str
+    name: str | UnsetType = UNSET
+
+
+class CallDelta(msgspec.Struct):
+    """A piece of a call; id, type and name come with its first."""
+
+    index: int
+    function: FunctionDelta
+    id: str | UnsetType = UNSET
+    type: str | UnsetType = UNSET
+
+
 class ChatDelta(msgspec.Struct):
     """What a token adds; the role comes with the first of a choice."""
 
     role: str | UnsetType = UNSET
-    content: str = ""
+    content: str | UnsetType = UNSET
+    reasoning_content: str | UnsetType = UNSET
+    reasoning: str | UnsetType = UNSET
+    """The same."""
+    tool_calls: list[CallDelta] | UnsetType = UNSET
 
 
 class ChatChunkChoice(msgspec.Struct):

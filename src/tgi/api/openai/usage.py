@@ -6,6 +6,7 @@ Owns its form, and counting it while an answer grows.
 from __future__ import annotations
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 
 class PromptTokensDetails(msgspec.Struct):
@@ -15,6 +16,13 @@ class PromptTokensDetails(msgspec.Struct):
     """How many were in the prefix cache when the request came."""
 
 
+class CompletionTokensDetails(msgspec.Struct):
+    """What is known of the tokens of an answer."""
+
+    reasoning_tokens: int
+    """How many the model thought before it answered."""
+
+
 class Usage(msgspec.Struct):
     """Tokens of a request."""
 
@@ -22,6 +30,8 @@ class Usage(msgspec.Struct):
     completion_tokens: int
     total_tokens: int
     prompt_tokens_details: PromptTokensDetails
+    completion_tokens_details: CompletionTokensDetails | UnsetType = UNSET
+    """Of models that reason."""
 
 
 class Tally:
@@ -30,6 +40,8 @@ class Tally:
     def __init__(self, prompt_tokens: int) -> None:
         self.prompt_tokens = prompt_tokens
         self.completion_tokens = 0
+        self.reasoning_tokens: int | None = None
+        """None: the model does not reason."""
         self._cached: dict[int, int] = {}
 
     def cached(self, prompt: int, tokens: int) -> None:
@@ -42,4 +54,5 @@ class Tally:
     def usage(self) -> Usage:
         total = self.prompt_tokens + self.completion_tokens
         details = PromptTokensDetails(sum(self._cached.values()))
-        return Usage(self.prompt_tokens, self.completion_tokens, total, details)
+        thought = UNSET if self.reasoning_tokens is None else CompletionTokensDetails(self.reasoning_tokens)
+        return Usage(self.prompt_tokens, self.completion_tokens, total, details, thought)

@@ -125,7 +125,9 @@ async def _predict(call: Call, number: int, instance: GenerateVertexInstance | C
         dialect = replace(dialect, param_names=chat_dialect(instance).param_names, exact_messages=True)
         plan = await plan_chat(call.api.service, await chat_conversation(call, instance, ignored))
         prompt = plan.prompt
+        ignored += plan.ignored
         params = replace(await call.unhurried(instance.chat_sampling, ignored, call.api.service.openai_defaults), n=1)
+        params, dialect = plan.sampling(params), plan.dialect(dialect)
         ignored += (name for name in _WHOLE_TEXT if getattr(instance, name) not in (None, _WHOLE_TEXT[name]))
     else:
         prompt, params = instance.inputs, _vertex_params(instance, ignored)

@@ -32,6 +32,7 @@ async def prepare_chat(
 ) -> PreparedChat:
     """Template, tokens and every check. Raises TemplateError, ToolError, ValidationError and as `Call.prepare`."""
     plan = await plan_chat(call.api.service, conversation)
+    call.ignored += plan.ignored
     call.characters += len(plan.prompt)
     params, dialect = plan.sampling(params), plan.dialect(dialect)
     prepared = await call.prepare(plan.prompt, params, dialect, add_special_tokens=False, stream=stream)

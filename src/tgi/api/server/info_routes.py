@@ -5,6 +5,7 @@ Owns their shapes. Does not own the verdict on health (`serving.service`) nor th
 
 from __future__ import annotations
 
+import asyncio
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -71,6 +72,19 @@ class GenerationDefaultsInfo(msgspec.Struct):
     """On the OpenAI routes, where a request leaves these open (`--generation-defaults model`)."""
 
 
+class ToolCallsInfo(msgspec.Struct):
+    """How the model writes calls of tools, and reasoning."""
+
+    format: str
+    """A name of `--tool-call-parser`."""
+    found_by: str
+    """"flag", "response template", "chat template", or "none": then calls are asked for as JSON."""
+    template_knows_tools: bool
+    """Else tools are described in the system prompt."""
+    reasoning: str | None
+    """What begins reasoning; null: the model has none."""
+
+
 class Runtime(msgspec.Struct):
     """What TGI's `/info` does not say: device, numbers format, cache, memory, end tokens."""
 
@@ -93,6 +107,7 @@ class Runtime(msgspec.Struct):
     default_max_new_tokens: int | None
     """Of a request that does not say how many; null: up to the end of the context."""
     generation_defaults: GenerationDefaultsInfo
+    tool_calls: ToolCallsInfo
     max_queue: int
     """Requests that may wait while all permits are out; more are refused."""
     waiting: int
@@ -177,7 +192,15 @@ routes.get("/health")(documented("health", errors=(503,), query=(VERBOSE,))(heal
 @documented("get_model_info", None, Info, errors=())
 async def info(request: Request) -> Response:
     """Model, limits, version, device and memory."""
-    return Response(encode(model_info(api_of(request))), media_type="application/json")
+    api = api_of(request)
+    await asyncio.to_thread(lambda: api.service.family)  # which may render a conversation
+    return Response(encode(model_info(api)), media_type="application/json")
+
+
+def tool_calls(service: Service) -> ToolCallsInfo:
+    family = service.family
+    reasoning = None if family.tags is None else family.tags.open
+    return ToolCallsInfo(family.format.name, family.found_by, family.template_knows_tools, reasoning)
 
 
 def model_info(api: Api) -> Info:
@@ -216,6 +239,7 @@ def model_info(api: Api) -> Info:
             end_tokens=end_tokens(api.service),
             default_max_new_tokens=config.default_max_new_tokens,
             generation_defaults=generation_defaults(api.service),
+            tool_calls=tool_calls(api.service),
             max_queue=config.max_queue,
             waiting=api.waiting,
             raw_logprobs=config.raw_logprobs,

@@ -14,6 +14,8 @@ from tgi.serving.chat.parts import CallArguments, Part, Reasoning, Text
 Script: TypeAlias = Generator[None, None, Any]
 Emit: TypeAlias = Callable[[str], None]
 SPACE = " \n\r\t"
+_ESCAPED = {code: f"\\u{code:04x}" for code in range(0x20)} | {0x0A: "\\n", 0x0D: "\\r", 0x09: "\\t"}
+"""Control characters, which models write into strings and JSON does not allow there."""
 
 
 class Scanner:
@@ -25,6 +27,8 @@ class Scanner:
         self.ended = False
         self.parts: list[Part] = []
         self.reasons = False
+        self.recorded: str | None = None
+        """What was taken since `record`, to be text again if it does not become a call."""
         self._held = ""
         """Space at the end of what was emitted, which shows only if more follows."""
 
@@ -55,6 +59,18 @@ class Scanner:
             self.parts.append(Text(self._held))
             self._held = ""
 
+    def record(self, taken: str) -> None:
+        """Keep what is taken from here on, and this, which already was."""
+        self.recorded = taken
+
+    def forget(self) -> None:
+        self.recorded = None
+
+    def give_back(self) -> str:
+        """What was recorded."""
+        taken, self.recorded = self.recorded or "", None
+        return taken
+
     # what is taken
 
     def fill(self, length: int) -> Script:
@@ -66,7 +82,15 @@ class Scanner:
     def drop(self, length: int) -> str:
         """Take the next characters."""
         taken, self.text = self.text[:length], self.text[length:]
+        if self.recorded is not None:
+            self.recorded += taken
         return taken
+
+    def put_back(self, text: str) -> None:
+        """Undo the last `drop`, of this text."""
+        self.text = text + self.text
+        if self.recorded is not None:
+            self.recorded = self.recorded.removesuffix(text)
 
     def space(self) -> Script:
         """Take space."""
@@ -152,9 +176,9 @@ class Scanner:
         while (yield from self.fill(1)):
             stop = next((at for at, character in enumerate(self.text) if character in '"\\'), None)
             if stop is None:
-                emit(self.drop(len(self.text)))
+                emit(self.drop(len(self.text)).translate(_ESCAPED))
                 continue
-            emit(self.drop(stop))
+            emit(self.drop(stop).translate(_ESCAPED))
             if self.text[0] == '"':
                 emit(self.drop(1))
                 return True
@@ -171,10 +195,9 @@ class ScriptReader:
     def __init__(self, script: Callable[[Scanner], Script]) -> None:
         self._scanner = Scanner()
         self._script = self._run(script)
-        next(self._script)
+        next(self._script)  # up to where it needs text
 
     def _run(self, script: Callable[[Scanner], Script]) -> Script:
-        yield
         scanner = self._scanner
         yield from script(scanner)
         yield from scanner.until((), scanner.say)

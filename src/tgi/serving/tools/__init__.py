@@ -1,0 +1,1 @@
+"""Calls of tools: how models write them, found from the checkpoint; reading them, and constraining answers to them."""

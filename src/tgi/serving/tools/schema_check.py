@@ -1,0 +1,104 @@
+"""Whether a schema of a tool's arguments is one, said by path before anything is made of it.
+
+Owns the types of JSON schema's keywords and bounds on a schema's size. What a grammar can express is the engine's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+MOST_NODES = 20_000
+"""Objects and lists in all schemas of a request."""
+DEEPEST = 64
+TYPES = frozenset({"string", "number", "integer", "boolean", "object", "array", "null"})
+_SCHEMAS = frozenset({"additionalProperties", "items", "not", "contains", "propertyNames", "if", "then", "else"})
+_LISTS = frozenset({"anyOf", "oneOf", "allOf", "prefixItems"})
+_COUNTS = ("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties")
+_MAPS = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"})
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _count(value: Any) -> bool:
+    return _number(value) and value >= 0 and value == int(value)
+
+
+def _names(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)
+
+
+def _types(value: Any) -> bool:
+    given = value if isinstance(value, list) else [value]
+    return bool(given) and all(isinstance(one, str) and one in TYPES for one in given)
+
+
+_KEYWORDS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "type": (_types, f"one of {', '.join(sorted(TYPES))}, or a list of them"),
+    "required": (_names, "a list of names"),
+    "enum": (lambda value: isinstance(value, list) and len(value) > 0, "a list of values"),
+    **{name: (lambda value: isinstance(value, str), "a string") for name in ("pattern", "format", "$ref")},
+    **dict.fromkeys(("minimum", "maximum", "multipleOf"), (_number, "a number")),
+    **dict.fromkeys(_COUNTS, (_count, "a whole number")),
+}
+
+
+class Nodes:
+    """How much of the allowance is left."""
+
+    def __init__(self, most: int = MOST_NODES) -> None:
+        self.left = most
+
+
+def problem(schema: Any, nodes: Nodes) -> str | None:
+    """What is wrong with a schema, with the path in it; None if nothing is."""
+    pending: list[tuple[str, Any, int]] = [("", schema, 0)]
+    while pending:
+        path, value, depth = pending.pop()
+        nodes.left -= 1
+        if nodes.left < 0:
+            return f"the schemas of tools may have {MOST_NODES} parts in all"
+        if depth > DEEPEST:
+            return f"{_shown(path)} is nested more than {DEEPEST} levels deep"
+        if isinstance(value, bool) and path:
+            continue
+        if not isinstance(value, Mapping):
+            return f"{_shown(path)} must be a JSON schema, an object"
+        found = _keyword(path, value)
+        if found is not None:
+            return found
+        pending += _below(path, value, depth + 1)
+    return None
+
+
+def _keyword(path: str, schema: Mapping[str, Any]) -> str | None:
+    for name, (fits, wanted) in _KEYWORDS.items():
+        if name in schema and not fits(schema[name]):
+            return f"{_shown(f'{path}.{name}')} must be {wanted}"
+    for name in _LISTS:
+        if name in schema and not (isinstance(schema[name], list) and schema[name]):
+            return f"{_shown(f'{path}.{name}')} must be a list of schemas"
+    for name in _MAPS:
+        if name in schema and not isinstance(schema[name], Mapping):
+            return f"{_shown(f'{path}.{name}')} must be an object of schemas"
+    return None
+
+
+def _below(path: str, schema: Mapping[str, Any], depth: int) -> list[tuple[str, Any, int]]:
+    below = []
+    for name, value in schema.items():
+        if name in _SCHEMAS:
+            items = enumerate(value) if isinstance(value, list) else [("", value)]
+            below += [(f"{path}.{name}{f'.{key}' if key != '' else ''}", one, depth) for key, one in items]
+        elif name in _LISTS:
+            below += [(f"{path}.{name}.{place}", one, depth) for place, one in enumerate(value)]
+        elif name in _MAPS:
+            below += [(f"{path}.{name}.{key}", one, depth) for key, one in value.items()]
+    return below
+
+
+def _shown(path: str) -> str:
+    path = path.removeprefix(".")
+    return f"`{path[:128]}`" if path else "it"

@@ -62,6 +62,9 @@ BODIES: dict[str, tuple[str, Callable[[], bytes]]] = {
     "ids of a prompt": ("/v1/completions", lambda: full('{"max_tokens":1,"truncate":9,"prompt":[', "1", "]}")),
 }
 MORE_BODIES: dict[str, tuple[str, Callable[[], bytes]]] = {
+    "ids to embed": ("/v1/embeddings", lambda: full('{"input":[', "1", "]}")),
+    "lists of ids to embed": ("/v1/embeddings", lambda: full('{"input":[', "[" + ",".join("1" * 480) + "]", "]}")),
+    "texts to embed": ("/v1/embeddings", lambda: full('{"input":[', '"' + "a b c " * 160 + '"', "]}")),
     "content parts": (CHAT, lambda: first_message('"content":', '{"type":"text","text":"a"}')),
     "messages of no text": (CHAT, lambda: messages('{"role":"","content":[]}')),
     "unknown fields": (CHAT, lambda: messages('{"role":"u","content":"","x":1}')),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import random
+import shutil
 
 import numpy as np
 import pytest
@@ -11,9 +13,11 @@ from transformers import AutoModel
 
 from tests.engine.harness import LocalEngine, Session
 from tests.models.checkpoints import make_checkpoint
+from tgi import LLM
 from tgi.messages import EmbedRequest
 
 KINDS = ("mean", "last", "cls")
+MODULES = (("Transformer", ""), ("Pooling", "1_Pooling"), ("Normalize", "2_Normalize"))
 BACKENDS = {"native": True, "reference": False}
 
 
@@ -109,6 +113,26 @@ def test_a_text_shares_blocks_with_prompts_of_its_salt_alone(checkpoint):
     session.drain()
     embed(session, [EmbedRequest(1, ids, "last"), EmbedRequest(2, ids, "last", cache_salt="other")])
     assert session.events[1, 0][0].cached_tokens > 0 and session.events[2, 0][0].cached_tokens == 0
+
+
+def test_a_checkpoint_as_sentence_transformers_saves_it(tmp_path):
+    """The model's body alone, without the head that its config promises, and mean pooling."""
+    whole = make_checkpoint(tmp_path / "whole", "llama", seed=random.randrange(1 << 30))
+    body = AutoModel.from_pretrained(whole, dtype=torch.float32, attn_implementation="eager").eval()
+    path = tmp_path / "body"
+    body.save_pretrained(path)
+    for file in whole.glob("token*"):
+        shutil.copy(file, path)
+    modules = [{"type": f"sentence_transformers.models.{name}", "path": folder} for name, folder in MODULES]
+    (path / "modules.json").write_text(json.dumps(modules))
+    (path / "1_Pooling").mkdir()
+    (path / "1_Pooling/config.json").write_text(json.dumps({"pooling_mode_mean_tokens": True}))
+    with LLM(str(path), kv_cache_memory="4MiB", threads=1) as llm:
+        ids = [random.randrange(5, 384) for _ in range(30)]
+        found = np.array(llm.embed(ids).embedding)
+    with torch.inference_mode():
+        hidden = body(torch.tensor([ids])).last_hidden_state[0].double().numpy()
+    np.testing.assert_allclose(found, pooled(hidden, "mean", 0, normalised=True), atol=2e-5, rtol=0)
 
 
 def test_what_cannot_be_embedded_is_refused(checkpoint):

@@ -12,6 +12,7 @@ from transformers import dynamic_module_utils
 from tests.engine.harness import LocalEngine
 from tests.models.test_fallback import build
 from tgi.errors import ModelError
+from tgi.messages import EmbedRequest
 
 
 @pytest.mark.parametrize(("model_type", "shares"), [("persimmon", True), ("doge", False)])
@@ -35,6 +36,24 @@ def test_tokens_do_not_depend_on_other_requests(model_type: str, shares: bool, t
         for number, tokens in enumerate(alone):
             assert session.tokens(number) == session.tokens(number, 1) == tokens
     assert any(stats.preemptions for stats in session.stats)
+
+
+@pytest.mark.parametrize("model_type", ["persimmon", "doge"])
+def test_vectors_are_those_of_the_class(model_type: str, tmp_path: Path) -> None:
+    model = build(model_type, 3)
+    model.save_pretrained(tmp_path)
+    engine = LocalEngine(tmp_path)
+    assert engine.info.hidden_size == model.config.hidden_size
+    texts = [[7 + 3 * number + place % (5 + number) for place in range(1 + 9 * number)] for number in range(4)]
+    session = engine.session(max_step_tokens=16)
+    for number, ids in enumerate(texts):
+        session.core.handle(EmbedRequest(number, ids, "mean"))
+    session.drain()
+    for number, ids in enumerate(texts):
+        with torch.inference_mode():
+            wanted = model.base_model(input_ids=torch.tensor([ids])).last_hidden_state[0].double().mean(0)
+        found = torch.frombuffer(bytearray(session.events[number, 0][0].embedding), dtype=torch.float32).double()
+        assert torch.allclose(found, wanted / wanted.norm(), atol=1e-4)
 
 
 def test_what_it_does_not_have_is_refused(tmp_path: Path) -> None:

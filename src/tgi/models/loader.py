@@ -24,7 +24,7 @@ from tgi.models import dtypes
 from tgi.models.build.decoder import build
 from tgi.models.config_reader import read_config
 from tgi.models.decoder_start import never_generated
-from tgi.models.families.registry import spec_from_config
+from tgi.models.families.registry import saved_without_head, spec_from_config
 from tgi.models.gguf.tensors import GgufTensors
 from tgi.models.spec import ModelSpec
 from tgi.models.weights import Progress, Weights
@@ -131,6 +131,11 @@ def opened(
         said = read_stored(path, config, source.shapes)
         stored_dtype = spec.dtype or str(source.common_dtype()).removeprefix("torch.")
         serving = serving_dtype(dtype, stored_dtype, device) or torch.float32
+        if saved_without_head(config) and not source.has(f"{spec.names.head}.weight"):
+            logger.warning(
+                "The checkpoint was saved without a head: it is for embeddings. In texts that it generates its "
+                "embedding stands in for the head"
+            )
         if spec.tied_head and not source.tied(spec.names.embedding, spec.names.head, serving):
             spec = replace(spec, tied_head=False)
         for one in filter(None, (spec, spec.encoder)):

@@ -7,7 +7,9 @@ How to add one: docs/adding-a-model.md. Imports no torch.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +77,20 @@ def spec_from_config(config: dict[str, Any], override: RopeOverride | None = Non
     reader.get("quantization_config")  # judged by `quant`
     spec = family(reader)
     reader.finish(warn=warn)
+    if spec.encoder is None and saved_without_head(config):
+        return replace(spec, tied_head=True)
     return spec
+
+
+def saved_without_head(config: dict[str, Any]) -> bool:
+    """Whether the class that a checkpoint was saved from has no head, as those of sentence-transformers: it is for
+    embeddings, and where no head is stored the embedding stands in for it."""
+    names = config.get("architectures")
+    return bool(names) and isinstance(names, list) and all(_is_body(str(name)) for name in names)
+
+
+def _is_body(architecture: str) -> bool:
+    return architecture.endswith("Model") and not re.search("LMHead|MTModel|DoubleHeads|Encoder", architecture)
 
 
 def _generates(architecture: str, with_encoder: bool) -> bool:

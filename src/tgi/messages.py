@@ -8,6 +8,7 @@ one machine share.
     API process                                   engine process
     GenerateRequest, EmbedRequest,
     Abort                           -->
+    Vocabulary (once)               -->
                                     <--           EngineInfo (once, when ready)
                                     <--           StepOutput (one a step; an empty one each second when idle)
                                     <--           EngineFailed (last message of a dying engine)
@@ -116,6 +117,19 @@ class EmbedRequest(msgspec.Struct, frozen=True, tag="embed"):
     cache_salt: str = ""
     group: int = 0
     """As in `GenerateRequest`."""
+
+
+class Vocabulary(msgspec.Struct, frozen=True, tag="vocabulary"):
+    """The text of the tokens, which grammars need: sent once, and requests with a grammar wait for it."""
+
+    eos_token_ids: tuple[int, ...]
+    """Those that may end an answer where its grammar ends."""
+    tokenizer: bytes = b""
+    """A tokenizer.json; empty: `tokens` instead."""
+    tokens: list[bytes] = []
+    """What each token adds to a text, in the order of ids; empty for those that add nothing."""
+    special_ids: tuple[int, ...] = ()
+    """Tokens that are not text."""
 
 
 class Abort(msgspec.Struct, frozen=True, tag="abort"):
@@ -283,7 +297,7 @@ class EngineLoading(msgspec.Struct, frozen=True, tag="loading"):
     """Bytes of the checkpoint, in phase load; 0 when unknown."""
 
 
-ToEngine: TypeAlias = GenerateRequest | EmbedRequest | Abort
+ToEngine: TypeAlias = GenerateRequest | EmbedRequest | Abort | Vocabulary
 FromEngine: TypeAlias = EngineInfo | StepOutput | EngineFailed | EngineLoading
 
 encode = msgspec.msgpack.Encoder().encode

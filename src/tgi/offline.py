@@ -285,7 +285,7 @@ class ThreadEngine(EngineClient):
 
             worker = Worker(self._config, enter, self._bar.read)
             send(worker.info)
-            core.run(core.EngineCore(make_scheduler(worker.info), worker), self._next, send)
+            core.run(core.EngineCore(make_scheduler(worker.info), worker, worker.grammars), self._next, send)
         except _Closed:
             return
         except StartupError as error:

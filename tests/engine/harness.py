@@ -8,7 +8,7 @@ from pathlib import Path
 from tgi.engine.core import EngineCore
 from tgi.engine.main import make_scheduler
 from tgi.engine.worker import Worker
-from tgi.messages import GenerateRequest, Sampling, StepStats, TokenEvent
+from tgi.messages import GenerateRequest, Grammar, Sampling, StepStats, TokenEvent
 from tgi.settings.config import EngineConfig
 
 
@@ -23,7 +23,7 @@ class LocalEngine:
 
     def session(self, **limits) -> Session:
         """limits: num_blocks, max_step_tokens, max_batch_size, prefix_caching."""
-        core = EngineCore(make_scheduler(self.info, **limits), self.worker)
+        core = EngineCore(make_scheduler(self.info, **limits), self.worker, self.worker.grammars)
         return Session(core)
 
 
@@ -35,9 +35,17 @@ class Session:
         self.events: dict[tuple[int, int], list[TokenEvent]] = defaultdict(list)
         self.stats: list[StepStats] = []
 
-    def add(self, request_id: int, prompt: list[int], new: int = 16, seeds: tuple[int, ...] = (0,), **sampling) -> None:
+    def add(
+        self,
+        request_id: int,
+        prompt: list[int],
+        new: int = 16,
+        seeds: tuple[int, ...] = (0,),
+        grammar: Grammar | None = None,
+        **sampling,
+    ) -> None:
         settings = Sampling(max_new_tokens=new, **sampling)
-        self.core.handle(GenerateRequest(request_id, prompt, settings, seeds))
+        self.core.handle(GenerateRequest(request_id, prompt, settings, seeds, grammar=grammar))
 
     def step(self) -> None:
         output = self.core.step()
@@ -46,8 +54,10 @@ class Session:
             self.events[event.request_id, event.index].append(event)
 
     def drain(self) -> Session:
-        while self.core.has_work:
-            self.step()
+        while self.core.has_work or self.core.scheduler.waiting:
+            self.core.collect()
+            if self.core.has_work:
+                self.step()
         self.core.scheduler.blocks.check([])
         return self
 

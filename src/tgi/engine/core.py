@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
+from tgi.engine.grammar.store import Grammars
 from tgi.engine.plan import Chunk, EncoderInput, Plan, Sampled, probe
 from tgi.engine.scheduler import Scheduler
 from tgi.messages import (
@@ -24,12 +25,15 @@ from tgi.messages import (
     StepStats,
     ToEngine,
     TokenEvent,
+    Vocabulary,
 )
 
 logger = logging.getLogger("tgi.engine")
 
 HEARTBEAT_S = 1.0
 """An idle engine reports so often, so that silence means trouble."""
+LOOK_S = 0.001
+"""Between looks whether a grammar is compiled, while nothing else is to do."""
 
 
 class Executor(Protocol):
@@ -45,18 +49,47 @@ class EngineBrokenError(Exception):
 class EngineCore:
     """Requests in, step outputs out."""
 
-    def __init__(self, scheduler: Scheduler, executor: Executor) -> None:
+    def __init__(self, scheduler: Scheduler, executor: Executor, grammars: Grammars | None = None) -> None:
+        """grammars: those that the executor constrains with; None: it cannot."""
         self.scheduler = scheduler
         self.executor = executor
+        self.grammars = grammars
         self.steps = 0
         self._events: list[TokenEvent] = []  # refusals and aborts since the last step
 
     def handle(self, message: ToEngine) -> None:
         """Book one message of the API process; its effect shows in the next `step`."""
-        if isinstance(message, (GenerateRequest, EmbedRequest)):
+        if isinstance(message, GenerateRequest):
+            self._events += self._add(message)
+        elif isinstance(message, EmbedRequest):
             self._events += self.scheduler.add(message)
         elif isinstance(message, Abort):
             self._events += self.scheduler.abort(message.request_id, message.index)
+        elif isinstance(message, Vocabulary) and self.grammars is not None:
+            self.grammars.introduce(message)
+
+    def _add(self, request: GenerateRequest) -> list[TokenEvent]:
+        events, grammar = self.scheduler.add(request), request.grammar
+        if grammar is None or events:
+            return events
+        if self.grammars is None:
+            return self.scheduler.settle(grammar, None, "grammars are not supported")
+        compiled = self.grammars.want(grammar)
+        return [] if compiled is None else self.scheduler.settle(grammar, compiled, None)
+
+    def collect(self) -> None:
+        """Let sequences go on whose grammars have been compiled meanwhile."""
+        if self.grammars is None:
+            return
+        for outcome in self.grammars.finished():
+            self._events += self.scheduler.settle(outcome.grammar, outcome.compiled, outcome.error)
+
+    @property
+    def patience(self) -> float:
+        """Seconds that the loop may wait for the next message."""
+        if self.has_work:
+            return 0.0
+        return LOOK_S if self.grammars is not None and self.grammars.busy else HEARTBEAT_S
 
     @property
     def has_work(self) -> bool:
@@ -114,6 +147,10 @@ class EngineCore:
                 merged.errors[number] = f"the model step failed ({type(error).__name__})"
                 continue
             merged.tokens[number] = alone.tokens[0]
+            if alone.complete:
+                merged.complete.append(number)
+            if 0 in alone.drafts:
+                merged.drafts[number] = alone.drafts[0]
             if 0 in alone.prompt:
                 merged.prompt[number] = alone.prompt[0]
             if 0 in alone.pooled:
@@ -142,10 +179,14 @@ def run(core: EngineCore, receive: Callable[[float], ToEngine | None], send: Cal
     `receive(timeout_s)` gives the next message or None; with timeout 0 it only looks.
     """
     while True:
-        message = receive(0.0 if core.has_work else HEARTBEAT_S)
+        patience = core.patience
+        message = receive(patience)
         while message is not None:
             core.handle(message)
             message = receive(0.0)
+        core.collect()
+        if patience == LOOK_S and not core.has_work:
+            continue
         try:
             send(core.step())
         except EngineBrokenError as error:

@@ -106,7 +106,7 @@ def _serve(config: EngineConfig, socket: Socket) -> int:
     logger.info("Server started at %s", socket.address.replace("ipc://", "unix://"))
     socket.send(info)
     try:
-        core.run(core.EngineCore(make_scheduler(info), worker), socket.receive, socket.send)
+        core.run(core.EngineCore(make_scheduler(info), worker, worker.grammars), socket.receive, socket.send)
     except core.EngineBrokenError:
         logger.exception("The engine stops")
     return 1

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from tgi.messages import PoolingKind, PromptLogprobs, Sampling, Token
+from tgi.messages import Grammar, PoolingKind, PromptLogprobs, Sampling, Token
 
 
 def has_penalty(sampling: Sampling) -> bool:
@@ -31,7 +31,9 @@ class Draw:
     position: int
     """Of the token to be chosen: how many tokens are known."""
     token_ids: list[int]
-    """The known tokens where a penalty counts them, else the last one alone."""
+    """The known tokens where a penalty or a grammar looks at them, else the last one alone."""
+    grammar: Grammar | None = None
+    """What the generated tokens must begin."""
 
     @property
     def num_generated(self) -> int:
@@ -40,7 +42,13 @@ class Draw:
     def after(self, drafts: list[int]) -> Draw:
         """The same, after the tokens in `drafts`."""
         return Draw(
-            -1, self.sampling, self.seed, self.num_prompt, self.position + len(drafts), [*self.token_ids, *drafts]
+            -1,
+            self.sampling,
+            self.seed,
+            self.num_prompt,
+            self.position + len(drafts),
+            [*self.token_ids, *drafts],
+            self.grammar,
         )
 
 
@@ -163,6 +171,10 @@ class Sampled:
     """The next tokens of each chunk that has a `draw`: one, and one for each draft that was right. Empty for others."""
     errors: dict[int, str] = field(default_factory=dict)
     """Chunk index -> why this sequence cannot go on; the others are unharmed."""
+    complete: list[int] = field(default_factory=list)
+    """Chunks whose last token completes what the grammar allows: nothing can follow."""
+    drafts: dict[int, list[int]] = field(default_factory=dict)
+    """Chunk index -> what will come after its tokens, for the next step to compute together."""
     prompt: dict[int, PromptLogprobs] = field(default_factory=dict)
     """Chunk index -> log-probabilities of the chunk's `prompt_targets`."""
     pooled: dict[int, bytes] = field(default_factory=dict)

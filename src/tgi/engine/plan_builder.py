@@ -61,7 +61,7 @@ def chunk_of(sequence: Sequence, count: int, block_size: int) -> Chunk:
     draw = None
     if sequence.embed is None and end == len(ids):  # positional arguments: this is made for every stream in every step
         known = ids.copy() if sequence.counts_tokens else ids[-1:]
-        draw = Draw(sequence.id, sequence.sampling, sequence.seed, sequence.num_prompt, end, known)
+        draw = Draw(sequence.id, sequence.sampling, sequence.seed, sequence.num_prompt, end, known, sequence.grammar)
         if sequence.draft_ids:
             token_ids += sequence.draft_ids
             num_draft = len(sequence.draft_ids)

@@ -8,7 +8,7 @@ from tgi.engine.blocks import BlockPool
 from tgi.engine.open_requests import OpenRequests
 from tgi.engine.pace import SETTLED_TOKENS
 from tgi.engine.sequence import Sequence
-from tgi.messages import EmbedRequest, FinishReason, GenerateRequest, TokenEvent
+from tgi.messages import EmbedRequest, FinishReason, GenerateRequest, Grammar, TokenEvent
 
 
 class Roster:
@@ -64,8 +64,6 @@ class Roster:
             return "a request needs at least one prompt token, one new token and one sample"
         if request.request_id in self.open:
             return f"request id {request.request_id} is in use"
-        if request.grammar is not None:
-            return "grammars are not supported yet"
         if prompt + new > limit:
             return (
                 f"{prompt} prompt tokens + {new} new tokens exceed the {limit} tokens that a request may take "
@@ -125,6 +123,17 @@ class Roster:
         for follower in followers:
             follower.ahead = leader.prompt_done
         self.waiting.extendleft(reversed(followers))
+
+    def settle(self, grammar: Grammar, compiled: object, error: str | None) -> list[TokenEvent]:
+        """A grammar is ready, or cannot be used: sequences that waited for it go on, or end with `error`."""
+        events = []
+        for sequence in self.open.sequences:
+            if sequence.ready or sequence.grammar != grammar:
+                continue
+            sequence.ready, sequence.held = True, compiled
+            if error is not None:
+                events.append(self.finish(sequence, "error", error))
+        return events
 
     def find(self, sequence_id: int) -> Sequence | None:
         """The sequence with this id; None if it is finished."""

@@ -10,6 +10,7 @@ import time
 import torch
 
 from tgi.engine import batch as batches
+from tgi.engine.grammar.masks import Constraints
 from tgi.engine.plan import Chunk, Draw, Plan, Sampled
 from tgi.engine.pooling import NOT_FINITE, pool
 from tgi.engine.sampler import Sampler, prompt_logprobs
@@ -28,11 +29,18 @@ class Runner:
     """
 
     def __init__(
-        self, step: CompiledStep, cache: KVCache, sampler: Sampler, block_size: int, device: torch.device
+        self,
+        step: CompiledStep,
+        cache: KVCache,
+        sampler: Sampler,
+        block_size: int,
+        device: torch.device,
+        constraints: Constraints | None = None,
     ) -> None:
         self.step = step
         self.cache = cache
         self.sampler = sampler
+        self.constraints = constraints
         self.block_size = block_size
         self.device = device
         self._synchronize = torch.cuda.synchronize if device.type == "cuda" else None
@@ -43,6 +51,7 @@ class Runner:
     def execute(self, plan: Plan) -> Sampled:
         """Run every chunk; tokens for those that reach the end of what is known."""
         began = time.perf_counter()
+        masks = self.constraints.start(plan) if self.constraints else None
         batch = batches.build(plan, self.block_size, self.device)
         if batch.encoder is not None:
             self.step.encode(batch.encoder.token_ids, batch.encoder.paging, self.cache)
@@ -59,7 +68,11 @@ class Runner:
         sampled = Sampled(tokens=[[] for _ in plan.chunks])
         self.sampler.forget(plan.ended)
         if logits is not None:
-            _accept(plan, self.sampler.sample(logits, draws), sampled)
+            _accept(plan, self.sampler.sample(logits, draws, masks and masks.result()), sampled)
+        if self.constraints is not None:
+            self.constraints.forget(plan.ended)
+            if masks is not None:
+                self.constraints.advance(plan, sampled)
         for number, chunk in enumerate(plan.chunks):
             if chunk.prompt_targets:
                 sampled.prompt[number] = self._prompt_logprobs(hidden, batch.first_rows[number], chunk)

@@ -1,7 +1,7 @@
 """From logits to tokens: one call a step for all sequences that sample.
 
 Order of TGI: watermark, repetition penalty, frequency and presence penalty, logit bias, the ban on
-ending before `min_new_tokens`; temperature, top-k, top-p, typical-p; pick. Rows of the same kind are
+ending before `min_new_tokens`, grammar; temperature, top-k, top-p, typical-p; pick. Rows of the same kind are
 worked on together:
 
     plain     greedy, nothing to warp: best token and normaliser
@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tgi.engine.grammar.masks import RowMasks
 from tgi.engine.plan import Draw
 from tgi.engine.sampling import processors
 from tgi.engine.sampling.logprobs import Alternatives, alternatives, prompt_logprobs, ranked_logprobs
@@ -63,15 +64,22 @@ class Sampler:
         self.watermark = Watermark(vocab_size, device, watermark_gamma, watermark_delta)
         self._states: dict[int, SamplerState] = {}
 
-    def sample(self, logits: Tensor, draws: list[Draw]) -> list[Token | str]:
+    def sample(self, logits: Tensor, draws: list[Draw], masks: RowMasks | None = None) -> list[Token | str]:
         """The next token of each draw, or a sentence that says why it has none.
 
         `logits` [rows, vocabulary] float32, row i for draw i; left unchanged. Only the row with
-        a NaN, with +inf, or with nothing but -inf fails.
+        a NaN, with +inf, or with nothing but -inf fails. masks: of the rows whose draw has a grammar.
         """
         assert logits.shape == (len(draws), self.vocab_size), (logits.shape, len(draws))
         logits = logits.float()
-        return self._greedy(logits) if all(map(_is_greedy, draws)) else self._choose(logits, draws)
+        if not all(map(_is_greedy, draws)):
+            results = self._choose(logits, draws, masks)
+        else:
+            results = self._greedy(logits) if masks is None else self._greedy_masked(logits, draws, masks)
+        if masks is not None:
+            for row, error in masks.errors.items():
+                results[row] = error
+        return results
 
     def forget(self, sequence_ids: list[int]) -> None:
         """Drop what is remembered of these sequences; it would be made again from the next draw."""
@@ -97,8 +105,34 @@ class Sampler:
             for row, (token, mass) in enumerate(zip(best, masses, strict=True))
         ]
 
+    def _greedy_masked(self, logits: Tensor, draws: list[Draw], masks: RowMasks) -> list[Token | str]:
+        """The same where the best token of a row may be banned.
+
+        A row whose best token is allowed is done if its log-probability is the model's own.
+        """
+        results = self._greedy(logits)
+        again = []
+        for index, row in enumerate(masks.rows):
+            token = results[row]
+            if isinstance(token, Token) and (not draws[row].sampling.raw_logprobs or masks.banned[index, token.id]):
+                again.append((row, token))
+        if not again:
+            return results
+        rows = [row for row, _ in again]
+        values = logits[rows]
+        masks.apply(values, rows)
+        best, masses = self.vocabulary.best_and_mass(values)
+        for (row, first), token, mass in zip(again, best, masses, strict=True):
+            if math.isnan(mass):
+                results[row] = self._reason(values[rows.index(row)])
+            elif draws[row].sampling.raw_logprobs:
+                results[row] = Token(token, first.logprob + float(logits[row, token] - logits[row, first.id]))
+            else:
+                results[row] = Token(token, -mass)
+        return results
+
     @torch.inference_mode()
-    def _choose(self, logits: Tensor, draws: list[Draw]) -> list[Token | str]:
+    def _choose(self, logits: Tensor, draws: list[Draw], masks: RowMasks | None) -> list[Token | str]:
         states = [self._state(draw) for draw in draws]
         groups: dict[str, list[int]] = {"plain": [], "whole": [], "narrowed": []}
         for row, draw in enumerate(draws):
@@ -109,7 +143,7 @@ class Sampler:
                 continue
             group = [draws[row] for row in rows]
             samplings = [draw.sampling for draw in group]
-            values = self._processed(logits, rows, group, [states[row] for row in rows])
+            values = self._processed(logits, rows, group, [states[row] for row in rows], masks)
             if kind == "plain":
                 choice = self._choose_plain(values, samplings)
             else:
@@ -124,7 +158,14 @@ class Sampler:
                 results[row] = token
         return results
 
-    def _processed(self, logits: Tensor, rows: list[int], draws: list[Draw], states: list[SamplerState]) -> Tensor:
+    def _processed(
+        self,
+        logits: Tensor,
+        rows: list[int],
+        draws: list[Draw],
+        states: list[SamplerState],
+        masks: RowMasks | None,
+    ) -> Tensor:
         """These rows of the logits after the processors: a copy if anything changes."""
         values = logits if len(rows) == len(logits) else logits[rows]
         if not any(map(_is_processed, draws)):
@@ -136,6 +177,8 @@ class Sampler:
         each = list(zip(range(len(rows)), draws, states, strict=True))
         processors.apply_penalties(values, each)
         processors.apply_bias(values, each)
+        if masks is not None:
+            masks.apply(values, rows)
         return values
 
     def _tokens(self, choice: _Choice, logits: Tensor, rows: list[int], draws: list[Draw]) -> list[Token | str]:
@@ -237,7 +280,7 @@ class Sampler:
     def _reason(self, row: Tensor) -> str:
         if not torch.isfinite(row.amax()):
             return "The model produced logits that are not numbers"
-        return "No token can be chosen: penalties, logit_bias and min_new_tokens leave no finite logit"
+        return "No token can be chosen: penalties, logit_bias, min_new_tokens and grammar leave no finite logit"
 
 
 def _kind(sampling: Sampling) -> str:
@@ -247,13 +290,18 @@ def _kind(sampling: Sampling) -> str:
 
 
 def _is_greedy(draw: Draw) -> bool:
-    """Whether the best logit as it is gives the token, and no alternatives are wanted."""
+    """Whether the best logit that a grammar allows gives the token as it is, and no alternatives are wanted."""
     sampling = draw.sampling
-    return not sampling.top_n_tokens and _kind(sampling) == "plain" and not _is_processed(draw)
+    return not sampling.top_n_tokens and _kind(sampling) == "plain" and not _is_changed(draw)
 
 
 def _is_processed(draw: Draw) -> bool:
     """Whether any logit changes before temperature in this step."""
+    return draw.grammar is not None or _is_changed(draw)
+
+
+def _is_changed(draw: Draw) -> bool:
+    """The same but for a grammar."""
     sampling = draw.sampling
     banned = draw.num_generated < sampling.min_new_tokens
     return sampling.watermark or processors.has_penalty(sampling) or bool(sampling.logit_bias) or banned

@@ -266,7 +266,8 @@ class Scheduler(Roster):
             if number in sampled.prompt:
                 sequence.collect(sampled.prompt[number])
             if tokens := sampled.tokens[number]:
-                events.append(self._append(sequence, tokens))
+                events.append(self._append(sequence, tokens, ends=number in sampled.complete))
+                sequence.draft_ids = sampled.drafts.get(number, [])
             elif chunk.pool is not None:
                 sequence.pooled = sampled.pooled[number]
                 if chunk.pool.ends:
@@ -299,8 +300,11 @@ class Scheduler(Roster):
         event.embedding, event.scheduled, event.cached_tokens = sequence.pooled, sequence.scheduled, sequence.num_cached
         return event
 
-    def _append(self, sequence: Sequence, tokens: list[Token]) -> TokenEvent:
-        """Book the next tokens; all but the last were drafts, so they are computed already."""
+    def _append(self, sequence: Sequence, tokens: list[Token], *, ends: bool) -> TokenEvent:
+        """Book the next tokens; all but the last were drafts, so they are computed already.
+
+        ends: nothing may follow the last of them.
+        """
         first = sequence.num_generated == 0
         reason: FinishReason | None = None
         for number, token in enumerate(tokens):
@@ -311,6 +315,8 @@ class Scheduler(Roster):
             if reason:
                 tokens = tokens[: number + 1]
                 break
+        if ends and reason is None:
+            reason = "eos_token"
         request_id, index = sequence.request_id, sequence.index
         event = self.finish(sequence, reason) if reason else TokenEvent(request_id, index)
         event.tokens = tokens

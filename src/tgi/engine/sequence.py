@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from tgi.messages import EmbedRequest, PromptLogprobs, Sampling
+from tgi.messages import EmbedRequest, Grammar, PromptLogprobs, Sampling
 
 
 @dataclass(slots=True, eq=False)
@@ -68,9 +68,12 @@ class Sequence:
     ready: bool = True
     """False: something it needs is still being made; it waits, and those behind it go ahead."""
     counts_tokens: bool = False
-    """A penalty looks at all of its tokens."""
+    """A penalty or a grammar looks at all of its tokens."""
     draft_ids: list[int] = field(default_factory=list)
     """Guesses of the tokens after `token_ids`, to be verified in the next step."""
+    grammar: Grammar | None = None
+    held: object = None
+    """The compiled grammar, which stays in memory as long as this."""
     encoder_ids: list[int] = field(default_factory=list)
     encoder_table: list[int] = field(default_factory=list)
     """Blocks with what the encoder leaves of `encoder_ids` for the decoder."""

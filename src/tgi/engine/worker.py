@@ -17,6 +17,8 @@ import torch
 from tgi import hardware
 from tgi.engine.fallback import FallbackModel
 from tgi.engine.family import FamilyModel
+from tgi.engine.grammar.masks import Constraints
+from tgi.engine.grammar.store import Grammars
 from tgi.engine.plan import EncoderInput, Plan, Sampled, probe
 from tgi.engine.runner import Runner
 from tgi.engine.sampler import Sampler
@@ -89,7 +91,9 @@ class Worker:
         backend.settle()
         vocab_size = loaded.step.program.vocab_size
         sampler = Sampler(vocab_size, self.device, config.watermark_gamma, config.watermark_delta, backend.vocabulary)
-        self.runner = Runner(loaded.step, cache, sampler, backend.block_size, self.device)
+        self.grammars = Grammars(vocab_size)
+        constraints = Constraints(self.grammars)
+        self.runner = Runner(loaded.step, cache, sampler, backend.block_size, self.device, constraints)
         enter_phase("warmup")
         began = time.monotonic()
         self._warm_up(limits)

@@ -68,12 +68,12 @@ class TappedSampler:
         self._scheduler = scheduler
         self.taken: dict[tuple[int, int], list[torch.Tensor]] = defaultdict(list)
 
-    def sample(self, logits: torch.Tensor, draws: list[Draw]) -> list[Token | str]:
+    def sample(self, logits: torch.Tensor, draws: list[Draw], masks: Any = None) -> list[Token | str]:
         for row, draw in zip(logits, draws, strict=True):
             sequence = self._scheduler.find(draw.sequence_id)
             assert sequence is not None, "only open sequences are in a step"
             self.taken[sequence.request_id, sequence.index].append(row.to("cpu", torch.float32, copy=True))
-        return self._sampler.sample(logits, draws)
+        return self._sampler.sample(logits, draws, masks)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._sampler, name)

@@ -100,12 +100,12 @@ def test_preempted_answers_go_on_where_they_were(engine):
     prompts = [prompt()[:20] for _ in range(4)]
     together = engine.session(num_blocks=7)
     for number, ids in enumerate(prompts):
-        together.add(number, ids, 100, (number,), grammar, **settings)
+        together.add(number, ids, 150, (number,), grammar, **settings)
     together.drain()
     assert sum(one.preemptions for one in together.stats)
     for number, ids in enumerate(prompts):
         alone = engine.session()
-        alone.add(0, ids, 100, (number,), grammar, **settings)
+        alone.add(0, ids, 150, (number,), grammar, **settings)
         assert alone.drain().tokens(0) == together.tokens(number)
 
 

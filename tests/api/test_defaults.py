@@ -34,6 +34,8 @@ GENERATING: list[tuple[str, dict[str, Any]]] = [
     ("/v1/completions", {"prompt": ["x", "y"], "max_tokens": None}),
     ("/v1/chat/completions", {"messages": MESSAGES}),
     ("/v1/chat/completions", {"messages": MESSAGES, "stream": True}),
+    ("/v1/responses", {"input": "x"}),
+    ("/v1/responses", {"input": "x", "stream": True}),
     ("/vertex", {"instances": [{"inputs": "x"}]}),
     ("/vertex", {"instances": [{"messages": MESSAGES}]}),
     ("/v2/models/m/versions/1/infer", INFER),

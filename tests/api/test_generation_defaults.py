@@ -25,6 +25,8 @@ OPENAI: list[tuple[str, dict[str, Any]]] = [
     ("/v1/chat/completions", {"messages": MESSAGES}),
     ("/v1/completions", {"prompt": "x"}),
     ("/v1/completions", {"prompt": ["x", "y"]}),
+    ("/v1/responses", {"input": "x"}),
+    ("/v1/messages", {"messages": MESSAGES, "max_tokens": 5}),
     ("/invocations", {"messages": MESSAGES}),
     ("/vertex", {"instances": [{"messages": MESSAGES}]}),
 ]

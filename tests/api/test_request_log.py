@@ -41,6 +41,8 @@ ROUTES: list[tuple[str, dict[str, Any], str, str]] = [
     ("/v1/chat/completions", {"messages": HI, "stream": True}, "chat_completions", "[user]Hi[assistant]"),
     ("/v1/completions", {"prompt": [65, 66]}, "completions", "[65, 66]"),
     ("/vertex", {"instances": [{"inputs": "ab"}]}, "vertex", "ab"),
+    ("/v1/responses", {"input": "Hi"}, "responses", "[user]Hi[assistant]"),
+    ("/v1/messages", {"messages": HI, "max_tokens": 99}, "messages", "[user]Hi[assistant]"),
 ]
 
 

@@ -24,6 +24,7 @@ BODIES: list[tuple[str, Any]] = [
     ("/v1/chat/completions", {"messages": CHAT}),
     ("/v1/chat/completions", {"messages": CHAT, "stream": True}),
     ("/v1/chat/completions", {"messages": [*CHAT, {"role": "assistant", "content": "a"}]}),
+    ("/v1/responses", {"input": "Hi</s>"}),
     ("/vertex", {"instances": [{"inputs": "Hi</s>"}]}),
     ("/vertex", {"instances": [{"messages": CHAT}]}),
 ]

@@ -40,6 +40,7 @@ ENVIRONMENTS = {
         Environment("hub-2", ("huggingface_hub==2.4.0",)),
         Environment("openai-2", ("openai==2.54.0",)),
         Environment("openai-3", ("openai==3.52.0",)),
+        Environment("anthropic", ("anthropic==2.14.0",)),
         Environment("langchain-openai", ("langchain-openai==1.7.3",)),
         Environment("langchain-huggingface", ("langchain-huggingface==1.2.3",)),
         Environment("litellm", ("litellm==1.106.2",)),

@@ -206,6 +206,7 @@ async def test_a_context_that_ends_first(client: httpx.AsyncClient, engine: Fake
     long = {**BODY, "messages": [{"role": "user", "content": "x" * 300}], "max_tokens": 32_000}
     answer = await client.post(ROUTE, json=long)
     assert answer.status_code == 400 and answer.json()["error"]["type"] == "invalid_request_error"
+    assert answer.json()["error"]["message"].startswith("prompt is too long: ")
 
 
 async def test_sampling(client: httpx.AsyncClient, engine: FakeEngine) -> None:

@@ -24,6 +24,7 @@ from tgi.api.anthropic.types import (
 from tgi.errors import MalformedRequestError, ValidationError
 from tgi.messages import Grammar
 from tgi.serving.chat.conversation import Choice, Conversation, NamedTool, Tool
+from tgi.serving.chat.plan import MOST_THINKING
 
 BILLING = "x-anthropic-billing-header:"
 """Begins a text that Claude Code puts first in every request, with a number that is never the same: in the prompt it
@@ -193,6 +194,10 @@ def check_budget(body: MessagesRequest) -> None:
     budget = _budget(body.thinking)
     if body.thinking is not None and body.thinking.type == "enabled" and budget is None:
         raise ValidationError("`thinking.budget_tokens` is missing", param="thinking.budget_tokens")
+    if budget is not None and budget > MOST_THINKING:
+        raise ValidationError(
+            f"`thinking.budget_tokens` must be <= {MOST_THINKING}. Given: {budget}", param="thinking.budget_tokens"
+        )
     if budget is not None and budget >= body.max_tokens:
         raise ValidationError(
             f"`max_tokens` must be greater than `thinking.budget_tokens`. Given: {body.max_tokens} and {budget}",

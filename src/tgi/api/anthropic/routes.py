@@ -32,7 +32,7 @@ from tgi.api.openapi.document import documented
 from tgi.api.server.access import Routes
 from tgi.api.server.call import Call
 from tgi.api.server.chat import PreparedChat, prepare_chat
-from tgi.api.server.turn import Turn, check_model, turn_sampling
+from tgi.api.server.turn import Turn, check_model, rename_ignored, turn_sampling
 from tgi.api.wire.forms import ANTHROPIC as FORM
 from tgi.api.wire.streaming import named_event
 from tgi.serving.chat.conversation import Conversation
@@ -41,6 +41,12 @@ from tgi.serving.dialect import ANTHROPIC
 
 routes = Routes()
 encode = msgspec.json.Encoder().encode
+NAMES = {
+    "max_thinking_tokens": "thinking.budget_tokens",
+    "reasoning_effort": "thinking",
+    "tools.function.strict": "tools.strict",
+}
+"""Of OpenAI's chat fields."""
 
 
 @routes.post("/v1/messages")
@@ -85,7 +91,9 @@ async def _prepare(call: Call, body: MessagesRequest) -> PreparedChat:
         max_new_tokens=body.max_tokens,
         stop=body.stop_sequences,
     )
-    return await prepare_chat(call, await _conversation(call, body), params, ANTHROPIC, body.stream)
+    chat = await prepare_chat(call, await _conversation(call, body), params, ANTHROPIC, body.stream)
+    rename_ignored(call, NAMES)
+    return chat
 
 
 async def _count(call: Call, body: CountRequest) -> int:

@@ -43,7 +43,7 @@ from tgi.api.responses.types import ResponseFunctionTool, ResponsesRequest
 from tgi.api.server.access import GROUP, Routes
 from tgi.api.server.call import Call
 from tgi.api.server.chat import PreparedChat, prepare_chat
-from tgi.api.server.turn import Turn, check_model, turn_sampling
+from tgi.api.server.turn import Turn, check_model, rename_ignored, turn_sampling
 from tgi.api.state import api_of
 from tgi.api.wire.errors import WordedError
 from tgi.api.wire.forms import RESPONSES as FORM
@@ -54,6 +54,8 @@ from tgi.serving.dialect import RESPONSES
 routes = Routes()
 encode = msgspec.json.Encoder().encode
 MOST_LISTED = 100
+NAMES = {"reasoning_effort": "reasoning.effort", "tools.function.strict": "tools.strict"}
+"""Of OpenAI's chat fields."""
 
 
 @routes.post("/v1/responses")
@@ -85,7 +87,9 @@ async def _prepare(call: Call, body: ResponsesRequest, context: Context) -> Prep
         top_k=body.top_k,
         max_new_tokens=body.max_output_tokens,
     )
-    return await prepare_chat(call, await fitted(call, body, context), params, RESPONSES, body.stream)
+    chat = await prepare_chat(call, await fitted(call, body, context), params, RESPONSES, body.stream)
+    rename_ignored(call, NAMES)
+    return chat
 
 
 class Answer:

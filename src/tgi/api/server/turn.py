@@ -6,7 +6,7 @@ streams. Does not own what the parts become on the wire (`api.responses`, `api.a
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 
 from tgi.api.openai.types import NAMELESS_MODELS
@@ -126,6 +126,11 @@ def turn_sampling(
         max_new_tokens=max_new_tokens,
         stop=list(stop),
     )
+
+
+def rename_ignored(call: Call, names: Mapping[str, str]) -> None:
+    """Call what has no effect by this dialect's names; `serving` knows those of OpenAI's chat."""
+    call.ignored[:] = [names.get(name, name) for name in call.ignored]
 
 
 def check_model(call: Call, name: str | None) -> None:

@@ -72,7 +72,9 @@ def _anthropic(error: TgiError, scope: Scope) -> msgspec.Struct:
     kind = _ANTHROPIC_TYPES.get(ANTHROPIC.status(error), "api_error")
     if kind == "api_error" and error.openai_type == "invalid_request_error":
         kind = "invalid_request_error"
-    return AnthropicErrorResponse("error", AnthropicError(kind, error.text), request_id(scope))
+    too_long = error.code == "context_length_exceeded"
+    message = f"prompt is too long: {error.text}" if too_long else error.text  # clients look for these words
+    return AnthropicErrorResponse("error", AnthropicError(kind, message), request_id(scope))
 
 
 _ANTHROPIC_TYPES = {

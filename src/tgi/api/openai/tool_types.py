@@ -1,11 +1,10 @@
 """Tools in the body of a chat request, and the choice among them.
 
-Owns their forms, OpenAI's and TGI's, and the bounds that are checked before anything is made of them.
+Owns their forms, OpenAI's and TGI's. What they must be is checked in `serving.tools.checks`.
 """
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any
 
 from pydantic import Discriminator, Field, Tag
@@ -13,12 +12,6 @@ from pydantic import Discriminator, Field, Tag
 from tgi.api.wire.fields import Items, RequestModel, json_kind
 from tgi.errors import ToolError
 from tgi.serving.chat.conversation import Choice, NamedTool, Tool
-from tgi.serving.tools.schema_check import Nodes, problem
-
-MOST_TOOLS = 512
-LONGEST_DESCRIPTION = 100_000
-"""Characters."""
-_NAME = re.compile(r"[\w.:/-]{1,128}", re.ASCII)
 
 
 class ToolFunction(RequestModel):
@@ -39,31 +32,15 @@ class ToolDefinition(RequestModel):
     type: str = "function"
     function: ToolFunction | None = None
 
-    def meant(self, place: int, nodes: Nodes) -> Tool:
+    def meant(self, place: int) -> Tool:
         """Raises ToolError."""
         field, function = f"tools.{place}", self.function
         if self.type != "function":
             raise ToolError(f'`{field}.type` must be "function", it is {self.type[:32]!r}', param=f"{field}.type")
         if function is None:
             raise ToolError(f"`{field}.function` is missing", param=f"{field}.function")
-        if not _NAME.fullmatch(function.name):
-            given = function.name[:64]
-            raise ToolError(
-                f"`{field}.function.name` must be 1 to 128 letters, digits or any of _.:/-, it is {given!r}",
-                param=f"{field}.function.name",
-            )
-        if len(function.description or "") > LONGEST_DESCRIPTION:
-            limit = f"`{field}.function.description` may have up to {LONGEST_DESCRIPTION} characters"
-            raise ToolError(limit, param=f"{field}.function.description")
-        schema = function.parameters
-        if schema is None and function.arguments is not None:
-            schema = function.arguments
-        if schema is not None and (wrong := problem(schema, nodes)) is not None:
-            raise ToolError(f"`{field}.function.parameters`: {wrong}", param=f"{field}.function.parameters")
-        if schema and schema.get("type", "object") != "object":
-            wrong = '`type` must be "object", since arguments are one'
-            raise ToolError(f"`{field}.function.parameters`: {wrong}", param=f"{field}.function.parameters")
-        return Tool(function.name, function.description, schema or None, bool(function.strict))
+        schema = function.parameters if function.parameters is not None else function.arguments
+        return Tool(function.name, function.description, schema, bool(function.strict), field, ".function.parameters")
 
 
 ToolChoice = Annotated[
@@ -72,22 +49,9 @@ ToolChoice = Annotated[
 ]
 
 
-def check_tool_count(given: int) -> None:
-    """Raises ToolError before anybody looks at them."""
-    if given > MOST_TOOLS:
-        raise ToolError(f"`tools` may have up to {MOST_TOOLS} tools. Given: {given}", param="tools")
-
-
 def tools_of(definitions: list[ToolDefinition] | None) -> list[Tool]:
-    """Raises ToolError, also for two tools of one name."""
-    nodes, tools, names = Nodes(), [], set()
-    for place, definition in enumerate(definitions or []):
-        tool = definition.meant(place, nodes)
-        if tool.name in names:
-            raise ToolError(f"`tools.{place}.function.name` {tool.name!r} is there twice", param="tools")
-        names.add(tool.name)
-        tools.append(tool)
-    return tools
+    """Raises ToolError for one that is no function."""
+    return [definition.meant(place) for place, definition in enumerate(definitions or [])]
 
 
 def choice_of(choice: str | dict[str, Any] | None) -> Choice:

@@ -22,6 +22,10 @@ class Tool:
     """JSON schema of the arguments; None: there are none."""
     strict: bool = False
     """Whether the arguments must fit the schema also where the model is free to call or not."""
+    place: str = ""
+    """Where it is in the request, for errors; empty: `tools.` and its number."""
+    schema_at: str = ""
+    """Where its schema is below that."""
 
     def for_template(self) -> dict[str, Any]:
         """As transformers has it; schemas pass as they are."""

@@ -62,6 +62,9 @@ def find_family(
     source = template.source(with_tools=True) if template else ""
     described = _described(settings)
     format, found_by = _format(source, described, chosen)
+    knows = registry.knows_tools(source) or format.places_if(source)
+    if not knows and found_by == "chat template" and format is not HARMONY:
+        format, found_by = GENERIC, "none"  # what the model is told of tools asks for JSON
     tags = (described and described.tags) or find_tags(source, frozenset(tokenizer.added.values()))
     if format is HARMONY:
         tags = HARMONY_TAGS
@@ -71,7 +74,6 @@ def find_family(
         for id, text in tokenizer.added.items()
         if len(text) >= SHORTEST_MARK and not text.isalnum() and any(text in mark for mark in marks)
     }
-    knows = registry.knows_tools(source) or format.places_if(source)
     return Family(
         format,
         found_by,

@@ -23,6 +23,7 @@ from tgi.serving.chat_template import continues
 from tgi.serving.dialect import Dialect
 from tgi.serving.service import Service
 from tgi.serving.tools.calls import Calls
+from tgi.serving.tools.checks import check_tools
 from tgi.serving.tools.formats.generic import described, plain_history
 from tgi.serving.tools.rules import Rules
 from tgi.serving.types import SamplingParams
@@ -74,6 +75,7 @@ async def plan_chat(service: Service, conversation: Conversation) -> ChatPlan:
     budget = conversation.max_thinking_tokens
     if budget is not None and not 0 <= budget <= MOST_THINKING:
         raise ValidationError(f"`max_thinking_tokens` must be >= 0 and <= {MOST_THINKING}", param="max_thinking_tokens")
+    await asyncio.to_thread(check_tools, conversation.tools)
     tools = offered(conversation)
     family = await asyncio.to_thread(lambda: service.family)
     messages = _messages(service, conversation, family, tools)
@@ -94,8 +96,14 @@ async def plan_chat(service: Service, conversation: Conversation) -> ChatPlan:
     wanted = _wanted(conversation, tools)
     if any(tool.strict for tool in tools) and not wanted.must_call and family.format.shape.trigger is None:
         ignored.append("tools.function.strict")
-    rules = Rules(family.special, family.ends)
-    grammar = answer_grammar(wanted, rules, family, begun, lambda text: service.tokenizer.encode(text, False))
+    grammar = await asyncio.to_thread(
+        answer_grammar,
+        wanted,
+        Rules(family.special, family.ends),
+        family,
+        begun,
+        lambda text: service.tokenizer.encode(text, False),
+    )
     reads = bool(tools) or family.channels or family.tags is not None
     return ChatPlan(
         prompt,

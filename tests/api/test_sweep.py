@@ -166,6 +166,9 @@ async def test_many_and_large(client: httpx.AsyncClient) -> None:
         ("/v1/chat/completions", {"messages": MESSAGES * 30_000}),
         ("/v1/chat/completions", {"messages": MESSAGES, "chat_template_kwargs": {"messages": 1, "tokenize": True}}),
         ("/vertex", {"instances": [{"inputs": "x"}] * 50_000}),
+        ("/v1/responses", {"input": MESSAGES * 30_000}),
+        ("/v1/responses", {"input": "x", "tools": [{"type": "x"}] * 50_000, "max_output_tokens": 1}),
+        ("/v1/responses", {"input": "x", "metadata": {str(i): "" for i in range(100_000)}}),
     ):
         content = json.dumps(body)
         assert len(content) < 2_000_000

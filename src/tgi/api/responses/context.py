@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,13 +24,15 @@ from tgi.api.responses.items import (
 from tgi.api.responses.store import Kept, ResponseStore
 from tgi.api.responses.types import ResponsesRequest
 from tgi.api.server.access import GROUP
-from tgi.api.server.call import LARGE_BODY, Call
+from tgi.api.server.call import IGNORED_NAMES, LARGE_BODY, Call
 from tgi.errors import ValidationError
 from tgi.serving.chat.conversation import Conversation
 from tgi.serving.chat.plan import plan_chat
 
 PREFIXES = {"message": "msg", "function_call": "fc", "function_call_output": "fco", "reasoning": "rs"}
 """Of the ids that items get when they are kept."""
+MOST_REFERENCES = 10_000
+"""Items of an input of which those that refer to others are looked up."""
 NO_STORE = "the server keeps no responses (--max-stored-responses 0)"
 
 
@@ -56,20 +58,34 @@ async def context_of(call: Call, body: ResponsesRequest) -> Context:
     given: Sequence[ResponseInputItem] = body.input if isinstance(body.input, list) else ()
     if isinstance(body.input, str) and body.input:
         given = [ResponseInputMessage(role="user", content=body.input)]
-    own, places = [], []
+    found = {
+        item.id: store.item(item.id, group)
+        for item in given[:MOST_REFERENCES]
+        if isinstance(item, ResponseItemReference)
+    }
+    own, places, others = await call.unhurried(_own, given, found)
+    call.ignored += [f"input.{number}" for number in others[:IGNORED_NAMES]]
+    return Context(before, own, places)
+
+
+def _own(
+    given: Sequence[ResponseInputItem], found: Mapping[str, bytes | None]
+) -> tuple[list[ResponseInputItem], list[int], list[int]]:
+    """The items with those that are referred to, their places, and the places of what is left out."""
+    own, places, others = [], [], []
     for number, item in enumerate(given):
         if isinstance(item, ResponseOtherItem):
-            call.ignored.append(f"input.{number}")
+            others.append(number)
             continue
         if isinstance(item, ResponseItemReference):
-            found = store.item(item.id, group)
-            if found is None:
+            referred = found.get(item.id)
+            if referred is None:
                 place = f"input[{number}]"
                 raise ValidationError(f"`{place}`: there is no item with id `{item.id[:64]}`", param=place)
-            item = _read([found])[0]
+            item = _read([referred])[0]
         own.append(item)
         places.append(number)
-    return Context(before, own, places)
+    return own, places, others
 
 
 async def _before(call: Call, body: ResponsesRequest, store: ResponseStore, group: int) -> list[ResponseInputItem]:
@@ -154,8 +170,12 @@ async def _fits(call: Call, body: ResponsesRequest, conversation: Conversation) 
     return tokens <= limits.max_input_tokens and tokens + (body.max_output_tokens or 1) <= limits.max_total_tokens
 
 
-def kept_item(item: ResponseInputItem) -> tuple[str, bytes]:
-    """The id and the JSON of an item of the input, as it is kept and listed."""
+def kept_items(items: Sequence[ResponseInputItem]) -> list[tuple[str, bytes]]:
+    """The id and the JSON of each item of an input, as they are kept and listed."""
+    return [_kept(item) for item in items]
+
+
+def _kept(item: ResponseInputItem) -> tuple[str, bytes]:
     plain: dict[str, Any] = item.model_dump(exclude_none=True)
     kind = plain["type"] = plain.get("type", "message")
     plain.setdefault("id", f"{PREFIXES.get(kind, 'item')}_{uuid.uuid4().hex}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -28,7 +28,7 @@ from tgi.api.responses.answer import (
     ResponseReasoningAnswer,
     ResponseUsage,
 )
-from tgi.api.responses.context import Context, context_of, fitted, kept_item
+from tgi.api.responses.context import Context, context_of, fitted, kept_items
 from tgi.api.responses.events import (
     ResponseCompleted,
     ResponseCreated,
@@ -70,7 +70,8 @@ async def responses(request: Request) -> Response:
             call.ignored.append("store")
         context = await context_of(call, body)
         chat = await call.wait(_prepare(call, body, context))
-        answer = Answer(call, body, context, chat)
+        given = await call.unhurried(kept_items, context.own) if answer_is_kept(call, body) else []
+        answer = Answer(call, body, given, chat)
         if body.stream:
             return call.stream(answer.events(), answer.failed)
         whole = await call.wait(answer.whole())
@@ -92,14 +93,22 @@ async def _prepare(call: Call, body: ResponsesRequest, context: Context) -> Prep
     return chat
 
 
+def answer_is_kept(call: Call, body: ResponsesRequest) -> bool:
+    """Whether the response is stored when it is complete."""
+    return body.store and call.api.responses.limit > 0
+
+
 class Answer:
     """One response while it grows."""
 
-    def __init__(self, call: Call, body: ResponsesRequest, context: Context, chat: PreparedChat) -> None:
+    def __init__(
+        self, call: Call, body: ResponsesRequest, given: Sequence[tuple[str, bytes]], chat: PreparedChat
+    ) -> None:
+        """`given`: the items of its own input as they are kept, if they are."""
         self.turn = Turn(call, chat)
         self._call = call
         self._body = body
-        self._context = context
+        self._given = given
         self._params = chat.prepared.params
         self._id = f"resp_{uuid.uuid4().hex}"
         self._created = int(time.time())
@@ -168,7 +177,7 @@ class Answer:
 
     def _keep(self, response: ResponseObject, written: bytes) -> None:
         store, scope = self._call.api.responses, self._call.request.scope
-        given = [kept_item(item) for item in self._context.own]
+        given = self._given
         output = tuple(encode(item) for item in response.output)
         ids = (*(id for id, _ in given), *(item.id for item in response.output))
         own = tuple(item for _, item in given)
@@ -202,7 +211,7 @@ class Answer:
             reasoning=ResponseReasoningAnswer(
                 None if reasoning is None else reasoning.effort, None if reasoning is None else reasoning.summary
             ),
-            store=body.store and bool(self._call.api.responses.limit),
+            store=answer_is_kept(self._call, body),
             temperature=1.0 if params.temperature is None else params.temperature,
             text={"format": (body.text and body.text.format) or {"type": "text"}},
             tool_choice=body.tool_choice if isinstance(body.tool_choice, str) else _choice(body),

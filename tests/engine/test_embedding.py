@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import random
 import shutil
+from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModel
 
 from tests.engine.harness import LocalEngine, Session
 from tests.models.checkpoints import make_checkpoint
 from tgi import LLM
+from tgi.engine.plan import Pool
+from tgi.engine.pooling import pool
 from tgi.messages import EmbedRequest
 
 KINDS = ("mean", "last", "cls")
@@ -133,6 +137,38 @@ def test_a_checkpoint_as_sentence_transformers_saves_it(tmp_path):
     with torch.inference_mode():
         hidden = body(torch.tensor([ids])).last_hidden_state[0].double().numpy()
     np.testing.assert_allclose(found, pooled(hidden, "mean", 0, normalised=True), atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_pooling_has_the_same_bits_however_a_text_is_cut(dtype):
+    for _ in range(30):
+        count, width = random.randrange(1, 400), random.randrange(2, 70)
+        rows = (torch.randn(count, width) * 10 ** random.uniform(-6, 6)).to(dtype)
+        kind, dimensions = random.choice(KINDS), random.choice((0, width // 2))
+        whole = pool(rows, Pool(kind, b"", count, True, dimensions, True))
+        cuts = sorted(random.sample(range(1, count), min(random.randrange(6), count - 1)))
+        before = b""
+        for first, past in pairwise([0, *cuts, count]):
+            before = pool(rows[first:past], Pool(kind, before, count, past == count, dimensions, True))
+        assert before == whole
+        wanted = pooled(rows.double().numpy(), kind, dimensions, normalised=True)
+        np.testing.assert_allclose(np.frombuffer(before, "<f4"), wanted, atol=1e-6)
+
+
+def test_numbers_that_are_none_fail_their_own_text_alone(tmp_path):
+    """One token of the vocabulary has a damaged embedding."""
+    path = make_checkpoint(tmp_path, "llama", seed=random.randrange(1 << 30))
+    weights = load_file(path / "model.safetensors")
+    weights["model.embed_tokens.weight"][99] = torch.nan
+    save_file(weights, path / "model.safetensors", {"format": "pt"})
+    session = LocalEngine(path).session(max_step_tokens=16)
+    for number, kind in enumerate(KINDS):
+        session.core.handle(EmbedRequest(number, [99, *range(100, 140)], kind))
+        session.core.handle(EmbedRequest(10 + number, list(range(100, 140)), kind))
+    session.drain()
+    for number in range(len(KINDS)):
+        assert "computes no numbers" in str(session.events[number, 0][0].error)
+        assert np.isfinite(vector(session, 10 + number)).all()
 
 
 def test_what_cannot_be_embedded_is_refused(checkpoint):

@@ -29,6 +29,9 @@ FILES = {
     "model.safetensors": b"weights" * 1000,
     "pytorch_model.bin": b"old weights",
     "onnx/model.onnx": b"onnx",
+    "onnx/config.json": b"{}",
+    "modules.json": b"[]",
+    "1_Pooling/config.json": b'{"pooling_mode_mean_tokens": true}',
     "modeling.py": b"print()",
 }
 
@@ -56,8 +59,11 @@ def test_what_is_needed_and_nothing_else(hub: FakeHub, tmp_path: Path, caplog: p
     caplog.set_level(logging.INFO, "tgi")
     model = download("org/name", None, settings(hub, tmp_path))
     assert (model.model_id, model.sha, model.pipeline_tag) == ("org/name", SHA, "text-generation")
-    found = {path.name for path in Path(model.path).iterdir()}
-    assert found == {"config.json", "tokenizer.json", "chat_template.jinja", "model.safetensors"}
+    found = {str(path.relative_to(model.path)) for path in Path(model.path).rglob("*") if path.is_file()}
+    assert found == {
+        "config.json", "tokenizer.json", "chat_template.jinja", "model.safetensors", "modules.json",
+        "1_Pooling/config.json",
+    }  # fmt: skip
     assert (Path(model.path) / "model.safetensors").read_bytes() == FILES["model.safetensors"]
     messages = [record.getMessage() for record in caplog.records]
     assert "Download file: model.safetensors" in messages

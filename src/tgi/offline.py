@@ -11,7 +11,7 @@ import queue
 import threading
 from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from tgi.engine import core
@@ -21,6 +21,9 @@ from tgi.hub.prepare import prepare
 from tgi.messages import EngineFailed, FromEngine, ToEngine
 from tgi.progress_bars import LoadingBar, PromptBar
 from tgi.serving import generation
+from tgi.serving.chat.conversation import Conversation
+from tgi.serving.chat.openai_form import choice_of, for_template, tools_of
+from tgi.serving.chat.plan import plan_chat
 from tgi.serving.dialect import TGI, TGI_RAW, Dialect
 from tgi.serving.embeddings import Embedding
 from tgi.serving.engine_client import EngineClient
@@ -47,6 +50,13 @@ class Output:
     """The (best) sample: tokens, log-probabilities, finish reason, seed, timings."""
     samples: list[Completion]
     """All samples: `n` in order, `best_of` best first."""
+    messages: list[dict[str, Any]] = field(default_factory=list)
+    """Of `chat` the assistant's message of each sample as OpenAI has it: content, tool_calls, reasoning_content."""
+
+    @property
+    def message(self) -> dict[str, Any]:
+        """The first of the messages, to be put behind the conversation."""
+        return self.messages[0]
 
 
 class LLM:
@@ -119,26 +129,52 @@ class LLM:
         conversations: Sequence[Message] | Sequence[Sequence[Message]],
         sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
         *,
-        tools: list[dict[str, Any]] | None = None,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        tool_choice: str | Mapping[str, Any] | None = None,
+        parallel_tool_calls: bool = True,
+        tool_prompt: str | None = None,
+        reasoning_effort: str | None = None,
+        max_thinking_tokens: int | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
         progress: bool | None = None,
         **parameters: Any,
     ) -> Any:
         """Answer one conversation (a list of messages -> `Output`) or many (-> list of `Output`).
 
-        Parameters as for `generate`, or by the names of the chat route: `max_tokens`, `top_logprobs`.
+        Parameters as for `generate`, or by the names of the chat route, as are `tools` and what goes with them:
+        `Output.message` has the calls. Raises `errors.ToolError`, `TemplateError`, `ValidationError`.
         """
         parameters = {CHAT_NAMES.get(name, name): value for name, value in parameters.items()}
         single = bool(conversations) and isinstance(conversations[0], Mapping)
         many: list[Any] = [conversations] if single else list(conversations)
         settings = _settings(sampling_params, parameters, len(many))
 
+        def conversation(messages: Sequence[Message], params: SamplingParams) -> Conversation:
+            return Conversation(
+                messages=[for_template(message) for message in messages],
+                tools=tools_of(tools),
+                choice=choice_of(tool_choice),
+                parallel=parallel_tool_calls,
+                tool_prompt=tool_prompt,
+                template_arguments=chat_template_kwargs or {},
+                reasoning_effort=reasoning_effort,
+                max_thinking_tokens=max_thinking_tokens,
+                grammar=params.grammar,
+            )
+
         async def run() -> list[Output]:
-            prompts = [
-                await self._open_service.render_chat(list(messages), tools=tools, arguments=chat_template_kwargs)
-                for messages in many
+            service = self._open_service
+            plans = [
+                await plan_chat(service, conversation(messages, params))
+                for messages, params in zip(many, settings, strict=True)
             ]
-            return await self._all(prompts, settings, progress, add_special_tokens=False)
+            prompts = [plan.prompt for plan in plans]
+            planned = [plan.sampling(params) for plan, params in zip(plans, settings, strict=True)]
+            dialects = [plan.dialect(self._dialect) for plan in plans]
+            outputs = await self._all(prompts, planned, progress, add_special_tokens=False, dialects=dialects)
+            for plan, output in zip(plans, outputs, strict=True):
+                output.messages = [plan.message(sample.text) for sample in output.samples]
+            return outputs
 
         outputs = self._run(run())
         return outputs[0] if single else outputs
@@ -196,11 +232,19 @@ class LLM:
             task.cancel()
 
     async def _all(
-        self, prompts: list[Any], settings: list[SamplingParams], progress: bool | None, *, add_special_tokens: bool
+        self,
+        prompts: list[Any],
+        settings: list[SamplingParams],
+        progress: bool | None,
+        *,
+        add_special_tokens: bool,
+        dialects: Sequence[Dialect] | None = None,
     ) -> list[Output]:
         prepared = [
-            await self._open_service.prepare(prompt, params, self._dialect, add_special_tokens=add_special_tokens)
-            for prompt, params in zip(prompts, settings, strict=True)
+            await self._open_service.prepare(prompt, params, dialect, add_special_tokens=add_special_tokens)
+            for prompt, params, dialect in zip(
+                prompts, settings, dialects or [self._dialect] * len(prompts), strict=True
+            )
         ]
         with PromptBar(len(prompts), progress) as advance:
 

@@ -14,6 +14,7 @@ from tgi.serving.chat.parts import CallArguments, CallBegin, Reasoning, Text
 from tgi.serving.chat.scanner import ScriptReader, merged
 from tgi.serving.tools.calls import Calls
 from tgi.serving.tools.registry import NAMES, by_name
+from tgi.settings.flags import TOOL_CALL_FORMATS
 
 
 def reader(name):
@@ -89,3 +90,7 @@ def test_nonsense_is_read_alike_however_it_is_cut(name, words, data):
     assert read(name, cut(text, places)) == whole
     if not any(isinstance(part, (CallBegin, Reasoning)) for part in whole) and not by_name(name).shape.markers:
         assert "".join(part.text for part in whole) == text
+
+
+def test_the_flag_knows_every_format():
+    assert sorted(NAMES) == list(TOOL_CALL_FORMATS)

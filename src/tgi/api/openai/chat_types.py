@@ -12,7 +12,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 from pydantic import Discriminator, Field, Tag
 
-from tgi.api.openai.tool_types import ToolChoice, ToolDefinitions, choice_of, tools_of
+from tgi.api.openai.tool_types import ToolChoice, ToolDefinitions, tools_of
 from tgi.api.openai.types import OpenAIRequest
 from tgi.api.openai.usage import Usage
 from tgi.api.state import Api
@@ -20,6 +20,7 @@ from tgi.api.tgi.types import SimpleToken
 from tgi.api.wire.fields import U32, Items, RequestModel, count, json_kind
 from tgi.errors import MalformedRequestError, ValidationError
 from tgi.serving.chat.conversation import Conversation
+from tgi.serving.chat.openai_form import choice_of
 from tgi.serving.generation_defaults import GenerationDefaults
 from tgi.serving.tools.checks import check_tool_count
 from tgi.serving.types import SamplingParams

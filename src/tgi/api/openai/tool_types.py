@@ -1,4 +1,4 @@
-"""Tools in the body of a chat request, and the choice among them.
+"""Tools in the body of a chat request, and the form of the choice among them.
 
 Owns their forms, OpenAI's and TGI's. What they must be is checked in `serving.tools.checks`.
 """
@@ -11,7 +11,7 @@ from pydantic import Discriminator, Field, Tag
 
 from tgi.api.wire.fields import Items, RequestModel, json_kind
 from tgi.errors import ToolError
-from tgi.serving.chat.conversation import Choice, NamedTool, Tool
+from tgi.serving.chat.conversation import Tool
 
 
 class ToolFunction(RequestModel):
@@ -52,26 +52,6 @@ ToolChoice = Annotated[
 def tools_of(definitions: list[ToolDefinition] | None) -> list[Tool]:
     """Raises ToolError for one that is no function."""
     return [definition.meant(place) for place, definition in enumerate(definitions or [])]
-
-
-def choice_of(choice: str | dict[str, Any] | None) -> Choice:
-    """OpenAI's words and objects, TGI's `{"function": {"name": ...}}` and bare name. Raises ToolError."""
-    if choice is None or choice == "auto":
-        return "auto"
-    if choice == "none":
-        return "none"
-    if choice == "required":
-        return "required"
-    if isinstance(choice, str):
-        return NamedTool(choice)
-    function = choice.get("function")
-    name = function.get("name") if isinstance(function, dict) else choice.get("name")
-    if not isinstance(name, str) or choice.get("type", "function") != "function":
-        raise ToolError(
-            '`tool_choice` must be "auto", "none", "required", or {"type": "function", "function": {"name": ...}}',
-            param="tool_choice",
-        )
-    return NamedTool(name)
 
 
 ToolDefinitions = Items[ToolDefinition]

@@ -5,10 +5,12 @@ Owns how they follow each other. What a call looks like is its format's, compili
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from tgi.grammar import WHITESPACE, ascii_digits
 from tgi.messages import Grammar
 from tgi.serving.chat.conversation import Tool
 from tgi.serving.chat.family import Family
@@ -73,9 +75,13 @@ def _constrains(wanted: Wanted, shape: Shape) -> bool:
 def _own(grammar: Grammar, rules: Rules) -> str:
     """The request's own grammar as a rule."""
     if grammar.kind == "json_schema":
-        return rules.add("own", f"%json {grammar.text}")
+        schema = json.loads(grammar.text)
+        schema = schema if isinstance(schema, dict) else {} if schema else {"not": {}}
+        options = {"whitespace_pattern": WHITESPACE, **schema.get("x-guidance", {})}
+        return rules.add("own", "%json " + json.dumps({**schema, "x-guidance": options}, ensure_ascii=False))
     if grammar.kind == "regex":
-        return rules.add("own", "/" + re.sub(r"(?<!\\)((?:\\\\)*)/", r"\1\\/", grammar.text).replace("\n", "\\n") + "/")
+        slashes = re.sub(r"\\.|/", lambda found: "\\/" if found[0] == "/" else found[0], grammar.text, flags=re.DOTALL)
+        return rules.add("own", "/" + ascii_digits(slashes).replace("\n", "\\n") + "/")
     rules.append(_START.sub("own", _HEADER.sub("", grammar.text)))
     return "own"
 

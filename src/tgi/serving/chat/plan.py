@@ -17,6 +17,7 @@ from tgi.messages import Grammar
 from tgi.serving.chat.answer_rules import Wanted, answer_grammar
 from tgi.serving.chat.conversation import Conversation, NamedTool, Tool
 from tgi.serving.chat.family import Family
+from tgi.serving.chat.openai_form import message_of
 from tgi.serving.chat.parts import PlainReader, Reader
 from tgi.serving.chat.scanner import Scanner, Script, ScriptReader
 from tgi.serving.chat_template import continues
@@ -50,6 +51,11 @@ class ChatPlan:
 
     def sampling(self, params: SamplingParams) -> SamplingParams:
         return params if self.grammar is None else replace(params, grammar=self.grammar)
+
+    def message(self, text: str) -> dict[str, Any]:
+        """The assistant's message that an answer is, as OpenAI has it."""
+        reader = self.reader()
+        return message_of([*reader.feed(text), *reader.end()])
 
     def dialect(self, dialect: Dialect) -> Dialect:
         return replace(dialect, shown_special=self.shown) if self.shown else dialect

@@ -1,0 +1,57 @@
+"""`LLM.chat` with tools, by the demo model, which knows them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tgi import LLM
+from tgi.errors import ToolError
+from tgi.hub.prepare import demo_directory
+
+pytestmark = pytest.mark.skipif(
+    not (demo_directory() / "model.safetensors").exists(), reason="the demo model is not there"
+)
+WEATHER = {
+    "type": "function",
+    "function": {
+        "name": "get_weather",
+        "description": "The weather of a city",
+        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+    },
+}
+ASKED = [{"role": "user", "content": "What is the weather in Paris?"}]
+
+
+@pytest.fixture(scope="module")
+def llm():
+    with LLM(threads=1, kv_cache_memory="16MiB") as llm:
+        yield llm
+
+
+def test_a_call_and_its_result(llm):
+    output = llm.chat(ASKED, tools=[WEATHER], max_tokens=60)
+    (call,) = output.message["tool_calls"]
+    assert output.message["content"] is None
+    assert call["function"]["name"] == "get_weather"
+    assert json.loads(call["function"]["arguments"])
+    turns = [*ASKED, output.message, {"role": "tool", "tool_call_id": call["id"], "content": "sunny"}]
+    answer = llm.chat(turns, tools=[WEATHER["function"]], max_tokens=8)
+    assert "<|im_start|>tool\nsunny<|im_end|>" in answer.prompt
+    assert set(answer.message) == {"role", "content"}
+
+
+def test_answers_without_tools_are_as_they_were(llm):
+    output = llm.chat([{"role": "user", "content": "What is 3 plus 4?"}], max_tokens=20)
+    assert output.generated_text == "3 plus 4 is 7."
+    assert output.message == {"role": "assistant", "content": "3 plus 4 is 7."}
+    hidden = llm.chat(ASKED, tools=[WEATHER], tool_choice="none", max_tokens=4)
+    assert "get_weather" not in hidden.prompt
+
+
+def test_what_makes_no_sense(llm):
+    with pytest.raises(ToolError, match="not found"):
+        llm.chat(ASKED, tools=[WEATHER], tool_choice="other")
+    with pytest.raises(ToolError, match=r"`tools\.0`"):
+        llm.chat(ASKED, tools=[{"type": "web_search"}])

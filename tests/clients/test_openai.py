@@ -113,7 +113,7 @@ def test_echo_and_logprobs(answers: dict[str, Any]) -> None:
         ("no_messages", "UnprocessableEntityError", 422, "messages", "`messages` cannot be empty"),
         ("long_prompt", "UnprocessableEntityError", 422, "max_tokens", "must be <= 2048"),
         ("unknown_ids", "UnprocessableEntityError", 422, "prompt", "out of vocabulary"),
-        ("tools", "UnprocessableEntityError", 422, "tools", "not supported yet"),
+        ("tools", "UnprocessableEntityError", 422, "tools.0", "a name must be"),
         ("malformed", "BadRequestError", 400, None, "Failed to parse the request body as JSON"),
         ("no_route", "NotFoundError", 404, None, "Unknown path"),
         ("wrong_key", "AuthenticationError", 401, None, "API key"),

@@ -88,10 +88,10 @@ def errors(client: openai.OpenAI, busy: str, key: str) -> dict[str, Any]:
         "long_prompt": raised(lambda: client.completions.create(prompt="word " * 10_000, **COMPLETION)),
         "unknown_ids": raised(lambda: client.completions.create(prompt=[10**6], **COMPLETION)),
         "tools": raised(
-            lambda: client.chat.completions.create(**CHAT, tools=[{"type": "function", "function": {"name": "f"}}])
+            lambda: client.chat.completions.create(**CHAT, tools=[{"type": "function", "function": {"name": "a b"}}])
         ),
         "malformed": raised(lambda: client.post("/completions", cast_to=object, **bad_json)),
-        "no_route": raised(lambda: client.embeddings.create(model="tgi", input="x")),
+        "no_route": raised(lambda: client.moderations.create(model="tgi", input="x")),
         "wrong_key": raised(lambda: stranger.chat.completions.create(**CHAT)),
         "overloaded": raised(lambda: full.chat.completions.create(**CHAT)),
         "overloaded_stream": raised(lambda: full.chat.completions.create(**CHAT, stream=True)),

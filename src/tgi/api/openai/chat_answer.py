@@ -31,7 +31,7 @@ from tgi.api.openai.types import FINGERPRINT, FINISH_REASONS, known
 from tgi.api.openai.usage import Tally, Usage
 from tgi.api.server.chat import PreparedChat
 from tgi.api.wire.long_answer import LongLists
-from tgi.serving.chat.parts import CallArguments, CallBegin, Part, Reader, Reasoning, Text
+from tgi.serving.chat.parts import CallArguments, CallBegin, Part, PlainReader, Reader, Reasoning, Text
 from tgi.serving.types import Completion, Delta, FinishReason, TextToken
 
 
@@ -71,10 +71,10 @@ class ChatAnswer:
         )
 
     def chunks(self, delta: Delta) -> Iterator[ChatCompletionChunk]:
-        """The events of one token: one, unless it is of several parts or ends calls."""
+        """The events of one token: one, unless it shows nothing, is of several parts, or ends calls."""
         sample = self._samples.get(delta.index)
         if sample is None:
-            sample = self._samples[delta.index] = Sample(self.chat.reader())
+            sample = self._samples[delta.index] = Sample(self.chat.reader(), bool(self.body.logprobs))
         self._tally.cached(0, delta.cached_tokens)
         self._tally.completion_tokens += 1
         if self._tally.reasoning_tokens is not None:
@@ -98,13 +98,15 @@ class ChatAnswer:
 class Sample:
     """What has been sent of one sample."""
 
-    def __init__(self, reader: Reader) -> None:
+    def __init__(self, reader: Reader, every_token: bool) -> None:
+        """`every_token`: also one that shows nothing, such as a mark of a call, has an event; else only plain ones."""
         self.reader = reader
+        self._every_token = every_token or isinstance(reader, PlainReader)
         self._begun = False
         self._called = False
 
     def take(self, delta: Delta) -> Iterator[tuple[ChatDelta, str | None]]:
-        """The deltas of a token, at least one, the last with the finish reason; of a call's nothing but that."""
+        """The deltas of a token; the last has the finish reason, of a call's nothing but that."""
         parts = self.reader.feed(delta.text)
         if delta.final is not None:
             parts += self.reader.end()
@@ -112,6 +114,8 @@ class Sample:
             self._called = True
         deltas = [_delta(part) for part in parts]
         if not deltas:
+            if delta.final is None and not self._every_token:
+                return
             deltas = [ChatDelta() if self._called else ChatDelta(content="")]
         if not self._begun:
             self._begun = True

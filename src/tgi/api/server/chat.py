@@ -5,7 +5,7 @@ Owns no body and no answer: OpenAI's chat and Responses, Anthropic's messages an
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tgi.api.server.call import Call
 from tgi.serving.chat.conversation import Conversation
@@ -31,6 +31,8 @@ async def prepare_chat(
     call: Call, conversation: Conversation, params: SamplingParams, dialect: Dialect, stream: bool
 ) -> PreparedChat:
     """Template, tokens and every check. Raises TemplateError, ToolError, ValidationError and as `Call.prepare`."""
+    if conversation.grammar is None and params.grammar is not None:
+        conversation = replace(conversation, grammar=params.grammar)
     plan = await plan_chat(call.api.service, conversation)
     call.ignored += plan.ignored
     call.characters += len(plan.prompt)

@@ -27,6 +27,8 @@ class Scanner:
         self.ended = False
         self.parts: list[Part] = []
         self.reasons = False
+        self.called = False
+        """A call has begun."""
         self.recorded: str | None = None
         """What was taken since `record`, to be text again if it does not become a call."""
         self._held = ""
@@ -54,8 +56,8 @@ class Scanner:
         self._held = ""
 
     def flush(self) -> None:
-        """The answer has ended: space at its end is part of it."""
-        if self._held:
+        """The answer has ended: space at its end is part of it, but not after calls."""
+        if self._held and not self.called:
             self.parts.append(Text(self._held))
             self._held = ""
 

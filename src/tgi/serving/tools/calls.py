@@ -61,6 +61,7 @@ class Calls:
 
     def begin(self, name: str, id: str | None = None) -> None:
         self._scan.drop_space()
+        self._scan.called = True
         self._index += 1
         self._silent = True
         if not self._hidden:

@@ -67,7 +67,11 @@ def _shape(field: Mapping[str, Any]) -> Shape | None:
     if content == "json" and open:
         keys = _keys(field.get("transform"))
         listed = bool(field.get("transform_each"))
-        return None if keys is None else Objects((open,), close, listed=listed, name=keys[0], arguments=keys[1])
+        space = ("\n" if open.endswith("\n") else "", "\n" if close.startswith("\n") else "")
+        if keys is None:
+            return None
+        begin, end = open.strip("\n"), close.strip("\n")
+        return Objects((begin,), end, listed=listed, name=keys[0], arguments=keys[1], around=space)
     if content == "xml-inline":
         return _tagged(named, close, options)
     if content == "python-call-list" and open:
@@ -144,7 +148,9 @@ def _literal(field: Mapping[str, Any], key: str) -> str | None:
     if isinstance(value, str) and value:
         return value
     pattern = field.get(f"{key}_pattern")
-    return _unescaped(_SPACE.sub("", pattern)) or None if isinstance(pattern, str) and len(pattern) <= LONGEST else None
+    if not isinstance(pattern, str) or len(pattern) > LONGEST:
+        return None
+    return (_unescaped(_SPACE.sub(r"\\n", pattern)) or "").strip("\n") or None
 
 
 def _keys(transform: Any) -> tuple[str, str] | None:

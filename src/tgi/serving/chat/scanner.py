@@ -14,6 +14,8 @@ from tgi.serving.chat.parts import CallArguments, Part, Reasoning, Text
 Script: TypeAlias = Generator[None, None, Any]
 Emit: TypeAlias = Callable[[str], None]
 SPACE = " \n\r\t"
+PIECE = 1_024
+"""Characters that a script gets at a time: what it takes is cut off, which copies the rest."""
 _ESCAPED = {code: f"\\u{code:04x}" for code in range(0x20)} | {0x0A: "\\n", 0x0D: "\\r", 0x09: "\\t"}
 """Control characters, which models write into strings and JSON does not allow there."""
 
@@ -138,13 +140,6 @@ class Scanner:
             emit(self.drop(min(place, begun)))
             yield
 
-    def while_in(self, characters: str) -> Script:
-        """Take characters as long as they are some of these."""
-        taken = ""
-        while (yield from self.fill(1)) and self.text[0] in characters:
-            taken += self.drop(1)
-        return taken
-
     def json_value(self, emit: Emit) -> Script:
         """Emit the text of one JSON value, as far as it is one; True if it was whole."""
         if not (yield from self.fill(1)):
@@ -210,8 +205,11 @@ class ScriptReader:
         return self._scanner.reasons
 
     def feed(self, text: str) -> list[Part]:
-        self._scanner.text += text
-        return self._go()
+        if len(text) <= PIECE:
+            self._scanner.text += text
+            return self._go()
+        pieces = (text[begin : begin + PIECE] for begin in range(0, len(text), PIECE))
+        return merged([part for piece in pieces for part in self.feed(piece)])
 
     def end(self) -> list[Part]:
         self._scanner.ended = True

@@ -34,6 +34,7 @@ from tgi.messages import (
     ToEngine,
     Token,
     TokenEvent,
+    Vocabulary,
     encode,
     pack_prompt,
 )
@@ -122,6 +123,9 @@ class FakeEngine:
 
     def next_end_s(self) -> float | None:
         return None
+
+    def introduce(self, vocabulary: Vocabulary) -> None:
+        self.vocabulary = vocabulary
 
     def abort(self, request_id: int, index: int = -1) -> None:
         self.aborts.append((request_id, index))

@@ -27,6 +27,7 @@ from importlib.metadata import PackageNotFoundError, version  # noqa: E402
 from typing import TYPE_CHECKING, Any  # noqa: E402
 
 if TYPE_CHECKING:
+    from tgi.messages import Grammar
     from tgi.offline import LLM
     from tgi.serving.types import SamplingParams
 
@@ -35,9 +36,9 @@ try:
 except PackageNotFoundError:  # a source tree that was never installed
     __version__ = "0.0.0"
 
-__all__ = ["LLM", "SamplingParams", "__version__"]
+__all__ = ["LLM", "Grammar", "SamplingParams", "__version__"]
 
-_WHERE = {"LLM": "tgi.offline", "SamplingParams": "tgi.serving.types"}
+_WHERE = {"LLM": "tgi.offline", "Grammar": "tgi.messages", "SamplingParams": "tgi.serving.types"}
 
 
 def __getattr__(name: str) -> Any:

@@ -23,6 +23,11 @@ SHOWN = 300
 """Characters of llguidance's reasons that are passed on."""
 
 
+_SOURCE = re.compile(r"\s*(\d+ \||\^+\s*$)")
+"""Lines that show a piece of the grammar, which may be ours around the user's."""
+_PLACE = re.compile(r"(at )?\d+\(\d+\): ")
+
+
 class GrammarError(Exception):
     """The grammar cannot be used; the message is a clause that says why."""
 
@@ -98,7 +103,8 @@ def _translated(grammar: Grammar) -> str:
         return LLMatcher.grammar_from_regex(ascii_digits(grammar.text))
     if grammar.kind == "lark":
         return LLMatcher.grammar_from_lark(grammar.text)
-    return LLMatcher.grammar_from_json_schema(grammar.text, defaults={"whitespace_pattern": WHITESPACE})
+    text = "{}" if grammar.text.strip() == "true" else grammar.text
+    return LLMatcher.grammar_from_json_schema(text, defaults={"whitespace_pattern": WHITESPACE})
 
 
 def ascii_digits(pattern: str) -> str:
@@ -109,6 +115,8 @@ def ascii_digits(pattern: str) -> str:
 def reason_of(error: str) -> str:
     """llguidance's message without its state, in one line."""
     text = error.partition("<state>")[0].partition("<non-verbose/>")[0]
+    text = "\n".join(line for line in text.splitlines() if not _SOURCE.match(line))
+    text = _PLACE.sub("", text.strip(), count=1).removeprefix("failed to compile JSON schema: ")
     if text.strip() in ("NoExtension", "NoExtensionBias"):
         return "nothing fits it"
     return printable(" ".join(text.split()), SHOWN)

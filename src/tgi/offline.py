@@ -27,6 +27,7 @@ from tgi.serving.chat.plan import plan_chat
 from tgi.serving.dialect import TGI, TGI_RAW, Dialect
 from tgi.serving.embeddings import Embedding
 from tgi.serving.engine_client import EngineClient
+from tgi.serving.grammars.build import grammar_of
 from tgi.serving.service import Service
 from tgi.serving.types import Completion, SamplingParams
 from tgi.settings.config import ApiConfig, EngineConfig
@@ -115,7 +116,9 @@ class LLM:
         A prompt is text or a list of token ids. `sampling_params` is one for all or one for each;
         `parameters` (`max_new_tokens=20, temperature=0.7, ...`) are put on top. As on `/generate`,
         naming no parameter at all samples at temperature 1; naming any without `do_sample` or a
-        warper is greedy. `progress`: show a bar; by default for more than eight prompts on a terminal.
+        warper is greedy. `grammar`: what the text must look like: a JSON schema, a pydantic model, an object as
+        `response_format` or TGI's `grammar` takes it, or a `tgi.Grammar`.
+        `progress`: show a bar; by default for more than eight prompts on a terminal.
         Raises `errors.ValidationError` before anything runs, TypeError for a parameter that does not exist.
         """
         single = isinstance(prompts, str) or bool(prompts and isinstance(prompts[0], int))
@@ -362,6 +365,7 @@ def _settings(
         each = [replace(params, **parameters) for params in each]
     if len(each) != count:
         raise ValueError(f"{len(each)} sampling parameters for {count} prompts")
+    each = [replace(params, grammar=grammar_of(params.grammar)) for params in each]
     # A string is a sequence too, of its characters, and would stop at any of them.
     return [replace(params, stop=[params.stop]) if isinstance(params.stop, str) else params for params in each]
 

@@ -31,6 +31,7 @@ from tgi.messages import (
     StepStats,
     Token,
     TokenEvent,
+    Vocabulary,
     pack_prompt,
 )
 from tgi.metrics import Metrics
@@ -192,6 +193,9 @@ class FakeEngine:
 
     def next_end_s(self) -> float | None:
         return None
+
+    def introduce(self, vocabulary: Vocabulary) -> None:
+        self.vocabulary = vocabulary
 
     def abort(self, request_id: int, index: int = -1) -> None:
         pass

@@ -271,14 +271,6 @@ async def test_tools_that_make_no_sense(client: httpx.AsyncClient, fields: dict[
     assert body["error"]["message"].startswith("Tool error: ")
 
 
-async def test_response_format(client: httpx.AsyncClient) -> None:
-    await chat(client, response_format={"type": "text"})
-    for form in ({"type": "json_object"}, {"type": "json_schema", "json_schema": {}}, {"type": "regex", "value": "a"}):
-        body = await refused(client, response_format=form)
-        assert body["error"]["param"] == "response_format"
-        assert "not supported" in body["error"]["message"]
-
-
 async def test_images(client: httpx.AsyncClient, engine: FakeEngine) -> None:
     image = {"type": "image_url", "image_url": {"url": "http://127.0.0.1:1/x.png", "detail": "low"}}
     body = await refused(client, messages=[{"role": "user", "content": [image]}])

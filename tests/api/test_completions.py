@@ -234,7 +234,7 @@ async def test_parts_of_a_character_are_named_by_their_bytes(client: httpx.Async
 
 
 async def test_what_is_not_supported_is_said(client: httpx.AsyncClient) -> None:
-    assert (await refused(client, response_format={"type": "json_object"}))["error"]["param"] == "response_format"
+    assert (await refused(client, response_format={"type": "yaml"}))["error"]["param"] == "response_format"
     assert (await refused(client, logprobs=6))["error"]["param"] == "logprobs"
 
 

@@ -1,4 +1,4 @@
-"""Every validation message of TGI, each produced by a request; images and grammar have none yet."""
+"""Every validation message of TGI, each produced by a request; images have none yet."""
 
 from __future__ import annotations
 
@@ -182,13 +182,6 @@ async def test_unknown_adapter(client: httpx.AsyncClient) -> None:
     answer = await client.post("/generate", json={"inputs": "x", "parameters": {"adapter_id": "nope"}})
     assert answer.status_code == 422
     assert "`adapter_id`" in answer.json()["error"]
-
-
-async def test_grammar_is_refused_by_name(client: httpx.AsyncClient) -> None:
-    grammar = {"type": "regex", "value": "a+"}
-    answer = await client.post("/generate", json={"inputs": "x", "parameters": {"grammar": grammar}})
-    assert answer.status_code == 422
-    assert answer.json()["error"].startswith("Input validation error: grammar is not supported")
 
 
 async def test_image_links_stay_text(client: httpx.AsyncClient, engine: FakeEngine) -> None:

@@ -138,23 +138,3 @@ async def test_tgis_routes_report_the_length_first(client: httpx.AsyncClient) ->
     body = {"inputs": "x", "parameters": {"max_new_tokens": 12, "details": True}}
     details = (await client.post("/generate", json=body)).json()["details"]
     assert (details["tokens"][-1]["id"], details["finish_reason"]) == (EOS, "length")
-
-
-@pytest.mark.parametrize("path", BOTH)
-@pytest.mark.parametrize(
-    ("form", "words"),
-    [
-        ({"type": "json_object"}, "JSON output is not supported yet"),
-        ({"type": "json_schema", "json_schema": {"name": "x", "schema": {}}}, "JSON output is not supported yet"),
-        ({"type": "json", "value": {}}, "JSON output is not supported yet"),
-        ({"type": "regex", "value": "a+"}, "`response_format` of type `regex` is not supported yet"),
-    ],
-)
-async def test_response_format_is_not_called_a_grammar(
-    client: httpx.AsyncClient, path: str, form: Any, words: str
-) -> None:
-    body = await error(path, client, response_format=form)
-    assert body["param"] == "response_format"
-    assert words in body["message"]
-    assert "grammar" not in body["message"]
-    assert (await client.post(path, json=BODIES[path] | {"response_format": {"type": "text"}})).status_code == 200

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import json
 import pickle
 import threading
+from typing import Literal
 
+import pydantic
 import pytest
 
 from tests.models.checkpoints import make_checkpoint
-from tgi import LLM, SamplingParams
+from tgi import LLM, Grammar, SamplingParams
 from tgi.errors import StartupError, ValidationError
 from tgi.progress_bars import LoadingBar
 
@@ -223,3 +226,23 @@ def test_vectors_of_texts(llm):
         llm.embed(["a", "b " * 5000])
     with pytest.raises(ValidationError, match="`dimensions` must be"):
         llm.embed("a", dimensions=65)
+
+
+def test_grammars(llm):
+    class Point(pydantic.BaseModel, extra="forbid"):
+        x: bool
+        y: Literal["north", "south"]
+
+    given = [
+        Point,
+        Point.model_json_schema(),
+        {"type": "json", "value": Point.model_json_schema()},
+        {"type": "json_schema", "json_schema": {"name": "p", "schema": Point.model_json_schema()}},
+        Grammar("json_schema", json.dumps(Point.model_json_schema())),
+    ]
+    outputs = llm.generate(["a"] * len(given), [SamplingParams(max_new_tokens=200, grammar=one) for one in given])
+    for output in outputs:
+        assert Point.model_validate_json(output.generated_text) and output.details.finish_reason == "eos_token"
+    assert llm.generate("a", grammar={"type": "regex", "value": "abc"}, max_new_tokens=9).generated_text == "abc"
+    with pytest.raises(ValidationError, match="grammar is not valid: invalid regex"):
+        llm.generate("a", grammar=Grammar("regex", "("))

@@ -305,7 +305,7 @@ class Scheduler(Roster):
 
         ends: nothing may follow the last of them.
         """
-        first = sequence.num_generated == 0
+        first, came = sequence.num_generated == 0, len(tokens)
         reason: FinishReason | None = None
         for number, token in enumerate(tokens):
             if number:
@@ -315,7 +315,7 @@ class Scheduler(Roster):
             if reason:
                 tokens = tokens[: number + 1]
                 break
-        if ends and reason is None:
+        if ends and len(tokens) == came:
             reason = "eos_token"
         request_id, index = sequence.request_id, sequence.index
         event = self.finish(sequence, reason) if reason else TokenEvent(request_id, index)

@@ -176,6 +176,8 @@ class Supervisor:
             service = await asyncio.to_thread(self._load_service)
             await self._client.wait_ready()
             service.compare_with_model()
+            if not self._api.disable_grammar_support:
+                await service.grammars()
             return service
         except StartupError:
             self._engine_failed = service is not None

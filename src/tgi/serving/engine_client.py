@@ -31,6 +31,7 @@ from tgi.messages import (
     StepStats,
     ToEngine,
     TokenEvent,
+    Vocabulary,
     encode,
 )
 
@@ -134,6 +135,11 @@ class EngineClient:
             del self._mailboxes[request.request_id]
             if mailbox.open and self._failure is None:
                 self._send(Abort(request.request_id))
+
+    def introduce(self, vocabulary: Vocabulary) -> None:
+        """See `types.Engine`."""
+        if self._failure is None:
+            self._send(vocabulary)
 
     def next_end_s(self) -> float | None:
         """See `types.Engine`. Looks at all requests, hence not again within a moment."""

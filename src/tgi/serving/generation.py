@@ -130,7 +130,8 @@ class Sample:
         own = finite(token.logprob if token.own is None else token.own)
         self._own_logprobs += -math.inf if own is None else own
         # OpenAI leaves out whatever stopped the text, be it a string or a token.
-        hidden = ending == "eos_token" and not dialect.keeps_stop_in_text
+        ends = ending == "eos_token" and token.id in sampling.eos_token_ids  # else a grammar allows nothing more
+        hidden = ends and not dialect.keeps_stop_in_text
         unseen = shown.special and text not in dialect.shown_special
         text = self._watch_special(text) if unseen else self._watch("" if hidden else text)
         reason = ending

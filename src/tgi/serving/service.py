@@ -25,6 +25,8 @@ from tgi.serving.dialect import Dialect
 from tgi.serving.embeddings import Embedder
 from tgi.serving.end_tokens import find_end_tokens
 from tgi.serving.generation_defaults import FILE, NONE, GenerationDefaults, read_defaults
+from tgi.serving.grammars.checks import GrammarChecks
+from tgi.serving.grammars.vocabulary import make_vocabulary
 from tgi.serving.languages import Languages, Route
 from tgi.serving.long_texts import LongTexts
 from tgi.serving.pooling import Pooling, find_pooling
@@ -84,6 +86,7 @@ class Service:
         self._numbers = itertools.count(1)
         self._threads = TokenizerThreads(config.validation_workers)
         self._renderers = TokenizerThreads(RENDER_WORKERS)
+        self._checks: asyncio.Task[GrammarChecks] | None = None
         self.embedder = Embedder(engine, tokenizer, self._threads, self._numbers, pooling or Pooling())
 
     @classmethod
@@ -106,9 +109,24 @@ class Service:
         """Let go of the threads, and end the processes that render templates and tokenise long texts."""
         self._threads.close()
         self._renderers.close()
+        if self._checks is not None and self._checks.done() and not self._checks.cancelled():
+            self._checks.result().close()
         self.chat_template.close()
         if self.tokenizer.long_texts is not None:
             self.tokenizer.long_texts.close()
+
+    async def grammars(self) -> GrammarChecks:
+        """Who tries grammars; the first call tells the engine of the tokens, and takes a second for many of them."""
+        if self._checks is None:
+            self._checks = asyncio.create_task(self._begin_grammars())
+        return await asyncio.shield(self._checks)
+
+    async def _begin_grammars(self) -> GrammarChecks:
+        size = self.engine.info.vocab_size
+        make = partial(make_vocabulary, self.tokenizer, size, self.eos_token_ids)
+        vocabulary = await asyncio.to_thread(make)
+        self.engine.introduce(vocabulary)
+        return GrammarChecks(vocabulary, size)
 
     @cached_property
     def family(self) -> Family:
@@ -205,7 +223,9 @@ class Service:
         if not ids:
             check.fail("inputs", "`inputs` cannot be empty")
         max_new_tokens = check.max_new_tokens(len(ids))
-        check.check_grammar()
+        check.check_grammar_support(self.config.disable_grammar_support)
+        if params.grammar is not None:
+            check.check_grammar(await (await self.grammars()).reason(params.grammar))
         validated = time.monotonic()
         request = GenerateRequest(
             request_id=next(self._numbers),
@@ -216,6 +236,7 @@ class Service:
             cache_salt=cache_salt,
             group=group,
             decoder_ids=self.languages.beginning(begun, route.target),
+            grammar=params.grammar,
         )
         return Prepared(request, prompt, params, dialect, started, validated, waited)
 

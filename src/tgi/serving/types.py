@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias
 
-from tgi.messages import EmbedRequest, EngineInfo, GenerateRequest, Grammar, StepStats, TokenEvent
+from tgi.messages import EmbedRequest, EngineInfo, GenerateRequest, Grammar, StepStats, TokenEvent, Vocabulary
 from tgi.serving.dialect import Dialect
 from tgi.serving.parameter_names import check_names
 
@@ -225,6 +225,10 @@ class Engine(Protocol):
 
     async def embed(self, request: EmbedRequest) -> TokenEvent:
         """Send the request and give its one event. Cancelling aborts it; raises as `generate`."""
+        ...
+
+    def introduce(self, vocabulary: Vocabulary) -> None:
+        """Tell it of the tokens, once; grammars need that."""
         ...
 
     def abort(self, request_id: int, index: int = -1) -> None:

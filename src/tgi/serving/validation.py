@@ -155,10 +155,15 @@ class Checker:
         room = room if self.limits.max_new_tokens is None else min(room, self.limits.max_new_tokens)
         return room if default is None else min(room, max(default, self.params.min_tokens or 0))
 
-    def check_grammar(self) -> None:
-        """TGI's last check. Raises ValidationError."""
-        if self.params.grammar is not None:
-            self.fail("grammar", "grammar is not supported yet: this version generates free text only")
+    def check_grammar_support(self, disabled: bool) -> None:
+        """Whether grammars are allowed. Raises ValidationError."""
+        if disabled and self.params.grammar is not None:
+            self.fail("grammar", "grammar is not supported")
+
+    def check_grammar(self, reason: str | None) -> None:
+        """TGI's last check; `reason`: why the grammar cannot be used. Raises ValidationError."""
+        if reason is not None:
+            self.fail("grammar", f"grammar is not valid: {reason}".replace("`", "'"))
 
     def fail(self, name: str, message: str, code: str | None = None) -> NoReturn:
         """Raise ValidationError; names between backticks become those of the user's request."""

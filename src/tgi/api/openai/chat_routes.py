@@ -66,7 +66,7 @@ async def _tokenize(call: Call, body: ChatRequest) -> tuple[str, TokenSpans]:
 async def chat_conversation(call: Call, body: ChatRequest, ignored: list[str]) -> Conversation:
     """What the body means; raises ToolError, ValidationError."""
     body.check_supported(ignored)
-    return await call.unhurried(body.conversation)
+    return await call.unhurried(body.conversation, ignored)
 
 
 async def chat_answer(call: Call, body: ChatRequest) -> Response:

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 from pydantic import Discriminator, Field, Tag
 
+from tgi.api.openai.grammar_fields import GrammarFields
 from tgi.api.openai.tool_types import ToolChoice, ToolDefinitions, tools_of
 from tgi.api.openai.types import OpenAIRequest
 from tgi.api.openai.usage import Usage
@@ -135,7 +136,7 @@ PROMPT_FIELDS = frozenset(
         "tools",
         "tool_choice",
         "tool_prompt",
-        "response_format",
+        *GrammarFields.model_fields,
         "chat_template_kwargs",
         "add_generation_prompt",
         "continue_final_message",
@@ -194,9 +195,9 @@ class ChatRequest(OpenAIRequest):
         unused = isinstance(data, dict) and data.get("tool_choice") == "none"
         check_tool_count(0 if unused else count(data, "tools"))
 
-    def conversation(self) -> Conversation:
+    def conversation(self, ignored: list[str]) -> Conversation:
         """In the words of `serving`; raises as `Message.for_template`, and ToolError."""
-        choice = choice_of(self.tool_choice)
+        choice, form = choice_of(self.tool_choice), self.wanted_grammar(ignored)
         return Conversation(
             messages=[message.for_template() for message in self.messages],
             tools=() if choice == "none" else tools_of(self.tools),
@@ -208,14 +209,13 @@ class ChatRequest(OpenAIRequest):
             template_arguments=self.chat_template_kwargs or {},
             add_generation_prompt=self.add_generation_prompt,
             continue_final_message=self.continue_final_message,
+            grammar=form and form[0],
         )
 
     def check_supported(self, ignored: list[str]) -> None:
         """Refuse by name what this version cannot do; raises ToolError or ValidationError."""
         if not self.messages:
             raise ValidationError("`messages` cannot be empty", param="messages")
-        if self.response_format is not None:
-            self.response_format.check_supported()
         if not self.tools or self.tool_choice == "none":
             ignored += [name for name in ("tool_prompt", "parallel_tool_calls") if name in self.model_fields_set]
 

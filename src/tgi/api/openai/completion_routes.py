@@ -42,7 +42,6 @@ async def completion_answer(call: Call, body: CompletionRequest) -> Response:
     body.check_stream_options(call.ignored)
     if body.suffix is not None:
         raise WordedError(422, SUFFIX, "suffix not supported", param="suffix")
-    body.check_supported()
     params = await call.unhurried(body.completion_sampling, call.ignored, call.api.service.openai_defaults)
     await call.take_samples(max(body.samples, body.best_of or 1), len(body.prompt))
     prepared = await call.wait(_prepare(call, body, params))

@@ -97,6 +97,7 @@ class CompletionRequest(OpenAIRequest):
 
     def completion_sampling(self, ignored: list[str], defaults: GenerationDefaults) -> SamplingParams:
         """In the words of `serving`, for each prompt."""
+        form = self.wanted_grammar(ignored)
         return self.sampling(
             ignored,
             defaults,
@@ -106,12 +107,8 @@ class CompletionRequest(OpenAIRequest):
             top_n_tokens=self.logprobs,
             decoder_input_details=self.echo and self.logprobs is not None,
             details=True,
+            grammar=form and form[0],
         )
-
-    def check_supported(self) -> None:
-        """Refuse by name what cannot be done; raises ValidationError."""
-        if self.response_format is not None:
-            self.response_format.check_supported()
 
 
 class CompletionLogprobs(msgspec.Struct):

@@ -11,6 +11,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import Discriminator, Field, Tag
 
 from tgi import __version__
+from tgi.api.openai.grammar_fields import GrammarFields
 from tgi.api.state import Api
 from tgi.api.wire.fields import (
     F32,
@@ -60,25 +61,7 @@ class StreamOptions(RequestModel):
     continuous_usage_stats: bool = Field(False, description="Put the usage so far into every chunk.")
 
 
-class ResponseFormat(RequestModel):
-    """The form of the answer; only `text` so far."""
-
-    type: str
-    value: Any = None
-    json_schema: Any = None
-
-    def check_supported(self) -> None:
-        """Raises ValidationError for what is not text."""
-        if self.type == "text":
-            return
-        output = "JSON output" if self.type.startswith("json") else f"`response_format` of type `{self.type[:32]}`"
-        raise ValidationError(
-            f"{output} is not supported yet: leave `response_format` out, or send it with type `text`",
-            param="response_format",
-        )
-
-
-class OpenAIRequest(RequestModel):
+class OpenAIRequest(GrammarFields):
     """Fields that chat and completions have in common."""
 
     model: str | None = Field(None, description="Name of the model; any name is served by the one model there is.")
@@ -93,7 +76,6 @@ class OpenAIRequest(RequestModel):
     max_completion_tokens: U32 | None = Field(None, description="The same as `max_tokens`.")
     n: U32 | None = Field(None, description="Samples to return.", examples=[2])
     seed: OpenAISeed | None = Field(None, examples=[42])
-    response_format: ResponseFormat | None = None
     stop: StringOrList | None = Field(None, description="Stop before one of these; a string or several.")
     stream: bool = False
     stream_options: StreamOptions | None = None
@@ -159,7 +141,7 @@ class OpenAIRequest(RequestModel):
     def dialect(self, **names: str) -> Dialect:
         """How `serving` treats the request; `names` are those of the route's own fields, for errors."""
         tokens = "max_tokens" if self.max_completion_tokens is None else "max_completion_tokens"
-        return OPENAI.renamed({"max_new_tokens": tokens, **names})
+        return OPENAI.renamed({"max_new_tokens": tokens, "grammar": self.grammar_field, **names})
 
     def _biases(self, ignored: list[str]) -> dict[int, float]:
         if isinstance(self.logit_bias, list):  # TGI's form, which never had an effect

@@ -13,6 +13,7 @@ from msgspec import UNSET, UnsetType
 from pydantic import Field
 
 from tgi.api.wire.fields import F32, I32, U32, U64, Items, RequestModel
+from tgi.serving.grammars.build import tgi_grammar
 from tgi.serving.types import FinishReason, SamplingParams
 from tgi.serving.validation import does_sample
 
@@ -51,7 +52,12 @@ class GenerateParameters(RequestModel):
     top_n_tokens: U32 | None = Field(
         None, description="Number of alternatives to report for every token.", examples=[5]
     )
-    grammar: Any = Field(None, description="Not supported yet: answered with an error.")
+    grammar: Any = Field(
+        None,
+        description='What the text must look like: `{"type": "json", "value": <JSON schema>}`, '
+        '`{"type": "json_schema", "value": {"schema": ...}}` or `{"type": "regex", "value": "..."}`.',
+        examples=[None],
+    )
     adapter_id: str | None = Field(None, description="LoRA adapter; an unknown one is an error.")
     src_lang: str | None = Field(
         None, description="Language of `inputs` for a translation model with a token for each."
@@ -62,7 +68,10 @@ class GenerateParameters(RequestModel):
 
     def sampling(self, ignored: list[str]) -> SamplingParams:
         """In the words of `serving`; what has no effect is added to `ignored`."""
-        params = SamplingParams(**{name: getattr(self, name) for name in self.model_fields_set})
+        given = {name: getattr(self, name) for name in self.model_fields_set}
+        if self.grammar is not None:
+            given["grammar"] = tgi_grammar(self.grammar)
+        params = SamplingParams(**given)
         # TGI samples wherever a parameter makes sense only then, and `temperature` 0 is greedy, whatever this says.
         if "do_sample" in self.model_fields_set and self.do_sample != does_sample(params):
             ignored.append("parameters.do_sample")

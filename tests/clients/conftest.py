@@ -75,6 +75,18 @@ def server(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 
 @pytest.fixture(scope="session")
+def model_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launched]:
+    """A server with the model that `$TGI_TEST_MODEL` names; without the variable, the server above."""
+    model = os.environ.get("TGI_TEST_MODEL")
+    if not model:
+        yield request.getfixturevalue("server")
+        return
+    arguments = ["--model-id", model, "--kv-cache-memory", "256MiB", "--threads", "1"]
+    with Launched(REAL, arguments, tmp_path_factory.mktemp("home")) as launched:
+        yield launched.connected()
+
+
+@pytest.fixture(scope="session")
 def random_server(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launched]:
     """A server with the random model: for comparing numbers with transformers."""
     arguments = ["--model-id", str(checkpoint), "--max-total-tokens", "2048", "--kv-cache-memory", "64MiB"]

@@ -44,6 +44,10 @@ ENVIRONMENTS = {
         Environment("langchain-openai", ("langchain-openai==1.7.3",)),
         Environment("langchain-huggingface", ("langchain-huggingface==1.2.3",)),
         Environment("litellm", ("litellm==1.106.2",)),
+        Environment("instructor", ("instructor==1.17.0",)),
+        Environment("pydantic-ai", ("pydantic-ai-slim[openai]==2.68.0",)),
+        Environment("dspy", ("dspy==3.4.1",)),
+        Environment("llama-index", ("llama-index-llms-openai-like==0.8.1",)),
         Environment("lm-eval", ("lm_eval[api]==0.4.13", "transformers==5.23.0")),
         Environment(
             "node",

@@ -43,7 +43,7 @@ ENVIRONMENTS = {
         Environment("anthropic", ("anthropic==2.14.0",)),
         Environment("langchain-openai", ("langchain-openai==1.7.3",)),
         Environment("langchain-huggingface", ("langchain-huggingface==1.2.3",)),
-        Environment("litellm", ("litellm==1.106.2",)),
+        Environment("litellm", ("litellm[mcp]==1.106.2",)),
         Environment("instructor", ("instructor==1.17.0",)),
         Environment("pydantic-ai", ("pydantic-ai-slim[openai]==2.68.0",)),
         Environment("dspy", ("dspy==3.4.1",)),

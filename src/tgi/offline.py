@@ -27,7 +27,7 @@ from tgi.serving.chat.plan import plan_chat
 from tgi.serving.dialect import TGI, TGI_RAW, Dialect
 from tgi.serving.embeddings import Embedding
 from tgi.serving.engine_client import EngineClient
-from tgi.serving.grammars.build import grammar_of
+from tgi.serving.grammars.build import grammar_of, response_grammar
 from tgi.serving.service import Service
 from tgi.serving.types import Completion, SamplingParams
 from tgi.settings.config import ApiConfig, EngineConfig
@@ -136,6 +136,7 @@ class LLM:
         tool_choice: str | Mapping[str, Any] | None = None,
         parallel_tool_calls: bool = True,
         tool_prompt: str | None = None,
+        response_format: Mapping[str, Any] | None = None,
         reasoning_effort: str | None = None,
         max_thinking_tokens: int | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
@@ -144,13 +145,14 @@ class LLM:
     ) -> Any:
         """Answer one conversation (a list of messages -> `Output`) or many (-> list of `Output`).
 
-        Parameters as for `generate`, or by the names of the chat route, as are `tools` and what goes with them:
+        Parameters as for `generate`, or by the names of the chat route, as are `tools`, `response_format` and the like:
         `Output.message` has the calls. Raises `errors.ToolError`, `TemplateError`, `ValidationError`.
         """
         parameters = {CHAT_NAMES.get(name, name): value for name, value in parameters.items()}
         single = bool(conversations) and isinstance(conversations[0], Mapping)
         many: list[Any] = [conversations] if single else list(conversations)
         settings = _settings(sampling_params, parameters, len(many))
+        form = None if response_format is None else response_grammar(dict(response_format))
 
         def conversation(messages: Sequence[Message], params: SamplingParams) -> Conversation:
             return Conversation(
@@ -162,7 +164,7 @@ class LLM:
                 template_arguments=chat_template_kwargs or {},
                 reasoning_effort=reasoning_effort,
                 max_thinking_tokens=max_thinking_tokens,
-                grammar=params.grammar,
+                grammar=form or params.grammar,
             )
 
         async def run() -> list[Output]:

@@ -286,3 +286,24 @@ async def test_the_format_by_flag() -> None:
     async with serving("[now()]", tool_call_parser="pythonic") as client:
         message = (await chat(client))["choices"][0]["message"]
         assert message["tool_calls"][0]["function"] == {"name": "now", "arguments": "{}"}
+
+
+async def test_schemas_that_no_grammar_can_express() -> None:
+    async with serving(CALL) as client:
+        parameters = {"type": "object", "properties": {"to": {"type": "string", "pattern": "(?=a)b"}}}
+        tools = [{"type": "function", "function": {"name": "f", "strict": True, "parameters": parameters}}]
+        fields = {"messages": ASKED, "tools": tools, "tool_choice": "required"}
+        answer = await client.post(ROUTE, json=fields)
+        assert answer.status_code == 422
+        assert answer.json()["error"]["param"] == "tools"
+        assert "look-around" in answer.json()["error"]["message"]
+
+
+async def test_required_and_named_calls_constrain() -> None:
+    async with serving(CALL) as client:
+        for choice in ("required", "get_weather", {"type": "function", "function": {"name": "get_weather"}}):
+            message = (await chat(client, tool_choice=choice))["choices"][0]["message"]
+            assert len(message["tool_calls"]) == 1
+            grammar = client.engine.requests[-1].grammar
+            assert grammar.kind == "lark"
+            assert ("now" in grammar.text) == (choice == "required")

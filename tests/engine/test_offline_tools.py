@@ -42,6 +42,32 @@ def test_a_call_and_its_result(llm):
     assert set(answer.message) == {"role", "content"}
 
 
+NOW = {"name": "now", "description": "The time"}
+
+
+def test_calls_that_must_be(llm):
+    output = llm.chat(ASKED, tools=[WEATHER, NOW], tool_choice="required", max_tokens=60)
+    assert json.loads(output.message["tool_calls"][0]["function"]["arguments"]) == {"city": "Paris"}
+    named = llm.chat(ASKED, tools=[WEATHER, NOW], tool_choice="now", max_tokens=60)
+    assert [call["function"] for call in named.message["tool_calls"]] == [{"name": "now", "arguments": "{}"}]
+    several = llm.chat(ASKED, tools=[WEATHER, NOW], tool_choice="required", n=3, do_sample=True, seed=1, max_tokens=60)
+    for message, sample in zip(several.messages, several.samples, strict=True):
+        for call in message.get("tool_calls", []):
+            if sample.finish_reason != "length":
+                assert call["function"]["name"] in ("get_weather", "now")
+                assert set(json.loads(call["function"]["arguments"])) <= {"city"}
+    alone = llm.chat(ASKED, tools=[WEATHER, NOW], tool_choice="required", parallel_tool_calls=False, max_tokens=60)
+    assert len(alone.message["tool_calls"]) == 1
+
+
+def test_an_answer_of_a_form(llm):
+    number = {"type": "integer", "minimum": 0, "maximum": 99}
+    schema = {"type": "object", "properties": {"sum": number}, "required": ["sum"], "additionalProperties": False}
+    form = {"type": "json_schema", "json_schema": {"name": "sum", "schema": schema, "strict": True}}
+    output = llm.chat([{"role": "user", "content": "What is 3 plus 4?"}], response_format=form, max_tokens=80)
+    assert isinstance(json.loads(output.message["content"])["sum"], int)
+
+
 def test_answers_without_tools_are_as_they_were(llm):
     output = llm.chat([{"role": "user", "content": "What is 3 plus 4?"}], max_tokens=20)
     assert output.generated_text == "3 plus 4 is 7."

@@ -133,3 +133,13 @@ def test_special_tokens_are_tokens_of_the_grammar():
     ending = Rules({"<end>": 7}, frozenset({"<end>"}))
     assert ending.literal("a<end>") == '"a"'
     assert json.loads(Rules().literal('x"\n')) == 'x"\n'
+
+
+def test_what_no_grammar_can_express_is_left_open_unless_strict(vocabulary):
+    address = {"type": "string", "pattern": r"^(?!\.)\w+@\w+$", "not": {"const": "a@b"}}
+    schema = {"type": "object", "properties": {"to": address}, "required": ["to"]}
+    assert accepted(
+        vocabulary, grammar_of("json", [Tool("mail", None, schema)]), '{"name": "mail", "arguments": {"to": "x"}}'
+    )
+    strict = llguidance.LLMatcher(vocabulary, grammar_of("json", [Tool("mail", None, schema, strict=True)]))
+    assert "not supported" in strict.get_error() or "Unimplemented" in strict.get_error()

@@ -48,6 +48,8 @@ class ChatPlan:
     """Whether the answer may hold reasoning."""
     ignored: Sequence[str] = ()
     """Fields that have no effect on this model."""
+    blamed: str | None = None
+    """The field that made the grammar; None: the request's own."""
 
     def sampling(self, params: SamplingParams) -> SamplingParams:
         return params if self.grammar is None else replace(params, grammar=self.grammar)
@@ -58,7 +60,8 @@ class ChatPlan:
         return message_of([*reader.feed(text), *reader.end()])
 
     def dialect(self, dialect: Dialect) -> Dialect:
-        return replace(dialect, shown_special=self.shown) if self.shown else dialect
+        named = dialect if self.blamed is None else dialect.renamed({"grammar": self.blamed})
+        return replace(named, shown_special=self.shown) if self.shown else named
 
 
 def offered(conversation: Conversation) -> list[Tool]:
@@ -118,6 +121,7 @@ async def plan_chat(service: Service, conversation: Conversation) -> ChatPlan:
         family.shown if reads else frozenset(),
         family.tags is not None,
         ignored,
+        _blamed(wanted),
     )
 
 
@@ -131,6 +135,12 @@ def _wanted(conversation: Conversation, tools: Sequence[Tool]) -> Wanted:
         grammar=None if must_call else conversation.grammar,
         thinking=conversation.max_thinking_tokens,
     )
+
+
+def _blamed(wanted: Wanted) -> str | None:
+    if wanted.grammar is not None:
+        return None
+    return "tools" if wanted.tools and (wanted.must_call or wanted.strict) else "max_thinking_tokens"
 
 
 def _reader(family: Family, tools: Sequence[Tool], begun: bool, parallel: bool) -> Reader:

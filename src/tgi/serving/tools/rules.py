@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tgi.serving.chat.conversation import Tool
+from tgi.serving.tools.schemas import without_lookaround
 
 EMPTY: dict[str, Any] = {"type": "object", "properties": {}, "additionalProperties": False}
 
@@ -52,6 +53,8 @@ class Rules:
         if not strict:
             options["lenient"] = True
         plain = {} if schema is True else dict(schema) if isinstance(schema, Mapping) else {"not": {}}
+        if not strict:
+            plain = without_lookaround(plain)
         return "%json " + json.dumps({**plain, "x-guidance": options}, ensure_ascii=False)
 
     def arguments(self, tool: Tool) -> str:

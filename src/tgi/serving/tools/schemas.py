@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 _DEFINITIONS = ("$defs", "definitions")
+_LOOKAROUND = re.compile(r"\(\?(?:[=!]|<[=!])|\\[1-9]")
+"""What no automaton can do; zod writes it into patterns of addresses."""
 
 
 def required(schema: Mapping[str, Any]) -> frozenset[str]:
@@ -53,6 +56,19 @@ def enumerated(schema: Any) -> list[Any] | None:
         return [schema["const"]]
     values = schema.get("enum")
     return values if isinstance(values, list) and values else None
+
+
+def without_lookaround(schema: Any) -> Any:
+    """The schema without the patterns that a grammar cannot have: look-around and references to groups."""
+    if isinstance(schema, list):
+        return [without_lookaround(one) for one in schema]
+    if not isinstance(schema, Mapping):
+        return schema
+    return {
+        name: without_lookaround(value)
+        for name, value in schema.items()
+        if not (name == "pattern" and isinstance(value, str) and _LOOKAROUND.search(value))
+    }
 
 
 def _type(value: Any) -> str:

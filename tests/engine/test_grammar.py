@@ -10,6 +10,7 @@ import jsonschema
 import pytest
 
 from tests.engine.harness import LocalEngine, Session
+from tests.engine.random_schemas import random_schema
 from tests.models.checkpoints import make_checkpoint
 from tests.small_tokenizers import byte_level
 from tgi.messages import Grammar, Vocabulary
@@ -174,3 +175,17 @@ def test_the_store_is_bounded(engine):
         session.add(number, [7], 1, grammar=Grammar("regex", f"a{number}"))
     session.drain()
     assert store.kept <= 256 and not store.busy
+
+
+def test_random_schemas(engine):
+    """jsonschema is the oracle; it has Python's ideas of formats, so these are only looked at by their shape."""
+    rng = random.Random(random.randrange(1 << 30))
+    session, schemas = engine.session(), [random_schema(rng) for _ in range(30)]
+    for number, schema in enumerate(schemas):
+        session.add(number, prompt()[:30], 150, grammar=schema_grammar(schema), **sampled())
+    session.drain()
+    for number, schema in enumerate(schemas):
+        assert session.finish(number) in ("eos_token", "length"), (schema, session.events[number, 0][-1])
+        if session.finish(number) == "eos_token":
+            jsonschema.validate(json.loads(text(session, number)), schema)
+    assert sum(session.finish(number) == "eos_token" for number in range(30)) >= 5

@@ -177,7 +177,10 @@ class Supervisor:
             await self._client.wait_ready()
             service.compare_with_model()
             if not self._api.disable_grammar_support:
-                await service.grammars()
+                try:
+                    await service.grammars()
+                except Exception:
+                    logger.exception("Grammars cannot be used with this tokenizer")
             return service
         except StartupError:
             self._engine_failed = service is not None

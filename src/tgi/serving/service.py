@@ -109,7 +109,7 @@ class Service:
         """Let go of the threads, and end the processes that render templates and tokenise long texts."""
         self._threads.close()
         self._renderers.close()
-        if self._checks is not None and self._checks.done() and not self._checks.cancelled():
+        if self._checks is not None and self._checks.done() and self._checks.exception() is None:
             self._checks.result().close()
         self.chat_template.close()
         if self.tokenizer.long_texts is not None:
@@ -117,7 +117,7 @@ class Service:
 
     async def grammars(self) -> GrammarChecks:
         """Who tries grammars; the first call tells the engine of the tokens, and takes a second for many of them."""
-        if self._checks is None:
+        if self._checks is None or (self._checks.done() and self._checks.exception() is not None):
             self._checks = asyncio.create_task(self._begin_grammars())
         return await asyncio.shield(self._checks)
 

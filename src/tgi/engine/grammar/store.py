@@ -5,8 +5,11 @@ A grammar lives as long as a sequence holds it; beyond that a bounded number of 
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import queue
+import sys
 import threading
 import time
 from collections import OrderedDict
@@ -23,6 +26,7 @@ from tgi.messages import Grammar, Vocabulary
 logger = logging.getLogger("tgi.engine")
 
 WORKERS = 2
+NICE = 10
 MAX_KEPT = 256
 MAX_KEPT_TEXT = 1 << 20
 """Characters of all kept grammars; compiled ones take some tens of bytes for each."""
@@ -158,7 +162,7 @@ class Grammars:
 
     def _threads(self) -> ThreadPoolExecutor:
         if self._pool is None:
-            self._pool = deep_threads(WORKERS, "grammar")
+            self._pool = deep_threads(WORKERS, "grammar", yielding=True)
         return self._pool
 
     def _make_tokenizer(self, vocabulary: Vocabulary) -> None:
@@ -181,9 +185,12 @@ class Grammars:
             self._outcomes.put(Outcome(grammar, Compiled(grammar, matcher, time.perf_counter() - began)))
 
 
-def deep_threads(count: int, name: str) -> ThreadPoolExecutor:
-    """Threads with a large stack, started now: the size is a setting of the whole process."""
-    pool = ThreadPoolExecutor(count, thread_name_prefix=name)
+def deep_threads(count: int, name: str, *, yielding: bool = False) -> ThreadPoolExecutor:
+    """Threads with a large stack, started now: the size is a setting of the whole process.
+
+    yielding: let those that compute a step go first.
+    """
+    pool = ThreadPoolExecutor(count, thread_name_prefix=name, initializer=_yield if yielding else None)
     barrier = threading.Barrier(count + 1)
     with STACK_LOCK:
         before = threading.stack_size(STACK)
@@ -194,3 +201,10 @@ def deep_threads(count: int, name: str) -> ThreadPoolExecutor:
             threading.stack_size(before)
     barrier.wait()
     return pool
+
+
+def _yield() -> None:
+    """Lower this thread's priority, where threads have one."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)

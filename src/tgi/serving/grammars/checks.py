@@ -6,6 +6,7 @@ Owns those processes (`process`), the time a grammar may take, and what is known
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import marshal
 import queue
@@ -43,6 +44,9 @@ class GrammarChecks:
         self._known_text = 0
         self._running: dict[Grammar, asyncio.Future[str | None]] = {}
         self._closed = False
+        with contextlib.suppress(HelperError):  # the first grammar tries again, and says why it fails
+            for _ in range(PROCESSES):  # now, since a start takes as long as hundreds of grammars
+                self._idle.put(self._start())
 
     async def reason(self, grammar: Grammar) -> str | None:
         """Why a grammar cannot be used, a clause; None: it can. Raises GenerationError if that cannot be found out."""
@@ -110,6 +114,9 @@ class GrammarChecks:
             if process.alive:
                 return process
             self._processes.discard(process)
+        return self._start()
+
+    def _start(self) -> HelperProcess:
         process = HelperProcess("tgi.serving.grammars.process", "tries grammars", self._begin)
         self._processes.add(process)
         return process

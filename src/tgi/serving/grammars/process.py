@@ -29,6 +29,8 @@ from tgi.serving.frames import FAILED, READY, TEXT, receive, send
 
 STACK = 64 << 20
 """Bytes; the engine has four times as much, so that it can compile whatever was compiled here."""
+NICE = 10
+"""Streams go on beside a burst of new grammars."""
 MEMORY = 1 << 30
 """Bytes of address space that compiling may take."""
 
@@ -36,6 +38,8 @@ MEMORY = 1 << 30
 def main() -> int:
     """Serve tasks until the socket closes."""
     connection = socket.socket(fileno=os.dup(0))
+    with contextlib.suppress(OSError):
+        os.nice(NICE)
     first = receive(connection)
     if first is None:
         return 0

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.clients.conftest import HAS_DEMO, KEY, RunScript
+from tests.clients.conftest import KEY, RunScript
 from tests.e2e.launched import Launched
 
 
@@ -75,10 +75,12 @@ def test_tools(answers: dict[str, Any]) -> None:
     assert calls[0] == calls[1]
     assert "response.function_call_arguments.done" in tools["streamed"]["events"]
     assert [tool["name"] for tool in tools["called"]["tools"]] == ["get_weather"]
-    assert text_of(tools["answer"]) == text_of(tools["answer_kept"])
+    answers_of = [
+        [(item["type"], item.get("arguments"), text_of({"output": [item]})) for item in tools[name]["output"]]
+        for name in ("answer", "answer_kept")
+    ]
+    assert answers_of[0] == answers_of[1] != []
     assert not any(item["type"] == "function_call" for item in tools["none"]["output"])
-    if HAS_DEMO:
-        assert "12" in text_of(tools["answer"])
 
 
 def test_parsed(answers: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -135,6 +136,15 @@ def test_thinking() -> None:
     assert (conversation.max_thinking_tokens, conversation.reasoning_effort) == (None, "none")
     conversation, _ = converted(thinking={"type": "adaptive"}, output_config={"effort": "high"})
     assert (conversation.max_thinking_tokens, conversation.reasoning_effort) == (None, "high")
+
+
+def test_format() -> None:
+    form = {"type": "json_schema", "schema": SCHEMA}
+    grammar = converted(output_config={"format": form})[0].grammar
+    assert grammar is not None and grammar.kind == "json_schema" and SCHEMA.items() <= json.loads(grammar.text).items()
+    assert converted(output_config={"effort": "low"})[0].grammar is None
+    for wrong in ({"type": "text"}, {"type": "json_schema"}, {"type": "json_schema", "schema": 5}, {}):
+        assert refused(output_config={"format": wrong}).param == "output_config.format"
 
 
 def test_cache_control_is_noted_by_its_place() -> None:

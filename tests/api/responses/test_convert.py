@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -134,8 +135,26 @@ def test_effort() -> None:
 
 
 @pytest.mark.parametrize(
+    ("form", "schema"),
+    [
+        (None, None),
+        ({"type": "text"}, None),
+        ({"type": "json_object"}, {"type": "object"}),
+        ({"type": "json_schema", "name": "w", "strict": True, "schema": SCHEMA}, SCHEMA),
+    ],
+)
+def test_format(form: Any, schema: Any) -> None:
+    conversation, ignored = converted([HI], text={"format": form})
+    grammar = conversation.grammar
+    assert (grammar and {**json.loads(grammar.text), "x-guidance": None}) == (schema and {**schema, "x-guidance": None})
+    assert ignored == []
+
+
+@pytest.mark.parametrize(
     ("body", "words"),
     [
+        ({"text": {"format": {"type": "xml"}}}, "`text.format`"),
+        ({"text": {"format": {}}}, "`text.format`"),
         ({"input": None}, "`input` is missing"),
         ({"input": []}, "`input` cannot be empty"),
         ({"input": 5}, "input: expected a string or an array of items"),

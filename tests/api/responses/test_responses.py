@@ -247,6 +247,16 @@ async def test_items_by_reference(client: httpx.AsyncClient, engine: FakeEngine)
     assert error["param"] == "input[0]" and "msg_0" in error["message"]
 
 
+async def test_errors_name_places_in_the_body(client: httpx.AsyncClient) -> None:
+    """Whatever comes before the input, and whatever is left out of it."""
+    first = await respond(client)
+    image = {"role": "user", "content": [{"type": "input_image", "image_url": "x"}]}
+    items = [{"type": "web_search_call"}, {"role": "user", "content": "x"}, image]
+    for previous in (None, first["id"]):
+        error = await refused(client, input=items, previous_response_id=previous)
+        assert error["param"] == "input[2].content[0]"
+
+
 async def test_what_is_kept(client: httpx.AsyncClient) -> None:
     body = await respond(client, input=[{"role": "user", "content": str(number)} for number in range(5)])
     path = f"{ROUTE}/{body['id']}"

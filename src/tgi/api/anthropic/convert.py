@@ -25,7 +25,9 @@ from tgi.errors import MalformedRequestError, ValidationError
 from tgi.messages import Grammar
 from tgi.serving.chat.conversation import Choice, Conversation, NamedTool, Tool
 from tgi.serving.chat.plan import MOST_THINKING
+from tgi.serving.grammars.build import response_grammar
 
+FORMAT = "output_config.format"
 BILLING = "x-anthropic-billing-header:"
 """Begins a text that Claude Code puts first in every request, with a number that is never the same: in the prompt it
 would keep all requests from sharing a prefix."""
@@ -33,15 +35,13 @@ BETWEEN_TEXTS = "\n\n"
 """Blocks are paragraphs."""
 
 
-def conversation_of(body: CountRequest, ignored: list[str], grammar: Grammar | None = None) -> Conversation:
-    """What the body means; `grammar`: that of its output format. Names without effect go to `ignored`.
+def conversation_of(body: CountRequest, ignored: list[str]) -> Conversation:
+    """What the body means. Names without effect go to `ignored`.
 
     Raises ValidationError and MalformedRequestError.
     """
     if not body.messages:
         raise ValidationError("`messages` cannot be empty", param="messages")
-    if body.output_config is not None and body.output_config.format is not None:
-        raise ValidationError("`output_config.format` is not supported yet", param="output_config.format")
     names: dict[str, str] = {}
     messages = _system(body, ignored)
     for number, message in enumerate(body.messages):
@@ -54,7 +54,7 @@ def conversation_of(body: CountRequest, ignored: list[str], grammar: Grammar | N
         parallel=body.tool_choice is None or not body.tool_choice.disable_parallel_tool_use,
         reasoning_effort=_effort(body),
         max_thinking_tokens=_budget(body.thinking),
-        grammar=grammar,
+        grammar=_grammar(body),
     )
 
 
@@ -158,7 +158,8 @@ def _tools(body: CountRequest, ignored: list[str]) -> list[Tool]:
     tools: list[Tool] = []
     for number, tool in enumerate(body.tools):
         if isinstance(tool, CustomToolParam):
-            tools.append(Tool(tool.name, tool.description, tool.input_schema, tool.strict))
+            place = f"tools[{number}]"
+            tools.append(Tool(tool.name, tool.description, tool.input_schema, tool.strict, place, ".input_schema"))
         else:
             ignored.append(f"tools.{number}")
     return tools
@@ -176,6 +177,15 @@ def _choice(body: CountRequest) -> Choice:
             param="tool_choice",
         )
     return NamedTool(choice.name)
+
+
+def _grammar(body: CountRequest) -> Grammar | None:
+    form = None if body.output_config is None else body.output_config.format
+    if form is None:
+        return None
+    if form.get("type") != "json_schema" or not isinstance(form.get("schema"), dict):
+        raise ValidationError(f"`{FORMAT}` must be of type `json_schema`, with a `schema`", param=FORMAT)
+    return response_grammar(form, FORMAT)
 
 
 def _effort(body: CountRequest) -> str | None:

@@ -26,7 +26,7 @@ from tgi.api.anthropic.answer import (
     TokenCount,
 )
 from tgi.api.anthropic.blocks import Blocks
-from tgi.api.anthropic.convert import check_budget, conversation_of
+from tgi.api.anthropic.convert import FORMAT, check_budget, conversation_of
 from tgi.api.anthropic.types import CountRequest, MessagesRequest
 from tgi.api.openapi.document import documented
 from tgi.api.server.access import Routes
@@ -91,7 +91,9 @@ async def _prepare(call: Call, body: MessagesRequest) -> PreparedChat:
         max_new_tokens=body.max_tokens,
         stop=body.stop_sequences,
     )
-    chat = await prepare_chat(call, await _conversation(call, body), params, ANTHROPIC, body.stream)
+    conversation = await _conversation(call, body)
+    dialect = ANTHROPIC.renamed({"grammar": "tools" if conversation.grammar is None else FORMAT})
+    chat = await prepare_chat(call, conversation, params, dialect, body.stream)
     rename_ignored(call, NAMES)
     return chat
 

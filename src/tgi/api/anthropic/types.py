@@ -11,6 +11,7 @@ from pydantic import Discriminator, Field, Tag
 
 from tgi.api.state import Api
 from tgi.api.wire.fields import F32, I32, U32, Items, RequestModel, count, json_kind
+from tgi.serving.tools.checks import check_tool_count
 from tgi.serving.validation import check_stop_count
 
 
@@ -180,6 +181,10 @@ class CountRequest(RequestModel):
     thinking: ThinkingParam | None = None
     output_config: OutputConfigParam | None = None
 
+    @classmethod
+    def check_counts(cls, data: Any, api: Api) -> None:
+        check_tool_count(count(data, "tools"))
+
 
 class MessagesRequest(CountRequest):
     """A conversation and how to go on with it."""
@@ -195,4 +200,5 @@ class MessagesRequest(CountRequest):
 
     @classmethod
     def check_counts(cls, data: Any, api: Api) -> None:
+        super().check_counts(data, api)
         check_stop_count(count(data, "stop_sequences"), api.config.max_stop_sequences, "stop_sequences")

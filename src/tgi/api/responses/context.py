@@ -33,6 +33,8 @@ PREFIXES = {"message": "msg", "function_call": "fc", "function_call_output": "fc
 """Of the ids that items get when they are kept."""
 MOST_REFERENCES = 10_000
 """Items of an input of which those that refer to others are looked up."""
+MANY_ITEMS = 1_000
+"""More than that become messages in a thread."""
 NO_STORE = "the server keeps no responses (--max-stored-responses 0)"
 
 
@@ -133,13 +135,19 @@ async def fitted(call: Call, body: ResponsesRequest, context: Context) -> Conver
 
     It begins with something of the user's then. What the model is told first stays.
     """
-    items = context.items
+    items, places = context.items, [*(-1 for _ in context.before), *context.places]
 
     def after(cut: int) -> Conversation:
-        return conversation_of(body, [*items[:head], *items[max(cut, head) :]], call.ignored)
+        rest = slice(max(cut, head), None)
+        return conversation_of(body, [*items[:head], *items[rest]], call.ignored, [*places[:head], *places[rest]])
+
+    async def made(cut: int) -> Conversation:
+        if len(items) > MANY_ITEMS:  # of stored responses, however small the body is
+            return await asyncio.to_thread(after, cut)
+        return await call.unhurried(after, cut)
 
     head = next((number for number, item in enumerate(items) if not _told_first(item)), len(items))
-    whole = await call.unhurried(after, head)
+    whole = await made(head)
     if body.truncation == "disabled" or await _fits(call, body, whole):
         return whole
     cuts = [number for number in range(head + 1, len(items)) if getattr(items[number], "role", "") == "user"]
@@ -148,14 +156,14 @@ async def fitted(call: Call, body: ResponsesRequest, context: Context) -> Conver
     low, high = 0, len(cuts) - 1
     while low < high:  # the last cut is taken whether it fits or not: then the refusal says how much too long it is
         middle = (low + high) // 2
-        if await _fits(call, body, await call.unhurried(after, cuts[middle])):
+        if await _fits(call, body, await made(cuts[middle])):
             high = middle
         else:
             low = middle + 1
     for number in range(head, cuts[low]):
         own = number - len(context.before)
         call.ignored.append(f"input.{context.places[own]}" if own >= 0 else "previous_response_id")
-    return await call.unhurried(after, cuts[low])
+    return await made(cuts[low])
 
 
 def _told_first(item: ResponseInputItem) -> bool:

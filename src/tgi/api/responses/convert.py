@@ -22,30 +22,36 @@ from tgi.api.responses.items import (
 )
 from tgi.api.responses.types import ResponseFunctionTool, ResponsesRequest
 from tgi.errors import ToolError, ValidationError
-from tgi.messages import Grammar
 from tgi.serving.chat.conversation import Choice, Conversation, NamedTool, Tool
+from tgi.serving.grammars.build import response_grammar
 
+FORMAT = "text.format"
 BETWEEN_TEXTS = "\n\n"
 """Between instructions and what else the model is told first."""
 TOLD_FIRST = frozenset({"system", "developer"})
 
 
 def conversation_of(
-    body: ResponsesRequest, items: Sequence[ResponseInputItem], ignored: list[str], grammar: Grammar | None = None
+    body: ResponsesRequest,
+    items: Sequence[ResponseInputItem],
+    ignored: list[str],
+    places: Sequence[int] | None = None,
 ) -> Conversation:
     """What the body means with these items: those it goes on from, and its own.
+
+    places: where each of them is in the body, for errors; None: where it is among the items.
 
     Raises ValidationError and ToolError.
     """
     tools = _tools(body, ignored)
     choice, tools = _choice(body, tools)
     return Conversation(
-        messages=_Messages(body.instructions).of(items),
+        messages=_Messages(body.instructions).of(items, range(len(items)) if places is None else places),
         tools=tools,
         choice=choice,
         parallel=body.parallel_tool_calls,
         reasoning_effort=None if body.reasoning is None else body.reasoning.effort,
-        grammar=grammar,
+        grammar=None if body.text is None or body.text.format is None else response_grammar(body.text.format, FORMAT),
     )
 
 
@@ -59,8 +65,8 @@ class _Messages:
         if instructions:
             self._made.append({"role": "system", "content": instructions})
 
-    def of(self, items: Sequence[ResponseInputItem]) -> list[dict[str, Any]]:
-        for number, item in enumerate(items):
+    def of(self, items: Sequence[ResponseInputItem], places: Sequence[int]) -> list[dict[str, Any]]:
+        for number, item in zip(places, items, strict=True):
             place = f"input[{number}]"
             if isinstance(item, ResponseInputMessage):
                 self._message(item.role, _text(item.content, f"{place}.content"))
@@ -129,7 +135,8 @@ def _tools(body: ResponsesRequest, ignored: list[str]) -> list[Tool]:
     tools: list[Tool] = []
     for number, tool in enumerate(body.tools):
         if isinstance(tool, ResponseFunctionTool):
-            tools.append(Tool(tool.name, tool.description, tool.parameters, tool.strict))
+            place = f"tools[{number}]"
+            tools.append(Tool(tool.name, tool.description, tool.parameters, tool.strict, place, ".parameters"))
         else:
             ignored.append(f"tools.{number}")
     return tools

@@ -29,6 +29,7 @@ from tgi.api.responses.answer import (
     ResponseUsage,
 )
 from tgi.api.responses.context import Context, context_of, fitted, kept_items
+from tgi.api.responses.convert import FORMAT
 from tgi.api.responses.events import (
     ResponseCompleted,
     ResponseCreated,
@@ -88,7 +89,9 @@ async def _prepare(call: Call, body: ResponsesRequest, context: Context) -> Prep
         top_k=body.top_k,
         max_new_tokens=body.max_output_tokens,
     )
-    chat = await prepare_chat(call, await fitted(call, body, context), params, RESPONSES, body.stream)
+    conversation = await fitted(call, body, context)
+    dialect = RESPONSES.renamed({"grammar": "tools" if conversation.grammar is None else FORMAT})
+    chat = await prepare_chat(call, conversation, params, dialect, body.stream)
     rename_ignored(call, NAMES)
     return chat
 

@@ -10,8 +10,10 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag
 
 from tgi.api.responses.items import ResponseInputItem
-from tgi.api.wire.fields import F32, I32, U32, Items, RequestModel, json_kind
+from tgi.api.state import Api
+from tgi.api.wire.fields import F32, I32, U32, Items, RequestModel, count, json_kind
 from tgi.errors import ValidationError
+from tgi.serving.tools.checks import check_tool_count
 
 MOST_METADATA, LONGEST_KEY, LONGEST_VALUE = 16, 64, 512
 """Pairs of `metadata`, and characters, as at OpenAI."""
@@ -114,6 +116,10 @@ class ResponsesRequest(RequestModel):
     conversation: Any = None
     prompt: Any = None
 
+    @classmethod
+    def check_counts(cls, data: Any, api: Api) -> None:
+        check_tool_count(count(data, "tools"))
+
     def check(self) -> None:
         """Raises ValidationError for what is missing, too large or not to be had here."""
         for name, remedy in NOT_HERE.items():
@@ -123,9 +129,6 @@ class ResponsesRequest(RequestModel):
             raise ValidationError("`input` is missing", param="input")
         if not self.input and self.instructions is None:
             raise ValidationError("`input` cannot be empty", param="input")
-        kind = ((self.text and self.text.format) or {}).get("type", "text")
-        if kind != "text":
-            raise ValidationError("`text.format` of other types than `text` is not supported yet", param="text.format")
         if len(self.metadata) > MOST_METADATA:
             raise ValidationError(f"`metadata` supports up to {MOST_METADATA} pairs", param="metadata")
         if any(len(key) > LONGEST_KEY or len(value) > LONGEST_VALUE for key, value in self.metadata.items()):

@@ -81,3 +81,24 @@ def test_what_makes_no_sense(llm):
         llm.chat(ASKED, tools=[WEATHER], tool_choice="other")
     with pytest.raises(ToolError, match=r"`tools\.0`"):
         llm.chat(ASKED, tools=[{"type": "web_search"}])
+
+
+def test_a_budget_of_thoughts(tmp_path):
+    """The demo model does not reason, but goes on with what its template begins."""
+    template = tmp_path / "thinking.jinja"
+    template.write_text(
+        "{{ bos_token }}{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+        "<|im_start|>assistant\n<think>\n{# </think> #}"
+    )
+    asked = [{"role": "user", "content": "What is deep learning?"}]
+    with LLM(threads=1, kv_cache_memory="16MiB", chat_template=str(template)) as llm:
+        free = llm.chat(asked, max_tokens=40)
+        assert free.message["content"] == ""  # it never ends its thoughts
+        assert free.message["reasoning_content"] in free.generated_text
+        bound = llm.chat(asked, max_tokens=40, max_thinking_tokens=6)
+        thoughts, _, rest = bound.generated_text.partition("</think>")
+        assert free.generated_text.startswith(thoughts)
+        assert bound.message["reasoning_content"] == thoughts.strip()
+        assert bound.message["content"] == rest.lstrip()
+        assert len(llm._service.tokenizer.encode(thoughts, add_special_tokens=False)) <= 6
+        assert llm.chat(asked, max_tokens=40, max_thinking_tokens=0).generated_text.startswith("</think>")

@@ -94,7 +94,8 @@ async def refused(client: httpx.AsyncClient, **body: Any) -> dict[str, Any]:
 
 async def test_answer(client: httpx.AsyncClient, engine: FakeEngine) -> None:
     engine.cached_tokens = 16
-    body = await respond(client, metadata={"a": "b"}, instructions="Be.", temperature=0.5, top_p=0.9)
+    more = {"presence_penalty": 0.5, "safety_identifier": "me"}
+    body = await respond(client, metadata={"a": "b"}, instructions="Be.", temperature=0.5, top_p=0.9, **more)
     assert re.fullmatch("resp_[0-9a-f]{32}", body["id"])
     assert re.fullmatch("msg_[0-9a-f]{32}", body["output"][0]["id"])
     assert body["completed_at"] >= body["created_at"] > 1_700_000_000
@@ -106,6 +107,7 @@ async def test_answer(client: httpx.AsyncClient, engine: FakeEngine) -> None:
         "output": [
             {"type": "message", "id": "ID", "status": "completed", "role": "assistant", "content": [part]},
         ],
+        "frequency_penalty": 0.0, "presence_penalty": 0.5, "prompt_cache_key": None, "safety_identifier": "me",
         "parallel_tool_calls": True, "previous_response_id": None, "reasoning": {"effort": None, "summary": None},
         "service_tier": "default", "store": True, "temperature": 0.5, "text": {"format": {"type": "text"}},
         "tool_choice": "auto", "tools": [], "top_logprobs": 0, "top_p": 0.9, "truncation": "disabled",

@@ -25,7 +25,7 @@ TOOLS: list[Any] = [
 class Weather(pydantic.BaseModel):
     """What an answer is parsed into."""
 
-    city: str
+    city: str = pydantic.Field(max_length=20)
     rains: bool
 
 
@@ -91,7 +91,7 @@ def parsed(client: openai.OpenAI) -> dict[str, Any]:
     given = GIVEN | {"max_output_tokens": 128}
     tool = openai.pydantic_function_tool(Weather, name="report")["function"]
     as_tool: Any = {"type": "function", **tool}
-    called = client.responses.parse(**given, tools=[as_tool], tool_choice="required")
+    called = client.responses.parse(**given, tools=[as_tool], tool_choice="required", parallel_tool_calls=False)
     return {
         "whole": client.responses.parse(**given, text_format=Weather).output_parsed,
         "streamed": streamed(client, text_format=Weather, max_output_tokens=128)["response"].output_parsed,

@@ -112,10 +112,12 @@ class ResponseObject(msgspec.Struct):
     model: str
     status: str
     output: list[ResponseOutputItem]
+    frequency_penalty: float
     instructions: str | None
     max_output_tokens: int | None
     metadata: dict[str, str]
     parallel_tool_calls: bool
+    presence_penalty: float
     previous_response_id: str | None
     reasoning: ResponseReasoningAnswer
     store: bool
@@ -132,6 +134,8 @@ class ResponseObject(msgspec.Struct):
     incomplete_details: IncompleteDetails | None = None
     max_tool_calls: int | None = None
     service_tier: str = "default"
+    prompt_cache_key: str | None = None
+    safety_identifier: str | None = None
     top_logprobs: int = 0
     usage: ResponseUsage | None = None
     user: str | None = None

@@ -55,6 +55,8 @@ from tgi.serving.dialect import RESPONSES
 routes = Routes()
 encode = msgspec.json.Encoder().encode
 MOST_LISTED = 100
+ECHOED = ("user", "safety_identifier", "prompt_cache_key")
+"""Fields that are returned and have no other effect."""
 NAMES = {"reasoning_effort": "reasoning.effort", "tools.function.strict": "tools.strict"}
 """Of OpenAI's chat fields."""
 
@@ -67,6 +69,7 @@ async def responses(request: Request) -> Response:
         body = await call.read(ResponsesRequest)
         body.check()
         check_model(call, body.model)
+        call.ignored += (name for name in ECHOED if getattr(body, name) is not None)
         if body.store and not call.api.responses.limit and "store" in body.model_fields_set:
             call.ignored.append("store")
         context = await context_of(call, body)
@@ -88,6 +91,8 @@ async def _prepare(call: Call, body: ResponsesRequest, context: Context) -> Prep
         top_p=body.top_p,
         top_k=body.top_k,
         max_new_tokens=body.max_output_tokens,
+        frequency_penalty=body.frequency_penalty,
+        presence_penalty=body.presence_penalty,
     )
     conversation = await fitted(call, body, context)
     dialect = RESPONSES.renamed({"grammar": "tools" if conversation.grammar is None else FORMAT})
@@ -206,6 +211,8 @@ class Answer:
             model=self._call.api.served_model_id,
             status=status,
             output=list(self._output.items),
+            frequency_penalty=params.frequency_penalty or 0.0,
+            presence_penalty=params.presence_penalty or 0.0,
             instructions=body.instructions,
             max_output_tokens=body.max_output_tokens,
             metadata=body.metadata,
@@ -221,6 +228,9 @@ class Answer:
             tools=[_tool(tool) for tool in body.tools if isinstance(tool, ResponseFunctionTool)],
             top_p=1.0 if params.top_p is None else params.top_p,
             truncation=body.truncation,
+            user=body.user,
+            safety_identifier=body.safety_identifier,
+            prompt_cache_key=body.prompt_cache_key,
         )
 
 

@@ -105,6 +105,8 @@ class ResponsesRequest(RequestModel):
     temperature: F32 | None = Field(None, description="0 is greedy; default 1.", examples=[1.0])
     top_p: F32 | None = Field(None, description="0 and 1 are off.", examples=[0.95])
     top_k: I32 | None = Field(None, description="Keep the k most likely tokens; 0 and -1 are off.")
+    frequency_penalty: F32 | None = Field(None, description="-2 to 2, for each time a token was generated.")
+    presence_penalty: F32 | None = Field(None, description="-2 to 2, once a token was generated.")
     stream: bool = False
     store: bool = Field(True, description="Keep the response for a while, so that the next may go on from it.")
     previous_response_id: str | None = Field(None, description="The stored response to go on from.")
@@ -112,6 +114,9 @@ class ResponsesRequest(RequestModel):
         "disabled", description="`auto`: leave out the oldest items of the input until the rest fits."
     )
     metadata: dict[str, str] = Field({}, description="At most 16 pairs, returned with the response.")
+    user: str | None = Field(None, description="Returned with the response, as are the next two.")
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
     background: bool = False
     conversation: Any = None
     prompt: Any = None

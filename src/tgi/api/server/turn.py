@@ -112,6 +112,8 @@ def turn_sampling(
     top_k: int | None,
     max_new_tokens: int | None,
     stop: Sequence[str] = (),
+    frequency_penalty: float | None = None,
+    presence_penalty: float | None = None,
 ) -> SamplingParams:
     """How to sample; `defaults` fill what is left open. 0 and 1 of `top_p`, 0 and -1 of `top_k` are off."""
     temperature = defaults.temperature if temperature is None else temperature
@@ -123,6 +125,8 @@ def turn_sampling(
         top_p=None if top_p in (0, 1) else top_p,
         top_k=None if top_k in (0, -1) else top_k,
         repetition_penalty=defaults.repetition_penalty,
+        frequency_penalty=frequency_penalty,
+        presence_penalty=presence_penalty,
         max_new_tokens=max_new_tokens,
         stop=list(stop),
     )

@@ -268,6 +268,9 @@ async def test_too_much_of_everything() -> None:
         for _ in range(80):
             deep = {"properties": {"a": deep}}
         assert "nested more than 64" in await refused([{"function": {"name": "f", "parameters": deep}}])
+        for levels in (300, 500):
+            example = json.loads("[" * levels + "]" * levels)
+            assert "nested more than 200" in await refused([{"function": {"name": "f", "parameters": {"x": example}}}])
         wide = {"properties": {str(number): {} for number in range(30_000)}}
         assert "may have 20000 parts" in await refused([{"function": {"name": "f", "parameters": wide}}])
         assert "name" in await refused([{"function": {"name": "a b"}}])

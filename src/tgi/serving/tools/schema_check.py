@@ -11,6 +11,9 @@ from typing import Any
 MOST_NODES = 20_000
 """Objects and lists in all schemas of a request."""
 DEEPEST = 64
+"""Levels of schemas within schemas."""
+DEEPEST_VALUE = 200
+"""Levels of arrays and objects, whatever they mean."""
 TYPES = frozenset({"string", "number", "integer", "boolean", "object", "array", "null"})
 _SCHEMAS = frozenset({"additionalProperties", "items", "not", "contains", "propertyNames", "if", "then", "else"})
 _LISTS = frozenset({"anyOf", "oneOf", "allOf", "prefixItems"})
@@ -54,6 +57,8 @@ class Nodes:
 
 def problem(schema: Any, nodes: Nodes) -> str | None:
     """What is wrong with a schema, with the path in it; None if nothing is."""
+    if _is_deep(schema):
+        return f"it is nested more than {DEEPEST_VALUE} levels deep"
     pending: list[tuple[str, Any, int]] = [("", schema, 0)]
     while pending:
         path, value, depth = pending.pop()
@@ -71,6 +76,21 @@ def problem(schema: Any, nodes: Nodes) -> str | None:
             return found
         pending += _below(path, value, depth + 1)
     return None
+
+
+def _is_deep(value: Any) -> bool:
+    """Whether any value in it, an example or a default, is too deep for whoever walks through it."""
+    level = [value] if isinstance(value, Mapping | list) else []
+    for _ in range(DEEPEST_VALUE):
+        level = [
+            inner
+            for one in level
+            for inner in (one.values() if isinstance(one, Mapping) else one)
+            if isinstance(inner, Mapping | list)
+        ]
+        if not level:
+            return False
+    return True
 
 
 def _keyword(path: str, schema: Mapping[str, Any]) -> str | None:

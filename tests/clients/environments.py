@@ -6,11 +6,14 @@ nothing here needs torch. Called by `conftest` and, to fill the cache beforehand
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,12 +75,22 @@ def ensure(name: str) -> list[str]:
     directory = cache_directory() / name
     done = directory / "installed.txt"
     wanted = "\n".join(map(_identity, environment.packages))
-    if not done.exists() or done.read_text() != wanted:
-        shutil.rmtree(directory, ignore_errors=True)
-        directory.mkdir(parents=True)
-        (_install_node if environment.node else _install_python)(directory, environment.packages)
-        done.write_text(wanted)
+    with _alone(name):
+        if not done.exists() or done.read_text() != wanted:
+            shutil.rmtree(directory, ignore_errors=True)
+            directory.mkdir(parents=True)
+            (_install_node if environment.node else _install_python)(directory, environment.packages)
+            done.write_text(wanted)
     return ["node"] if environment.node else [str(directory / "bin" / "python")]
+
+
+@contextlib.contextmanager
+def _alone(name: str) -> Iterator[None]:
+    """Two runs of the tests do not make one environment at the same time."""
+    cache_directory().mkdir(parents=True, exist_ok=True)
+    with (cache_directory() / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _identity(package: str) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 
 from msgspec import UNSET
 
-from tgi.api.openai.chat_types import (
+from tgi.api.openai.chat_answer_types import (
     CallDelta,
     CalledFunction,
     CallMade,
@@ -21,12 +21,12 @@ from tgi.api.openai.chat_types import (
     ChatCompletionChunk,
     ChatDelta,
     ChatLogprobs,
-    ChatRequest,
     FunctionDelta,
     Logprob,
     TextMessage,
     TopLogprob,
 )
+from tgi.api.openai.chat_types import ChatRequest
 from tgi.api.openai.types import FINGERPRINT, FINISH_REASONS, known
 from tgi.api.openai.usage import Tally, Usage
 from tgi.api.server.chat import PreparedChat

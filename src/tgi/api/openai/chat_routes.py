@@ -15,12 +15,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from tgi.api.openai.chat_answer import ChatAnswer
-from tgi.api.openai.chat_types import (
-    ChatCompletion,
-    ChatCompletionChunk,
-    ChatRequest,
-    ChatTokenizeResponse,
-)
+from tgi.api.openai.chat_answer_types import ChatCompletion, ChatCompletionChunk, ChatTokenizeResponse
+from tgi.api.openai.chat_types import ChatRequest
 from tgi.api.openapi.document import documented
 from tgi.api.server.access import Routes
 from tgi.api.server.call import Call

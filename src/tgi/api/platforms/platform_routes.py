@@ -14,8 +14,9 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 
+from tgi.api.openai.chat_answer_types import ChatCompletion, ChatCompletionChunk
 from tgi.api.openai.chat_routes import chat_answer, chat_conversation, chat_dialect
-from tgi.api.openai.chat_types import ChatCompletion, ChatCompletionChunk, ChatRequest
+from tgi.api.openai.chat_types import ChatRequest
 from tgi.api.openai.completion_routes import completion_answer
 from tgi.api.openai.completion_types import Chunk, CompletionFinal, CompletionRequest
 from tgi.api.openapi.document import documented

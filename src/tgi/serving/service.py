@@ -109,8 +109,9 @@ class Service:
         """Let go of the threads, and end the processes that render templates and tokenise long texts."""
         self._threads.close()
         self._renderers.close()
-        if self._checks is not None and self._checks.done() and self._checks.exception() is None:
-            self._checks.result().close()
+        checks = self._checks
+        if checks is not None and checks.done() and not checks.cancelled() and checks.exception() is None:
+            checks.result().close()
         self.chat_template.close()
         if self.tokenizer.long_texts is not None:
             self.tokenizer.long_texts.close()

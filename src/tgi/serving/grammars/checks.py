@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import marshal
 import queue
 from collections import OrderedDict
@@ -18,8 +17,6 @@ from tgi.grammar import MAX_TEXT
 from tgi.messages import Grammar, Vocabulary, encode
 from tgi.serving import frames
 from tgi.serving.helper_process import HelperError, HelperProcess
-
-logger = logging.getLogger(__name__)
 
 PROCESSES = 2
 SECONDS = 5.0

@@ -28,7 +28,8 @@ def main(url: str) -> dict[str, Any]:
             answers[name] = f"{type(error).__name__}: {error}"
     called = client.chat_completion(MESSAGES, max_tokens=100, tools=TOOLS, tool_choice="required")
     stream = client.chat_completion(MESSAGES, max_tokens=100, tools=TOOLS, tool_choice="required", stream=True)
-    deltas = [call for chunk in stream for call in (chunk.choices[0].delta.tool_calls or [])]
+    calls = [call for chunk in stream for call in (chunk.choices[0].delta.tool_calls or [])]
+    deltas = [call for call in calls if call.index == calls[0].index]
     direct = InferenceClient(model=url)
     text = direct.text_generation(
         "Paris: ", max_new_tokens=100, return_full_text=False, grammar={"type": "json", "value": SCHEMA}

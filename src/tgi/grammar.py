@@ -19,6 +19,8 @@ MAX_TEXT = 512 * 1024
 WHITESPACE = r"[ \t]{1,8}|\r?\n[ \t]{0,40}"
 """Between the tokens of JSON: some blanks, or a new line and its indentation. Without a bound, models that have lost
 their way write blanks until their answer is cut."""
+REHEARSED = 6
+"""Tokens."""
 SHOWN = 300
 """Characters of llguidance's reasons that are passed on."""
 
@@ -96,6 +98,26 @@ def compile_grammar(tokenizer: LLTokenizer, grammar: Grammar) -> LLMatcher:
     if matcher.is_error():
         raise GrammarError(reason_of(matcher.get_error()))
     return matcher
+
+
+def rehearse(tokenizer: LLTokenizer, matcher: LLMatcher) -> None:
+    """Begin an answer, since some limits show only then: thousands of optional properties or alternatives.
+
+    Raises GrammarError.
+    """
+    liked = [tokenizer.tokenize_str(text)[:1] for text in ('{"', '["', '"', "{", "[")]
+    likes = [ids[0] for ids in liked if ids]
+    matcher = matcher.deep_copy()
+    for _ in range(REHEARSED):
+        if matcher.is_stopped():
+            break
+        allowed = int.from_bytes(matcher.compute_bitmask(), "little")
+        if not allowed:
+            break
+        token = next((id for id in likes if allowed >> id & 1), (allowed & -allowed).bit_length() - 1)
+        matcher.consume_token(token)
+    if matcher.is_error():
+        raise GrammarError(reason_of(matcher.get_error()))
 
 
 def _translated(grammar: Grammar) -> str:

@@ -59,7 +59,7 @@ async def test_texts(client: httpx.AsyncClient, engine: FakeEngine) -> None:
     for fields in ({"guided_regex": r"\d+"}, {"response_format": {"type": "regex", "value": r"\d+"}}):
         assert await grammar_of(client, engine, path, **fields) == Grammar("regex", "[0-9]+")
     choice = await grammar_of(client, engine, path, guided_choice=['a "b"\n', "c"])
-    assert choice == Grammar("lark", 'start: "a \\"b\\"\\n" | "c"')
+    assert choice == Grammar("lark", 'start: CHOICE\nCHOICE: "a \\"b\\"\\n" | "c"')
     lark = 'start: "x" /[0-9]/'
     assert await grammar_of(client, engine, path, structured_outputs={"grammar": lark}) == Grammar("lark", lark)
     tight = await grammar_of(client, engine, path, structured_outputs={"json": SCHEMA, "disable_any_whitespace": True})
@@ -86,6 +86,11 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"guided_json": {"not": {}}}, "guided_json", "Unimplemented keys"),
     ({"guided_choice": []}, "guided_choice", "at least one"),
     ({"guided_choice": ["a"] * 10_001}, "guided_choice", "10000"),
+    (
+        {"guided_json": {"type": "object", "properties": {f"p{n}": {"type": "string"} for n in range(2500)}}},
+        "guided_json",
+        "Current row has",
+    ),
     ({"guided_choice": ["a"], "guided_regex": "a"}, "guided_choice", "exclude each other"),
     ({"guided_regex": "a", "response_format": {"type": "json_object"}}, "guided_regex", "exclude each other"),
     ({"guided_grammar": "start: nobody"}, "guided_grammar", "nobody"),

@@ -145,9 +145,8 @@ def choice_grammar(choices: Any, field: str) -> Grammar:
         fail(field, f"`{field}` must be an array of strings, at least one")
     if len(choices) > MAX_CHOICES:
         fail(field, f"`{field}` may have up to {MAX_CHOICES} choices. Given: {len(choices)}")
-    return Grammar(
-        "lark", "start: " + " | ".join(json.dumps(one, ensure_ascii=False) for one in dict.fromkeys(choices))
-    )
+    texts = (json.dumps(one, ensure_ascii=False) for one in dict.fromkeys(choices))
+    return Grammar("lark", "start: CHOICE\nCHOICE: " + " | ".join(texts))  # a lexeme: thousands of rules are too many
 
 
 def schema_text(schema: Any, field: str, guidance: Mapping[str, Any] | None = None) -> str:

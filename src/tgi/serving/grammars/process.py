@@ -23,7 +23,7 @@ from pathlib import Path
 import msgspec
 from llguidance import LLTokenizer
 
-from tgi.grammar import GrammarError, compile_grammar, make_tokenizer
+from tgi.grammar import GrammarError, compile_grammar, make_tokenizer, rehearse
 from tgi.messages import Grammar, Vocabulary
 from tgi.serving.frames import FAILED, READY, TEXT, receive, send
 
@@ -56,7 +56,7 @@ def main() -> int:
 
 def _reason(tokenizer: LLTokenizer, grammar: Grammar) -> str | None:
     try:
-        compile_grammar(tokenizer, grammar)
+        rehearse(tokenizer, compile_grammar(tokenizer, grammar))
     except GrammarError as error:
         return str(error)
     return None

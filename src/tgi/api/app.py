@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from tgi.api.anthropic import routes as anthropic_routes
 from tgi.api.openai import chat_routes, completion_routes, embedding_routes, token_routes
 from tgi.api.platforms import kserve_routes, platform_routes
+from tgi.api.responses import kept_routes
 from tgi.api.responses import routes as responses_routes
 from tgi.api.server import info_routes
 from tgi.api.server.admission import Permits
@@ -50,6 +51,7 @@ def create_app(
         chat_routes,
         completion_routes,
         responses_routes,
+        kept_routes,
         anthropic_routes,
         embedding_routes,
         token_routes,

@@ -158,12 +158,13 @@ class Checker:
     def check_grammar_support(self, disabled: bool) -> None:
         """Whether grammars are allowed. Raises ValidationError."""
         if disabled and self.params.grammar is not None:
-            self.fail("grammar", "grammar is not supported")
+            self.fail("grammar", self._worded("grammar is not supported", "`grammar` is not supported"))
 
     def check_grammar(self, reason: str | None) -> None:
         """TGI's last check; `reason`: why the grammar cannot be used. Raises ValidationError."""
         if reason is not None:
-            self.fail("grammar", f"grammar is not valid: {reason}".replace("`", "'"))
+            why = reason.replace("`", "'")
+            self.fail("grammar", self._worded(f"grammar is not valid: {why}", f"`grammar` is not valid: {why}"))
 
     def fail(self, name: str, message: str, code: str | None = None) -> NoReturn:
         """Raise ValidationError; names between backticks become those of the user's request."""

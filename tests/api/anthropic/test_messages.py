@@ -272,6 +272,14 @@ async def test_refused(client: httpx.AsyncClient, change: dict[str, Any], words:
         assert words in body["error"]["message"]
 
 
+async def test_a_format_that_cannot_be(client: httpx.AsyncClient) -> None:
+    """The field is named as it was sent."""
+    form = {"type": "json_schema", "schema": {"type": "nonsense"}}
+    answer = await client.post(ROUTE, json={**BODY, "output_config": {"format": form}})
+    assert answer.status_code == 400
+    assert "`output_config.format` is not valid" in answer.json()["error"]["message"]
+
+
 async def status_of(app: Any, content: bytes | None = None, **headers: str) -> tuple[int, str, str | None]:
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
         body = json.dumps(BODY).encode() if content is None else content

@@ -381,6 +381,7 @@ async def test_what_has_no_effect_is_named(client: httpx.AsyncClient) -> None:
         ({"temperature": -1}, "temperature"),
         ({"top_p": 2}, "top_p"),
         ({"background": True}, "background"),
+        ({"text": {"format": {"type": "json_schema", "schema": {"type": "nonsense"}}}}, "text.format"),
         ({"previous_response_id": "resp_0"}, "previous_response_id"),
         ({"input": "x" * 300}, "input"),
         ({"input": "x" * 200, "max_output_tokens": 100}, "max_output_tokens"),

@@ -53,15 +53,14 @@ def make_tokenizer(vocabulary: Vocabulary, vocab_size: int) -> LLTokenizer:
             if "too small" not in str(error):
                 raise
         return LLTokenizer(text, eos_token=ends)  # the model has fewer tokens than the tokenizer
-    table = _Table(vocabulary, ends[0])
-    return LLTokenizer(TokenizerWrapper(table), n_vocab=max(vocab_size, len(table.tokens)), eos_token=ends)
+    return LLTokenizer(TokenizerWrapper(_Table(vocabulary, ends[0], vocab_size)), eos_token=ends)
 
 
 class _Table:
     """A tokenizer as llguidance wants it, of the bytes of each token alone: texts are cut greedily."""
 
-    def __init__(self, vocabulary: Vocabulary, end: int) -> None:
-        self.tokens = vocabulary.tokens
+    def __init__(self, vocabulary: Vocabulary, end: int, vocab_size: int) -> None:
+        self.tokens = [*vocabulary.tokens, *[b""] * (vocab_size - len(vocabulary.tokens))]
         self.special_token_ids = list(vocabulary.special_ids)
         self.eos_token_id = end
         self.bos_token_id = None

@@ -121,7 +121,8 @@ async def test_tgi(client: httpx.AsyncClient, engine: FakeEngine) -> None:
         assert schema_of(engine.requests[-1].grammar) == SCHEMA
     assert (await post({"type": "regex", "value": "a+"})).status_code == 200
     assert engine.requests[-1].grammar == Grammar("regex", "a+")
-    for anything in ({}, True, {"type": "array"}, {"enum": [1]}):
+    lenient = {"not": {"const": 1}, "x-guidance": {"lenient": True}}
+    for anything in ({}, True, {"type": "array"}, {"enum": [1]}, lenient):
         assert (await post({"type": "json", "value": anything})).status_code == 200
     for wrong in ({"type": "json"}, {"type": "json", "value": 5}, {"type": "json_schema", "value": SCHEMA}, "x", {}):
         answer = await post(wrong)

@@ -1,0 +1,75 @@
+"""What grammars know of tokens is what detokenising makes of them; grammars that bring a process down are refused."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tests import small_tokenizers
+from tgi.errors import ValidationError
+from tgi.grammar import ascii_digits, compile_grammar, make_tokenizer, reason_of
+from tgi.messages import Grammar
+from tgi.serving.grammars import checks as module
+from tgi.serving.grammars.build import grammar_of
+from tgi.serving.grammars.checks import GrammarChecks
+from tgi.serving.grammars.vocabulary import make_vocabulary
+from tgi.serving.tokenizer import Tokenizer
+
+
+def tokenizer(kind: str) -> Tokenizer:
+    return Tokenizer(getattr(small_tokenizers, kind)(), small_tokenizers.CONFIG)
+
+
+@pytest.mark.parametrize("rows", [0, 77, -5], ids=["as many rows as tokens", "more", "fewer"])
+@pytest.mark.parametrize("kind", ["byte_level", "sentencepiece", "word_piece"])
+def test_tokens_have_their_bytes(kind: str, rows: int) -> None:
+    known = tokenizer(kind)
+    size = known.vocab_size + rows
+    found = make_tokenizer(make_vocabulary(known, size, (1,)), size)
+    assert found.vocab_size >= size
+    for id in range(min(size, known.vocab_size)):
+        piece = known.token_bytes(id)
+        if id not in known.special_ids and piece != b"\xff":  # with which llguidance marks special tokens
+            assert found.decode_bytes([id]) == piece, known.fast.id_to_token(id)
+    mask = compile_grammar(found, Grammar("regex", "[a-z]+")).compute_bitmask()
+    allowed = {id for id in range(found.vocab_size) if mask[id // 8] >> id % 8 & 1}
+    assert allowed and all(re.fullmatch(rb"[a-z]+", known.token_bytes(id)) for id in allowed)
+
+
+async def test_checks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_KNOWN", 3)
+    known = tokenizer("byte_level")
+    checks = GrammarChecks(make_vocabulary(known, known.vocab_size, (1,)), known.vocab_size)
+    try:
+        assert await checks.reason(Grammar("regex", "a+")) is None
+        assert "unclosed group" in (await checks.reason(Grammar("regex", "(")) or "")
+        assert "surrogate" in (await checks.reason(Grammar("regex", "\ud800")) or "")
+        for number in range(5):
+            assert await checks.reason(Grammar("lark", f'start: "{number}"')) is None
+        assert len(checks._known) == 3
+        monkeypatch.setattr(module, "SECONDS", 0.0)
+        assert "not compiled after" in (await checks.reason(Grammar("regex", "b+")) or "")
+        monkeypatch.setattr(module, "SECONDS", 20.0)
+        assert await checks.reason(Grammar("regex", "c+")) is None
+    finally:
+        checks.close()
+
+
+def test_digits() -> None:
+    assert ascii_digits(r"\d\\d[\d_]\D") == r"[0-9]\\d[[0-9]_]\D"
+
+
+def test_reasons_are_short() -> None:
+    long = (
+        'at 1(8): invalid regex "("\nregex parse error:\n    (\n    ^\nerror: x\n   1 | start: /(/\n<state>\nTokens: 5'
+    )
+    assert reason_of(long).startswith("invalid regex") and "state" not in reason_of(long)
+    assert len(reason_of("x" * 5000)) < 400 and reason_of("NoExtensionBias <non-verbose/>") == "nothing fits it"
+
+
+def test_grammars_of_python() -> None:
+    same = Grammar("regex", "a")
+    assert grammar_of(same) is same and grammar_of(None) is None and grammar_of({"type": "text"}) is None
+    with pytest.raises(ValidationError, match=re.escape("its schema must be an object")):
+        grammar_of(5)

@@ -193,6 +193,8 @@ class FakePeer:
                 if self.embeds:
                     self._emit(TokenEvent(message.request_id, finish="pooled", embedding=bytes(4)))
                 continue
+            if not isinstance(message, GenerateRequest):
+                continue
             for index in range(len(message.seeds)):
                 script = self.play(message, index)
                 task = asyncio.create_task(_play(message, index, script, self._emit))

@@ -24,6 +24,7 @@ PLAIN = {"inputs": "Hello, ", "parameters": {"max_new_tokens": 8}}
 POSTS = [path for path, _, _ in ROUTES if path != "/tokenize"]
 LEAK = re.compile(r"Traceback|File \"|0x[0-9a-f]{6,}|/site-packages/|/src/tgi/")
 """What must not be in any answer: code, files, addresses."""
+KINDS = ("validation", "template_error", "tool_error", "invalid_request_error", "request_too_large")
 ANSWER_S = 20.0
 GROWTH = 256 << 20
 JSON = {"content-type": "application/json"}
@@ -54,7 +55,9 @@ def check(response: httpx.Response, *statuses: int) -> None:
     """One of the statuses (any but a server error if none is given), JSON, and no word of our code."""
     assert response.status_code in statuses if statuses else response.status_code < 424, response.text[:500]
     if response.status_code >= 400:
-        assert response.json()["error_type"] in ("validation", "template_error", "tool_error")
+        body = response.json()
+        kind = body["error_type"] if "error_type" in body else body["error"]["type"]  # the latter in Anthropic's form
+        assert kind in KINDS
     assert not LEAK.search(response.text[:100_000])
 
 

@@ -87,7 +87,7 @@ async def plan_chat(service: Service, conversation: Conversation) -> ChatPlan:
     await asyncio.to_thread(check_tools, conversation.tools)
     tools = offered(conversation)
     family = await asyncio.to_thread(lambda: service.family)
-    messages = _messages(service, conversation, family, tools)
+    messages = await asyncio.to_thread(_messages, service, conversation, family, tools)
     arguments, ignored = _arguments(conversation, family)
     continued = conversation.continue_final_message
     continued = continues(messages) if continued is None else continued

@@ -23,7 +23,12 @@ def described(tools: Sequence[Tool], prompt: str | None) -> str:
 
 
 def plain_history(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Earlier calls and their results as text, results as turns of the user; turns of one role become one."""
+    """Earlier calls and their results as text, results as turns of the user; turns of one role become one.
+
+    The messages themselves where there are none: copies of a long history take time to make and to free.
+    """
+    if not any(message.get("tool_calls") or message.get("role") == "tool" for message in messages):
+        return messages
     names: dict[Any, str] = {}
     plain: list[dict[str, Any]] = []
     for message in messages:

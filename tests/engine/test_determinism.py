@@ -90,8 +90,8 @@ def sampler_by_rows(worker: Worker) -> None:
     sampler = worker.runner.sampler
     sample = sampler.sample
 
-    def wrong(logits, sequences):
-        tokens = sample(logits, sequences)
+    def wrong(logits, draws, masks=None):
+        tokens = sample(logits, draws, masks)
         return tokens if len(tokens) == 1 else [Token(one.id, one.logprob * (1 - 1e-12), one.top) for one in tokens]
 
     sampler.sample = wrong  # type: ignore[method-assign]

@@ -128,10 +128,14 @@ def test_a_signal_while_a_child_starts_leaves_none(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(subprocess, "Popen", Slow)
     command = [*children.python("x")[:-2], "-c", "import time; time.sleep(60)"]
-    with pytest.raises(KeyboardInterrupt), children.started(command):
-        raise ValueError("the block is not to begin")
-    assert begun[0].returncode == -signal.SIGKILL
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt), children.started(command):
+            raise ValueError("the block is not to begin")
+        assert begun[0].returncode == -signal.SIGKILL
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def children_of(module: str) -> None:

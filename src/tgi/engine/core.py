@@ -10,9 +10,8 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from tgi.engine.grammar.store import Grammars
 from tgi.engine.plan import Chunk, EncoderInput, Plan, Sampled, probe
 from tgi.engine.scheduler import Scheduler
 from tgi.messages import (
@@ -27,6 +26,9 @@ from tgi.messages import (
     TokenEvent,
     Vocabulary,
 )
+
+if TYPE_CHECKING:  # numpy starts threads when it is imported, which must be after `main` has masked SIGTERM
+    from tgi.engine.grammar.store import Grammars
 
 logger = logging.getLogger("tgi.engine")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
@@ -49,7 +50,8 @@ async def test_checks(monkeypatch: pytest.MonkeyPatch) -> None:
             assert await checks.reason(Grammar("lark", f'start: "{number}"')) is None
         assert len(checks._known) == 3
         monkeypatch.setattr(module, "SECONDS", 0.0)
-        assert "not compiled after" in (await checks.reason(Grammar("regex", "b+")) or "")
+        slow = {"type": "object", "properties": {f"field{n}": {"type": "string", "maxLength": n} for n in range(1000)}}
+        assert "not compiled after" in (await checks.reason(Grammar("json_schema", json.dumps(slow))) or "")
         monkeypatch.setattr(module, "SECONDS", 20.0)
         assert await checks.reason(Grammar("regex", "c+")) is None
     finally:

@@ -12,6 +12,9 @@ import httpx
 import pytest
 
 from tgi import logs
+from tgi.api.server.request_log import parameters
+from tgi.messages import Grammar
+from tgi.serving.types import SamplingParams
 
 HI = [{"role": "user", "content": "Hi"}]
 
@@ -75,3 +78,9 @@ async def test_long_texts_are_cut(client: httpx.AsyncClient, stream: io.StringIO
     lines = texts(stream)
     assert [line for line in lines if "Input" in line and len(line) < 2_300 and re.search(r"\d,000 c|\d,936 m", line)]
     assert len([line for line in lines if "Input" in line]) == 3 and max(map(len, lines)) < 2_300
+
+
+def test_grammars_show_their_beginning() -> None:
+    said = parameters(SamplingParams(grammar=Grammar("lark", "start: " + "x" * 500_000)))
+    assert "'kind': 'lark', 'text': 'start: xxx" in said
+    assert len(said) < 2_000

@@ -7,6 +7,7 @@ from dataclasses import fields
 from itertools import islice
 from typing import Any
 
+from tgi.messages import Grammar
 from tgi.serving.types import Completion, SamplingParams
 from tgi.shorten import shorten
 
@@ -27,6 +28,8 @@ def parameters(params: SamplingParams) -> str:
 def _beginning(value: Any) -> Any:
     if isinstance(value, str):
         return shorten(value, LOGGED_CHARACTERS)
+    if isinstance(value, Grammar):
+        return {"kind": value.kind, "text": _beginning(value.text)}
     if isinstance(value, list):
         more = len(value) - LOGGED_ITEMS
         return [_beginning(item) for item in value[:LOGGED_ITEMS]] + ([f"... {more:,} more"] if more > 0 else [])

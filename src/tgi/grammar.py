@@ -6,7 +6,6 @@ what is compiled there in less stack and memory is compiled in the engine, too. 
 
 from __future__ import annotations
 
-import json
 import re
 
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
@@ -141,8 +140,3 @@ def reason_of(error: str) -> str:
     if text.strip() in ("NoExtension", "NoExtensionBias"):
         return "nothing fits it"
     return printable(" ".join(text.split()), SHOWN)
-
-
-def literal(text: str) -> str:
-    """A string of Lark that stands for this text."""
-    return json.dumps(text, ensure_ascii=False)

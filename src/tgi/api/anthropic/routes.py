@@ -31,8 +31,8 @@ from tgi.api.anthropic.types import CountRequest, MessagesRequest
 from tgi.api.openapi.document import documented
 from tgi.api.server.access import Routes
 from tgi.api.server.call import Call
-from tgi.api.server.chat import PreparedChat, prepare_chat
-from tgi.api.server.turn import Turn, check_model, rename_ignored, turn_sampling
+from tgi.api.server.chat import PreparedChat
+from tgi.api.server.turn import Turn, check_model, prepare_turn, turn_sampling
 from tgi.api.wire.forms import ANTHROPIC as FORM
 from tgi.api.wire.streaming import named_event
 from tgi.serving.chat.conversation import Conversation
@@ -62,10 +62,7 @@ async def messages(request: Request) -> Response:
         if body.stream:
             return call.stream(answer.events())
         whole = await call.wait(answer.whole())
-        headers = call.headers()
-        if answer.turn.final is not None:
-            headers = call.timing_headers(answer.turn.input_tokens, [answer.turn.final])
-        return call.answer(encode(whole), headers)
+        return call.answer(encode(whole), answer.turn.headers())
 
 
 @routes.post("/v1/messages/count_tokens")
@@ -92,10 +89,7 @@ async def _prepare(call: Call, body: MessagesRequest) -> PreparedChat:
         stop=body.stop_sequences,
     )
     conversation = await _conversation(call, body)
-    dialect = ANTHROPIC.renamed({"grammar": "tools" if conversation.grammar is None else FORMAT})
-    chat = await prepare_chat(call, conversation, params, dialect, body.stream)
-    rename_ignored(call, NAMES)
-    return chat
+    return await prepare_turn(call, conversation, params, ANTHROPIC, NAMES, FORMAT, body.stream)
 
 
 async def _count(call: Call, body: CountRequest) -> int:
@@ -132,7 +126,7 @@ class Answer:
                     events += self._blocks.feed(part)
                 if self.turn.final is not None:
                     events += [*self._blocks.end(), MessageDelta(self._stop(), self._usage()), MessageStop()]
-                yield b"".join(map(_written, events))
+                yield b"".join(map(named_event, events))
 
     def _message(self, stop: StopDelta, *, content: bool = True) -> MessageAnswer:
         blocks = self._blocks.content if content else []
@@ -153,9 +147,3 @@ class Answer:
         if final.finish_reason == "stop_sequence" and final.stop_sequence is not None:
             return StopDelta("stop_sequence", final.stop_sequence)
         return StopDelta("tool_use" if self._blocks.calls else "end_turn", None)
-
-
-def _written(event: MessageEvent) -> bytes:
-    name = event.__struct_config__.tag
-    assert isinstance(name, str)
-    return named_event(name, event)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-import msgspec
 from pydantic import Discriminator, Field, Tag
 
 from tgi.api.openai.grammar_fields import GrammarFields
@@ -18,7 +17,7 @@ from tgi.api.state import Api
 from tgi.api.wire.fields import U32, Items, RequestModel, count, json_kind
 from tgi.errors import MalformedRequestError, ValidationError
 from tgi.serving.chat.conversation import Conversation
-from tgi.serving.chat.openai_form import choice_of
+from tgi.serving.chat.openai_form import arguments_for_template, choice_of
 from tgi.serving.generation_defaults import GenerationDefaults
 from tgi.serving.tools.checks import check_tool_count
 from tgi.serving.types import SamplingParams
@@ -77,13 +76,8 @@ class ToolCall(RequestModel):
         """As transformers has it: arguments as an object where they are one."""
         function = self.function
         arguments = function.arguments if function.arguments is not None else function.parameters
-        if isinstance(arguments, str):
-            try:
-                parsed = msgspec.json.decode(arguments)
-            except (msgspec.DecodeError, RecursionError):
-                parsed = None
-            arguments = parsed if isinstance(parsed, dict) else arguments
-        return {"id": self.id, "type": self.type, "function": {"name": function.name, "arguments": arguments}}
+        seen = {"name": function.name, "arguments": arguments_for_template(arguments)}
+        return {"id": self.id, "type": self.type, "function": seen}
 
 
 class Message(RequestModel):

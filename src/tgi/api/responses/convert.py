@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import msgspec
-
 from tgi.api.responses.items import (
     ResponseInputCall,
     ResponseInputCallOutput,
@@ -23,6 +21,7 @@ from tgi.api.responses.items import (
 from tgi.api.responses.types import ResponseFunctionTool, ResponsesRequest
 from tgi.errors import ToolError, ValidationError
 from tgi.serving.chat.conversation import Choice, Conversation, NamedTool, Tool
+from tgi.serving.chat.openai_form import arguments_for_template
 from tgi.serving.grammars.build import response_grammar
 
 FORMAT = "text.format"
@@ -107,15 +106,8 @@ class _Messages:
 
 
 def _call(item: ResponseInputCall) -> dict[str, Any]:
-    """As transformers has it: arguments as an object where they are one."""
-    arguments: Any = item.arguments
-    try:
-        parsed = msgspec.json.decode(arguments)
-    except (msgspec.DecodeError, RecursionError):
-        parsed = None
-    if isinstance(parsed, dict):
-        arguments = parsed
-    return {"id": item.call_id, "type": "function", "function": {"name": item.name, "arguments": arguments}}
+    function = {"name": item.name, "arguments": arguments_for_template(item.arguments)}
+    return {"id": item.call_id, "type": "function", "function": function}
 
 
 def _text(content: str | Sequence[ResponsePart], place: str, between: str = "") -> str:

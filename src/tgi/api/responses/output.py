@@ -6,9 +6,11 @@ Owns where an item begins and ends, its id, and the order of events. A whole res
 from __future__ import annotations
 
 import uuid
+from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 from tgi.api.responses.answer import (
     ResponseFunctionCall,
@@ -36,7 +38,7 @@ from tgi.api.responses.events import (
     SummaryTextDelta,
     SummaryTextDone,
 )
-from tgi.serving.chat.parts import CallArguments, CallBegin, Part, Reasoning, Text
+from tgi.serving.chat.parts import CallArguments, CallBegin, Part, Text
 
 IN_PROGRESS = "in_progress"
 Status = Literal["completed", "incomplete"]
@@ -55,14 +57,13 @@ class Output:
     def feed(self, part: Part) -> list[OutputEvent]:
         """The events of a part."""
         if isinstance(part, CallBegin):
-            return self._begin(partial(_Call, begin=part))
+            return self._begin(partial(_Call, part))
         begun: list[OutputEvent] = []
-        if isinstance(part, Reasoning):
-            kind = _Summary if self._summary else _Reasoning
-            begun = [] if isinstance(self._open, kind) else self._begin(kind)
-        elif isinstance(part, Text):
-            begun = [] if isinstance(self._open, _Message) else self._begin(_Message)
-        assert self._open is not None and isinstance(part, (Reasoning, Text, CallArguments))
+        if not isinstance(part, CallArguments):
+            kind = MESSAGE if isinstance(part, Text) else SUMMARY if self._summary else REASONING
+            if not isinstance(self._open, _TextItem) or self._open.kind is not kind:
+                begun = self._begin(partial(_TextItem, kind))
+        assert self._open is not None
         return [*begun, *self._open.add(part.text)]
 
     def end(self, status: Status = "completed") -> list[OutputEvent]:
@@ -81,97 +82,83 @@ class Output:
         return [*events, *self._open.begin()]
 
 
-class _OpenItem:
+class _OpenItem(ABC):
     """An item that grows."""
 
-    prefix = ""
-
-    def __init__(self, index: int) -> None:
-        self.id = f"{self.prefix}_{uuid.uuid4().hex}"
+    def __init__(self, prefix: str, index: int) -> None:
+        """prefix: of its id; index: among the items."""
+        self.id = f"{prefix}_{uuid.uuid4().hex}"
         self.index = index
         self.pieces: list[str] = []
-
-    def begin(self) -> list[OutputEvent]:
-        raise NotImplementedError
 
     def add(self, text: str) -> list[OutputEvent]:
         self.pieces.append(text)
         return [self.delta(text)] if text else []
 
-    def delta(self, text: str) -> OutputEvent:
-        raise NotImplementedError
+    @abstractmethod
+    def begin(self) -> list[OutputEvent]: ...
 
+    @abstractmethod
+    def delta(self, text: str) -> OutputEvent: ...
+
+    @abstractmethod
     def end(self, status: Status) -> list[OutputEvent]:
         """The last of them holds the item."""
-        raise NotImplementedError
 
     @property
     def text(self) -> str:
         return "".join(self.pieces)
 
 
-class _Message(_OpenItem):
-    prefix = "msg"
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """Items of one text: its part, the events about them, and what makes an item of some parts."""
+
+    prefix: str
+    part: Callable[[str], Any]
+    added: Callable[..., OutputEvent]
+    delta: Callable[..., OutputEvent]
+    text_done: Callable[..., OutputEvent]
+    done: Callable[..., OutputEvent]
+    item: Callable[[str, str, list[Any]], ResponseOutputItem]
+
+
+MESSAGE = _Kind("msg", ResponseOutputText, PartAdded, OutputTextDelta, OutputTextDone, PartDone, ResponseMessage)
+REASONING = _Kind(
+    "rs", ResponseReasoningText, PartAdded, ReasoningTextDelta, ReasoningTextDone, PartDone,
+    lambda id, status, parts: ResponseReasoning(id, status, [], parts),
+)  # fmt: skip
+SUMMARY = _Kind(
+    "rs", ResponseSummaryText, SummaryPartAdded, SummaryTextDelta, SummaryTextDone, SummaryPartDone,
+    lambda id, status, parts: ResponseReasoning(id, status, parts, []),
+)  # fmt: skip
+
+
+class _TextItem(_OpenItem):
+    def __init__(self, kind: _Kind, index: int) -> None:
+        super().__init__(kind.prefix, index)
+        self.kind = kind
 
     def begin(self) -> list[OutputEvent]:
-        part = PartAdded(item_id=self.id, output_index=self.index, part=ResponseOutputText(""))
-        return [ItemAdded(output_index=self.index, item=ResponseMessage(self.id, IN_PROGRESS, [])), part]
+        kind = self.kind
+        item = ItemAdded(output_index=self.index, item=kind.item(self.id, IN_PROGRESS, []))
+        return [item, kind.added(item_id=self.id, output_index=self.index, part=kind.part(""))]
 
     def delta(self, text: str) -> OutputEvent:
-        return OutputTextDelta(item_id=self.id, output_index=self.index, delta=text)
+        return self.kind.delta(item_id=self.id, output_index=self.index, delta=text)
 
     def end(self, status: Status) -> list[OutputEvent]:
-        part = ResponseOutputText(self.text)
+        kind, part = self.kind, self.kind.part(self.text)
         return [
-            OutputTextDone(item_id=self.id, output_index=self.index, text=part.text),
-            PartDone(item_id=self.id, output_index=self.index, part=part),
-            ItemDone(output_index=self.index, item=ResponseMessage(self.id, status, [part])),
-        ]
-
-
-class _Reasoning(_OpenItem):
-    prefix = "rs"
-
-    def begin(self) -> list[OutputEvent]:
-        part = PartAdded(item_id=self.id, output_index=self.index, part=ResponseReasoningText(""))
-        return [ItemAdded(output_index=self.index, item=ResponseReasoning(self.id, IN_PROGRESS, [], [])), part]
-
-    def delta(self, text: str) -> OutputEvent:
-        return ReasoningTextDelta(item_id=self.id, output_index=self.index, delta=text)
-
-    def end(self, status: Status) -> list[OutputEvent]:
-        part = ResponseReasoningText(self.text)
-        return [
-            ReasoningTextDone(item_id=self.id, output_index=self.index, text=part.text),
-            PartDone(item_id=self.id, output_index=self.index, part=part),
-            ItemDone(output_index=self.index, item=ResponseReasoning(self.id, status, [], [part])),
-        ]
-
-
-class _Summary(_OpenItem):
-    prefix = "rs"
-
-    def begin(self) -> list[OutputEvent]:
-        part = SummaryPartAdded(item_id=self.id, output_index=self.index, part=ResponseSummaryText(""))
-        return [ItemAdded(output_index=self.index, item=ResponseReasoning(self.id, IN_PROGRESS, [], [])), part]
-
-    def delta(self, text: str) -> OutputEvent:
-        return SummaryTextDelta(item_id=self.id, output_index=self.index, delta=text)
-
-    def end(self, status: Status) -> list[OutputEvent]:
-        part = ResponseSummaryText(self.text)
-        return [
-            SummaryTextDone(item_id=self.id, output_index=self.index, text=part.text),
-            SummaryPartDone(item_id=self.id, output_index=self.index, part=part),
-            ItemDone(output_index=self.index, item=ResponseReasoning(self.id, status, [part], [])),
+            kind.text_done(item_id=self.id, output_index=self.index, text=part.text),
+            kind.done(item_id=self.id, output_index=self.index, part=part),
+            ItemDone(output_index=self.index, item=kind.item(self.id, status, [part])),
         ]
 
 
 class _Call(_OpenItem):
-    prefix = "fc"
-
-    def __init__(self, index: int, begin: CallBegin) -> None:
-        super().__init__(index)
+    def __init__(self, begin: CallBegin, index: int) -> None:
+        super().__init__("fc", index)
         self._call_id = begin.id
         self._name = begin.name
 

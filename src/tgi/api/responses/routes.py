@@ -41,8 +41,8 @@ from tgi.api.responses.store import Kept
 from tgi.api.responses.types import ResponseFunctionTool, ResponsesRequest
 from tgi.api.server.access import GROUP, Routes
 from tgi.api.server.call import Call
-from tgi.api.server.chat import PreparedChat, prepare_chat
-from tgi.api.server.turn import Turn, check_model, rename_ignored, turn_sampling
+from tgi.api.server.chat import PreparedChat
+from tgi.api.server.turn import Turn, check_model, prepare_turn, turn_sampling
 from tgi.api.wire.forms import RESPONSES as FORM
 from tgi.api.wire.streaming import named_event
 from tgi.errors import TgiError
@@ -74,9 +74,7 @@ async def responses(request: Request) -> Response:
         if body.stream:
             return call.stream(answer.events(), answer.failed)
         whole = await call.wait(answer.whole())
-        final = answer.turn.final
-        headers = call.headers() if final is None else call.timing_headers(answer.turn.input_tokens, [final])
-        return call.answer(whole, headers)
+        return call.answer(whole, answer.turn.headers())
 
 
 async def _prepare(call: Call, body: ResponsesRequest, context: Context) -> PreparedChat:
@@ -90,10 +88,7 @@ async def _prepare(call: Call, body: ResponsesRequest, context: Context) -> Prep
         presence_penalty=body.presence_penalty,
     )
     conversation = await fitted(call, body, context)
-    dialect = RESPONSES.renamed({"grammar": "tools" if conversation.grammar is None else FORMAT})
-    chat = await prepare_chat(call, conversation, params, dialect, body.stream)
-    rename_ignored(call, NAMES)
-    return chat
+    return await prepare_turn(call, conversation, params, RESPONSES, NAMES, FORMAT, body.stream)
 
 
 def answer_is_kept(call: Call, body: ResponsesRequest) -> bool:
@@ -154,9 +149,7 @@ class Answer:
     def _written(self, event: ResponseEvent) -> bytes:
         event.sequence_number = self._events
         self._events += 1
-        name = event.__struct_config__.tag
-        assert isinstance(name, str)
-        return named_event(name, event)
+        return named_event(event)
 
     @property
     def _cut(self) -> bool:

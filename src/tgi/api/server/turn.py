@@ -11,8 +11,10 @@ from contextlib import aclosing
 
 from tgi.api.openai.types import NAMELESS_MODELS
 from tgi.api.server.call import Call
-from tgi.api.server.chat import PreparedChat
+from tgi.api.server.chat import PreparedChat, prepare_chat
+from tgi.serving.chat.conversation import Conversation
 from tgi.serving.chat.parts import Part, Text
+from tgi.serving.dialect import Dialect
 from tgi.serving.generation_defaults import GenerationDefaults
 from tgi.serving.types import Completion, SamplingParams
 
@@ -58,6 +60,12 @@ class Turn:
                         self.final = delta.final
                         self._call.finished(self._prepared, delta.final)
                 yield parts
+
+    def headers(self) -> dict[str, str]:
+        """Of the whole answer, once it is complete."""
+        return (
+            self._call.headers() if self.final is None else self._call.timing_headers(self.input_tokens, [self.final])
+        )
 
     async def finish(self) -> list[Part]:
         """All parts."""
@@ -132,9 +140,23 @@ def turn_sampling(
     )
 
 
-def rename_ignored(call: Call, names: Mapping[str, str]) -> None:
-    """Call what has no effect by this dialect's names; `serving` knows those of OpenAI's chat."""
+async def prepare_turn(
+    call: Call,
+    conversation: Conversation,
+    params: SamplingParams,
+    dialect: Dialect,
+    names: Mapping[str, str],
+    form_field: str,
+    stream: bool,
+) -> PreparedChat:
+    """As `prepare_chat`, by this dialect's names; `serving` knows those of OpenAI's chat, which are `names`'s keys.
+
+    form_field: what asks for the form of an answer.
+    """
+    dialect = dialect.renamed({"grammar": "tools" if conversation.grammar is None else form_field})
+    chat = await prepare_chat(call, conversation, params, dialect, stream)
     call.ignored[:] = [names.get(name, name) for name in call.ignored]
+    return chat
 
 
 def check_model(call: Call, name: str | None) -> None:

@@ -55,9 +55,9 @@ def encoded_event(data: bytes, name: bytes = b"") -> bytes:
     return (b"event: " + name + b"\ndata: " if name else b"data: ") + data + b"\n\n"
 
 
-def named_event(name: str, payload: Any) -> bytes:
-    """As `event`, under a name."""
-    return encoded_event(_encoder.encode(payload), name.encode())
+def named_event(payload: msgspec.Struct) -> bytes:
+    """As `event`, under the name that is the payload's tag."""
+    return encoded_event(_encoder.encode(payload), str(payload.__struct_config__.tag).encode())
 
 
 def error_event(error: TgiError, scope: Scope) -> bytes:

@@ -5,9 +5,10 @@ Owns what the words mean; routes, whose bodies are typed, share the choice among
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+
+import msgspec
 
 from tgi.errors import ToolError
 from tgi.serving.chat.conversation import Choice, NamedTool, Tool
@@ -66,14 +67,20 @@ def for_template(message: Mapping[str, Any]) -> dict[str, Any]:
 
 def _call(call: Mapping[str, Any]) -> dict[str, Any]:
     function = dict(call["function"])
-    arguments = function.get("arguments")
-    if isinstance(arguments, str):
-        try:
-            parsed = json.loads(arguments)
-        except (ValueError, RecursionError):
-            parsed = None
-        function["arguments"] = parsed if isinstance(parsed, dict) else arguments
+    if "arguments" in function:
+        function["arguments"] = arguments_for_template(function["arguments"])
     return {"type": "function", "id": "", **call, "function": function}
+
+
+def arguments_for_template(arguments: Any) -> Any:
+    """Arguments of an earlier call as transformers has them: JSON text of an object as that object."""
+    if not isinstance(arguments, str):
+        return arguments
+    try:
+        parsed = msgspec.json.decode(arguments)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return arguments
+    return parsed if isinstance(parsed, dict) else arguments
 
 
 def message_of(parts: Iterable[Part]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import logging
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -39,8 +40,45 @@ class Checkpoint:
         with torch.inference_mode():
             return self.oracle(torch.tensor([ids]), use_cache=False).logits[0].float()
 
+    def check(self, got: torch.Tensor, ids: Sequence[int], start: int = 0) -> None:
+        """`got` (rows, vocabulary) are the oracle's logits of `ids` from `start` on, but where those are not settled.
+
+        A router jumps where two experts tie, within a rounding error as well as anywhere else: of the tens of thousands
+        of choices in a run some come that near. From the first row on at which the oracle itself jumps when its inputs
+        change by less than float32 can tell, a row that differs says nothing; before it each must agree.
+        """
+        expected = self.expected(tuple(ids))[start:]
+        assert got.shape == expected.shape
+        settled = len(expected)
+        if relative_error(got, expected) > TOLERANCE:
+            settled = max(self.first_jump(tuple(ids)) - start, 0)
+            print(f"{len(expected) - settled} of {len(expected)} rows follow a tie of experts")
+        if settled:
+            error = (got[:settled] - expected[:settled]).abs().max() / expected.abs().max()
+            assert error <= TOLERANCE, f"max error over max |logit| is {error:.2e}"
+
+    def first_jump(self, ids: tuple[int, ...]) -> int:
+        """The first row whose logits change by more than the tolerance in one of 32 runs with embeddings that are off
+        by up to a millionth; the number of rows if there is none."""
+        expected = self.expected(ids)
+        off = self.oracle.get_input_embeddings().register_forward_hook(
+            lambda module, args, output: output * (1 + 1e-6 * (2 * torch.rand_like(output) - 1))
+        )
+        try:
+            with torch.inference_mode():
+                runs = [self.oracle(torch.tensor([ids]), use_cache=False).logits[0].float() for _ in range(32)]
+        finally:
+            off.remove()
+        jumps = [(run - expected).abs().amax(1) > TOLERANCE * expected.abs().max() for run in runs]
+        rows = torch.stack(jumps).any(0).nonzero()
+        return int(rows[0]) if len(rows) else len(ids)
+
     def __hash__(self) -> int:
         return id(self)
+
+
+def relative_error(got: torch.Tensor, expected: torch.Tensor) -> float:
+    return ((got - expected).abs().max() / expected.abs().max()).item()
 
 
 @pytest.fixture(scope="module", params=CASES)
@@ -60,9 +98,8 @@ def test_logits_and_greedy_tokens(checkpoint: Checkpoint, kind: str, caplog: pyt
     driver = Driver(loaded, backend, seed=checkpoint.seed)
     ids = [rng.randrange(VOCAB) for _ in range(120)]
     whole, seven = driver.run(ids), driver.run(ids, chunk=7)
-    expected = checkpoint.expected(tuple(ids))
-    assert_close(whole, expected)
-    assert_close(seven, expected)
+    checkpoint.check(whole, ids)
+    checkpoint.check(seven, ids)
     mixed_batch(checkpoint, driver, rng)
     prefix_hit_and_preemption(checkpoint, driver, backend, rng)
     greedy(checkpoint, driver, ids[:20])
@@ -132,8 +169,8 @@ def mixed_batch(checkpoint: Checkpoint, driver: Driver, rng: random.Random) -> N
         for parts, logits in zip(collected, results, strict=True):
             parts.append(logits)
     for prompt, parts in zip(prompts, collected, strict=True):
-        assert_close(torch.cat(parts), checkpoint.expected(prompt))
-    assert_close(torch.cat(late_logits), checkpoint.expected(late_ids))
+        checkpoint.check(torch.cat(parts), prompt)
+    checkpoint.check(torch.cat(late_logits), late_ids)
 
 
 def prefix_hit_and_preemption(checkpoint: Checkpoint, driver: Driver, backend: Backend, rng: random.Random) -> None:
@@ -146,11 +183,11 @@ def prefix_hit_and_preemption(checkpoint: Checkpoint, driver: Driver, backend: B
     driver.run(first[2 * block :], row=owner)
     hit = Row(table=owner.table[:2], computed=2 * block, state=saved)
     second = first[: 2 * block] + tail
-    assert_close(driver.run(tail, row=hit), checkpoint.expected(tuple(second))[2 * block :])
+    checkpoint.check(driver.run(tail, row=hit), second, start=2 * block)
     again = Row(table=list(reversed(owner.table)))
     parts = [driver.run(first[:-5], chunk=30, row=again)]
     parts += [driver.step([(again, [token])])[0] for token in first[-5:]]
-    assert_close(torch.cat(parts), checkpoint.expected(tuple(first)))
+    checkpoint.check(torch.cat(parts), first)
 
 
 def greedy(checkpoint: Checkpoint, driver: Driver, prompt: list[int]) -> None:
@@ -164,4 +201,5 @@ def greedy(checkpoint: Checkpoint, driver: Driver, prompt: list[int]) -> None:
     best = expected.topk(2, dim=-1)
     clear = best.values[:, 0] - best.values[:, 1] > TOLERANCE * expected.abs().max()
     assert clear.sum() >= 32, "random weights were meant to give clear choices"
-    assert torch.equal(torch.tensor(ids[len(prompt) :])[clear], best.indices[:, 0][clear])
+    other = (clear & (torch.tensor(ids[len(prompt) :]) != best.indices[:, 0])).nonzero()
+    assert not len(other) or len(prompt) - 1 + int(other[0]) >= checkpoint.first_jump(tuple(ids))

@@ -23,7 +23,6 @@ def _leave_directory_out() -> None:
 _leave_directory_out()  # before the first import that could be a file of that directory
 
 from importlib import import_module  # noqa: E402
-from importlib.metadata import PackageNotFoundError, version  # noqa: E402
 from typing import TYPE_CHECKING, Any  # noqa: E402
 
 if TYPE_CHECKING:
@@ -31,10 +30,7 @@ if TYPE_CHECKING:
     from tgi.offline import LLM
     from tgi.serving.types import SamplingParams
 
-try:
-    __version__ = version("text-generation-inference")
-except PackageNotFoundError:  # a source tree that was never installed
-    __version__ = "0.0.0"
+    __version__: str
 
 __all__ = ["LLM", "Grammar", "SamplingParams", "__version__"]
 
@@ -44,4 +40,16 @@ _WHERE = {"LLM": "tgi.offline", "Grammar": "tgi.messages", "SamplingParams": "tg
 def __getattr__(name: str) -> Any:
     if name in _WHERE:
         return getattr(import_module(_WHERE[name]), name)
+    if name == "__version__":
+        return _version()
     raise AttributeError(f"module 'tgi' has no attribute {name!r}")
+
+
+def _version() -> str:
+    """As pip has it. Looked up when asked for: the library for it costs processes that need no version their start."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("text-generation-inference")
+    except PackageNotFoundError:  # a source tree that was never installed
+        return "0.0.0"

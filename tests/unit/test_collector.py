@@ -18,3 +18,12 @@ def test_objects_of_start_up_are_left_out_of_collections():
     finally:
         gc.unfreeze()
         gc.set_threshold(*threshold)
+
+
+def test_collections_pause_for_a_while():
+    with collector.paused():
+        assert not gc.isenabled()
+        with collector.paused():
+            pass
+        assert not gc.isenabled()
+    assert gc.isenabled()

@@ -92,7 +92,8 @@ def _serve(config: EngineConfig, socket: Socket) -> int:
 
     try:
         socket.send(EngineLoading("start"))
-        from tgi.engine.worker import LoadProgress, Worker  # imports torch: the failure must reach the API process
+        with collector.paused():  # imports torch, here, so that a failure reaches the API process
+            from tgi.engine.worker import LoadProgress, Worker
 
         worker = Worker(config, enter, LoadProgress(report))
         info = worker.info

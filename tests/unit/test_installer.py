@@ -1,0 +1,54 @@
+"""What tools/install.py says before and while it installs; `e2e/test_install.py` runs it for real."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+@pytest.fixture
+def installer() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("install", ROOT / "tools" / "install.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_time_and_disk_are_said_first(installer: ModuleType, tmp_path: Path) -> None:
+    said = installer.outlook(tmp_path / ".venv", "cpu", False)
+    assert "about 4 minutes and 1.3 GB" in said
+    assert "are free" in said
+    assert "7.5 GB" in installer.outlook(tmp_path / ".venv", "default", False)
+    assert "about 6 minutes and 2.0 GB" in installer.outlook(tmp_path / ".venv", "cpu", True)
+
+
+def test_a_full_disk_is_warned_about(installer: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = type(installer.shutil.disk_usage(tmp_path))(10**9, 10**9 - 10**6, 10**6)
+    monkeypatch.setattr(installer.shutil, "disk_usage", lambda path: usage)
+    assert "not enough" in installer.outlook(tmp_path / ".venv", "cpu", False)
+
+
+def test_a_missing_compiler_is_said(installer: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(installer.shutil, "which", lambda name: None)
+    assert "apt install g++" in installer.outlook(tmp_path / ".venv", "cpu", False)
+
+
+def test_nothing_is_said_of_later_installations(installer: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "lib/python3.12/site-packages/torch").mkdir(parents=True)
+    assert installer.outlook(tmp_path, "cpu", False) == ""
+
+
+def test_logs_see_progress(
+    installer: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_bytes(b"x" * 3_000_000)
+    monkeypatch.setattr(installer, "PROGRESS_S", 0.05)
+    assert installer.call([sys.executable, "-c", "import time; time.sleep(0.5)"], tmp_path, show=True) == 0
+    assert f"3 MB in {tmp_path}" in capfd.readouterr().out

@@ -123,6 +123,7 @@ async def test_cors_is_open_by_default(client: httpx.AsyncClient) -> None:
     ):
         assert answer.headers["access-control-allow-origin"] == "*"
         assert answer.headers["vary"] == VARY
+        assert answer.headers["access-control-expose-headers"] == "*"
         assert "access-control-allow-methods" not in answer.headers
 
 
@@ -131,7 +132,7 @@ async def test_preflight(client: httpx.AsyncClient) -> None:
         answer = await client.options(path)
         assert (answer.status_code, answer.content) == (200, b"")
         assert answer.headers["access-control-allow-methods"] == "GET,POST,DELETE"
-        assert answer.headers["access-control-allow-headers"] == "content-type,authorization"
+        assert answer.headers["access-control-allow-headers"] == "content-type,authorization,x-api-key"
         assert answer.headers["access-control-allow-origin"] == "*"
         assert answer.headers["vary"] == VARY
 
@@ -161,7 +162,25 @@ async def test_a_page_may_send_what_its_browser_asks_for(wanted: str, more: str)
         )
         assert answer.status_code == 200
         assert answer.headers["access-control-allow-origin"] == "http://a.example"
-        assert answer.headers["access-control-allow-headers"] == f"content-type,authorization{more}"
+        assert answer.headers["access-control-allow-headers"] == f"content-type,authorization,x-api-key{more}"
+
+
+async def test_the_preflight_of_openai_js(client: httpx.AsyncClient) -> None:
+    """As Chromium sends it for `openai` 6.49: lower case, sorted, without blanks, and never with a key."""
+    wanted = (
+        "authorization,content-type,x-stainless-arch,x-stainless-lang,x-stainless-os,x-stainless-package-version,"
+        "x-stainless-retry-count,x-stainless-runtime,x-stainless-runtime-version,x-stainless-timeout"
+    )
+    headers = {
+        "origin": "http://127.0.0.1:5173",
+        "access-control-request-method": "POST",
+        "access-control-request-headers": wanted,
+    }
+    answer = await client.options("/v1/chat/completions", headers=headers)
+    assert answer.status_code == 200
+    assert "POST" in answer.headers["access-control-allow-methods"]
+    assert set(wanted.split(",")) <= set(answer.headers["access-control-allow-headers"].split(","))
+    assert answer.headers["access-control-allow-origin"] == "*"
 
 
 async def test_a_preflight_that_asks_for_everything_gets_a_short_answer(client: httpx.AsyncClient) -> None:

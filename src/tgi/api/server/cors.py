@@ -1,6 +1,6 @@
-"""Cross-origin headers: TGI's, and leave to send the headers that a page wants to send.
+"""Cross-origin headers: TGI's, and leave to send the headers that a page wants to send and to read all of ours.
 
-Owns every OPTIONS answer and the two headers on all others. TGI's layer is open by default, as here, but
+Owns every OPTIONS answer and the three headers on all others. TGI's layer is open by default, as here, but
 allows `content-type` alone, so that no page can send an API key. The outermost layer of the application.
 """
 
@@ -12,14 +12,16 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 VARY = (b"vary", b"origin, access-control-request-method, access-control-request-headers")
 METHODS = (b"access-control-allow-methods", b"GET,POST,DELETE")
-ALWAYS_ALLOWED = (b"content-type", b"authorization")
+ALWAYS_ALLOWED = (b"content-type", b"authorization", b"x-api-key")
+EXPOSED = (b"access-control-expose-headers", b"*")
+"""Pages may read `retry-after`, `x-request-id` and `x-tgi-ignored`, as other clients do."""
 MOST_HEADERS = 64
 """Requested headers that are allowed by name, at most: no page sends more, and the answer stays short."""
 _HEADER_NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]{1,128}")
 
 
 class Cors:
-    """Pure ASGI; adds two headers and no task."""
+    """Pure ASGI; adds three headers and no task."""
 
     def __init__(self, app: ASGIApp, origins: tuple[str, ...] = ()) -> None:
         """`origins`: those allowed; empty or `*`: all."""
@@ -36,6 +38,8 @@ class Cors:
             await send({"type": "http.response.start", "status": 200, "headers": headers})
             await send({"type": "http.response.body", "body": b""})
             return None
+
+        headers.append(EXPOSED)
 
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":

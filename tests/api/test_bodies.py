@@ -161,7 +161,9 @@ async def test_unknown_fields_are_named(client: httpx.AsyncClient) -> None:
     for route in ("/generate", "/generate_stream", "/"):
         answer = await client.post(route, json=body)
         assert answer.status_code == 200
-        assert answer.headers["x-tgi-ignored"] == "extra, parameters.ev?il??, parameters.max_tokens"
+        assert answer.headers["x-tgi-ignored"] == (
+            "extra, parameters.ev?il??, parameters.max_tokens (did you mean max_new_tokens?)"
+        )
     answer = await client.post("/generate", json={"inputs": "x", **{f"f{i}": 1 for i in range(1000)}})
     assert len(answer.headers["x-tgi-ignored"]) < 1000
 

@@ -55,9 +55,8 @@ async def test_nested_fields_of_other_objects(client: httpx.AsyncClient) -> None
     options = {"stream": True, "stream_options": {"include_usage": True, "include_obfuscation": False}}
     body = {"messages": [{"role": "user", "content": "Hi"}], **options}
     assert await ignored(client, CHAT, body) == "stream_options.include_obfuscation"
-    assert (
-        await ignored(client, "/generate", {"inputs": "x", "parameters": {"max_tokens": 3}}) == "parameters.max_tokens"
-    )
+    body = {"inputs": "x", "parameters": {"max_tokens": 3}}
+    assert await ignored(client, "/generate", body) == "parameters.max_tokens (did you mean max_new_tokens?)"
     infer = {
         "id": "1",
         "inputs": [
@@ -165,3 +164,27 @@ async def test_do_sample_that_is_overruled(
         names = await ignored(client, path, infer if path.startswith("/v2") else body)
         assert names == ("parameters.do_sample" if named else ""), path
         assert engine.requests[-1].sampling.do_sample == samples
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "names"),
+    [
+        (CHAT, {"max_token": 2, "temprature": 0.5}, ["max_token (max_tokens)", "temprature (temperature)"]),
+        (CHAT, {"maxTokens": 2, "n_predict": 3}, ["maxTokens (max_tokens)", "n_predict (max_tokens)"]),
+        (CHAT, {"max_token": 2, "max_tokens": 2, "top_a": 1, "t" * 50: 1}, ["max_token", "top_a", "t" * 50]),
+        ("/generate", {"max_new_tokens": 2}, ["max_new_tokens (parameters.max_new_tokens)"]),
+        ("/generate", {"parameters": {"repeat_penalty": 2.0}}, ["parameters.repeat_penalty (repetition_penalty)"]),
+    ],
+)
+async def test_near_names(client: httpx.AsyncClient, path: str, body: dict[str, Any], names: list[str]) -> None:
+    """A mistyped field, one of another server's and one in the wrong place are answered with what was meant."""
+    body = {**({"messages": [{"role": "user", "content": "Hi"}]} if path == CHAT else {"inputs": "x"}), **body}
+    shown = [name.replace("(", "(did you mean ").replace(")", "?)") for name in names]
+    assert await ignored(client, path, body) == ", ".join(sorted(shown))
+
+
+async def test_near_names_are_in_the_log_once(client: httpx.AsyncClient, caplog: pytest.LogCaptureFixture) -> None:
+    for _ in range(3):
+        await ignored(client, CHAT, {"messages": [{"role": "user", "content": "Hi"}], "max_token": 2, "other": 1})
+    said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert said == ["Requests to chat_completions have a field that is ignored: max_token (did you mean max_tokens?)"]

@@ -32,6 +32,8 @@ class Api:
     intake: Intake = field(init=False)
     responses: ResponseStore = field(init=False)
     """Those of `/v1/responses` that are kept."""
+    hints_given: set[str] = field(default_factory=set)
+    """What the log has said about ignored fields that were likely meant to be others."""
 
     def __post_init__(self) -> None:
         self.intake = Intake(self.config.payload_limit)

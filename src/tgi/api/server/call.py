@@ -25,6 +25,7 @@ from tgi.api.wire.errors import InternalError
 from tgi.api.wire.forms import FORM, OPENAI, TGI, Form, request_id
 from tgi.api.wire.json_pieces import take_apart
 from tgi.api.wire.long_answer import FEW_ITEMS, LongLists, write
+from tgi.api.wire.near_fields import split_hint
 from tgi.api.wire.streaming import ClientGone, EventStream, until_gone
 from tgi.errors import (
     MalformedRequestError,
@@ -45,6 +46,8 @@ IGNORED_NAMES = 32
 """Most names in `x-tgi-ignored`."""
 NAME_LENGTH = 96
 """Of one name, the longest path of ours with room for a name that we do not know."""
+MOST_HINTS = 256
+"""Warnings of one server about fields that were likely meant to be others."""
 UNLOGGED = (OverloadedError, ShuttingDownError, MalformedRequestError, InternalError)
 """A flood of refusals must not become one of log lines; our own mistakes are logged with their traceback."""
 
@@ -161,7 +164,17 @@ class Call:
 
     async def parse(self, model: type[Model], data: Any) -> Model:
         model.check_counts(data, self.api)
-        return await self._read(parse, model, data, self.ignored)
+        parsed = await self._read(parse, model, data, self.ignored)
+        self._warn_of_near_names()
+        return parsed
+
+    def _warn_of_near_names(self) -> None:
+        """Fields that were likely meant to be others are told of once, by the names that were meant."""
+        for name in self.ignored[:IGNORED_NAMES]:
+            path, hint = split_hint(name)
+            if hint and hint not in self.api.hints_given and len(self.api.hints_given) < MOST_HINTS:
+                self.api.hints_given.add(hint)
+                logger.warning("Requests to %s have a field that is ignored: %s%s", self._name, path, hint)
 
     def _check_engine(self) -> None:
         if self.api.service.engine.silent:
@@ -355,9 +368,11 @@ def ignored_header(names: list[str]) -> dict[str, str]:
     """`x-tgi-ignored` with the fields that have no effect, if there are any."""
     if not names:
         return {}
-    return {"x-tgi-ignored": ", ".join(_header_safe(name) for name in sorted(set(names))[:IGNORED_NAMES])}
+    return {"x-tgi-ignored": ", ".join(map(_header_safe, sorted(set(names))[:IGNORED_NAMES]))}
 
 
 def _header_safe(name: str) -> str:
     """A field name is the client's word: only plain characters of it get into a header."""
-    return "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "?" for c in name[:NAME_LENGTH])
+    path, hint = split_hint(name)
+    safe = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "?" for c in path[:NAME_LENGTH])
+    return safe + "".join(c for c in hint[:NAME_LENGTH] if c.isascii() and (c.isalnum() or c in " ._-()?"))

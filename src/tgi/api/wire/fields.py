@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import islice
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar, get_args
 
 from pydantic import (
     BaseModel,
@@ -25,6 +25,8 @@ from pydantic import (
     model_validator,
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from tgi.api.wire.near_fields import hint
 
 if TYPE_CHECKING:
     from tgi.api.state import Api
@@ -91,6 +93,14 @@ class RequestModel(BaseModel):
         cls.known = frozenset(cls.model_fields)
 
     @classmethod
+    def nameable(cls) -> frozenset[str]:
+        """`known`, and what an object `parameters` may have, `parameters.top_k`, which is often put beside it."""
+        annotation = cls.model_fields["parameters"].annotation if "parameters" in cls.known else None
+        inner = [one for one in (annotation, *get_args(annotation)) if isinstance(one, type)]
+        names = {f"parameters.{name}" for one in inner if issubclass(one, RequestModel) for name in one.known}
+        return cls.known | names
+
+    @classmethod
     def check_counts(cls, data: Any, api: Api) -> None:
         """Refuse the lists of a body that are longer than a limit allows, before anybody looks at their items.
 
@@ -112,10 +122,12 @@ class RequestModel(BaseModel):
 def unknown_fields(parsed: Any, data: Any, path: str = "") -> Iterator[str]:
     """Paths of the fields that no model knows, `messages.0.cache_control`; an object's own before those below it.
 
+    Behind one that was likely meant to be another is that: `max_token (did you mean max_tokens?)`.
     `parsed` is what was made of `data`; `path` is where both are, with a dot at its end unless they are the body.
     """
     if isinstance(parsed, RequestModel) and isinstance(data, dict):
-        yield from (f"{path}{name}" for name, value in data.items() if value is not None and name not in parsed.known)
+        unknown = (name for name, value in data.items() if value is not None and name not in parsed.known)
+        yield from (f"{path}{name}{hint(name, parsed.nameable(), data)}" for name in unknown)
         for name, value in data.items():
             if isinstance(value, (dict, list)) and name in parsed.known:
                 yield from unknown_fields(getattr(parsed, name), value, f"{path}{name}.")

@@ -5,6 +5,8 @@
 Names are imported when first used, so that `import tgi` costs nothing and brings no torch.
 """
 
+from __future__ import annotations
+
 import sys
 
 
@@ -22,10 +24,10 @@ def _leave_directory_out() -> None:
 
 _leave_directory_out()  # before the first import that could be a file of that directory
 
-from importlib import import_module  # noqa: E402
-from typing import TYPE_CHECKING, Any  # noqa: E402
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # and no import of typing, which takes longer than all else here
+    from typing import Any
 
-if TYPE_CHECKING:
     from tgi.messages import Grammar
     from tgi.offline import LLM
     from tgi.serving.types import SamplingParams
@@ -39,6 +41,8 @@ _WHERE = {"LLM": "tgi.offline", "Grammar": "tgi.messages", "SamplingParams": "tg
 
 def __getattr__(name: str) -> Any:
     if name in _WHERE:
+        from importlib import import_module
+
         return getattr(import_module(_WHERE[name]), name)
     if name == "__version__":
         return _version()

@@ -2,7 +2,7 @@
 
 import sys
 
-from tgi.commands.cli import main
+from tgi.commands.entry import main
 
 if __name__ == "__main__":
     sys.exit(main())

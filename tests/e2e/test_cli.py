@@ -175,8 +175,8 @@ def test_installed_commands_are_these() -> None:
 
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
     assert scripts == {
-        "tgi": "tgi.commands.cli:main",
-        "text-generation-launcher": "tgi.commands.cli:launcher_main",
-        "text-generation-server": "tgi.commands.cli:server_main",
-        "text-generation-benchmark": "tgi.commands.cli:benchmark_main",
+        "tgi": "tgi.commands.entry:main",
+        "text-generation-launcher": "tgi.commands.entry:launcher_main",
+        "text-generation-server": "tgi.commands.entry:server_main",
+        "text-generation-benchmark": "tgi.commands.entry:benchmark_main",
     }

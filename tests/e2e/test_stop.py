@@ -6,6 +6,8 @@ import json
 import shutil
 import signal
 import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -14,7 +16,7 @@ import pytest
 import torch
 
 from tests.e2e.conftest import Launch
-from tests.e2e.launched import REAL, Launched, Stream
+from tests.e2e.launched import REAL, Launched, Stream, environment
 
 GENERATE = {"inputs": "Hello", "parameters": {"max_new_tokens": 500}}
 SOON_S = 5.0
@@ -134,3 +136,28 @@ def test_hanging_up_does_not_end_what_was_started_to_survive_it(launch: Launch) 
         signal.signal(signal.SIGHUP, before)
     server.send(signal.SIGHUP)
     assert server.post(inputs="Hello", parameters={"max_new_tokens": 2}).status_code == 200
+
+
+INTERRUPTED = """
+import os, signal, sys
+class Finder:
+    def find_spec(self, name, *more):
+        if name == target:
+            os.kill(os.getpid(), signal.SIGINT)
+target = sys.argv.pop(1)
+sys.meta_path.insert(0, Finder())
+from tgi.commands.entry import main
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["tgi.commands.cli", "msgspec", "tgi.settings.parse", "tgi.hub.prepare", "tgi.launcher.supervisor", "uvloop"],
+)
+def test_a_signal_while_modules_are_imported_is_quiet(module: str, tmp_path: Path) -> None:
+    """Python's own answer to it is a traceback."""
+    command = [sys.executable, "-c", INTERRUPTED, module, "serve", "--port", "0"]
+    ended = subprocess.run(command, cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True, timeout=60)
+    assert ended.returncode in (-signal.SIGINT, 130), ended.stdout + ended.stderr
+    assert ended.stderr in ("", "stopped\n")

@@ -14,7 +14,8 @@ from typing import Any
 
 import msgspec
 
-from tgi import __version__, hardware, logs
+import tgi
+from tgi import hardware, logs
 from tgi.commands.ending import command, guarded, show
 from tgi.errors import DownloadError
 from tgi.settings.api_keys import with_keys_of_file
@@ -45,7 +46,7 @@ Text generation inference: serve a language model over HTTP.
 Usage: tgi COMMAND [OPTIONS]
 
 Commands:
-  serve             Serve a model on http://127.0.0.1:8080 (without --model-id: the bundled demo model)
+  serve             Serve a model on http://127.0.0.1:8080 (without a model: the bundled demo model)
   plan              Show where the memory would go, without loading the model
   inspect           Show what a checkpoint is, how it would be computed, and what stands in the way
   download-weights  Fetch a model from the hub, and convert its weights if need be
@@ -85,8 +86,13 @@ SERVE_EXAMPLES = """\
 {command} --model-id HuggingFaceTB/SmolLM2-135M-Instruct --port 9000
 {command} --model-id org/name --revision refs/pr/1 --dtype float32 --memory 8GiB"""
 
+FRIENDLY_EXAMPLES = """\
+tgi serve ./my-model
+tgi serve HuggingFaceTB/SmolLM2-135M-Instruct --port 9000
+tgi serve org/name --revision refs/pr/1 --dtype float32 --memory 8GiB"""
+
 PLAN_EXAMPLES = """\
-tgi plan --model-id org/name
+tgi plan org/name
 tgi plan --model-id org/name --memory 24GiB --device cuda --json"""
 
 
@@ -102,16 +108,16 @@ class Command:
     """Flags, environment, `--json`."""
     like_tgi: bool = False
     """Print errors in the form of TGI's launcher."""
+    positional: bool = False
+    """The model may be given without --model-id."""
 
 
 @command
 def main(words: Sequence[str]) -> int:
     """The command `tgi`."""
     commands = {
-        "serve": Command(
-            "tgi serve", "Serve a model over HTTP.", SERVE_EXAMPLES.format(command="tgi serve"), FRIENDLY, _serve
-        ),
-        "plan": Command("tgi plan", "Show where the memory would go.", PLAN_EXAMPLES, {}, _plan),
+        "serve": Command("tgi serve", "Serve a model over HTTP.", FRIENDLY_EXAMPLES, FRIENDLY, _serve, positional=True),
+        "plan": Command("tgi plan", "Show where the memory would go.", PLAN_EXAMPLES, {}, _plan, positional=True),
     }
     name = words[0] if words else "--help"
     if name in commands:
@@ -176,17 +182,18 @@ def benchmark_main(words: Sequence[str]) -> int:
 def run(command: Command, words: Sequence[str]) -> int:
     """Parse the flags of a command and run it; gives the exit status."""
     if "--help" in words or "-h" in words:
-        show(render(command.name, command.about, command.examples, command.defaults))
+        words = f"{command.name} [MODEL]" if command.positional else command.name
+        show(render(words, command.about, command.examples, command.defaults))
         return 0
     if "--version" in words or "-V" in words:
-        print(f"{command.name.split()[0]} {__version__}")
+        print(f"{command.name.split()[0]} {tgi.__version__}")
         return 0
 
     def parse_and_run() -> int:
         as_json = command.run is _plan and "--json" in words
         flags = [word for word in words if not (as_json and word == "--json")]
         variables = read_environment()
-        parsed = with_keys_of_file(parse(flags, variables, command.defaults))
+        parsed = with_keys_of_file(parse(flags, variables, command.defaults, positional=command.positional))
         _configure_logs(parsed, variables, quiet=command.run is _plan)
         for warning in parsed.warnings:
             logger.warning(warning)
@@ -200,7 +207,7 @@ def _other(command: str, text: str, name: str, names: Sequence[str]) -> int:
         print(text)
         return 0
     if name in ("--version", "-V"):
-        print(f"{command} {__version__}")
+        print(f"{command} {tgi.__version__}")
         return 0
     error = unknown(name, names)
     tip = f"\n\n  tip: {error.tip}" if error.tip else ""
@@ -328,6 +335,6 @@ def _say_start(parsed: Parsed, facts: hardware.Hardware) -> None:
         gpus = ", ".join(facts.gpus) or "none"
         logger.info(
             "Runtime environment: version %s, Python %s, %s, CPU %s with %d usable cores, %.1f GiB available, GPUs %s",
-            *(__version__, platform.python_version(), platform.platform(), facts.cpu_name, facts.cpu_count),
+            *(tgi.__version__, platform.python_version(), platform.platform(), facts.cpu_name, facts.cpu_count),
             *(facts.available_memory / 2**30, gpus),
         )

@@ -15,12 +15,13 @@ import math
 import re
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from tgi.settings.config import FLAGLESS_SWITCHES, switch
 from tgi.settings.flags import SWITCH, Bytes, Flag, LauncherConfig
+from tgi.settings.foreign import notices, sentence
 from tgi.untrusted import printable
 
 SAGEMAKER = {
@@ -86,25 +87,39 @@ def options(flags: type = LauncherConfig) -> tuple[Option, ...]:
 
 
 def parse(
-    arguments: Sequence[str], environment: Mapping[str, str], defaults: Mapping[str, Any] | None = None
+    arguments: Sequence[str],
+    environment: Mapping[str, str],
+    defaults: Mapping[str, Any] | None = None,
+    *,
+    positional: bool = False,
 ) -> Parsed:
     """Read the flags of a command.
 
-    `defaults` replaces defaults of `LauncherConfig`, since `tgi serve` has friendlier ones.
-    Raises `UsageError`.
+    `defaults` replaces defaults of `LauncherConfig`, since `tgi serve` has friendlier ones. `positional`: the model may
+    be given without --model-id. Raises `UsageError`.
     """
     check_switches(environment)
-    read, given = read_values(options(), arguments, sagemaker(environment))
+    by_position = "model_id" if positional else None
+    read, given = read_values(options(), arguments, sagemaker(environment), by_position, sentence)
     values: dict[str, Any] = {**(defaults or {}), **read}
     warnings = _google_port(values, given, environment)
+    warnings += notices(environment)
     warnings += _check_hostname(values, given, defaults or {})
     return Parsed(LauncherConfig(**values), given, warnings)
 
 
 def read_values(
-    known: Sequence[Option], arguments: Sequence[str], variables: Mapping[str, str]
+    known: Sequence[Option],
+    arguments: Sequence[str],
+    variables: Mapping[str, str],
+    positional: str | None = None,
+    foreign: Callable[[str], str | None] = lambda word: None,
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """Values of the flags that were given, and where each came from. Raises `UsageError`."""
+    """Values of the flags that were given, and where each came from.
+
+    `positional`: name of the flag whose value may be given alone; `foreign`: the sentence for a flag of another
+    program. Raises `UsageError`.
+    """
     values: dict[str, Any] = {}
     given: dict[str, str] = {}
     for option in known:
@@ -113,7 +128,7 @@ def read_values(
             source = f"the environment variable {option.env}"
             values[option.name] = convert(option, text, source)
             given[option.name] = source
-    for option, text in split(arguments, known):
+    for option, text in split(arguments, known, positional, foreign):
         value = convert(option, text, option.long)
         if option.type is tuple and given.get(option.name) == option.long:
             value = (*values[option.name], *value)
@@ -157,15 +172,29 @@ def _google_port(values: dict[str, Any], given: dict[str, str], environment: Map
     return () if replaced == port else (f"--port {replaced} gives way to {port} from {source}",)
 
 
-def split(arguments: Sequence[str], known: Sequence[Option]) -> list[tuple[Option, str]]:
-    """Cut a command line into (option, text of its value); `--flag` alone gives `true` to a switch."""
+def split(
+    arguments: Sequence[str],
+    known: Sequence[Option],
+    positional: str | None = None,
+    foreign: Callable[[str], str | None] = lambda word: None,
+) -> list[tuple[Option, str]]:
+    """Cut a command line into (option, text of its value); `--flag` alone gives `true` to a switch.
+
+    The other parameters are as for `read_values`.
+    """
     by_name = {option.long: option for option in known}
     by_short = {option.flag.short: option for option in known if option.flag.short}
-    pairs = []
+    alone = next((option for option in known if option.name == positional), None)
+    pairs, words = [], []
     rest = list(arguments)
     while rest:
         word = rest.pop(0)
         name, equals, value = word.partition("=")
+        if alone is not None and not word.startswith("-"):
+            words.append(word)
+            continue
+        if name not in by_name and name not in by_short and (advice := foreign(name)):
+            raise UsageError(advice)
         option = by_name.get(name) or by_short.get(word[:2])
         if option is None:
             raise unknown(word, [*by_name, "--help", "--version"])
@@ -180,6 +209,20 @@ def split(arguments: Sequence[str], known: Sequence[Option]) -> list[tuple[Optio
             pairs.append((option, rest.pop(0)))
         else:
             raise UsageError(f"a value is required for '{option.long} {option.metavar}' but none was supplied")
+    return pairs if alone is None else _with_words(pairs, words, alone)
+
+
+def _with_words(pairs: list[tuple[Option, str]], words: list[str], option: Option) -> list[tuple[Option, str]]:
+    """The pairs with the value that was given without its flag. Raises `UsageError` for more than one value."""
+    if len(words) > 1:
+        raise UsageError(f"unexpected argument '{printable(words[1])}' found: {printable(words[0])} was given before")
+    named = [text for known, text in pairs if known == option]
+    for word in words:
+        if named and named[-1] != word:
+            raise UsageError(
+                f"{printable(word)} and {option.long} {printable(named[-1])} are two different values: give one"
+            )
+        pairs = [*pairs, (option, word)]
     return pairs
 
 

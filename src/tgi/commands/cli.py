@@ -5,6 +5,7 @@ Owns the sub-commands and their flags. Exit statuses and how an error looks are 
 
 from __future__ import annotations
 
+import importlib
 import logging
 import platform
 import sys
@@ -37,8 +38,15 @@ FRIENDLY = {
 }
 """Defaults of `tgi serve`, where they differ from TGI's."""
 
-OTHERS = ("inspect", "download-weights", "quantize", "quantize-report", "bench", "doctor", "verify-determinism")
-"""Commands of `tgi` with flags of their own."""
+OTHERS = {
+    "inspect": "inspect.command:inspect",
+    "ps": "ps:ps",
+    "quantize-report": "quantize_report:quantize_report",
+    "bench": "bench:bench",
+    "doctor": "doctor.command:doctor",
+    "verify-determinism": "verify:verify",
+}
+"""Commands of `tgi` with flags of their own -> module below this package, imported for them alone, and function."""
 
 TGI_HELP = """\
 Text generation inference: serve a language model over HTTP.
@@ -48,6 +56,7 @@ Usage: tgi COMMAND [OPTIONS]
 Commands:
   serve             Serve a model on http://127.0.0.1:8080 (without a model: the bundled demo model)
   plan              Show where the memory would go, without loading the model
+  ps                List the servers that run on this machine, and how busy they are
   inspect           Show what a checkpoint is, how it would be computed, and what stands in the way
   download-weights  Fetch a model from the hub, and convert its weights if need be
   quantize          Write a quantised checkpoint of a model
@@ -122,31 +131,13 @@ def main(words: Sequence[str]) -> int:
     name = words[0] if words else "--help"
     if name in commands:
         return run(commands[name], words[1:])
+    if name in OTHERS:
+        return guarded(f"tgi {name}", False, lambda: _other_command(name)(words[1:], read_environment()))
     if name == "download-weights":
         return guarded("tgi", False, lambda: _download_weights("tgi", words[1:]))
-    if name == "inspect":
-        from tgi.commands.inspect import command as inspection
-
-        return guarded(inspection.COMMAND, False, lambda: inspection.inspect(words[1:], read_environment()))
-    if name == "bench":
-        from tgi.commands import bench  # the other commands need no load generator
-
-        return guarded("tgi bench", False, lambda: bench.bench(words[1:], read_environment()))
-    if name == "doctor":
-        from tgi.commands.doctor import command as doctor
-
-        return guarded("tgi doctor", False, lambda: doctor.doctor(words[1:], read_environment()))
     if name == "quantize":
         return guarded("tgi quantize", False, lambda: _quantize("tgi", words[1:]))
-    if name == "quantize-report":
-        from tgi.commands import quantize_report as report
-
-        return guarded(report.COMMAND, False, lambda: report.quantize_report(words[1:], read_environment()))
-    if name == "verify-determinism":
-        from tgi.commands import verify
-
-        return guarded(verify.COMMAND, False, lambda: verify.verify(words[1:], read_environment()))
-    return _other("tgi", TGI_HELP, name, [*commands, *OTHERS])
+    return _other("tgi", TGI_HELP, name, [*commands, "download-weights", "quantize", *OTHERS])
 
 
 @command
@@ -215,6 +206,11 @@ def _other(command: str, text: str, name: str, names: Sequence[str]) -> int:
         f"error: unrecognized command '{name}'{tip}\n\nFor more information, try '{command} --help'.", file=sys.stderr
     )
     return 2
+
+
+def _other_command(name: str) -> Callable[[Sequence[str], Mapping[str, str]], int]:
+    module, _, function = OTHERS[name].partition(":")
+    return getattr(importlib.import_module(f"tgi.commands.{module}"), function)
 
 
 def _configure_logs(parsed: Parsed, variables: Mapping[str, str], *, quiet: bool = False) -> None:

@@ -29,8 +29,10 @@ from tgi.launcher import signals
 from tgi.launcher.engine_process import ENGINE_MODULE, EngineProcess, describe_exit, waits_for
 from tgi.launcher.http_server import CLOSE_TIMEOUT_S, HttpServer, bind
 from tgi.launcher.private_directory import private_directory
+from tgi.launcher.registry import registered
+from tgi.launcher.status_line import StatusLine
 from tgi.memory.table import plan_lines
-from tgi.messages import EngineInfo
+from tgi.messages import EngineInfo, StepStats
 from tgi.metrics import Metrics
 from tgi.serving.engine_client import EngineClient
 from tgi.settings.config import ApiConfig, EngineConfig
@@ -44,6 +46,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 router_logger = logging.getLogger("tgi.serving.router")
 
+FIRST_WAITING_S = 2.0
+"""Until the first line that says what the start waits for."""
 STILL_WAITING_S = 10.0
 """Between two lines that say that the engine still loads."""
 ENGINE_STOP_S = 1.0
@@ -71,6 +75,7 @@ def serve(
     sock = bind(api.hostname, api.port)
     with (
         contextlib.closing(sock),
+        registered((*api.served_model_names, api.model_id)[0], sock, key=bool(api.api_keys), variables=variables),
         private_directory(variables) as directory,
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
     ):
@@ -199,9 +204,10 @@ class Supervisor:
         return Service.load(self._api, self._client)
 
     async def _say_still_waiting(self) -> None:
+        await asyncio.sleep(FIRST_WAITING_S)
         while True:
-            await asyncio.sleep(STILL_WAITING_S)
             logger.info("Waiting for shard to be ready... (%s)", waits_for(self._client.loading))
+            await asyncio.sleep(STILL_WAITING_S)
 
     async def _unless_stopped(self, task: asyncio.Task[Service]) -> Service | None:
         """The task's result, or None when a signal comes first."""
@@ -222,15 +228,25 @@ class Supervisor:
         info = self._client.info
         self._say_limits(info)
         metrics = Metrics.for_engine(info)
-        self._client.on_step = metrics.observe_step
         app = create_app(service, self._api, metrics=metrics, tracer=self._tracer)
+        status = StatusLine(info.num_blocks, lambda: app.state.api.waiting)
+
+        def on_step(stats: StepStats) -> None:
+            metrics.observe_step(stats)
+            status.observe(stats)
+
+        self._client.on_step = on_step
         server = HttpServer(app, self._api, self._say_connected)
         collector.settle()
         self._serving = True
         serving = asyncio.create_task(server.serve([self._socket]), name="http")
+        interval = self._api.status_interval_s
+        telling = asyncio.create_task(status.run(interval), name="status") if interval else None
         try:
             return await self._until_end(app, serving)
         finally:
+            if telling is not None:
+                telling.cancel()
             await self._end_http(server, serving)
             await self._within(TRACES_OUT_S, asyncio.to_thread(self._tracer.shutdown))
             logger.info("webserver terminated")

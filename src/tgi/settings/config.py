@@ -111,6 +111,8 @@ class ApiConfig:
     health_stall_s: float = 60.0
     """`/health` turns 503 when work waits and no step completed for so long."""
     graceful_termination_s: float = 90.0
+    status_interval_s: float = 10.0
+    """Between two lines in the log that say how busy the server is, while it is; 0: none."""
     compute_type: str = "cpu"
     """Header `x-compute-type`."""
     otlp_endpoint: str | None = None

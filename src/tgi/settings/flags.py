@@ -346,6 +346,14 @@ class LauncherConfig:
     )
     # -- Logging and tracing
     json_output: bool = flag(LOGGING, "Write the log as JSON lines", default=False)
+    status_interval: float = flag(
+        LOGGING,
+        "Seconds between two lines that say how many requests run and wait, how fast, and how full the cache is; only "
+        "while there is work, and 0 for never",
+        default=10.0,
+        env="TGI_STATUS_INTERVAL",
+        within=Range(0, SECONDS),
+    )
     otlp_endpoint: str | None = flag(LOGGING, "Send traces to this OpenTelemetry collector (gRPC)")
     otlp_service_name: str = flag(LOGGING, "Service name in traces", default="text-generation-inference.router")
     env: bool = flag(LOGGING, "Log the runtime environment, for bug reports", default=False, env=None, short="-e")

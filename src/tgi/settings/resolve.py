@@ -121,6 +121,7 @@ def _api_config(parsed: Parsed, environment: Environment, hardware: Hardware, mo
         disable_grammar_support=config.disable_grammar_support,
         health_stall_s=config.health_timeout,
         graceful_termination_s=float(config.graceful_termination_timeout),
+        status_interval_s=config.status_interval,
         compute_type=environment.compute_type or compute_type(hardware if on_cuda else None),
         otlp_endpoint=config.otlp_endpoint,
         otlp_service_name=config.otlp_service_name,

@@ -30,13 +30,19 @@ if TYPE_CHECKING:  # and no import of typing, which takes longer than all else h
 
     from tgi.messages import Grammar
     from tgi.offline import LLM
+    from tgi.offline_async import AsyncLLM
     from tgi.serving.types import SamplingParams
 
     __version__: str
 
-__all__ = ["LLM", "Grammar", "SamplingParams", "__version__"]
+__all__ = ["LLM", "AsyncLLM", "Grammar", "SamplingParams", "__version__"]
 
-_WHERE = {"LLM": "tgi.offline", "Grammar": "tgi.messages", "SamplingParams": "tgi.serving.types"}
+_WHERE = {
+    "LLM": "tgi.offline",
+    "AsyncLLM": "tgi.offline_async",
+    "Grammar": "tgi.messages",
+    "SamplingParams": "tgi.serving.types",
+}
 
 
 def __getattr__(name: str) -> Any:

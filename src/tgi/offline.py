@@ -9,9 +9,12 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
-from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence, Sized
+from concurrent.futures import Future
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
+from itertools import repeat
 from typing import Any, TypeVar
 
 from tgi.engine import core
@@ -36,8 +39,10 @@ Result = TypeVar("Result")
 Message = dict[str, Any]
 Prompt = str | Sequence[int]
 
-CHAT_NAMES = {"max_tokens": "max_new_tokens", "max_completion_tokens": "max_new_tokens", "top_logprobs": "top_n_tokens"}
+CHAT_NAMES = {"max_completion_tokens": "max_new_tokens", "top_logprobs": "top_n_tokens"}
 """What the chat route calls parameters; `LLM.chat` takes both names."""
+BATCHES_AHEAD = 2
+"""Batches of the engine that `LLM.generate_iter` has under way: one runs, the next waits."""
 
 
 @dataclass(slots=True)
@@ -70,10 +75,10 @@ class LLM:
     `kv_cache_memory`, ...). Without a model the bundled demo model is loaded.
     """
 
-    def __init__(self, model: str | None = None, *, progress: bool | None = None, **flags: Any) -> None:
+    def __init__(self, model: str | None = None, *, show_progress: bool | None = None, **flags: Any) -> None:
         """Download if needed, load, allocate. Raises `errors.StartupError` with a sentence.
 
-        `progress`: show how far loading is; by default on a terminal.
+        `show_progress`: how far loading is; by default on a terminal.
         """
         api, engine = prepare(model_id=model, **flags)
         self._loop = asyncio.new_event_loop()
@@ -83,13 +88,13 @@ class LLM:
         self._service: Service | None = None
         self._dialect: Dialect = TGI_RAW if api.raw_logprobs else TGI
         try:
-            self._service = self._run(self._open(api, engine, progress))
+            self._service = self._wait(self._open(api, engine, show_progress))
         except BaseException:
             self.close()
             raise
 
-    async def _open(self, api: ApiConfig, engine: EngineConfig, progress: bool | None) -> Service:
-        with LoadingBar(progress) as bar:
+    async def _open(self, api: ApiConfig, engine: EngineConfig, show_progress: bool | None) -> Service:
+        with LoadingBar(show_progress) as bar:
             self._engine = ThreadEngine(engine, bar)
             await self._engine.start()
             await self._engine.wait_ready()
@@ -108,7 +113,7 @@ class LLM:
         prompts: Prompt | Sequence[Prompt],
         sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
         *,
-        progress: bool | None = None,
+        show_progress: bool | None = None,
         **parameters: Any,
     ) -> Any:
         """Continue one prompt (-> `Output`) or many (-> list of `Output`, in their order).
@@ -118,14 +123,59 @@ class LLM:
         naming no parameter at all samples at temperature 1; naming any without `do_sample` or a
         warper is greedy. `grammar`: what the text must look like: a JSON schema, a pydantic model, an object as
         `response_format` or TGI's `grammar` takes it, or a `tgi.Grammar`.
-        `progress`: show a bar; by default for more than eight prompts on a terminal.
+        `max_tokens` is another name of `max_new_tokens`.
+        `show_progress`: a bar; by default for more than eight prompts on a terminal.
+        All results are held: for very many prompts there is `generate_iter`.
         Raises `errors.ValidationError` before anything runs, TypeError for a parameter that does not exist.
         """
+        return self._run(self._generate(prompts, sampling_params, show_progress, parameters))
+
+    async def _generate(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        sampling_params: SamplingParams | Sequence[SamplingParams] | None,
+        show_progress: bool | None,
+        parameters: dict[str, Any],
+    ) -> Any:
         single = isinstance(prompts, str) or bool(prompts and isinstance(prompts[0], int))
         many: list[Any] = [prompts] if single else list(prompts)
         settings = _settings(sampling_params, parameters, len(many))
-        outputs = self._run(self._all(many, settings, progress, add_special_tokens=True))
+        outputs = await self._all(many, settings, show_progress, add_special_tokens=True)
         return outputs[0] if single else outputs
+
+    def generate_iter(
+        self,
+        prompts: Iterable[Prompt],
+        sampling_params: SamplingParams | Iterable[SamplingParams] | None = None,
+        *,
+        show_progress: bool | None = None,
+        **parameters: Any,
+    ) -> Iterator[Output]:
+        """Continue any number of prompts, even endlessly many: each `Output` in their order, as soon as it is there.
+
+        Parameters as for `generate`. Prompts are drawn as they are needed, two batches ahead, and nothing is kept of
+        what was given: memory does not grow with their number. Leaving the loop early aborts what is under way.
+        Raises for a faulty prompt when its turn has come.
+        """
+        with PromptBar(_count(prompts), show_progress) as advance:
+            under_way: deque[Future[Output]] = deque()
+            try:
+                for prompt, params in _pairs(prompts, sampling_params):
+                    if len(under_way) >= self._ahead:
+                        yield under_way.popleft().result()
+                        advance()
+                    under_way.append(self._begin(self._generate(prompt, params, False, parameters)))
+                while under_way:
+                    yield under_way.popleft().result()
+                    advance()
+            finally:
+                for future in under_way:
+                    future.cancel()
+
+    @property
+    def _ahead(self) -> int:
+        """Prompts that `generate_iter` has under way."""
+        return BATCHES_AHEAD * self._open_service.engine.info.max_batch_size
 
     def chat(
         self,
@@ -140,7 +190,7 @@ class LLM:
         reasoning_effort: str | None = None,
         max_thinking_tokens: int | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
-        progress: bool | None = None,
+        show_progress: bool | None = None,
         **parameters: Any,
     ) -> Any:
         """Answer one conversation (a list of messages -> `Output`) or many (-> list of `Output`).
@@ -167,7 +217,7 @@ class LLM:
                 grammar=form or params.grammar,
             )
 
-        async def run() -> list[Output]:
+        async def run() -> Any:
             service = self._open_service
             plans = [
                 await plan_chat(service, conversation(messages, params))
@@ -176,13 +226,12 @@ class LLM:
             prompts = [plan.prompt for plan in plans]
             planned = [plan.sampling(params) for plan, params in zip(plans, settings, strict=True)]
             dialects = [plan.dialect(self._dialect) for plan in plans]
-            outputs = await self._all(prompts, planned, progress, add_special_tokens=False, dialects=dialects)
+            outputs = await self._all(prompts, planned, show_progress, add_special_tokens=False, dialects=dialects)
             for plan, output in zip(plans, outputs, strict=True):
                 output.messages = [plan.message(sample.text) for sample in output.samples]
-            return outputs
+            return outputs[0] if single else outputs
 
-        outputs = self._run(run())
-        return outputs[0] if single else outputs
+        return self._run(run())
 
     def embed(
         self,
@@ -190,7 +239,7 @@ class LLM:
         *,
         dimensions: int | None = None,
         add_special_tokens: bool = True,
-        progress: bool | None = None,
+        show_progress: bool | None = None,
     ) -> Any:
         """The vector of one text (-> `Embedding`) or of many (-> list of `Embedding`, in their order).
 
@@ -201,33 +250,20 @@ class LLM:
         many: list[Any] = [inputs] if single else list(inputs)
         service = self._open_service
 
-        async def run() -> list[Embedding]:
+        async def run() -> Embedding | list[Embedding]:
             requests = await service.embedder.prepare(
                 many, service.limits, dimensions=dimensions, add_special_tokens=add_special_tokens, single=single
             )
-            with PromptBar(len(many), progress) as advance:
-                return await service.embedder.embed(requests, advance)
+            with PromptBar(len(many), show_progress) as advance:
+                found = await service.embedder.embed(requests, advance)
+            return found[0] if single else found
 
-        found = self._run(run())
-        return found[0] if single else found
+        return self._run(run())
 
     def stream(self, prompt: Prompt, sampling_params: SamplingParams | None = None, **parameters: Any) -> Iterator[Any]:
         """Give the `Delta`s of one prompt as they come; leaving the loop early aborts the request."""
-        (settings,) = _settings(sampling_params, parameters, 1)
         deltas: queue.SimpleQueue[Any] = queue.SimpleQueue()
-
-        async def run() -> None:
-            try:
-                prepared = await self._open_service.prepare(prompt, settings, self._dialect, stream=True)
-                async with aclosing(self._open_service.stream(prepared)) as batches:
-                    async for batch in batches:
-                        for delta in batch:
-                            deltas.put(delta)
-                deltas.put(None)
-            except Exception as error:
-                deltas.put(error)
-
-        task = asyncio.run_coroutine_threadsafe(run(), self._loop)
+        task = self._begin(self._put_deltas(prompt, sampling_params, parameters, deltas.put))
         try:
             while (delta := deltas.get()) is not None:
                 if isinstance(delta, Exception):
@@ -236,11 +272,26 @@ class LLM:
         finally:
             task.cancel()
 
+    async def _put_deltas(
+        self, prompt: Prompt, given: SamplingParams | None, parameters: dict[str, Any], put: Callable[[Any], None]
+    ) -> None:
+        """Put each `Delta`, then None; or the error."""
+        try:
+            (settings,) = _settings(given, parameters, 1)
+            prepared = await self._open_service.prepare(prompt, settings, self._dialect, stream=True)
+            async with aclosing(self._open_service.stream(prepared)) as batches:
+                async for batch in batches:
+                    for delta in batch:
+                        put(delta)
+            put(None)
+        except Exception as error:
+            put(error)
+
     async def _all(
         self,
         prompts: list[Any],
         settings: list[SamplingParams],
-        progress: bool | None,
+        show_progress: bool | None,
         *,
         add_special_tokens: bool,
         dialects: Sequence[Dialect] | None = None,
@@ -251,7 +302,7 @@ class LLM:
                 prompts, settings, dialects or [self._dialect] * len(prompts), strict=True
             )
         ]
-        with PromptBar(len(prompts), progress) as advance:
+        with PromptBar(len(prompts), show_progress) as advance:
 
             async def one(number: int) -> Output:
                 samples = await self._open_service.complete(prepared[number])
@@ -262,19 +313,25 @@ class LLM:
                 tasks = [group.create_task(one(number)) for number in range(len(prompts))]
         return [task.result() for task in tasks]
 
-    def _run(self, coroutine: Coroutine[Any, Any, Result]) -> Result:
+    def _run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        """What calls give back: their result, but an awaitable of it in `AsyncLLM`."""
+        return self._wait(coroutine)
+
+    def _wait(self, coroutine: Coroutine[Any, Any, Result]) -> Result:
         """Wait for a coroutine on the loop's thread; Ctrl-C cancels it, which aborts its requests."""
-        if not self._loop_thread.is_alive():
-            coroutine.close()
-            raise RuntimeError("this LLM was closed")
-        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        future = self._begin(coroutine)
         try:
             return future.result()
-        except ExceptionGroup as group:
-            raise group.exceptions[0] from None  # one request's error; the others were cancelled
         except KeyboardInterrupt:
             future.cancel()
             raise
+
+    def _begin(self, coroutine: Coroutine[Any, Any, Result]) -> Future[Result]:
+        """Start a coroutine on the loop's thread; cancelling what is given aborts its requests."""
+        if not self._loop_thread.is_alive():
+            coroutine.close()
+            raise RuntimeError("this LLM was closed")
+        return asyncio.run_coroutine_threadsafe(_unwrapped(coroutine), self._loop)
 
     def close(self) -> None:
         """Stop the engine and free the model; further calls do nothing."""
@@ -283,7 +340,7 @@ class LLM:
         if self._service is not None:
             self._service.close()
         if self._engine is not None:
-            self._run(self._engine.close())
+            self._wait(self._engine.close())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._loop_thread.join()
         self._loop.close()
@@ -293,6 +350,14 @@ class LLM:
 
     def __exit__(self, *unused: object) -> None:
         self.close()
+
+
+async def _unwrapped(coroutine: Coroutine[Any, Any, Result]) -> Result:
+    """Of several requests the error of the first that fails; the others were cancelled."""
+    try:
+        return await coroutine
+    except ExceptionGroup as group:
+        raise group.exceptions[0] from None
 
 
 class ThreadEngine(EngineClient):
@@ -354,6 +419,22 @@ class ThreadEngine(EngineClient):
 
 class _Closed(BaseException):
     """Leaves the engine's loop. Not an Exception, so that nothing on the way takes it for a failure."""
+
+
+def _count(prompts: Iterable[Prompt]) -> int | None:
+    """How many there are, where that is known."""
+    if isinstance(prompts, str):
+        raise TypeError("`generate_iter` takes prompts, not one of them: use `generate`")
+    return len(prompts) if isinstance(prompts, Sized) else None
+
+
+def _pairs(
+    prompts: Iterable[Prompt], given: SamplingParams | Iterable[SamplingParams] | None
+) -> Iterator[tuple[Prompt, SamplingParams | None]]:
+    """Each prompt with its parameters. Raises ValueError where there are not as many of them."""
+    if given is None or isinstance(given, SamplingParams):
+        return zip(prompts, repeat(given), strict=False)
+    return zip(prompts, given, strict=True)
 
 
 def _settings(

@@ -54,11 +54,15 @@ class LoadingBar:
 class PromptBar:
     """How many of the prompts are answered."""
 
-    def __init__(self, total: int, wanted: bool | None) -> None:
-        """`wanted`: show it; None: for many prompts on a terminal."""
+    def __init__(self, total: int | None, wanted: bool | None) -> None:
+        """total: None where nobody knows. `wanted`: show it; None: for many prompts on a terminal."""
         columns = (TextColumn("Prompts"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
         self._progress = Progress(*columns)
-        shown = wanted if wanted is not None else total > MANY_PROMPTS and self._progress.console.is_terminal
+        shown = (
+            wanted
+            if wanted is not None
+            else (total is None or total > MANY_PROMPTS) and self._progress.console.is_terminal
+        )
         self._progress.disable = not shown
         self._task = self._progress.add_task("", total=total)
 

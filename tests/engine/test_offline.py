@@ -35,7 +35,7 @@ def test_one_prompt_gives_one_output(llm):
 
 def test_many_prompts_keep_their_order_and_equal_single_calls(llm, capsys):
     prompts = [f"number {n}" for n in range(20)]
-    outputs = llm.generate(prompts, SamplingParams(max_new_tokens=5), progress=False)
+    outputs = llm.generate(prompts, SamplingParams(max_new_tokens=5), show_progress=False)
     assert [output.prompt for output in outputs] == prompts
     assert outputs[7].generated_text == llm.generate(prompts[7], max_new_tokens=5).generated_text
     assert not capsys.readouterr().out
@@ -114,7 +114,6 @@ def test_errors_name_the_field(llm):
 @pytest.mark.parametrize(
     ("given", "right"),
     [
-        ("max_tokens", "max_new_tokens"),
         ("max_completion_tokens", "max_new_tokens"),
         ("max_length", "max_new_tokens"),
         ("max_new_token", "max_new_tokens"),
@@ -142,6 +141,14 @@ def test_a_name_like_no_other_lists_all(llm):
         llm.generate("x", zzz=1)
 
 
+def test_max_tokens_is_another_name(llm):
+    assert SamplingParams(max_tokens=3) == SamplingParams(max_new_tokens=3)
+    assert llm.generate("x", max_tokens=3).details.generated_tokens == 3
+    assert llm.generate("x", SamplingParams(max_tokens=3)).details.generated_tokens == 3
+    assert llm.generate("x", SamplingParams(max_new_tokens=3), max_tokens=4).details.generated_tokens == 4
+    assert len(list(llm.stream("x", max_tokens=2))) == 2
+
+
 def test_parameters_can_be_copied():
     params = SamplingParams(max_new_tokens=3, stop=["a"])
     assert copy.deepcopy(params) == pickle.loads(pickle.dumps(params)) == dataclasses.replace(params) == params
@@ -150,7 +157,7 @@ def test_parameters_can_be_copied():
 def test_loading_shows_progress(tmp_path, capsys):
     """On standard error, on a terminal or when asked for."""
     path = str(make_checkpoint(tmp_path, "gpt2"))
-    LLM(path, threads=1, kv_cache_memory="1MiB", progress=True).close()
+    LLM(path, threads=1, kv_cache_memory="1MiB", show_progress=True).close()
     captured = capsys.readouterr()
     assert "Loaded" in captured.err and "kB" in captured.err.replace("KiB", "kB") and not captured.out
     LLM(path, threads=1, kv_cache_memory="1MiB").close()
@@ -213,7 +220,7 @@ def test_weights_are_rounded_without_native_kernels_too(caplog):
 
 def test_vectors_of_texts(llm):
     texts = [f"text number {number}, " * (number % 5) + "end" for number in range(50)]
-    many = llm.embed(texts, progress=False)
+    many = llm.embed(texts, show_progress=False)
     one = llm.embed(texts[7])
     assert one.data == many[7].data and len(one.embedding) == 64
     assert abs(sum(number * number for number in one.embedding) - 1) < 1e-5

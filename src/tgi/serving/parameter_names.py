@@ -6,7 +6,6 @@ import difflib
 from collections.abc import Collection, Iterable
 
 ELSEWHERE = {
-    "max_tokens": "max_new_tokens",
     "max_completion_tokens": "max_new_tokens",
     "max_length": "max_new_tokens",
     "n_predict": "max_new_tokens",

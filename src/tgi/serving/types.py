@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias
 
 from tgi.messages import EmbedRequest, EngineInfo, GenerateRequest, Grammar, StepStats, TokenEvent, Vocabulary
@@ -39,6 +39,8 @@ class SamplingParams:
     do_sample: bool = False
     max_new_tokens: int | None = None
     """None: the server's default (`--default-max-new-tokens`), else up to the end of the context."""
+    max_tokens: InitVar[int | None] = None
+    """OpenAI's and vLLM's name of `max_new_tokens`, which it sets."""
     min_tokens: int | None = None
     """Minimum number of tokens: no end of sequence and no stop string before."""
     return_full_text: bool | None = None
@@ -67,6 +69,10 @@ class SamplingParams:
         """Raises TypeError for a name that does not exist, with the one that is meant."""
         check_names(parameters, cls.__dataclass_fields__)
         return object.__new__(cls)
+
+    def __post_init__(self, max_tokens: int | None) -> None:
+        if max_tokens is not None:
+            object.__setattr__(self, "max_new_tokens", max_tokens)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,10 +2,13 @@
 
 The text is split at sensible boundaries, up to 128 pieces are sent at once, and the result is
 written as JSON. Every finished piece is appended to a journal beside the output, so that the same
-command goes on where it was interrupted. Code is copied, not translated.
+command goes on where it was interrupted. Code is copied, not translated. Pieces whose translation
+was cut at --max-new-tokens are reported.
 
-    pip install clients/python rich
-    python examples/translate.py article.md --target-language German --output article.de.json
+    .venv/bin/python examples/translate.py article.md --target-language German --output article.de.json
+
+`make serve` has put what it needs into .venv; elsewhere: pip install clients/python rich. The model is
+asked by its chat template; one that has none, or --completion, continues a text instead.
 
 Translation models (M2M100, NLLB, mBART) take the text alone and the codes of its languages:
 
@@ -31,6 +34,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from split_text import Piece, split
 from text_generation import AsyncClient, errors
 
+CHAT_PROMPT = """Translate the following text from {source_language} to {target_language}. \
+Answer with the translation only.
+
+{text}"""
+
 PROMPT = """Translate the following text from {source_language} to {target_language}. \
 Answer with the translation only.
 
@@ -54,22 +62,30 @@ class Job:
     """One piece of work: a prompt with its parameters, for all pieces with the same text."""
 
     prompt: str
+    """To be continued."""
     parameters: dict[str, Any]
+    """Of `AsyncClient.generate`."""
+    question: str | None = None
+    """In place of the prompt for a model with a chat template; None: never."""
     result: dict[str, Any] = field(default_factory=dict[str, Any])
     """`translation` and `finish_reason`, or `error`; empty until done."""
 
     @property
     def key(self) -> str:
         """Changes with the text and with every setting, so that a journal never gives stale results."""
-        content = json.dumps([self.prompt, self.parameters], sort_keys=True)
+        content = json.dumps([self.prompt, self.question, self.parameters], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()
 
 
-def make_job(piece: Piece, arguments: argparse.Namespace) -> Job:
-    prompt = arguments.prompt_template
+def fill(template: str, text: str, arguments: argparse.Namespace) -> str:
     values = {"source_language": arguments.source_language, "target_language": arguments.target_language}
-    for name, value in {**values, "text": piece.text}.items():  # text last: it may contain braces itself
-        prompt = prompt.replace("{" + name + "}", value)
+    for name, value in {**values, "text": text}.items():  # text last: it may contain braces itself
+        template = template.replace("{" + name + "}", value)
+    return template
+
+
+def make_job(piece: Piece, arguments: argparse.Namespace) -> Job:
+    prompt = fill(arguments.prompt_template or PROMPT, piece.text, arguments)
     codes = {"src_lang": arguments.source_code, "tgt_lang": arguments.target_code}
     codes = {name: code for name, code in codes.items() if code is not None}
     if codes:
@@ -82,7 +98,9 @@ def make_job(piece: Piece, arguments: argparse.Namespace) -> Job:
     for name in ("temperature", "top_k", "top_p", "seed"):
         if getattr(arguments, name) is not None:
             parameters[name] = getattr(arguments, name)
-    return Job(prompt, parameters)
+    if codes or arguments.completion:
+        return Job(prompt, parameters)
+    return Job(prompt, parameters, fill(arguments.prompt_template or CHAT_PROMPT, piece.text, arguments))
 
 
 class Journal:
@@ -116,6 +134,8 @@ class Translator:
         self._client = client
         self._concurrency = concurrency
         self._retries = retries
+        self._has_template = True
+        """The model's chat template; not, once the server has said that there is none."""
         self._not_before = 0.0  # loop time; after a 429 all workers wait, not only the one that got it
 
     async def run(self, jobs: list[Job], done: Callable[[Job], None]) -> None:
@@ -156,12 +176,31 @@ class Translator:
                 return {"error": f"{type(error).__name__}: {error}"}
 
     async def _generate(self, job: Job) -> dict[str, Any]:
+        if job.question is not None and self._has_template:
+            try:
+                return await self._ask(job, job.question)
+            except errors.ValidationError as error:
+                if error.error_type != "template_error":
+                    raise
+                self._has_template = False
         response = await self._client.generate(job.prompt, **job.parameters)
-        text = response.generated_text.strip()  # the stop string is at its end
-        if not text:
-            raise errors.IncompleteGenerationError("The translation is empty")
         reason = response.details.finish_reason
-        return {"translation": text, "finish_reason": getattr(reason, "value", reason)}
+        return result(response.generated_text, getattr(reason, "value", reason))  # the stop string is at the text's end
+
+    async def _ask(self, job: Job, question: str) -> dict[str, Any]:
+        given = job.parameters
+        options = {name: given[name] for name in ("temperature", "top_p", "seed") if name in given}
+        options |= {"max_tokens": given["max_new_tokens"], "extra_body": {"top_k": given["top_k"]}}
+        answer = await self._client.chat([{"role": "user", "content": question}], **options)
+        choice = answer.choices[0]
+        return result(choice.message.content or "", choice.finish_reason)
+
+
+def result(text: str, finish_reason: str) -> dict[str, Any]:
+    """What is kept of an answer."""
+    if not text.strip():
+        raise errors.IncompleteGenerationError("The translation is empty")
+    return {"translation": text.strip(), "finish_reason": finish_reason}
 
 
 def backoff(attempt: int) -> float:
@@ -191,11 +230,16 @@ def document(arguments: argparse.Namespace, pieces: list[Piece], jobs: dict[int,
         elif "error" in jobs[index].result:
             entry |= {"translation": None, "error": jobs[index].result["error"]}
         else:
-            entry |= {"key": jobs[index].key, **jobs[index].result}
+            entry |= {"key": jobs[index].key, **jobs[index].result, "cut": is_cut(jobs[index])}
         entries.append(entry)
     text = "".join((entry["translation"] or entry["source"]) + entry["separator"] for entry in entries)
     names = ("source_language", "target_language", "max_new_tokens", "temperature", "top_k", "top_p", "seed")
     return {**{name: getattr(arguments, name) for name in names}, "pieces": entries, "text": text}
+
+
+def is_cut(job: Job) -> bool:
+    """Whether the translation ends where --max-new-tokens ended it."""
+    return job.result.get("finish_reason") == "length"
 
 
 async def translate(arguments: argparse.Namespace, console: Console) -> int:
@@ -232,6 +276,11 @@ async def translate(arguments: argparse.Namespace, console: Console) -> int:
     partial.write_text(content + "\n", encoding="utf-8")
     partial.replace(arguments.output)  # whole or not at all
     journal.path.unlink()
+    if cut := [str(index) for index, job in jobs.items() if is_cut(job)]:
+        console.print(
+            f"{len(cut)} pieces were cut at {arguments.max_new_tokens} tokens: {', '.join(cut)}. "
+            "A larger --max-new-tokens or a smaller --max-characters translates them whole."
+        )
     return sum("error" in job.result for job in jobs_by_key.values())
 
 
@@ -264,12 +313,12 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     add("--seed", int, None, "makes the result repeatable")
     add("--timeout", float, 600, "seconds to wait for one piece")
     add("--retries", int, 5, "tries after a failed request; 429 is no failure")
+    parser.add_argument("--completion", action="store_true", help="continue a text, for models without a chat template")
     parser.add_argument("--fresh", action="store_true", help="translate everything anew, whatever is already there")
     parsed = parser.parse_args(arguments)
-    parsed.prompt_template = parsed.prompt_template or PROMPT
-    if parsed.prompt_template.startswith("@"):
+    if (parsed.prompt_template or "").startswith("@"):
         parsed.prompt_template = Path(parsed.prompt_template[1:]).read_text(encoding="utf-8")
-    if "{text}" not in parsed.prompt_template:
+    if parsed.prompt_template is not None and "{text}" not in parsed.prompt_template:
         parser.error("the prompt template needs {text}")
     parsed.output = parsed.output or parsed.article.with_suffix(".json")
     if parsed.output == parsed.article:

@@ -135,7 +135,8 @@ def find_interpreter():
 
 def requirements(torch, dev):
     """Arguments of `pip install`: the project and the build of torch for this machine."""
-    project = [f"--editable=.[{'dev,otlp' if dev else 'otlp'}]"]  # every flag works, --otlp-endpoint too
+    # Every flag works, --otlp-endpoint too, and so do the examples, which use the client package.
+    project = [f"--editable=.[{'dev,otlp' if dev else 'otlp'}]", "--editable=clients/python"]
     if wants_cpu(torch):
         return [*project, f"torch=={TORCH_VERSION}+cpu", "--find-links", CPU_WHEELS]
     return [*project, f"torch=={TORCH_VERSION}"]

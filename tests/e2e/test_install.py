@@ -109,3 +109,5 @@ def test_make_serve(tmp_path: Path, tiny_model: Path) -> None:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
         assert any("Installing" in line for line in lines) == (attempt == 1), "the second run installs nothing"
+    example = [".venv/bin/python", "examples/translate.py", "--help"]
+    subprocess.run(example, cwd=project, env=variables, check=True, stdout=subprocess.DEVNULL)

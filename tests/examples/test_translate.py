@@ -44,13 +44,58 @@ def article(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def run(translate: ModuleType, server: FakeServer, article: Path) -> Callable[..., tuple[int, dict[str, Any]]]:
-    """Run the command on the article; its exit status and the written document."""
+    """Run the command on the article, with --completion; its exit status and the written document."""
+    return lambda *arguments: execute(translate, server, article, "--completion", *arguments)
 
-    def call(*arguments: str) -> tuple[int, dict[str, Any]]:
-        status = translate.main([str(article), "--base-url", server.url, *arguments])
-        return status, json.loads(article.with_suffix(".json").read_text(encoding="utf-8"))
 
-    return call
+@pytest.fixture
+def ask(translate: ModuleType, server: FakeServer, article: Path) -> Callable[..., tuple[int, dict[str, Any]]]:
+    """The same by the chat template."""
+    return lambda *arguments: execute(translate, server, article, *arguments)
+
+
+def execute(translate: ModuleType, server: FakeServer, article: Path, *arguments: str) -> tuple[int, dict[str, Any]]:
+    status = translate.main([str(article), "--base-url", server.url, *arguments])
+    return status, json.loads(article.with_suffix(".json").read_text(encoding="utf-8"))
+
+
+def test_the_chat_template_is_used(ask: Callable[..., Any], server: FakeServer, article: Path) -> None:
+    article.write_text("One.\n\n- a\n\n- b\n", encoding="utf-8")
+    server.answer = lambda question, _: (200, {}, question.rpartition("only.\n\n")[2].upper())
+    status, document = ask("--target-language", "Dutch", "--seed", "5")
+    assert (status, document["text"]) == (0, "ONE.\n\n- A\n\n- B\n")
+    (message,) = server.bodies[0]["messages"]
+    assert message["role"] == "user" and "from English to Dutch" in message["content"]
+    wanted = {"max_tokens": 1000, "temperature": 0.7, "top_k": 50, "top_p": 0.9, "seed": 5}
+    assert {name: server.bodies[0][name] for name in wanted} == wanted
+    assert not any(piece.get("cut") for piece in document["pieces"])
+
+
+def test_a_model_without_a_chat_template_continues_a_text(
+    ask: Callable[..., Any], server: FakeServer, article: Path
+) -> None:
+    article.write_text("One.\n\nTwo.\n\nThree.\n", encoding="utf-8")
+
+    def answer(prompt: str, _: int) -> Answer:
+        if not prompt.endswith("German:"):
+            return 422, {"type": "template_error"}, "Template error: template not found"
+        return 200, {}, translated(prompt)
+
+    server.answer = answer
+    status, document = ask("--concurrency", "1")
+    assert (status, document["text"]) == (0, "ONE.\n\nTWO.\n\nTHREE.\n")
+    assert ["messages" in body for body in server.bodies] == [True, False, False, False], "it is asked once"
+
+
+def test_pieces_that_were_cut_are_reported(
+    ask: Callable[..., Any], server: FakeServer, article: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    article.write_text("One.\n\nTwo.\n", encoding="utf-8")
+    server.finish_reason = "length"
+    server.answer = lambda question, _: (200, {}, "half of")
+    status, document = ask("--max-new-tokens", "2")
+    assert status == 0 and [piece["cut"] for piece in document["pieces"]] == [True, True]
+    assert "2 pieces were cut at 2 tokens: 0, 1." in " ".join(capsys.readouterr().err.split())
 
 
 def test_article_is_translated_in_order(run: Callable[..., Any], server: FakeServer, article: Path) -> None:
@@ -209,7 +254,7 @@ def test_interrupted_run_goes_on_with_what_is_missing(
         return 200, {}, translated(prompt)
 
     server.answer = answer
-    command = [sys.executable, SCRIPT, str(article), "--base-url", server.url]
+    command = [sys.executable, SCRIPT, str(article), "--base-url", server.url, "--completion"]
     environment = {"PYTHONPATH": CLIENT, "PATH": ""}
     process = subprocess.Popen([*command, "--concurrency", "16"], stderr=subprocess.PIPE, text=True, env=environment)
     journal = article.with_name("article.json.journal")

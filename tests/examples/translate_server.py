@@ -52,7 +52,7 @@ def sample_article(tokens: int = 13_000, seed: int = 0) -> str:
 
 
 class FakeServer(ThreadingHTTPServer):
-    """POST /: `answer(prompt, number of the request)` gives status, headers and text."""
+    """POST / and chat: `answer(prompt or question, number of the request)` gives status, headers and text."""
 
     daemon_threads = True
     request_queue_size = 256
@@ -65,6 +65,8 @@ class FakeServer(ThreadingHTTPServer):
             translated(prompt),
         )
         self.bodies: list[dict[str, Any]] = []
+        self.finish_reason = "stop"
+        """Of answers of chat."""
         self.active = self.most_active = 0
         self.lock = threading.Lock()
 
@@ -87,11 +89,19 @@ class Handler(BaseHTTPRequestHandler):
             number = len(self.server.bodies)
             self.server.active += 1
             self.server.most_active = max(self.server.active, self.server.most_active)
-        status, headers, text = self.server.answer(body["inputs"], number)
+        status, headers, text = self.server.answer(
+            body["inputs"] if "inputs" in body else body["messages"][-1]["content"], number
+        )
         with self.server.lock:
             self.server.active -= 1
         details = {"finish_reason": "stop_sequence", "generated_tokens": 3, "seed": 1, "prefill": [], "tokens": []}
         payload: Any = [{"generated_text": text, "details": details}]
+        if "messages" in body:
+            message = {"role": "assistant", "content": text}
+            choice = {"index": 0, "message": message, "finish_reason": self.server.finish_reason}
+            usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
+            names = {"id": "1", "object": "chat.completion", "created": 1, "model": "m", "system_fingerprint": "f"}
+            payload = {**names, "choices": [choice], "usage": usage}
         content = json.dumps(
             payload if status == 200 else {"error": text, "error_type": headers.pop("type", "")}
         ).encode()

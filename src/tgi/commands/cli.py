@@ -39,6 +39,7 @@ FRIENDLY = {
 """Defaults of `tgi serve`, where they differ from TGI's."""
 
 OTHERS = {
+    "chat": "chat.command:chat",
     "inspect": "inspect.command:inspect",
     "ps": "ps:ps",
     "quantize-report": "quantize_report:quantize_report",
@@ -55,6 +56,7 @@ Usage: tgi COMMAND [OPTIONS]
 
 Commands:
   serve             Serve a model on http://127.0.0.1:8080 (without a model: the bundled demo model)
+  chat              Talk to a model in the terminal
   plan              Show where the memory would go, without loading the model
   ps                List the servers that run on this machine, and how busy they are
   inspect           Show what a checkpoint is, how it would be computed, and what stands in the way

@@ -5,8 +5,6 @@
 Names are imported when first used, so that `import tgi` costs nothing and brings no torch.
 """
 
-from __future__ import annotations
-
 import sys
 
 
@@ -45,7 +43,7 @@ _WHERE = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     if name in _WHERE:
         from importlib import import_module
 

@@ -7,7 +7,7 @@
 #include <stdint.h>
 
 #define TGI_API extern "C" __attribute__((visibility("default")))
-#define TGI_ABI 16  // raised with every change of this file; the loader refuses another number
+#define TGI_ABI 17  // raised with every change of this file; the loader refuses another number
 
 typedef struct tgi_pool tgi_pool;
 typedef struct tgi_arena tgi_arena;
@@ -364,6 +364,15 @@ TGI_API void tgi_log_mass(tgi_pool* pool, const float* logits, int rows, int64_t
 // [0, 1), and the logarithm of its probability; NaN if any logit is NaN or +inf, or all are -inf.
 TGI_API void tgi_pick(tgi_pool* pool, const float* logits, int rows, int64_t size, const float* divisors,
                       const double* uniforms, int64_t* ids, double* logprobs);
+
+// Masks of bits: masks [count][words] of uint32, a bit for each token, the first in the lowest bit of the first word, of
+// rows[i] of logits [..][size]; 32 * words is at least size. -infinity to what is not set.
+TGI_API void tgi_mask(tgi_pool* pool, float* logits, int64_t size, int count, const int64_t* rows, const uint32_t* masks,
+                      int64_t words);
+// Of these rows what tgi_rank gives after tgi_mask for a count of 1, without writing; id 0 where nothing is left. masses:
+// nullptr where nobody asks for them.
+TGI_API void tgi_best_allowed(tgi_pool* pool, const float* logits, int64_t size, int count, const int64_t* rows,
+                              const uint32_t* masks, int64_t words, int64_t* ids, float* values, double* masses);
 
 // ---- limits of the machine, to compare the kernels with; the caller takes the time
 

@@ -124,3 +124,46 @@ def test_rows_on_their_own(vocabulary):
         assert torch.equal(vocabulary.log_mass(logits[one], best[one]), mass[one])
         alone = vocabulary.pick(logits[one], uniform[one])
         assert torch.equal(alone[0], ids[one]) and torch.equal(alone[1], logprobs[one])
+
+
+def random_masks(rows: int, size: int) -> np.ndarray:
+    """Wide and narrow ones, and one that allows nothing; bits beyond the vocabulary are set."""
+    shares = np.random.default_rng().choice([0.0, 0.0005, 0.3, 0.98, 1.0], (rows, 1))
+    bits = np.random.default_rng().random((rows, -(-size // 32) * 32)) < shares
+    bits[:, size:] = True
+    return np.packbits(bits, axis=1, bitorder="little").view(np.uint32)
+
+
+@pytest.mark.parametrize(("rows", "size"), SHAPES)
+def test_masks(vocabulary, rows, size):
+    logits = random_logits(rows, size)
+    for seed in range(6):
+        some = sorted(torch.randperm(rows)[: seed % rows + 1].tolist())
+        masks = random_masks(len(some), size)
+        expected, masked = logits.clone(), logits.clone()
+        TorchVocabulary().mask(expected, some, masks)
+        vocabulary.mask(masked, some, masks)
+        assert torch.equal(masked, expected)
+        ids, values, masses = vocabulary.best_allowed(logits, some, masks, with_masses=True)
+        of = TorchVocabulary().best_allowed(logits, some, masks, with_masses=True)
+        assert (ids, values) == of[:2]
+        assert masses == pytest.approx(of[2], rel=1e-5, abs=1e-6, nan_ok=True)
+        assert vocabulary.best_allowed(logits, some, masks, with_masses=False) == (ids, values, [])
+        best, whole = vocabulary.best_and_mass(masked[some])
+        assert ids == best and repr(masses) == repr(whole)  # bit for bit
+
+
+def test_masks_of_unusual_rows(vocabulary):
+    logits = random_logits(5, 5000)
+    logits[0, [70, 4000]], logits[1, 4999], logits[2] = torch.nan, torch.inf, -torch.inf
+    logits[3, 1234], logits[4, 17] = torch.nan, torch.inf
+    masks = np.full((5, 157), 0xFFFFFFFF, np.uint32)
+    masks[3, 1234 // 32] = masks[4, 0] = 0  # what is banned does not count
+    expected, masked = logits.clone(), logits.clone()
+    TorchVocabulary().mask(expected, range(5), masks)
+    vocabulary.mask(masked, range(5), masks)
+    torch.testing.assert_close(masked, expected, rtol=0, atol=0, equal_nan=True)
+    ids, values, masses = vocabulary.best_allowed(logits, range(5), masks, with_masses=True)
+    assert ids[:3] == [70, 4999, 0] and repr(values[:3]) == "[nan, inf, -inf]"
+    assert [math.isnan(mass) for mass in masses] == [True, True, True, False, False]
+    assert ids[3:] == expected[3:].argmax(-1).tolist()

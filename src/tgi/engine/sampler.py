@@ -37,6 +37,8 @@ from tgi.messages import Sampling, Token
 
 __all__ = ["Sampler", "prompt_logprobs"]
 
+NOTHING_LEFT = "No token can be chosen: penalties, logit_bias, min_new_tokens and grammar leave no finite logit"
+
 
 @dataclass(slots=True)
 class _Choice:
@@ -111,25 +113,39 @@ class Sampler:
         A row whose best token is allowed is done if its log-probability is the model's own.
         """
         results = self._greedy(logits)
-        again = []
+        own, processed = [], []
         for index, row in enumerate(masks.rows):
             token = results[row]
-            if isinstance(token, Token) and (not draws[row].sampling.raw_logprobs or masks.banned[index, token.id]):
-                again.append((row, token))
-        if not again:
-            return results
-        rows = [row for row, _ in again]
-        values = logits[rows]
-        masks.apply(values, rows)
-        best, masses = self.vocabulary.best_and_mass(values)
-        for (row, first), token, mass in zip(again, best, masses, strict=True):
-            if math.isnan(mass):
-                results[row] = self._reason(values[rows.index(row)])
-            elif draws[row].sampling.raw_logprobs:
-                results[row] = Token(token, first.logprob + float(logits[row, token] - logits[row, first.id]))
-            else:
-                results[row] = Token(token, -mass)
+            if not isinstance(token, Token):
+                continue
+            if not draws[row].sampling.raw_logprobs:
+                processed.append(index)
+            elif not masks.allows(index, token.id):
+                own.append(index)
+        for indices in (own, processed):
+            if indices:
+                self._choose_allowed(logits, masks, indices, results, own=indices is own)
         return results
+
+    def _choose_allowed(
+        self, logits: Tensor, masks: RowMasks, indices: list[int], results: list[Token | str], *, own: bool
+    ) -> None:
+        """In place of the best tokens of these masked rows the best allowed ones.
+
+        own: with the model's own log-probability, which is as far below the best one's as the logit is.
+        """
+        rows = [masks.rows[index] for index in indices]
+        best, values, masses = self.vocabulary.best_allowed(logits, rows, masks.bits[indices], with_masses=not own)
+        before = [token.id for row in rows if isinstance(token := results[row], Token)]
+        highest = logits[rows, before].tolist() if own else []
+        for at, row in enumerate(rows):
+            first = results[row]
+            if values[at] == -math.inf:
+                results[row] = NOTHING_LEFT
+            elif own and isinstance(first, Token):
+                results[row] = Token(best[at], first.logprob + values[at] - highest[at])
+            else:
+                results[row] = Token(best[at], -masses[at])
 
     @torch.inference_mode()
     def _choose(self, logits: Tensor, draws: list[Draw], masks: RowMasks | None) -> list[Token | str]:
@@ -178,7 +194,7 @@ class Sampler:
         processors.apply_penalties(values, each)
         processors.apply_bias(values, each)
         if masks is not None:
-            masks.apply(values, rows)
+            masks.apply(values, rows, self.vocabulary)
         return values
 
     def _tokens(self, choice: _Choice, logits: Tensor, rows: list[int], draws: list[Draw]) -> list[Token | str]:
@@ -280,7 +296,7 @@ class Sampler:
     def _reason(self, row: Tensor) -> str:
         if not torch.isfinite(row.amax()):
             return "The model produced logits that are not numbers"
-        return "No token can be chosen: penalties, logit_bias, min_new_tokens and grammar leave no finite logit"
+        return NOTHING_LEFT
 
 
 def _kind(sampling: Sampling) -> str:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from tgi.kernels.coded import CodedWeight
@@ -84,6 +86,10 @@ class KVCache:
     states: list[torch.Tensor] = field(default_factory=list, repr=False)  # [slots, numbers] float32, one a state
 
 
+Masks: TypeAlias = npt.NDArray[np.uint32]
+"""Which tokens rows may choose [rows, words]: a bit for each, the first in the lowest bit of the first word."""
+
+
 class Vocabulary(Protocol):
     """Work on rows of logits [rows, vocab] float32. A row's result depends on that row alone, bit for bit."""
 
@@ -114,6 +120,16 @@ class Vocabulary(Protocol):
 
         ids [rows] int64 and their log-probabilities [rows] float64, NaN where no token can be picked.
         """
+        ...
+
+    def mask(self, logits: torch.Tensor, rows: Sequence[int], masks: Masks) -> None:
+        """-inf in place to what `masks[i]` does not allow `logits[rows[i]]`."""
+        ...
+
+    def best_allowed(
+        self, logits: torch.Tensor, rows: Sequence[int], masks: Masks, *, with_masses: bool
+    ) -> tuple[list[int], list[float], list[float]]:
+        """Of these rows, were they masked: the first id of `rank`, its logit, and the `log_mass` if it is wanted."""
         ...
 
 

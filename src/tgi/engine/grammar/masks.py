@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from tgi.engine.grammar.state import GrammarState, Mask, mask_of
+from tgi.engine.grammar.state import WORD, GrammarState, allow
 from tgi.engine.grammar.store import Grammars, deep_threads
 from tgi.engine.plan import Chunk, Draw, Plan, Sampled
+from tgi.kernels.types import Masks, Vocabulary
 
 logger = logging.getLogger("tgi.engine")
 
@@ -24,20 +25,21 @@ class RowMasks:
     """What rows of logits may become."""
 
     rows: list[int]
-    banned: torch.Tensor
-    """[len(rows), vocabulary] bool: tokens that must not be chosen."""
+    bits: Masks
+    """[len(rows), words]: tokens that may be chosen."""
     errors: dict[int, str] = field(default_factory=dict)
     """Row -> why its sequence cannot go on."""
 
-    def apply(self, logits: torch.Tensor, rows: list[int]) -> None:
+    def allows(self, index: int, token: int) -> bool:
+        """Whether the token may be chosen in row `self.rows[index]`."""
+        return bool(self.bits[index, token // WORD] >> np.uint32(token % WORD) & np.uint32(1))
+
+    def apply(self, logits: torch.Tensor, rows: list[int], vocabulary: Vocabulary) -> None:
         """-inf in place to what is banned; `logits` [len(rows), vocabulary] are these rows of the step."""
-        if rows == self.rows:
-            logits.masked_fill_(self.banned.to(logits.device), -torch.inf)
-            return
         mine = {row: index for index, row in enumerate(self.rows)}
-        for index, row in enumerate(rows):
-            if row in mine:
-                logits[index].masked_fill_(self.banned[mine[row]].to(logits.device), -torch.inf)
+        masked = [at for at, row in enumerate(rows) if row in mine]
+        if masked:
+            vocabulary.mask(logits, masked, self.bits[[mine[rows[at]] for at in masked]])
 
 
 class Constraints:
@@ -77,39 +79,37 @@ class Constraints:
             self._states.pop(sequence_id, None)
 
     def _compute(self, plan: Plan) -> RowMasks:
-        width = self.grammars.width
-        rows: list[int] = []
-        row, errors = 0, {}
-        masks: list[Mask] = []
+        chunks: list[tuple[int, Chunk, Draw]] = []
+        row = 0
         for chunk in plan.chunks:
-            draw = chunk.draw
-            if draw is not None and draw.grammar is not None:
-                error = self._fill(chunk, draw, masks, width)
-                rows += range(row, row + chunk.logit_rows)
-                if error is not None:
-                    errors |= dict.fromkeys(range(row, row + chunk.logit_rows), error)
+            if chunk.draw is not None and chunk.draw.grammar is not None:
+                chunks.append((row, chunk, chunk.draw))
             row += chunk.logit_rows
-        bits = np.unpackbits(np.stack(masks).view(np.uint8), axis=1, bitorder="little")
-        banned = bits[:, : self.grammars.vocab_size] == 0
-        return RowMasks(rows, torch.from_numpy(banned), errors)
+        rows = [row + index for row, chunk, _ in chunks for index in range(chunk.logit_rows)]
+        masks = RowMasks(rows, np.zeros((len(rows), -(-self.grammars.width // WORD)), np.uint32))
+        at = 0
+        for row, chunk, draw in chunks:
+            error = self._fill(chunk, draw, masks.bits[at : at + chunk.logit_rows])
+            if error is not None:
+                masks.errors |= dict.fromkeys(range(row, row + chunk.logit_rows), error)
+            at += chunk.logit_rows
+        return masks
 
-    def _fill(self, chunk: Chunk, draw: Draw, masks: list[Mask], width: int) -> str | None:
-        """A mask for each row of a chunk; gives why its sequence cannot go on."""
+    def _fill(self, chunk: Chunk, draw: Draw, masks: Masks) -> str | None:
+        """Set the bits of a chunk's rows, from none; gives why its sequence cannot go on."""
         state = self._state(draw)
         state.follow(_generated(draw))
         forced = state.forced
         drafts = chunk.token_ids[-chunk.num_draft :] if chunk.num_draft else []
         peeked = 0
-        for index in range(chunk.logit_rows):
-            mask = mask_of(forced[index : index + 1], width)
-            masks.append(mask)
+        for index, mask in enumerate(masks):
             if index < len(forced):
+                allow(mask, forced[index])
                 continue
             if index > len(forced):
                 fits = state.peek(drafts[index - 1 : index])
                 peeked += fits
                 if not fits:  # this row, and those after it, will not be reached
-                    masks += [mask] * (chunk.logit_rows - index - 1)
                     break
             state.fill(mask)
         state.forget(peeked)

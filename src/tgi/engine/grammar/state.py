@@ -142,8 +142,12 @@ def mask_of(ids: Iterable[int], width: int) -> Mask:
     """The mask of these tokens, for `width` tokens."""
     mask = np.zeros(-(-width // WORD), np.uint32)
     for id in ids:
-        mask[id // WORD] |= np.uint32(1 << (id % WORD))
+        allow(mask, id)
     return mask
+
+
+def allow(mask: Mask, id: int) -> None:
+    mask[id // WORD] |= np.uint32(1 << (id % WORD))
 
 
 def _common(one: list[int], other: list[int]) -> int:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-ABI = 16
+ABI = 17
 LEVELS = ("portable", "avx2", "avx2_vnni", "avx512", "avx512_bf16", "avx512_amx", "neon", "neon_dotprod", "neon_i8mm")
 """Of each kind of processor from the least to the most demanding."""
 
@@ -84,6 +84,11 @@ _SIGNATURES: dict[str, tuple[type | None, tuple[type, ...]]] = {
     "tgi_rank": (None, (_POINTER, _POINTER, _INT, _LONG, _INT, _POINTER, _POINTER, _POINTER)),
     "tgi_log_mass": (None, (_POINTER, _POINTER, _INT, _LONG, _POINTER, _POINTER, _POINTER)),
     "tgi_pick": (None, (_POINTER, _POINTER, _INT, _LONG, _POINTER, _POINTER, _POINTER, _POINTER)),
+    "tgi_mask": (None, (_POINTER, _POINTER, _LONG, _INT, _POINTER, _POINTER, _LONG)),
+    "tgi_best_allowed": (
+        None,
+        (_POINTER, _POINTER, _LONG, _INT, _POINTER, _POINTER, _LONG, _POINTER, _POINTER, _POINTER),
+    ),
     "tgi_measure_read": (_LONG, (_POINTER, _POINTER, _SIZE)),
     "tgi_measure_arithmetic": (_LONG, (_POINTER, _INT, _LONG)),
     "tgi_linear_run": (None, (_POINTER, _POINTER, _POINTER, _INT, _POINTER, _INT)),

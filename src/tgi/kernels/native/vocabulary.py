@@ -6,10 +6,14 @@ the sampler through `kernels.types.Vocabulary`.
 
 from __future__ import annotations
 
+import ctypes
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
 from tgi.kernels.native.library import Pool
+from tgi.kernels.types import Masks
 
 
 class _Best:
@@ -86,6 +90,34 @@ class NativeVocabulary:
             logprobs.data_ptr(),
         )
         return ids, logprobs
+
+    def mask(self, logits: torch.Tensor, rows: Sequence[int], masks: Masks) -> None:
+        assert logits.is_contiguous()
+        self._call.tgi_mask(self.pool.handle, logits.data_ptr(), logits.shape[-1], *_rows_and_masks(rows, masks))
+
+    def best_allowed(
+        self, logits: torch.Tensor, rows: Sequence[int], masks: Masks, *, with_masses: bool
+    ) -> tuple[list[int], list[float], list[float]]:
+        logits, count = logits.contiguous(), len(rows)
+        if len(self._best.ids) < count:
+            self._best = _Best(count)
+        best, (ids, values, masses) = self._best, self._best.pointers
+        self._call.tgi_best_allowed(
+            self.pool.handle,
+            logits.data_ptr(),
+            logits.shape[-1],
+            *_rows_and_masks(rows, masks),
+            ids,
+            values,
+            masses if with_masses else None,
+        )
+        return best.ids[:count].tolist(), best.values[:count].tolist(), best.masses[: count * with_masses].tolist()
+
+
+def _rows_and_masks(rows: Sequence[int], masks: Masks) -> tuple[int, ctypes.Array[ctypes.c_int64], int, int]:
+    """As the library takes them."""
+    assert masks.flags.c_contiguous and len(masks) == len(rows)
+    return len(rows), (ctypes.c_int64 * len(rows))(*rows), masks.ctypes.data, masks.shape[1]
 
 
 def _divisors(divisors: torch.Tensor | None, rows: int) -> torch.Tensor:

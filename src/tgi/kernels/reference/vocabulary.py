@@ -6,10 +6,13 @@ Every result depends on its own row alone, bit for bit, and ties go to the lower
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from tgi.kernels.types import Masks
 
 RANK_BLOCK = 32
 """Ids to a block when ranking: the k best lie in the k blocks with the best maxima."""
@@ -110,6 +113,23 @@ class TorchVocabulary:
         probabilities = _divided(logits, divisors).softmax(-1)
         ids = pick(probabilities, uniform)
         return ids, probabilities.gather(-1, ids.unsqueeze(-1)).squeeze(-1).double().log()
+
+    def mask(self, logits: Tensor, rows: Sequence[int], masks: Masks) -> None:
+        for row, banned in zip(rows, _banned(masks, logits), strict=True):
+            logits[row].masked_fill_(banned, -torch.inf)
+
+    def best_allowed(
+        self, logits: Tensor, rows: Sequence[int], masks: Masks, *, with_masses: bool
+    ) -> tuple[list[int], list[float], list[float]]:
+        values, ids = ranked(allowed := logits[list(rows)].masked_fill_(_banned(masks, logits), -torch.inf), 1)
+        masses = self.log_mass(allowed, ids[:, 0]).tolist() if with_masses else []
+        return ids[:, 0].tolist(), values[:, 0].tolist(), masses
+
+
+def _banned(masks: Masks, logits: Tensor) -> Tensor:
+    """As booleans [rows, vocabulary] beside the logits."""
+    bits = np.unpackbits(masks.view(np.uint8), axis=1, bitorder="little", count=logits.shape[-1])
+    return torch.from_numpy(bits == 0).to(logits.device)
 
 
 def _divided(logits: Tensor, divisors: Tensor | None) -> Tensor:

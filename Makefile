@@ -15,7 +15,7 @@ BIN := $(VENV)/bin
 NATIVE := setup.py $(wildcard csrc/*.* csrc/*/*)
 
 .DEFAULT_GOAL := help
-.PHONY: help serve install test test-all test-clients check format docs bench sanitize clean
+.PHONY: help serve install test test-all test-clients test-ui web check format docs bench sanitize clean
 
 help:  ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -33,6 +33,12 @@ test-all: $(VENV)/.installed-dev  ## Run all tests, the slow ones too
 
 test-clients: $(VENV)/.installed-dev  ## Run other people's client libraries against the server (downloads them once)
 	@$(BIN)/python -m pytest tests/clients $(ARGS)
+
+test-ui: $(VENV)/.installed-dev  ## Run the tests of the pages in Chromium (apt-get install chromium)
+	@$(BIN)/python -m pytest tests/ui $(ARGS)
+
+web:  ## Build the pages from web/ (needs Node 20)
+	cd web && npm ci --no-audit --no-fund && npm run build
 
 check: $(VENV)/.installed-dev  ## Lint, formatting, types and the direction of imports
 	$(BIN)/ruff check .

@@ -26,6 +26,8 @@ def address(path: str) -> str:
     """A path of a route with something that is there in its places."""
     if path == "/v1/models/{model:path}":
         return "/v1/models/org/model"
+    if path == "/playground/{file}":
+        return "/playground/licenses.txt"
     return path.format(file="favicon.png", model="m", version="1", response_id="resp_1")
 
 

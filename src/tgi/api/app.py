@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from tgi.api.anthropic import routes as anthropic_routes
 from tgi.api.openai import chat_routes, completion_routes, embedding_routes, token_routes
 from tgi.api.platforms import kserve_routes, platform_routes
+from tgi.api.playground import routes as playground_routes
 from tgi.api.responses import kept_routes
 from tgi.api.responses import routes as responses_routes
 from tgi.api.server import info_routes
@@ -42,8 +43,8 @@ def create_app(
 ) -> Starlette:
     """The application, for uvicorn with `lifespan="off"`.
 
-    The engine behind `service` must be ready. `metrics` should be the object that the engine client's
-    `on_step` feeds: `Metrics.for_engine(info)`. `app.state.drain(timeout_s)` stops admission, waits for
+    The engine behind `service` must be ready. `metrics` defaults to `Metrics.for_engine(info)`; the engine client's
+    `on_step` should be `app.state.api.observe_step`. `app.state.drain(timeout_s)` stops admission, waits for
     open generations and says whether all ended; `app.state.api` is shared by all routes.
     """
     modules = (
@@ -58,6 +59,7 @@ def create_app(
         info_routes,
         platform_routes,
         kserve_routes,
+        *(() if config.disable_playground else (playground_routes,)),
     )
     app = Starlette(
         routes=[route for module in modules for route in module.routes.routes],

@@ -10,9 +10,11 @@ from dataclasses import dataclass, field
 
 from starlette.requests import HTTPConnection
 
+from tgi.api.playground.history import History
 from tgi.api.responses.store import ResponseStore
 from tgi.api.server.admission import Permits
 from tgi.api.server.intake import Intake
+from tgi.messages import StepStats
 from tgi.metrics import Metrics
 from tgi.serving.dialect import TGI, TGI_RAW, Dialect
 from tgi.serving.service import Service
@@ -29,6 +31,8 @@ class Api:
     metrics: Metrics
     permits: Permits
     tracer: Tracer = field(default_factory=Tracer)
+    history: History = field(default_factory=History)
+    """The last requests and minutes, for `/dashboard`."""
     intake: Intake = field(init=False)
     responses: ResponseStore = field(init=False)
     """Those of `/v1/responses` that are kept."""
@@ -38,6 +42,11 @@ class Api:
     def __post_init__(self) -> None:
         self.intake = Intake(self.config.payload_limit)
         self.responses = ResponseStore(self.config.max_stored_responses)
+
+    def observe_step(self, stats: StepStats) -> None:
+        """News of a step of the engine, for all who count."""
+        self.metrics.observe_step(stats)
+        self.history.step(stats)
 
     @property
     def served_model_id(self) -> str:

@@ -232,7 +232,7 @@ class Supervisor:
         status = StatusLine(info.num_blocks, lambda: app.state.api.waiting)
 
         def on_step(stats: StepStats) -> None:
-            metrics.observe_step(stats)
+            app.state.api.observe_step(stats)
             status.observe(stats)
 
         self._client.on_step = on_step

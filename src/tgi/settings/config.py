@@ -108,6 +108,8 @@ class ApiConfig:
     """Which hidden states make embeddings; None: the checkpoint's own choice, else the last token's."""
     validation_workers: int = 2
     disable_grammar_support: bool = False
+    disable_playground: bool = False
+    """No pages for browsers: `/` is for probes alone."""
     health_stall_s: float = 60.0
     """`/health` turns 503 when work waits and no step completed for so long."""
     graceful_termination_s: float = 90.0

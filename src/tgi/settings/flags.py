@@ -189,6 +189,12 @@ class LauncherConfig:
     cors_allow_origin: tuple[str, ...] = flag(
         SERVER, "Origin whose web pages may call; may be repeated", default=(), shown_default="any"
     )
+    disable_playground: bool = flag(
+        SERVER,
+        "Serve no pages: neither the playground at / nor /dashboard",
+        default=False,
+        env="TGI_DISABLE_PLAYGROUND",
+    )
     payload_limit: int = flag(SERVER, "Largest request body in bytes", default=2_000_000, within=Range(1, BYTES))
     max_concurrent_requests: int = flag(
         SERVER,

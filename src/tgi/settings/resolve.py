@@ -103,6 +103,7 @@ def _api_config(parsed: Parsed, environment: Environment, hardware: Hardware, mo
         port=config.port,
         api_keys=config.api_key,
         cors_allow_origin=config.cors_allow_origin,
+        disable_playground=config.disable_playground,
         payload_limit=config.payload_limit,
         max_concurrent_requests=config.max_concurrent_requests,
         max_queue=config.max_queue,

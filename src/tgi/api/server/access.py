@@ -24,6 +24,8 @@ GROUP = "tgi.group"
 OPEN = frozenset(
     {
         ("GET", "/"),
+        ("GET", "/dashboard"),
+        ("GET", "/playground/{file}"),
         ("GET", "/health"),
         ("GET", "/ping"),
         ("GET", "/info"),
@@ -51,6 +53,7 @@ PROTECTED = frozenset(
         ("POST", "/chat_tokenize"),
         ("POST", "/detokenize"),
         ("GET", "/tokenizer_info"),
+        ("GET", "/dashboard/data"),
         ("POST", "/v1/chat/completions"),
         ("POST", "/v1/completions"),
         ("POST", "/v1/responses"),

@@ -94,6 +94,7 @@ class Call:
         self._name: str = request.scope["endpoint"].__name__
         self._span = self.api.tracer.start(self._name, request.headers)
         request.scope[FORM] = self.form
+        self.record = self.api.history.begin(self._name, self._group, listed=counted)
         self._count("tgi_request_count")
 
     async def __aenter__(self) -> Call:
@@ -123,6 +124,8 @@ class Call:
         if self._permit is not None and self._permit.since is not None:
             self.api.permits.give_back(self._permit)
         self._permit = None
+        kind = "ok" if self._failure is None else "left" if self._failure == "dropped" else self._failure
+        self.api.history.end(self.record, kind, self._problem or "")
         self._span.end(self._problem)
         if self._large:
             asyncio.get_running_loop().run_in_executor(None, take_apart, self._large)
@@ -204,6 +207,7 @@ class Call:
             began = time.monotonic()
             await self.wait(self.api.permits.wait(self._permit))
             self.waited += time.monotonic() - began
+        self.record.permitted = time.monotonic()
 
     async def take_samples(self, samples: int, prompts: int = 1, field: str = "prompt") -> None:
         """A permit for each sample of each prompt; more samples than permits is validation's to refuse.
@@ -236,7 +240,9 @@ class Call:
             waited=self.waited,
             group=self._group,
         )
-        metrics = self.api.metrics
+        metrics, record = self.api.metrics, self.record
+        record.validated, record.streamed = prepared.validated, stream
+        record.prompt_tokens += prepared.input_length
         metrics.observe("tgi_request_input_length", prepared.input_length)
         metrics.observe("tgi_request_max_new_tokens", min(prepared.request.sampling.max_new_tokens, STEP_BUDGET))
         return prepared
@@ -266,6 +272,7 @@ class Call:
     def finished(self, prepared: Prepared, completion: Completion) -> None:
         """Metrics, span and log line of one finished sample."""
         metrics, timings = self.api.metrics, completion.timings
+        self.record.finished(completion)
         metrics.observe("tgi_request_mean_time_per_token_duration", timings.time_per_token)
         metrics.observe("tgi_request_generated_tokens", completion.generated_tokens)
         metrics.observe("tgi_request_skipped_tokens", 0)

@@ -20,6 +20,7 @@ from starlette.responses import Response
 from tgi import __version__
 from tgi.api.openai.types import NAMELESS_MODELS
 from tgi.api.openapi.document import document, documented
+from tgi.api.playground.pages import page, wants_page
 from tgi.api.server.access import Routes
 from tgi.api.state import Api, api_of
 from tgi.errors import ModelNotFoundError, UnhealthyError
@@ -112,6 +113,17 @@ class Runtime(msgspec.Struct):
     """Requests that may wait while all permits are out; more are refused."""
     waiting: int
     """Requests and samples that wait now, for a permit or for their first step."""
+    max_top_n_tokens: int
+    """Most alternatives of a token."""
+    max_stop_sequence_length: int
+    max_stop_token_ids: int
+    vocab_size: int
+    grammars: bool
+    """Whether requests may say what an answer must look like."""
+    chat_template: bool
+    """Whether the model has one; without, it is for completions."""
+    api_key: bool
+    """Whether routes that do work want a key."""
     raw_logprobs: bool
     """Whether TGI's routes report the model's own log-probabilities, not those after penalties and warpers."""
 
@@ -174,8 +186,8 @@ async def health(request: Request) -> Response:
 @routes.get("/")
 @documented("health_root", errors=(503,), query=(VERBOSE,))
 async def health_root(request: Request) -> Response:
-    """As `/health`."""
-    return await health(request)
+    """The playground for browsers (`Accept: text/html`), else as `/health`."""
+    return page("index.html", request) if wants_page(request) else await health(request)
 
 
 @routes.get("/ping")
@@ -243,6 +255,13 @@ def model_info(api: Api) -> Info:
             max_queue=config.max_queue,
             waiting=api.waiting,
             raw_logprobs=config.raw_logprobs,
+            max_top_n_tokens=config.max_top_n_tokens,
+            max_stop_sequence_length=config.max_stop_sequence_length,
+            max_stop_token_ids=config.max_stop_token_ids,
+            vocab_size=engine.vocab_size,
+            grammars=not config.disable_grammar_support,
+            chat_template=bool(api.service.chat_template),
+            api_key=bool(config.api_keys),
         ),
     )
 

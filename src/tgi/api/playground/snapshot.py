@@ -1,0 +1,170 @@
+"""`/dashboard/data`: the history and the state of the server as JSON.
+
+Owns its shape. Times of requests are seconds since the epoch or since the request's arrival. There is no text of
+requests in it, and an error's message is only for the API key whose request it was.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from itertools import islice
+
+import msgspec
+
+from tgi.api.playground.history import History, Record, Second
+from tgi.api.playground.reasons import Reason, reasons
+from tgi.api.state import Api
+
+SHOWN_REQUESTS = 100
+
+
+class Now(msgspec.Struct):
+    """The server at this moment."""
+
+    time: float
+    """Seconds since the epoch."""
+    uptime_s: float
+    healthy: bool
+    last_step_age_s: float
+    running: int
+    waiting: int
+    permits_taken: int
+    permits: int
+    in_line: int
+    """Requests that wait for a permit."""
+    running_tokens: int
+    free_blocks: int
+    num_blocks: int
+    batch: int
+    """Most sequences that run at once."""
+
+
+class Series(msgspec.Struct):
+    """One value for each second, the oldest first; the last second is not over."""
+
+    decode_tokens: list[int]
+    prefill_tokens: list[int]
+    query_tokens: list[int]
+    hit_tokens: list[int]
+    preemptions: list[int]
+    running: list[int]
+    waiting: list[int]
+    free_blocks: list[int]
+    busy_s: list[float]
+    slowest_step_s: list[float]
+
+
+class RequestTimes(msgspec.Struct, omit_defaults=True):
+    """One of the last requests; seconds are since its arrival."""
+
+    number: int
+    route: str
+    arrived_at: float
+    outcome: str
+    """Empty: it is open; ok, left (by the client), or the kind of its error."""
+    yours: bool
+    """Of the API key that asks."""
+    permitted_s: float | None = None
+    validated_s: float | None = None
+    scheduled_s: float | None = None
+    first_token_s: float | None = None
+    ended_s: float | None = None
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    generated_tokens: int = 0
+    samples: int = 0
+    streamed: bool = False
+    finish: str = ""
+    message: str = ""
+    reasons: list[Reason] = []
+
+
+class Snapshot(msgspec.Struct):
+    """All of it."""
+
+    now: Now
+    seconds: Series
+    open: list[RequestTimes]
+    requests: list[RequestTimes]
+    """The newest first."""
+    errors: list[RequestTimes]
+
+
+def snapshot(api: Api, seconds: int, group: int) -> Snapshot:
+    """`seconds`: length of the series; `group`: number of the key that asks."""
+    history = api.history
+    limits = (api.service.engine.info.max_batch_size, api.service.engine.info.num_blocks)
+    everything = [*history.ended, *history.open.values()]
+    shown = [
+        _times(one, group, reasons(one, everything, history.seconds, limits))
+        for one in islice(reversed(history.ended), SHOWN_REQUESTS)
+    ]
+    return Snapshot(
+        _now(api, history),
+        _series(history.seconds, int(time.monotonic()), seconds, limits[1]),
+        [_times(one, group) for one in islice(history.open.values(), SHOWN_REQUESTS)],
+        shown,
+        [_times(one, group) for one in reversed(history.errors)],
+    )
+
+
+def _now(api: Api, history: History) -> Now:
+    state, stats, info = api.service.health(), api.service.engine.stats, api.service.engine.info
+    return Now(
+        time=round(time.time(), 3),
+        uptime_s=round(time.monotonic() - history.started, 1),
+        healthy=state.ok and not api.permits.draining,
+        last_step_age_s=state.last_step_age_s,
+        running=stats.running,
+        waiting=stats.waiting,
+        permits_taken=api.permits.taken,
+        permits=api.permits.limit,
+        in_line=api.permits.waiting,
+        running_tokens=stats.running_tokens,
+        free_blocks=stats.free_blocks if history.seconds else info.num_blocks,
+        num_blocks=info.num_blocks,
+        batch=info.max_batch_size,
+    )
+
+
+def _series(kept: Iterable[Second], now: int, count: int, blocks: int) -> Series:
+    by_time = {second.at: second for second in kept if second.at > now - count}
+    line: list[Second] = []
+    free = blocks
+    for at in range(now - count + 1, now + 1):
+        second = by_time.get(at) or Second(at, free_blocks=free)
+        free = second.free_blocks
+        line.append(second)
+    fields = {name: [getattr(second, name) for second in line] for name in Series.__struct_fields__}
+    for name in ("busy_s", "slowest_step_s"):
+        fields[name] = [round(value, 4) for value in fields[name]]
+    return Series(**fields)
+
+
+def _times(record: Record, group: int, why: list[Reason] | None = None) -> RequestTimes:
+    yours = record.group == group
+    return RequestTimes(
+        number=record.number,
+        route=record.route,
+        arrived_at=round(record.arrived_at, 3),
+        outcome=record.outcome,
+        yours=yours,
+        permitted_s=_since(record, record.permitted),
+        validated_s=_since(record, record.validated),
+        scheduled_s=_since(record, record.scheduled),
+        first_token_s=_since(record, record.first_token),
+        ended_s=_since(record, record.ended),
+        prompt_tokens=record.prompt_tokens,
+        cached_tokens=record.cached_tokens,
+        generated_tokens=record.generated_tokens,
+        samples=record.samples,
+        streamed=record.streamed,
+        finish=record.finish,
+        message=record.message if yours else "",
+        reasons=why or [],
+    )
+
+
+def _since(record: Record, moment: float) -> float | None:
+    return round(max(moment - record.arrived, 0.0), 4) if moment else None

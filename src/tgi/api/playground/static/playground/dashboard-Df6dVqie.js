@@ -1,0 +1,1 @@
+import{t as e,v as t}from"./jsxRuntime-C8cmI_RA.js";t(e(`p`,{children:`…`}),document.getElementById(`app`));

@@ -50,8 +50,10 @@ format: $(VENV)/.installed-dev  ## Format the code and apply safe fixes
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-docs: $(VENV)/.installed-dev  ## Write the generated pages in docs/
+docs: $(VENV)/.installed-dev  ## Write the generated pages in docs/ and the site in site/, links and anchors checked
 	$(BIN)/python tools/generate_docs.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	@echo "written: site/index.html"
 
 bench: $(VENV)/.installed-dev  ## Measure speed on this machine
 	$(BIN)/python -m benchmarks.engine $(ARGS)
@@ -61,7 +63,7 @@ sanitize: $(VENV)/.installed-dev  ## Test the native kernels under the address a
 	@$(BIN)/python tools/sanitize_kernels.py $(ARGS)
 
 clean:  ## Remove .venv and caches
-	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache src/*.egg-info
+	rm -rf $(VENV) build dist site .pytest_cache .ruff_cache .hypothesis .import_linter_cache src/*.egg-info
 
 $(VENV)/.installed: pyproject.toml tools/install.py $(NATIVE)
 	@$(PYTHON) tools/install.py --venv $(VENV) --torch $(TORCH)

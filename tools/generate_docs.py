@@ -9,6 +9,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from moving_pages import moving_pages
+
 from tgi.commands.cli import FRIENDLY
 from tgi.models.families.registry import FAMILIES
 from tgi.settings.config import INEFFECTIVE_VARIABLES
@@ -149,7 +151,8 @@ def ineffective() -> str:
 
 def pages() -> dict[Path, str]:
     """Each generated page with its text."""
-    return {
+    moving = {DOCS / name: text for name, text in moving_pages().items()}
+    return moving | {
         DOCS / "flags.md": FLAGS.format(table=markdown(FRIENDLY), ineffective=ineffective()),
         DOCS / "models.md": MODELS.format(rows=models(), proofs=proofs(), **others()),
     }

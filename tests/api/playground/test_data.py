@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import httpx
 import pytest
 
 from tests.api.fake import FakeEngine, build_app
+from tgi.api.playground.history import Second
+from tgi.api.playground.snapshot import _series
 
 
 async def data(client: httpx.AsyncClient, **headers: str) -> dict:
@@ -28,8 +32,6 @@ async def test_a_request_with_its_times(client: httpx.AsyncClient, engine: FakeE
 
 
 async def test_open_requests_are_there_before_they_end(client: httpx.AsyncClient, engine: FakeEngine) -> None:
-    import asyncio
-
     engine.hold_after = 0
     task = asyncio.create_task(client.post("/generate", json={"inputs": "x"}))
     await engine.changed.wait()
@@ -78,3 +80,12 @@ async def test_series_have_one_value_a_second(client: httpx.AsyncClient) -> None
 async def test_counting_tokens_leaves_no_trace(client: httpx.AsyncClient) -> None:
     await client.post("/detokenize", json={"tokens": [1, 2]})
     assert not (await data(client))["requests"]
+
+
+def test_seconds_within_a_step_are_as_those_before() -> None:
+    """A step is told of when it ends: its time belongs to the seconds that it took."""
+    kept = [Second(100, running=3, free_blocks=40, busy_s=0.5), Second(104, running=2, free_blocks=50, busy_s=3.2)]
+    series = _series(kept, 105, 7, 60)
+    assert series.running == [0, 3, 3, 3, 3, 2, 2]
+    assert series.free_blocks == [60, 40, 40, 40, 40, 50, 50]
+    assert [round(one, 1) for one in series.busy_s] == [0.0, 0.5, 0.2, 1.0, 1.0, 1.0, 0.0]

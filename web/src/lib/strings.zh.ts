@@ -251,6 +251,8 @@ export const zh: Words = {
   cacheHolds: '快取可容納 {tokens} 個詞元，即 {n} 個全長請求。',
   bindingLimit: '限制因素：{limit}',
   requests: '最近的請求',
+  requestCount: '請求',
+  firstTokenShort: '首個詞元',
   request: '請求',
   route: '路徑',
   time: '時間',

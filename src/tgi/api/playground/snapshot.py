@@ -129,17 +129,28 @@ def _now(api: Api, history: History) -> Now:
 
 
 def _series(kept: Iterable[Second], now: int, count: int, blocks: int) -> Series:
+    """A second without news is one within a step, since an idle engine tells of itself each second."""
     by_time = {second.at: second for second in kept if second.at > now - count}
     line: list[Second] = []
-    free = blocks
+    last = Second(0, free_blocks=blocks)
     for at in range(now - count + 1, now + 1):
-        second = by_time.get(at) or Second(at, free_blocks=free)
-        free = second.free_blocks
-        line.append(second)
+        held = Second(at, running=last.running, waiting=last.waiting, free_blocks=last.free_blocks)
+        last = by_time.get(at) or held
+        line.append(last)
     fields = {name: [getattr(second, name) for second in line] for name in Series.__struct_fields__}
-    for name in ("busy_s", "slowest_step_s"):
-        fields[name] = [round(value, 4) for value in fields[name]]
+    fields["slowest_step_s"] = [round(value, 4) for value in fields["slowest_step_s"]]
+    fields["busy_s"] = _spread(fields["busy_s"])
     return Series(**fields)
+
+
+def _spread(busy: list[float]) -> list[float]:
+    """A step is told of when it ends: what is more than a second of it belongs to the seconds before."""
+    over, spread = 0.0, []
+    for value in reversed(busy):
+        over += value
+        spread.append(round(min(over, 1.0), 4))
+        over -= min(over, 1.0)
+    return spread[::-1]
 
 
 def _times(record: Record, group: int, why: list[Reason] | None = None) -> RequestTimes:

@@ -1,1 +1,0 @@
-import{t as e,v as t}from"./jsxRuntime-C8cmI_RA.js";t(e(`p`,{children:`…`}),document.getElementById(`app`));

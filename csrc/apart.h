@@ -36,7 +36,8 @@ Apart unfold(const Linear& linear, int panel, int apart, int count);
 
 // As `add_record`, with the layer's table. (One function for both costs int5 a tenth of its speed on AVX2.)
 template <class Panel, int Height, int J = 0, int R, int C>
-static inline void add_record_by(I (&dots)[R][C], const uint8_t* a, const uint8_t* w, size_t stride, Table table) {
+[[gnu::always_inline]] static inline void add_record_by(I (&dots)[R][C], const uint8_t* a, const uint8_t* w, size_t stride,
+                                                        Table table) {
   if constexpr (4 * J < Panel::kStep) {
     Weights4 weights[C];
 #pragma GCC unroll 8

@@ -1,0 +1,117 @@
+"""What a router knows of its replicas: their own figures, and what it has sent them since.
+
+Owns the arithmetic. How figures travel is the heartbeat's affair, and what follows from them `choice`'s.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tgi.replicas.index import UNIT
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What a replica says of itself, now and then."""
+
+    running: int = 0
+    waiting: int = 0
+    queued_tokens: int = 0
+    """Tokens of prompts that are not computed yet."""
+    cache_usage: float = 0.0
+    """Share of the cache that running sequences hold, 0 to 1."""
+    cache_tokens: int = 0
+    """Tokens that the cache holds."""
+    computed_tokens: int = 0
+    """Since the replica started; falls when it was restarted, and its cache is empty then."""
+
+
+@dataclass(slots=True)
+class Sent:
+    """A request on its way: what was added to the replica's load for it."""
+
+    replica: int
+    tokens: float
+    """Prompt tokens that the replica likely has to compute."""
+    round: int
+    """Figures of the replica that were known then."""
+    waits: bool = True
+    """No byte of the answer has come."""
+
+
+class Fleet:
+    """Figures of the replicas of one model, as arrays; replicas are numbers."""
+
+    def __init__(self, replicas: int, cache_tokens: int = 1 << 20) -> None:
+        """cache_tokens: what a replica's cache is taken to hold until it says."""
+        self.usable = np.zeros(replicas, bool)
+        self.running = np.zeros(replicas)
+        self.queued = np.zeros(replicas)
+        """Prompt tokens to compute."""
+        self.cache_usage = np.zeros(replicas)
+        self.full_until = np.zeros(replicas)
+        """Time until which the replica refuses requests, as far as known."""
+        self._clock = np.full(replicas, float(UNIT))
+        self._cache = np.full(replicas, float(cache_tokens))
+        self._born = np.ones(replicas)
+        self._computed = np.zeros(replicas, np.int64)
+        self._round = np.zeros(replicas, np.int64)
+        self._oldest = np.ones(replicas, np.int64)
+
+    def __len__(self) -> int:
+        return len(self.usable)
+
+    @property
+    def oldest(self) -> np.ndarray:
+        """The stamp of each replica from which on its cache likely holds what it was sent."""
+        return self._oldest
+
+    def stamp(self, replica: int) -> int:
+        """Now, in computed tokens of the replica."""
+        return int(self._clock[replica] // UNIT)
+
+    def tell(self, replica: int, figures: Figures) -> None:
+        """The replica has said how it does."""
+        self._round[replica] += 1
+        self.running[replica] = figures.running
+        self.queued[replica] = figures.queued_tokens
+        self.cache_usage[replica] = figures.cache_usage
+        more = figures.computed_tokens - int(self._computed[replica])
+        self._computed[replica] = figures.computed_tokens
+        if more < 0:
+            self.restarted(replica)
+        else:
+            self._clock[replica] += more
+        if figures.cache_tokens:
+            self._cache[replica] = figures.cache_tokens
+        self._refresh(replica)
+
+    def restarted(self, replica: int) -> None:
+        """Its cache is empty."""
+        self._clock[replica] += UNIT
+        self._born[replica] = self.stamp(replica)
+        self._refresh(replica)
+
+    def sent(self, replica: int, tokens: float) -> Sent:
+        """A request goes there now."""
+        self.queued[replica] += tokens
+        self.running[replica] += 1
+        return Sent(replica, tokens, int(self._round[replica]))
+
+    def began(self, sent: Sent) -> None:
+        """The first byte of its answer is there: its prompt is computed. The next figures will say the same."""
+        if sent.waits and sent.round == self._round[sent.replica]:
+            self.queued[sent.replica] = max(self.queued[sent.replica] - sent.tokens, 0)
+        sent.waits = False
+
+    def ended(self, sent: Sent) -> None:
+        """The answer is whole, or nobody waits for it any more."""
+        self.began(sent)
+        if sent.round == self._round[sent.replica]:
+            self.running[sent.replica] = max(self.running[sent.replica] - 1, 0)
+
+    def _refresh(self, replica: int) -> None:
+        alive = (self._clock[replica] - self._cache[replica]) // UNIT
+        self._oldest[replica] = max(alive, self._born[replica], 1)

@@ -57,13 +57,34 @@ async def test_forms(client: httpx.AsyncClient, engine: FakeEngine) -> None:
 async def test_texts(client: httpx.AsyncClient, engine: FakeEngine) -> None:
     path = "/v1/completions"
     for fields in ({"guided_regex": r"\d+"}, {"response_format": {"type": "regex", "value": r"\d+"}}):
-        assert await grammar_of(client, engine, path, **fields) == Grammar("regex", "[0-9]+")
+        assert await grammar_of(client, engine, path, **fields) == Grammar("regex", r"\d+")
     choice = await grammar_of(client, engine, path, guided_choice=['a "b"\n', "c"])
     assert choice == Grammar("lark", 'start: CHOICE\nCHOICE: "a \\"b\\"\\n" | "c"')
     lark = 'start: "x" /[0-9]/'
     assert await grammar_of(client, engine, path, structured_outputs={"grammar": lark}) == Grammar("lark", lark)
     tight = await grammar_of(client, engine, path, structured_outputs={"json": SCHEMA, "disable_any_whitespace": True})
     assert json.loads(tight.text)["x-guidance"]["whitespace_flexible"] is False
+
+
+async def test_formats_that_nobody_knows_are_noted(client: httpx.AsyncClient) -> None:
+    schema = {"type": "object", "properties": {"a": {"type": "string", "format": "phone"}}}
+    form = {"type": "json_schema", "schema": schema}
+    for path, field, fields in (
+        ("/v1/chat/completions", "response_format", {"response_format": {"type": "json_object", "value": schema}}),
+        ("/v1/completions", "guided_json", {"guided_json": schema}),
+        ("/generate", "grammar", {"parameters": {"grammar": {"type": "json", "value": schema}}}),
+        ("/v1/responses", "text.format", {"text": {"format": {"name": "x", **form}}}),
+        (
+            "/v1/messages",
+            "output_config.format",
+            {"output_config": {"format": {"type": "json_schema", "schema": schema}}},
+        ),
+    ):
+        own = {"/generate": {"inputs": "x"}, "/v1/responses": {"input": "x"}, "/v1/messages": {**CHAT, "max_tokens": 5}}
+        body = {"model": "tgi", **(own.get(path) or BODIES[path]), **fields}
+        answer = await client.post(path, json=body)
+        assert answer.status_code == 200, answer.text
+        assert f"{field}.properties.a.format" in answer.headers["x-tgi-ignored"], path
 
 
 async def test_settings_of_vllm_are_noted(client: httpx.AsyncClient) -> None:

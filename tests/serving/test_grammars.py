@@ -6,6 +6,7 @@ import json
 import re
 
 import pytest
+from llguidance import LLMatcher
 
 from tests import small_tokenizers
 from tgi.errors import ValidationError
@@ -14,6 +15,7 @@ from tgi.messages import Grammar
 from tgi.serving.grammars import checks as module
 from tgi.serving.grammars.build import grammar_of
 from tgi.serving.grammars.checks import GrammarChecks
+from tgi.serving.grammars.formats import KNOWN_FORMATS, without_unknown_formats
 from tgi.serving.grammars.vocabulary import make_vocabulary
 from tgi.serving.tokenizer import Tokenizer
 
@@ -75,3 +77,31 @@ def test_grammars_of_python() -> None:
     assert grammar_of(same) is same and grammar_of(None) is None and grammar_of({"type": "text"}) is None
     with pytest.raises(ValidationError, match=re.escape("its schema must be an object")):
         grammar_of(5)
+
+
+def test_the_formats_that_are_known_are_those_of_llguidance() -> None:
+    standard = (
+        "idn-email idn-hostname iri iri-reference json-pointer regex relative-json-pointer uri-reference uri-template"
+    )
+    for name in [*KNOWN_FORMATS, *standard.split(), "int32", "password", "phone"]:
+        grammar = LLMatcher.grammar_from_json_schema({"type": "string", "format": name})
+        assert (LLMatcher.validate_grammar(grammar) == "") == (name in KNOWN_FORMATS), name
+
+
+def test_unknown_formats_are_left_out_where_they_are_keywords() -> None:
+    schema = {
+        "format": "phone",
+        "properties": {"format": {"type": "string", "format": "uri"}, "b": {"anyOf": [{"format": "iri"}, True]}},
+        "$defs": {"format": {"items": [{"format": "x"}]}},
+        "enum": [{"format": "phone"}],
+        "default": {"format": "phone"},
+    }
+    left_out: list[str] = []
+    kept = without_unknown_formats(schema, "f", left_out)
+    assert left_out == ["f.format", "f.properties.b.anyOf.0.format", "f.$defs.format.items.0.format"]
+    assert kept == {
+        "properties": {"format": {"type": "string", "format": "uri"}, "b": {"anyOf": [{}, True]}},
+        "$defs": {"format": {"items": [{}]}},
+        "enum": [{"format": "phone"}],
+        "default": {"format": "phone"},
+    }

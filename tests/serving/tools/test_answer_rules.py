@@ -40,10 +40,12 @@ def vocabulary(tokenizer: Tokenizer, tmp_path_factory: Any) -> Any:
     return llguidance.LLTokenizer(str(path))
 
 
-def grammar(tokenizer: Tokenizer, wanted: Wanted, *, tags: Tags | None = None, begun: bool = False) -> str | None:
+def grammar(
+    tokenizer: Tokenizer, wanted: Wanted, *, tags: Tags | None = None, begun: bool = False, name: str = "hermes"
+) -> str | None:
     marks = ["<tool_call>", "</tool_call>", "<think>", "</think>"]
     special = {mark: tokenizer.token_to_id(mark) for mark in marks}
-    family = SimpleNamespace(format=by_name("hermes"), tags=tags, channels=False)
+    family = SimpleNamespace(format=by_name(name), tags=tags, channels=False)
     found = answer_grammar(wanted, Rules(special), family, begun, lambda text: ids(tokenizer, text))  # type: ignore[arg-type]
     return None if found is None else found.text
 
@@ -89,6 +91,27 @@ def test_strict_calls_where_the_model_may_say_anything(tokenizer: Tokenizer, voc
     assert takes(vocabulary, tokenizer, rules, f"I look.\n{CALL}")
     assert not takes(vocabulary, tokenizer, rules, CALL.replace('"Paris"', "5"))
     assert not takes(vocabulary, tokenizer, rules, CALL.replace("get_weather", "get_wether"))
+
+
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        ("llama3_json", '{"name": "get_weather", "parameters": {"city": "Paris"}}'),
+        ("json", '{"name": "get_weather", "arguments": {"city": "Paris"}}'),
+        ("pythonic", '[get_weather(city="Paris")]'),
+    ],
+)
+def test_strict_calls_where_an_answer_is_a_call_or_none(
+    tokenizer: Tokenizer, vocabulary: Any, name: str, call: str
+) -> None:
+    tool = Tool(WEATHER.name, None, WEATHER.parameters, strict=True)
+    rules = grammar(tokenizer, Wanted(tools=[tool], strict=True), name=name)
+    for free in ("It rains, a < b.", " \n(It rains: {1, 2} [3].\n\nSo?)", "", "12"):
+        assert takes(vocabulary, tokenizer, rules, free)
+    assert takes(vocabulary, tokenizer, rules, call)
+    assert not takes(vocabulary, tokenizer, rules, call.replace('"Paris"', "5"))
+    assert not takes(vocabulary, tokenizer, rules, call.replace("get_weather", "get_wether"))
+    assert not takes(vocabulary, tokenizer, rules, "\n\t " + call.replace("get_weather", "get_wether"))
 
 
 @pytest.mark.parametrize("begun", [False, True])

@@ -54,7 +54,7 @@ def conversation_of(body: CountRequest, ignored: list[str]) -> Conversation:
         parallel=body.tool_choice is None or not body.tool_choice.disable_parallel_tool_use,
         reasoning_effort=_effort(body),
         max_thinking_tokens=_budget(body.thinking),
-        grammar=_grammar(body),
+        grammar=_grammar(body, ignored),
     )
 
 
@@ -179,13 +179,13 @@ def _choice(body: CountRequest) -> Choice:
     return NamedTool(choice.name)
 
 
-def _grammar(body: CountRequest) -> Grammar | None:
+def _grammar(body: CountRequest, ignored: list[str]) -> Grammar | None:
     form = None if body.output_config is None else body.output_config.format
     if form is None:
         return None
     if form.get("type") != "json_schema" or not isinstance(form.get("schema"), dict):
         raise ValidationError(f"`{FORMAT}` must be of type `json_schema`, with a `schema`", param=FORMAT)
-    return response_grammar(form, FORMAT)
+    return response_grammar(form, FORMAT, ignored)
 
 
 def _effort(body: CountRequest) -> str | None:

@@ -31,7 +31,7 @@ from tgi.api.openai.types import FINGERPRINT, FINISH_REASONS, known
 from tgi.api.openai.usage import Tally, Usage
 from tgi.api.server.chat import PreparedChat
 from tgi.api.wire.long_answer import LongLists
-from tgi.serving.chat.parts import CallArguments, CallBegin, Part, PlainReader, Reader, Reasoning, Text
+from tgi.serving.chat.parts import CallArguments, CallBegin, Part, PlainReader, Reader, Reasoning, Text, put_together
 from tgi.serving.types import Completion, Delta, FinishReason, TextToken
 
 
@@ -141,21 +141,10 @@ def _delta(part: Part) -> ChatDelta:
 
 def whole_message(parts: Iterable[Part]) -> tuple[TextMessage, bool]:
     """The message of all parts, and whether there are calls in it."""
-    text, thoughts, calls = [], [], []
-    for part in parts:
-        match part:
-            case Text(piece):
-                text.append(piece)
-            case Reasoning(piece):
-                thoughts.append(piece)
-            case CallBegin(_, id, name):
-                calls.append(CallMade(id, "function", CalledFunction(name, "")))
-            case CallArguments(index, piece):
-                calls[index].function.arguments += piece
-    content = "".join(text)
-    reasoning = "".join(thoughts) if thoughts else UNSET
-    message = TextMessage("assistant", None if calls and not content else content, calls or UNSET, reasoning, reasoning)
-    return message, bool(calls)
+    whole = put_together(parts)
+    calls = [CallMade(call.id, "function", CalledFunction(call.name, call.arguments)) for call in whole.calls]
+    reasoning = whole.reasoning or UNSET
+    return TextMessage("assistant", whole.text, calls or UNSET, reasoning, reasoning), bool(calls)
 
 
 def finish_reason(reason: FinishReason, called: bool) -> str:

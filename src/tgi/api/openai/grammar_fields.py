@@ -48,7 +48,7 @@ class GrammarFields(RequestModel):
         """What the answer must look like, and the field that says so; None: anything. Raises ValidationError."""
         form, grammar = self.response_format, None
         if form is not None:
-            grammar = response_grammar({name: getattr(form, name) for name in form.model_fields_set})
+            grammar = response_grammar({name: getattr(form, name) for name in form.model_fields_set}, ignored=ignored)
         other = vllm_grammar({name: getattr(self, name) for name in self.model_fields_set}, ignored)
         if grammar is None:
             return other

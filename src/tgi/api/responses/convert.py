@@ -20,6 +20,7 @@ from tgi.api.responses.items import (
 )
 from tgi.api.responses.types import ResponseFunctionTool, ResponsesRequest
 from tgi.errors import ToolError, ValidationError
+from tgi.messages import Grammar
 from tgi.serving.chat.conversation import Choice, Conversation, NamedTool, Tool
 from tgi.serving.chat.openai_form import arguments_for_template
 from tgi.serving.grammars.build import response_grammar
@@ -50,8 +51,14 @@ def conversation_of(
         choice=choice,
         parallel=body.parallel_tool_calls,
         reasoning_effort=None if body.reasoning is None else body.reasoning.effort,
-        grammar=None if body.text is None or body.text.format is None else response_grammar(body.text.format, FORMAT),
+        grammar=_grammar(body, ignored),
     )
+
+
+def _grammar(body: ResponsesRequest, ignored: list[str]) -> Grammar | None:
+    if body.text is None or body.text.format is None:
+        return None
+    return response_grammar(body.text.format, FORMAT, ignored)
 
 
 class _Messages:

@@ -24,8 +24,12 @@ from tgi.api.playground.pages import page, wants_page
 from tgi.api.server.access import Routes
 from tgi.api.state import Api, api_of
 from tgi.errors import ModelNotFoundError, UnhealthyError
+from tgi.grammar import MAX_TEXT
 from tgi.messages import MemoryPlan
 from tgi.metrics import CONTENT_TYPE
+from tgi.serving.grammars.build import KINDS, MAX_CHOICES
+from tgi.serving.grammars.checks import SECONDS
+from tgi.serving.grammars.formats import KNOWN_FORMATS
 from tgi.serving.service import Service
 
 routes = Routes()
@@ -86,6 +90,18 @@ class ToolCallsInfo(msgspec.Struct):
     """What begins reasoning; null: the model has none."""
 
 
+class GrammarsInfo(msgspec.Struct):
+    """What forms answers may be given, and up to which size."""
+
+    kinds: tuple[str, ...]
+    max_characters: int
+    """Of a schema, pattern or grammar."""
+    max_choices: int
+    max_compile_s: float
+    formats: list[str]
+    """Formats of strings that are kept; others in a schema have no effect, and are named in `x-tgi-ignored`."""
+
+
 class Runtime(msgspec.Struct):
     """What TGI's `/info` does not say: device, numbers format, cache, memory, end tokens."""
 
@@ -109,6 +125,7 @@ class Runtime(msgspec.Struct):
     """Of a request that does not say how many; null: up to the end of the context."""
     generation_defaults: GenerationDefaultsInfo
     tool_calls: ToolCallsInfo
+    structured_output: GrammarsInfo
     max_queue: int
     """Requests that may wait while all permits are out; more are refused."""
     waiting: int
@@ -215,6 +232,11 @@ def tool_calls(service: Service) -> ToolCallsInfo:
     return ToolCallsInfo(family.format.name, family.found_by, family.template_knows_tools, reasoning)
 
 
+def grammars() -> GrammarsInfo:
+    formats = sorted(KNOWN_FORMATS - {"unknown"})
+    return GrammarsInfo(KINDS, MAX_TEXT, MAX_CHOICES, SECONDS, formats)
+
+
 def model_info(api: Api) -> Info:
     config, engine = api.config, api.service.engine.info
     return Info(
@@ -252,6 +274,7 @@ def model_info(api: Api) -> Info:
             default_max_new_tokens=config.default_max_new_tokens,
             generation_defaults=generation_defaults(api.service),
             tool_calls=tool_calls(api.service),
+            structured_output=grammars(),
             max_queue=config.max_queue,
             waiting=api.waiting,
             raw_logprobs=config.raw_logprobs,

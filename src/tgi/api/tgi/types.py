@@ -70,7 +70,7 @@ class GenerateParameters(RequestModel):
         """In the words of `serving`; what has no effect is added to `ignored`."""
         given = {name: getattr(self, name) for name in self.model_fields_set}
         if self.grammar is not None:
-            given["grammar"] = tgi_grammar(self.grammar)
+            given["grammar"] = tgi_grammar(self.grammar, ignored)
         params = SamplingParams(**given)
         # TGI samples wherever a parameter makes sense only then, and `temperature` 0 is greedy, whatever this says.
         if "do_sample" in self.model_fields_set and self.do_sample != does_sample(params):

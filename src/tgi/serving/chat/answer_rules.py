@@ -60,16 +60,24 @@ def _answer(wanted: Wanted, rules: Rules, family: Family, ids: Callable[[str], S
     if wanted.grammar is not None:
         own = sequence(rules.literal(shape.heading), _own(wanted.grammar, rules))
         return own if calls is None else f"{own} | {calls}"
-    if calls is None or shape.trigger is None:
+    if calls is None:
         return None
-    return f"<[^{ids(shape.trigger)[0]}]>* ({calls})?"
+    if shape.trigger is not None:
+        return f"<[^{ids(shape.trigger)[0]}]>* ({calls})?"
+    text = r"/[ \t\r\n]*([^ \t\r\n" + re.escape(shape.opening) + r"](.|\n)*)?/"
+    return f"{calls} | {rules.add('OTHER', text)}"
 
 
 def _constrains(wanted: Wanted, shape: Shape) -> bool:
     """Whether calls are written by the grammar."""
     if not wanted.tools:
         return False
-    return wanted.must_call or wanted.grammar is not None or (wanted.strict and shape.trigger is not None)
+    return wanted.must_call or wanted.grammar is not None or (wanted.strict and can_be_strict(shape))
+
+
+def can_be_strict(shape: Shape) -> bool:
+    """Whether it shows that an answer holds calls where none need be: by a mark, or by how it begins."""
+    return shape.trigger is not None or shape.opening != ""
 
 
 def _own(grammar: Grammar, rules: Rules) -> str:

@@ -12,7 +12,7 @@ import msgspec
 
 from tgi.errors import ToolError
 from tgi.serving.chat.conversation import Choice, NamedTool, Tool
-from tgi.serving.chat.parts import CallArguments, CallBegin, Part, Reasoning, Text
+from tgi.serving.chat.parts import Part, put_together
 
 
 def choice_of(choice: str | Mapping[str, Any] | None) -> Choice:
@@ -85,21 +85,13 @@ def arguments_for_template(arguments: Any) -> Any:
 
 def message_of(parts: Iterable[Part]) -> dict[str, Any]:
     """The assistant's message: content, null beside calls alone, and where there are some calls and reasoning."""
-    text, thoughts = "", ""
-    calls: list[dict[str, Any]] = []
-    for part in parts:
-        match part:
-            case Text(piece):
-                text += piece
-            case Reasoning(piece):
-                thoughts += piece
-            case CallBegin(_, id, name):
-                calls.append({"id": id, "type": "function", "function": {"name": name, "arguments": ""}})
-            case CallArguments(index, piece):
-                calls[index]["function"]["arguments"] += piece
-    message: dict[str, Any] = {"role": "assistant", "content": None if calls and not text else text}
-    if calls:
-        message["tool_calls"] = calls
-    if thoughts:
-        message["reasoning_content"] = thoughts
+    whole = put_together(parts)
+    message: dict[str, Any] = {"role": "assistant", "content": whole.text}
+    if whole.calls:
+        message["tool_calls"] = [
+            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+            for call in whole.calls
+        ]
+    if whole.reasoning:
+        message["reasoning_content"] = whole.reasoning
     return message

@@ -6,6 +6,7 @@ show an answer (`api`). Knows no format.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
@@ -43,6 +44,44 @@ class CallArguments:
 
 
 Part: TypeAlias = Text | Reasoning | CallBegin | CallArguments
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A call as a whole."""
+
+    id: str
+    name: str
+    arguments: str
+    """JSON text; the beginning of one where the answer was cut."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """All parts of an answer put together."""
+
+    text: str | None
+    """None beside calls alone."""
+    reasoning: str
+    calls: list[Call]
+
+
+def put_together(parts: Iterable[Part]) -> Message:
+    text, thoughts = [], []
+    calls: list[tuple[CallBegin, list[str]]] = []
+    for part in parts:
+        match part:
+            case Text(piece):
+                text.append(piece)
+            case Reasoning(piece):
+                thoughts.append(piece)
+            case CallBegin():
+                calls.append((part, []))
+            case CallArguments(index, piece):
+                calls[index][1].append(piece)
+    content = "".join(text)
+    whole = [Call(begin.id, begin.name, "".join(pieces)) for begin, pieces in calls]
+    return Message(None if calls and not content else content, "".join(thoughts), whole)
 
 
 class Reader(Protocol):

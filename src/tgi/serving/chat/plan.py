@@ -14,7 +14,7 @@ from typing import Any
 
 from tgi.errors import ToolError, ValidationError
 from tgi.messages import Grammar
-from tgi.serving.chat.answer_rules import Wanted, answer_grammar
+from tgi.serving.chat.answer_rules import Wanted, answer_grammar, can_be_strict
 from tgi.serving.chat.conversation import Conversation, NamedTool, Tool
 from tgi.serving.chat.family import Family
 from tgi.serving.chat.openai_form import message_of
@@ -103,7 +103,7 @@ async def plan_chat(service: Service, conversation: Conversation) -> ChatPlan:
     if budget is not None and family.tags is None:
         ignored.append("max_thinking_tokens")
     wanted = _wanted(conversation, tools)
-    if any(tool.strict for tool in tools) and not wanted.must_call and family.format.shape.trigger is None:
+    if any(tool.strict for tool in tools) and not wanted.must_call and not can_be_strict(family.format.shape):
         ignored.append("tools.function.strict")
     grammar = await asyncio.to_thread(
         answer_grammar,

@@ -12,14 +12,17 @@ from typing import Any, NoReturn
 import msgspec
 
 from tgi.errors import ValidationError
-from tgi.grammar import WHITESPACE, ascii_digits
+from tgi.grammar import WHITESPACE
 from tgi.messages import Grammar
+from tgi.serving.grammars.formats import without_unknown_formats
 from tgi.shorten import shorten
 
 ANY_OBJECT: dict[str, Any] = {"type": "object"}
 """The schema of `json_object` without one."""
 FORMS = ("text", "json", "json_object", "json_schema", "regex")
 """Types of a `response_format`; none is one of a JSON schema."""
+KINDS = ("json_schema", "json_object", "regex", "choice", "lark")
+"""Of grammars, whatever fields ask for them."""
 MAX_CHOICES = 10_000
 SHOWN_CHARACTERS = 64
 VLLM_KINDS = ("json", "regex", "choice", "grammar", "json_object")
@@ -27,8 +30,10 @@ VLLM_WITHOUT_EFFECT = ("backend", "disable_fallback", "disable_additional_proper
 """Of `structured_outputs`: settings of vLLM's grammar libraries."""
 
 
-def response_grammar(form: Mapping[str, Any], field: str = "response_format") -> Grammar | None:
-    """What a `response_format` asks for; None for text.
+def response_grammar(
+    form: Mapping[str, Any], field: str = "response_format", ignored: list[str] | None = None
+) -> Grammar | None:
+    """What a `response_format` asks for; None for text. Parts of a schema without effect are added to `ignored`.
 
     A schema is in `json_schema.schema` (OpenAI), in `schema` beside the type (Responses), in `value` (TGI, and what
     huggingface_hub makes of `json_schema`) or in `value.schema`. Raises ValidationError that names `field`.
@@ -39,12 +44,12 @@ def response_grammar(form: Mapping[str, Any], field: str = "response_format") ->
     if kind == "regex":
         return regex_grammar(form.get("value", form.get("pattern")), f"{field}.value")
     if kind in ("json", "json_object"):
-        return Grammar("json_schema", schema_text(form.get("value", form.get("schema", ANY_OBJECT)), field))
+        return Grammar("json_schema", schema_text(form.get("value", form.get("schema", ANY_OBJECT)), field, ignored))
     if kind == "json_schema":
         wrapped = form.get("json_schema", form.get("value", form))
         if not isinstance(wrapped, Mapping):
             fail(field, f"`{field}.json_schema` must be an object with a `schema`")
-        return Grammar("json_schema", schema_text(wrapped.get("schema", ANY_OBJECT), field))
+        return Grammar("json_schema", schema_text(wrapped.get("schema", ANY_OBJECT), field, ignored))
     return fail(
         field,
         f"`{field}` of type `{shorten(str(kind), SHOWN_CHARACTERS)}` is not supported: there are text, json_object, "
@@ -62,8 +67,11 @@ def grammar_of(value: Any, field: str = "grammar") -> Grammar | None:
     return Grammar("json_schema", schema_text(make_schema() if make_schema else value, field))
 
 
-def tgi_grammar(form: Any) -> Grammar:
-    """TGI's `grammar`: {"type": "json", "json_object", "json_schema" or "regex", "value"}. Raises ValidationError."""
+def tgi_grammar(form: Any, ignored: list[str] | None = None) -> Grammar:
+    """TGI's `grammar`: {"type": "json", "json_object", "json_schema" or "regex", "value"}. Raises ValidationError.
+
+    Parts of a schema without effect are added to `ignored`.
+    """
     if not isinstance(form, Mapping) or form.get("type") not in ("json", "json_object", "json_schema", "regex"):
         fail("grammar", "`grammar` must be an object with `type` (json, json_object, json_schema or regex) and `value`")
     kind, value = form["type"], form.get("value")
@@ -75,7 +83,7 @@ def tgi_grammar(form: Any) -> Grammar:
         value = value["schema"]
     if not isinstance(value, (str, Mapping, bool)):
         fail("grammar", "grammar is not supported: `grammar.value` must be a JSON schema, as an object or as text")
-    return Grammar("json_schema", schema_text(value, "grammar"))
+    return Grammar("json_schema", schema_text(value, "grammar", ignored))
 
 
 def vllm_grammar(given: Mapping[str, Any], ignored: list[str]) -> tuple[Grammar, str] | None:
@@ -112,13 +120,13 @@ def vllm_grammar(given: Mapping[str, Any], ignored: list[str]) -> tuple[Grammar,
     if len(wanted) > 1:
         fail(wanted[1][1], f"`{wanted[0][1]}` and `{wanted[1][1]}` exclude each other")
     kind, field, value = wanted[0]
-    return _vllm(kind, field, value, options), field
+    return _vllm(kind, field, value, options, ignored), field
 
 
 _VLLM_OPTIONS = {*VLLM_KINDS, *VLLM_WITHOUT_EFFECT, "disable_any_whitespace", "whitespace_pattern"}
 
 
-def _vllm(kind: str, field: str, value: Any, options: Mapping[str, Any]) -> Grammar:
+def _vllm(kind: str, field: str, value: Any, options: Mapping[str, Any], ignored: list[str]) -> Grammar:
     if kind == "choice":
         return choice_grammar(value, field)
     if kind == "regex":
@@ -131,12 +139,12 @@ def _vllm(kind: str, field: str, value: Any, options: Mapping[str, Any]) -> Gram
         whitespace = {"whitespace_flexible": False, "whitespace_pattern": None}
     elif options.get("whitespace_pattern") is not None:
         whitespace = {"whitespace_pattern": _text(options["whitespace_pattern"], "whitespace_pattern")}
-    return Grammar("json_schema", schema_text(schema, field, whitespace))
+    return Grammar("json_schema", schema_text(schema, field, ignored, whitespace))
 
 
 def regex_grammar(pattern: Any, field: str) -> Grammar:
     """A text that fits all of a pattern. Raises ValidationError."""
-    return Grammar("regex", ascii_digits(_text(pattern, field)))
+    return Grammar("regex", _text(pattern, field))
 
 
 def choice_grammar(choices: Any, field: str) -> Grammar:
@@ -149,8 +157,13 @@ def choice_grammar(choices: Any, field: str) -> Grammar:
     return Grammar("lark", "start: CHOICE\nCHOICE: " + " | ".join(texts))  # a lexeme: thousands of rules are too many
 
 
-def schema_text(schema: Any, field: str, guidance: Mapping[str, Any] | None = None) -> str:
-    """A JSON schema as text. `guidance`: options of llguidance that are put into it. Raises ValidationError."""
+def schema_text(
+    schema: Any, field: str, ignored: list[str] | None = None, guidance: Mapping[str, Any] | None = None
+) -> str:
+    """A JSON schema as text, without formats that no grammar knows: where they were is added to `ignored`.
+
+    `guidance`: options of llguidance that are put into it. Raises ValidationError.
+    """
     if isinstance(schema, str):
         try:
             schema = msgspec.json.decode(schema)
@@ -162,8 +175,11 @@ def schema_text(schema: Any, field: str, guidance: Mapping[str, Any] | None = No
     if not isinstance(schema, Mapping):
         fail(field, f"`{field}` is not valid: its schema must be an object")
     options = {"whitespace_pattern": WHITESPACE, **(guidance or {}), **_mapping(schema.get("x-guidance"))}
-    schema = {**schema, "x-guidance": options}
+    left_out: list[str] = []
     try:
+        schema = {**without_unknown_formats(schema, field, left_out), "x-guidance": options}
+        if ignored is not None:
+            ignored += left_out
         return msgspec.json.encode(schema).decode()
     except (RecursionError, UnicodeEncodeError):
         fail(field, f"`{field}` is not valid: its schema is nested too deeply, or holds half of a surrogate pair")

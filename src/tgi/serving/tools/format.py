@@ -26,6 +26,11 @@ class Shape(Protocol):
         ...
 
     @property
+    def opening(self) -> str:
+        """Where only its place begins a call: the characters that an answer with calls begins with. Empty: any."""
+        ...
+
+    @property
     def heading(self) -> str:
         """What is written before a text that is an answer."""
         ...

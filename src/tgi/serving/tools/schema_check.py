@@ -15,10 +15,10 @@ DEEPEST = 64
 DEEPEST_VALUE = 200
 """Levels of arrays and objects, whatever they mean."""
 TYPES = frozenset({"string", "number", "integer", "boolean", "object", "array", "null"})
-_SCHEMAS = frozenset({"additionalProperties", "items", "not", "contains", "propertyNames", "if", "then", "else"})
-_LISTS = frozenset({"anyOf", "oneOf", "allOf", "prefixItems"})
+SCHEMAS = frozenset({"additionalProperties", "items", "not", "contains", "propertyNames", "if", "then", "else"})
+LISTS = frozenset({"anyOf", "oneOf", "allOf", "prefixItems"})
 _COUNTS = ("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties")
-_MAPS = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"})
+MAPS = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"})
 
 
 def _number(value: Any) -> bool:
@@ -97,10 +97,10 @@ def _keyword(path: str, schema: Mapping[str, Any]) -> str | None:
     for name, (fits, wanted) in _KEYWORDS.items():
         if name in schema and not fits(schema[name]):
             return f"{_shown(f'{path}.{name}')} must be {wanted}"
-    for name in _LISTS:
+    for name in LISTS:
         if name in schema and not (isinstance(schema[name], list) and schema[name]):
             return f"{_shown(f'{path}.{name}')} must be a list of schemas"
-    for name in _MAPS:
+    for name in MAPS:
         if name in schema and not isinstance(schema[name], Mapping):
             return f"{_shown(f'{path}.{name}')} must be an object of schemas"
     return None
@@ -109,12 +109,12 @@ def _keyword(path: str, schema: Mapping[str, Any]) -> str | None:
 def _below(path: str, schema: Mapping[str, Any], depth: int) -> list[tuple[str, Any, int]]:
     below = []
     for name, value in schema.items():
-        if name in _SCHEMAS:
+        if name in SCHEMAS:
             items = enumerate(value) if isinstance(value, list) else [("", value)]
             below += [(f"{path}.{name}{f'.{key}' if key != '' else ''}", one, depth) for key, one in items]
-        elif name in _LISTS:
+        elif name in LISTS:
             below += [(f"{path}.{name}.{place}", one, depth) for place, one in enumerate(value)]
-        elif name in _MAPS:
+        elif name in MAPS:
             below += [(f"{path}.{name}.{key}", one, depth) for key, one in value.items()]
     return below
 

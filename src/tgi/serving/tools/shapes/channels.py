@@ -27,6 +27,10 @@ class Channels:
         return None
 
     @property
+    def opening(self) -> str:
+        return ""
+
+    @property
     def heading(self) -> str:
         return f"{CHANNEL}final{MESSAGE}"
 

@@ -27,6 +27,10 @@ class Keyed:
     quotes: tuple[str, str]
 
     @property
+    def opening(self) -> str:
+        return ""
+
+    @property
     def heading(self) -> str:
         return ""
 

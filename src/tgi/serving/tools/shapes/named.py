@@ -39,6 +39,10 @@ class Named:
     """Name and id of what was written."""
 
     @property
+    def opening(self) -> str:
+        return ""
+
+    @property
     def heading(self) -> str:
         return ""
 

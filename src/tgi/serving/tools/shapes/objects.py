@@ -36,6 +36,10 @@ class Objects:
     """Further markers, which are taken out of the text."""
 
     @property
+    def opening(self) -> str:
+        return "" if self.begin else "{[" + "".join(mark[0] for mark in self.ignored)
+
+    @property
     def heading(self) -> str:
         return ""
 

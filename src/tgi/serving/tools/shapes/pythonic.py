@@ -28,6 +28,10 @@ class Pythonic:
     """Further markers, which are taken out of the answer."""
 
     @property
+    def opening(self) -> str:
+        return "" if self.begin else self.brackets[0] + "".join(mark[0] for mark in self.ignored)
+
+    @property
     def heading(self) -> str:
         return ""
 

@@ -34,6 +34,10 @@ class Tagged:
     """Before each value; empty: a value has lines of its own."""
 
     @property
+    def opening(self) -> str:
+        return ""
+
+    @property
     def heading(self) -> str:
         return ""
 

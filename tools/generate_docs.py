@@ -1,4 +1,4 @@
-"""Write the pages of docs/ that come from tables in the code.
+"""Write the pages of docs/ that come from tables in the code, and the dashboard of deploy/.
 
 `python tools/generate_docs.py` writes them; `--check` only says which are out of date (exit status 1).
 A test runs the check.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from dashboard import dashboard
 from moving_pages import moving_pages
 
 from tgi.commands.cli import FRIENDLY
@@ -153,6 +154,7 @@ def pages() -> dict[Path, str]:
     """Each generated page with its text."""
     moving = {DOCS / name: text for name, text in moving_pages().items()}
     return moving | {
+        ROOT / "deploy/grafana/tgi.json": dashboard(),
         DOCS / "flags.md": FLAGS.format(table=markdown(FRIENDLY), ineffective=ineffective()),
         DOCS / "models.md": MODELS.format(rows=models(), proofs=proofs(), **others()),
     }
@@ -165,7 +167,7 @@ def main() -> int:
     for path in stale:
         if not check:
             path.write_text(pages()[path])
-        print(f"{'out of date' if check else 'written'}: docs/{path.name}")
+        print(f"{'out of date' if check else 'written'}: {path.relative_to(ROOT)}")
     return 1 if check and stale else 0
 
 

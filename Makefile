@@ -39,6 +39,7 @@ test-ui: $(VENV)/.installed-dev  ## Run the tests of the pages in Chromium (apt-
 
 web:  ## Build the pages from web/ (needs Node 20)
 	cd web && npm ci --no-audit --no-fund && npm run build
+	@python3 tools/check_web.py
 
 check: $(VENV)/.installed-dev  ## Lint, formatting, types and the direction of imports
 	$(BIN)/ruff check .

@@ -58,7 +58,7 @@ def open_page(browser: Any, server: UiServer) -> Iterator[Open]:
         page.on("pageerror", lambda error: wrong.append(f"raised: {error}"))
         page.on("console", lambda message: _note_console(message, wrong))
         page.goto(f"{base}/{path}")
-        page.wait_for_selector("header strong, .dash")
+        page.wait_for_selector("header strong, .dash", state="attached")
         return page
 
     yield open_it

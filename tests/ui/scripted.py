@@ -10,8 +10,9 @@ from typing import Any
 
 import msgspec
 
-from tests.api.fake import INFO, FakeEngine, build_app, ids_of, serve
+from tests.api.fake import CHAT_TEMPLATE, INFO, FakeEngine, build_app, ids_of, serve
 from tgi.messages import GenerateRequest, TokenEvent
+from tgi.serving.chat_template import ChatTemplate
 
 
 class PacedEngine(FakeEngine):
@@ -41,8 +42,9 @@ class PacedEngine(FakeEngine):
 class UiServer:
     """Use as a context."""
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, template: ChatTemplate = CHAT_TEMPLATE, **settings: Any) -> None:
         self.engine = PacedEngine()
+        self.template = template
         self.settings = {"model_id": "org/small-model", "max_top_n_tokens": 5} | settings
         self._ready = threading.Event()
 
@@ -58,7 +60,7 @@ class UiServer:
 
     async def _run(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        async with serve(build_app(self.engine, **self.settings)) as self.url:
+        async with serve(build_app(self.engine, self.template, **self.settings)) as self.url:
             self._ready.set()
             await self._stop.wait()
 

@@ -26,8 +26,21 @@ export function isChat(value: any): value is Chat {
 export function update(chat: Chat): void {
   const changed = { ...chat, updated: Date.now() };
   chats.value = [changed, ...chats.value.filter((one) => one.id !== chat.id)];
-  void putChat(changed).catch(() => {});
+  unsaved.set(chat.id, changed);
+  // A long conversation takes a moment to write: not in the frame that shows the end of an answer.
+  clearTimeout(saving);
+  saving = window.setTimeout(saveAll, SAVE_AFTER_MS);
 }
+
+const SAVE_AFTER_MS = 150;
+const unsaved = new Map<string, Chat>();
+let saving = 0;
+
+function saveAll(): void {
+  for (const chat of unsaved.values()) void putChat(chat).catch(() => {});
+  unsaved.clear();
+}
+addEventListener('pagehide', saveAll);
 
 /** The open conversation, begun if there is none. */
 export function ensureOpen(): Chat {
@@ -88,12 +101,14 @@ export function show(chat: Chat, message: Message): void {
 }
 
 export function remove(chat: Chat): void {
+  unsaved.delete(chat.id);
   chats.value = chats.value.filter((one) => one.id !== chat.id);
   if (openId.value === chat.id) openId.value = null;
   void dropChat(chat.id);
 }
 
 export function removeAll(): void {
+  unsaved.clear();
   chats.value = [];
   openId.value = null;
   void dropAll();

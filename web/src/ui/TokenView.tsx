@@ -64,7 +64,7 @@ export function TokenView({ tokens, onPick }: Props) {
     else if (event.key === 'Enter' || event.key === ' ') {
       const element = list.current!.children[active.current] as HTMLElement | undefined;
       if (element) open(element, true);
-      setTimeout(() => box.current?.querySelector<HTMLButtonElement>('.alternatives button')?.focus());
+      setTimeout(() => box.current?.querySelector<HTMLButtonElement>('.alternatives button:not(:disabled)')?.focus(), 30);
     } else if (event.key === 'Escape') setShown(null);
     else return;
     event.preventDefault();
@@ -108,7 +108,7 @@ export function TokenView({ tokens, onPick }: Props) {
 function grow(list: HTMLElement, drawn: { current: TokenInfo[] }, tokens: TokenInfo[]): void {
   const known = drawn.current;
   let same = 0;
-  if (tokens[0] === known[0]) same = Math.min(known.length, tokens.length);
+  while (same < known.length && known[same] === tokens[same]) same++;
   while (list.children.length > same) list.lastElementChild!.remove();
   const fresh = document.createDocumentFragment();
   for (let i = same; i < tokens.length; i++) {

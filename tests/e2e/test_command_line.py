@@ -10,11 +10,14 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.conftest import HAS_DEMO
-from tests.e2e.launched import ROOT, Launched, environment
+from tests.e2e.launched import REAL, ROOT, Launched, environment
+from tests.fake_hub import FakeHub, Repo
 from tgi.commands import cli
 
 PAGE = (ROOT / "docs/command-line.md").read_text()
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+MODELS = re.compile(r"tgi (pull|list$|show|rm|serve)")
+"""Lines that `test_models` runs."""
 LINES = [line for language, text in BLOCKS if language == "shell" for line in text.splitlines()]
 TYPED = [
     (line[2:], answer)
@@ -27,12 +30,12 @@ TYPED = [
 pytestmark = pytest.mark.skipif(not HAS_DEMO, reason="the demo model is not there")
 
 
-def shell(line: str, home: Path, stdin: str = "") -> subprocess.CompletedProcess[str]:
+def shell(line: str, home: Path, stdin: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
     tgi = f'tgi() {{ {sys.executable} -m tgi "$@"; }}\n'
     return subprocess.run(
         ["bash", "-c", tgi + line],
         cwd=ROOT,
-        env=environment(home),
+        env=environment(home, **variables),
         input=stdin,
         capture_output=True,
         text=True,
@@ -40,7 +43,25 @@ def shell(line: str, home: Path, stdin: str = "") -> subprocess.CompletedProcess
     )
 
 
-@pytest.mark.parametrize("line", LINES)
+def test_models(tiny_model: Path, tmp_path: Path) -> None:
+    """The block about models, one line after the other, with a hub on loopback; what is served is stopped."""
+    (block,) = [text for _, text in BLOCKS if text.startswith("tgi pull")]
+    with FakeHub() as hub:
+        files = {file.name: file.read_bytes() for file in tiny_model.iterdir()}
+        hub.repos["HuggingFaceTB/SmolLM2-135M-Instruct"] = Repo(files)
+        for line in block.splitlines():
+            if line.startswith("tgi serve"):
+                words = [word for word in line.split()[2:] if word not in ("--port", "8090")]
+                with Launched(REAL, words, tmp_path, {"HF_ENDPOINT": hub.url}) as served:
+                    served.connected()
+                    assert "smollm2-135m is HuggingFaceTB/SmolLM2-135M-Instruct" in served.log
+                continue
+            ended = shell(line, tmp_path, HF_ENDPOINT=hub.url)
+            assert ended.returncode == 0, f"{line}: {ended.stderr}"
+            assert "SmolLM2-135M-Instruct" in ended.stdout
+
+
+@pytest.mark.parametrize("line", [line for line in LINES if not MODELS.match(line)])
 def test_lines(line: str, server: Launched, tmp_path: Path) -> None:
     """Chats without a question get one from a pipe; the model of the hub is the one that a server has."""
     (tmp_path / ".cache").mkdir()
@@ -67,10 +88,18 @@ def test_commands_of_the_chat_are_these() -> None:
 def test_flags_that_are_named_exist() -> None:
     from tgi.settings.parse import options
 
-    known = {option.long for option in options()} | {"--help", "--json", "--system", "--set", "--load", "--ctx-size"}
+    known = {option.long for option in options()} | {
+        "--help",
+        "--json",
+        "--system",
+        "--set",
+        "--load",
+        "--ctx-size",
+        "--known",
+    }
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", PAGE)) <= known
 
 
 def test_commands_that_are_named_exist() -> None:
-    names = {"serve", "plan", "quantize", "download-weights", *cli.OTHERS}
+    names = {"serve", "plan", "pull", "quantize", "download-weights", *cli.OTHERS}
     assert set(re.findall(r"\btgi ([a-z][a-z-]+)", PAGE)) <= names

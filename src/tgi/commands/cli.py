@@ -41,6 +41,9 @@ FRIENDLY = {
 OTHERS = {
     "chat": "chat.command:chat",
     "inspect": "inspect.command:inspect",
+    "list": "models:list_models",
+    "show": "models:show",
+    "rm": "models:rm",
     "ps": "ps:ps",
     "quantize-report": "quantize_report:quantize_report",
     "bench": "bench:bench",
@@ -58,6 +61,10 @@ Commands:
   serve             Serve a model on http://127.0.0.1:8080 (without a model: the bundled demo model)
   chat              Talk to a model in the terminal
   plan              Show where the memory would go, without loading the model
+  pull              Fetch a model from the hub; the same as download-weights
+  list              List the models on this disk, or with --known those with short names
+  show              Show what is known of a model on this disk, or of one with a short name
+  rm                Remove a model from this disk
   ps                List the servers that run on this machine, and how busy they are
   inspect           Show what a checkpoint is, how it would be computed, and what stands in the way
   download-weights  Fetch a model from the hub, and convert its weights if need be
@@ -85,7 +92,7 @@ Options of all: --revision, --logger-level, --json-output, --trust-remote-code."
 DOWNLOAD_HELP = """\
 Fetch a model from the hub into the cache, and convert its weights if need be.
 
-Usage: {command} download-weights MODEL_ID [OPTIONS]
+Usage: {command} MODEL_ID [OPTIONS]
 
 What cannot be served is refused before its weights are fetched, by its config.json; this machine's memory does not
 count, since the model may be served elsewhere.
@@ -135,11 +142,11 @@ def main(words: Sequence[str]) -> int:
         return run(commands[name], words[1:])
     if name in OTHERS:
         return guarded(f"tgi {name}", False, lambda: _other_command(name)(words[1:], read_environment()))
-    if name == "download-weights":
-        return guarded("tgi", False, lambda: _download_weights("tgi", words[1:]))
+    if name in ("pull", "download-weights"):
+        return guarded(f"tgi {name}", False, lambda: _download_weights(f"tgi {name}", words[1:]))
     if name == "quantize":
         return guarded("tgi quantize", False, lambda: _quantize("tgi", words[1:]))
-    return _other("tgi", TGI_HELP, name, [*commands, "download-weights", "quantize", *OTHERS])
+    return _other("tgi", TGI_HELP, name, [*commands, "pull", "download-weights", "quantize", *OTHERS])
 
 
 @command
@@ -155,7 +162,9 @@ def server_main(words: Sequence[str]) -> int:
     """The command `text-generation-server`."""
     name = words[0] if words else "--help"
     if name == "download-weights":
-        return guarded("text-generation-server", True, lambda: _download_weights("text-generation-server", words[1:]))
+        return guarded(
+            "text-generation-server", True, lambda: _download_weights(f"text-generation-server {name}", words[1:])
+        )
     if name == "serve":
         serve = Command("text-generation-server serve", "Serve a model over HTTP.", "", {}, _launch, like_tgi=True)
         return guarded(serve.name, True, lambda: run(serve, _launcher_words(words[1:])))
@@ -274,6 +283,7 @@ def _plan(parsed: Parsed, variables: Mapping[str, str], as_json: bool) -> int:
 
 def _download_weights(command: str, words: Sequence[str]) -> int:
     """`download-weights MODEL_ID`: TGI's arguments; those about format and LoRA have no effect."""
+    from tgi.hub.known import with_full_name
     from tgi.hub.prepare import hub_of, model_files, suitability
 
     if not words or "--help" in words or "-h" in words:
@@ -285,6 +295,7 @@ def _download_weights(command: str, words: Sequence[str]) -> int:
     cache = parsed.config.huggingface_hub_cache or variables.get("HUGGINGFACE_HUB_CACHE") or None
     _configure_logs(parsed, variables)
     settings = environment_settings(variables)
+    parsed = with_full_name(parsed)
     config = parsed.config
     hub = replace(hub_of(settings, cache, progress=not config.json_output), only=True)
     judge = suitability(parsed, settings, hardware.detect(), memory=False)  # it may be served elsewhere

@@ -17,6 +17,7 @@ from tgi import __version__, children, hardware, logs
 from tgi.child_lines import result_of
 from tgi.errors import ArgumentError
 from tgi.hub import files
+from tgi.hub.known import with_full_name
 from tgi.hub.prepare import hub_of, is_gguf, model_files
 from tgi.models.making.job import GGUF_TYPES, METHODS, Job, Line, Made
 from tgi.models.making.job import Progress as Step
@@ -221,7 +222,7 @@ def _job(places: tuple[str, str], flags: QuantizeFlags, variables: Mapping[str, 
     """With the model on this disk. Raises StartupError."""
     name, target = places
     words = ["--model-id", name, *(["--revision", flags.revision] if flags.revision else [])]
-    config = parse(words, {}).config
+    config = with_full_name(parse(words, {})).config
     cache = flags.huggingface_hub_cache or variables.get("HUGGINGFACE_HUB_CACHE") or None
     model = model_files(config, hub_of(environment_settings(variables), cache, progress=not flags.json))
     if is_gguf(model):

@@ -23,6 +23,7 @@ from tgi.hub import convert as conversion
 from tgi.hub import converted, files, gguf
 from tgi.hub.convert_tokenizer import ensure_fast_tokenizer
 from tgi.hub.download import Hub, download, judge_remote
+from tgi.hub.known import with_full_name
 from tgi.hub.suitability import Suitability
 from tgi.models.config_reader import read_config
 from tgi.models.stored import stored_of
@@ -65,6 +66,7 @@ def prepare_parsed(
     parsed: Parsed, variables: Mapping[str, str], facts: hardware.Hardware
 ) -> tuple[ApiConfig, EngineConfig]:
     """Check, fetch, convert, resolve. Raises `StartupError`."""
+    parsed = with_full_name(parsed)
     check(parsed.config, facts, variables)
     check_machine(parsed.config, facts)
     given = parsed.config.tokenizer_config_path
@@ -85,6 +87,7 @@ def prepare_plan(parsed: Parsed, variables: Mapping[str, str], facts: hardware.H
 
     Of a model on the hub only config.json and an index of shards are fetched. Raises `StartupError`.
     """
+    parsed = with_full_name(parsed)
     check(parsed.config, facts, variables)
     settings = environment_settings(variables)
     name = parsed.config.model_id or DEMO_ID

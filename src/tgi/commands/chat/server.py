@@ -18,6 +18,7 @@ from pathlib import Path
 from tgi import children
 from tgi.commands.chat.client import ChatError
 from tgi.commands.ps import load_of
+from tgi.hub.known import full_name
 from tgi.launcher.registry import Running, running
 
 LOOK_S = 0.1
@@ -44,7 +45,7 @@ def is_address(word: str) -> bool:
 
 def find(model: str | None, variables: Mapping[str, str]) -> Running | None:
     """A server that runs and is ready, the latest: one with this model, or any where none is named."""
-    meant = {model, str(Path(model).absolute())} if model is not None else None
+    meant = {model, full_name(model)} if model is not None else None
     for server in running(variables):
         if (meant is None or server.model in meant) and load_of(server).state == "ready":
             return server

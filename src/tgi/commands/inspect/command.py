@@ -12,6 +12,7 @@ from tgi import __version__, hardware, logs
 from tgi.commands.ending import show
 from tgi.commands.inspect.gather import inspect as gather
 from tgi.commands.inspect.report import render
+from tgi.hub.known import with_full_name
 from tgi.settings.config import environment_settings
 from tgi.settings.parse import UsageError, parse
 
@@ -71,7 +72,7 @@ def inspect(words: Sequence[str], variables: Mapping[str, str]) -> int:
     settings = environment_settings(variables)
     level = settings.log_level if "LOG_LEVEL" in variables else "warn"
     logs.configure(level, color=settings.color, stream=sys.stderr)
-    found = gather(parsed, variables, hardware.detect())
+    found = gather(with_full_name(parsed), variables, hardware.detect())
     if "--json" in words:
         show(msgspec.json.format(msgspec.json.encode(found)).decode())
     else:

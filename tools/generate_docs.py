@@ -26,9 +26,10 @@ FLAGS = f"""\
 
 <!-- Written by `make docs` from src/tgi/settings/flags.py; do not edit. -->
 
-Flags of `text-generation-launcher` and `tgi serve`. Each can also be given as an environment variable; the command line
-wins, and an empty variable counts as not set. Switches take `true` and `false`, `1` and `0`, `yes` and `no`, `on` and
-`off`, in any case. Where `tgi serve` has another default, the table says so.
+Flags of `text-generation-launcher` and `tgi serve`. Each can also be given as an environment variable, and in a file
+that `--config` names: the command line wins over the environment, and that over the file. An empty variable counts as
+not set. Switches take `true` and `false`, `1` and `0`, `yes` and `no`, `on` and `off`, in any case. Where `tgi serve`
+has another default, the table says so.
 
 Names, meaning and defaults are TGI's; variables that begin with `TGI_` belong to flags of our own. What is under
 "{WITHOUT_EFFECT}" changes nothing: giving it is answered with a line in the log, and `/info` lists it.

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.e2e.conftest import HAS_DEMO
@@ -59,6 +60,16 @@ def test_models(tiny_model: Path, tmp_path: Path) -> None:
             ended = shell(line, tmp_path, HF_ENDPOINT=hub.url)
             assert ended.returncode == 0, f"{line}: {ended.stderr}"
             assert "SmolLM2-135M-Instruct" in ended.stdout
+
+
+def test_settings_in_a_file(tmp_path: Path) -> None:
+    (text,) = [text for language, text in BLOCKS if language == "yaml"]
+    (tmp_path / "server.yaml").write_text(text)
+    (line,) = [line for line in LINES if "--config" in line]
+    words = [word for word in line.split()[2:] if word not in ("--port", "8091")]
+    with Launched(REAL, words, tmp_path, {"PORT": "1"}) as served:
+        served.connected()
+        assert [one["id"] for one in httpx.get(f"{served.url}/v1/models").json()["data"]] == ["demo", "small"]
 
 
 @pytest.mark.parametrize("line", [line for line in LINES if not MODELS.match(line)])

@@ -52,6 +52,8 @@ def prepare(model_id: str | None = None, **flags: Any) -> tuple[ApiConfig, Engin
         if name not in known:
             error = unknown(name, list(known))
             raise ArgumentError(f"{error}" + (f"; {error.tip}" if error.tip else ""))
+        if name == "config" and value is not None:
+            raise ArgumentError("`config` is a flag of commands: give what the file says as keyword arguments")
         if known[name].type is Bytes and isinstance(value, str):
             try:
                 given[name] = parse_bytes(value, name)

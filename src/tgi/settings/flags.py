@@ -166,6 +166,12 @@ class LauncherConfig:
     )
 
     # -- Server
+    config: str | None = flag(
+        SERVER,
+        "A file with flags, in YAML or TOML, by the names they have here: `port: 9000`; the command line and the "
+        "environment win",
+        env="TGI_CONFIG",
+    )
     served_model_name: tuple[str, ...] = flag(
         SERVER,
         "Name of the model on OpenAI's routes; may be repeated: answers have the first, /v1/models lists all",

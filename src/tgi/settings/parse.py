@@ -1,9 +1,9 @@
 """Command line and environment -> `LauncherConfig`.
 
-A small reflector over the fields of `flags.LauncherConfig`: the command line beats the environment,
-which beats the default. Messages have the shape that TGI's users know (`error: unexpected argument
-...` with a tip). Checks one value at a time; what flags say about each other is checked by
-`resolve`. Pure: the environment comes in as a mapping.
+A small reflector over the fields of `flags.LauncherConfig`: the command line beats the environment, which beats the
+file of --config, which beats the default. Messages have the shape that TGI's users know (`error: unexpected argument
+...` with a tip). Checks one value at a time; what flags say about each other is checked by `resolve`. Pure, but for
+the file that --config names: the environment comes in as a mapping.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tgi.settings import config_file
 from tgi.settings.config import FLAGLESS_SWITCHES, switch
 from tgi.settings.flags import SWITCH, Bytes, Flag, LauncherConfig
 from tgi.settings.foreign import notices, sentence
@@ -101,6 +102,8 @@ def parse(
     check_switches(environment)
     by_position = "model_id" if positional else None
     read, given = read_values(options(), arguments, sagemaker(environment), by_position, sentence)
+    if "config" in read:
+        _add_file(read, given, read["config"])
     values: dict[str, Any] = {**(defaults or {}), **read}
     warnings = _google_port(values, given, environment)
     warnings += notices(environment)
@@ -158,6 +161,29 @@ def sagemaker(environment: Mapping[str, str]) -> dict[str, str]:
     if environment.get("HF_MODEL_ID"):
         variables.setdefault("PORT", "8080")
     return variables
+
+
+def _add_file(values: dict[str, Any], given: dict[str, str], name: str) -> None:
+    """Add what the file of --config says of flags that were not given. Raises `UsageError`, `ArgumentError`."""
+    known = {option.long: option for option in options() if option.name != "config"}
+    seen: set[str] = set()
+    for key, texts in config_file.read(name):
+        option = known.get("--" + key.replace("_", "-"))
+        source = f"`{printable(key)}` of {printable(name)}"
+        if option is None:
+            near = difflib.get_close_matches("--" + key, known, n=1, cutoff=0.6)
+            advice = sentence(f"--{key}")
+            tip = f"a similar name exists: '{near[0][2:]}'" if near and not advice else None
+            raise UsageError(f"{source}: {advice}" if advice else f"{source} is no flag", tip)
+        if option.name in seen or (len(texts) != 1 and option.type is not tuple):
+            raise UsageError(f"{source} can have one value only")
+        seen.add(option.name)
+        converted = [convert(option, text, source) for text in texts]
+        if option.name not in given or (option.name == "hostname" and not _is_address(values["hostname"])):
+            values[option.name] = (
+                tuple(one for each in converted for one in each) if option.type is tuple else converted[0]
+            )
+            given[option.name] = source
 
 
 def _google_port(values: dict[str, Any], given: dict[str, str], environment: Mapping[str, str]) -> tuple[str, ...]:
@@ -307,12 +333,18 @@ def _check_hostname(values: dict[str, Any], given: Mapping[str, str], defaults: 
     if host == "localhost":
         values["hostname"] = "127.0.0.1"
         return ()
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
+    if not _is_address(host):
         fallback = defaults.get("hostname", "0.0.0.0")
         values["hostname"] = fallback
         if "hostname" not in given:
             return ()
         return (f"Invalid hostname {host!r} from {given['hostname']}: not an IP address, listening on {fallback}",)
     return ()
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return host == "localhost"
+    return True

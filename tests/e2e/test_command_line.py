@@ -79,6 +79,7 @@ def test_lines(line: str, server: Launched, tmp_path: Path) -> None:
     (tmp_path / ".cache/tgi-servers").symlink_to(server.home / ".cache/tgi-servers")
     line = line.replace("127.0.0.1:8080", f"127.0.0.1:{server.port}")
     line = line.replace("HuggingFaceTB/SmolLM2-135M-Instruct", "tgi-demo")
+    line += "; complete -p tgi" if line.startswith("eval") else ""
     ended = shell(line, tmp_path, "Hello" if line.startswith("tgi chat") and '"' not in line else "")
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.strip()

@@ -45,6 +45,7 @@ OTHERS = {
     "show": "models:show",
     "rm": "models:rm",
     "ps": "ps:ps",
+    "completion": "completion.command:completion",
     "quantize-report": "quantize_report:quantize_report",
     "bench": "bench:bench",
     "doctor": "doctor.command:doctor",
@@ -72,6 +73,7 @@ Commands:
   quantize-report   Show what each format of the weights costs and gives
   bench             Measure a running server, ours or one that speaks OpenAI's API
   doctor            Show what this machine has for serving, and what each part is worth
+  completion        Print what bash, zsh or fish need to complete these commands
   verify-determinism
                     Prove that answers do not depend on the batch, on chunks, on cache hits or on threads
 

@@ -1,0 +1,1 @@
+"""`tgi completion`: what shells complete of the commands, made from their flags."""

@@ -89,3 +89,12 @@ def test_seconds_within_a_step_are_as_those_before() -> None:
     assert series.running == [0, 3, 3, 3, 3, 2, 2]
     assert series.free_blocks == [60, 40, 40, 40, 40, 50, 50]
     assert [round(one, 1) for one in series.busy_s] == [0.0, 0.5, 0.2, 1.0, 1.0, 1.0, 0.0]
+
+
+async def test_latencies_are_those_of_all_who_ended(client: httpx.AsyncClient, engine: FakeEngine) -> None:
+    for tokens in (1, 12):
+        await client.post("/generate", json={"inputs": "x", "parameters": {"max_new_tokens": tokens}})
+    (long, short) = (await data(client))["latencies"]
+    assert short[2] is None, "one token has nothing between"
+    assert long[2] > 0
+    assert 0 < short[1] < 10

@@ -53,6 +53,8 @@ export interface RequestTimes {
 export interface Snapshot {
   now: Now;
   seconds: Record<SeriesName, number[]>;
+  /** When it ended, seconds to its first token and between tokens. */
+  latencies: [number, number, number | null][];
   open: RequestTimes[];
   requests: RequestTimes[];
   errors: RequestTimes[];
@@ -115,12 +117,10 @@ export interface Point {
 export function latencies(from: Snapshot): { ttft: Point[]; itl: Point[] } {
   const ttft: Point[] = [];
   const itl: Point[] = [];
-  for (const one of from.requests) {
-    const ago = from.now.time - one.arrived_at - (one.ended_s ?? 0);
-    if (ago > SHOWN_SECONDS || !one.first_token_s) continue;
-    ttft.push({ ago: from.now.time - one.arrived_at - one.first_token_s, value: one.first_token_s });
-    const after = (one.generated_tokens ?? 0) / Math.max(one.samples ?? 1, 1) - 1;
-    if (after > 0 && one.ended_s) itl.push({ ago, value: (one.ended_s - one.first_token_s) / after });
+  for (const [ended, first, between] of from.latencies) {
+    const ago = from.now.time - ended;
+    ttft.push({ ago, value: first });
+    if (between !== null) itl.push({ ago, value: between });
   }
   return { ttft, itl };
 }

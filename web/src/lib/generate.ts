@@ -1,6 +1,6 @@
 /** An answer while it comes: chunks of either OpenAI route become drafts, told of once a frame. */
 import { stream } from './api';
-import type { Stats, TokenInfo, ToolCall } from './types';
+import type { Alternative, Stats, TokenInfo, ToolCall } from './types';
 
 export interface Draft {
   content: string;
@@ -81,13 +81,18 @@ function takeDelta(delta: any, draft: Draft): void {
 function takeTokens(logprobs: any, draft: Draft): void {
   if (!logprobs) return;
   for (const one of logprobs.content ?? []) {
-    const top = (one.top_logprobs ?? []).map((other: any) => ({ text: other.token, logprob: other.logprob }));
-    draft.tokens.push({ text: one.token, logprob: one.logprob, top });
+    draft.tokens.push({ ...alternative(one), top: (one.top_logprobs ?? []).map(alternative) });
   }
   (logprobs.tokens ?? []).forEach((text: string, i: number) => {
     const top = Object.entries((logprobs.top_logprobs ?? [])[i] ?? {}).map(([text, logprob]) => ({ text, logprob: logprob as number }));
     draft.tokens.push({ text, logprob: logprobs.token_logprobs[i], top });
   });
+}
+
+function alternative({ token, logprob, bytes }: any): Alternative {
+  if (token && !token.includes('\uFFFD')) return { text: token, logprob };
+  const hex = (bytes ?? []).map((byte: number) => byte.toString(16).toUpperCase().padStart(2, '0'));
+  return { text: token, logprob, shown: hex.length ? `‹${hex.join(' ')}›` : undefined };
 }
 
 function takeUsage(usage: any, drafts: Map<number, Draft>): void {

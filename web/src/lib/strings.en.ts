@@ -251,7 +251,7 @@ export const en = {
   itl: 'Time between tokens',
   cacheUse: 'KV cache',
   prefixHits: 'Prefix hits',
-  hitsHelp: 'prompt tokens found in the cache',
+  hitsHelp: 'of prompt tokens',
   lastMinutes: 'last {n} minutes',
   median: 'median',
   p95: '95th percentile',

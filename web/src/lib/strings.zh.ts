@@ -240,7 +240,7 @@ export const zh: Words = {
   itl: '詞元間隔',
   cacheUse: 'KV 快取',
   prefixHits: '前綴命中',
-  hitsHelp: '的提示詞元來自快取',
+  hitsHelp: '占提示詞元',
   lastMinutes: '最近 {n} 分鐘',
   median: '中位數',
   p95: '第 95 百分位',

@@ -2,12 +2,12 @@
 
 export interface Alternative {
   text: string;
+  /** How to show a token that is part of a character: its bytes. */
+  shown?: string;
   logprob: number;
 }
 
-export interface TokenInfo {
-  text: string;
-  logprob: number;
+export interface TokenInfo extends Alternative {
   top: Alternative[];
 }
 
@@ -84,6 +84,7 @@ export interface Info {
       applied: boolean;
     };
     tool_calls: { format: string; reasoning: string | null; template_knows_tools: boolean };
+    end_tokens: { id: number; text: string }[];
     max_top_n_tokens: number;
     max_stop_sequence_length: number;
     max_stop_token_ids: number;

@@ -4,7 +4,7 @@ import { t } from '../lib/i18n';
 import { generate, type Draft } from '../lib/generate';
 import type { Chat, Message, TokenInfo } from '../lib/types';
 import { blank, chats, ensureOpen, path, update, wire, withMessages } from './chats';
-import { modelName } from './server';
+import { info, modelName } from './server';
 import { sent, settings, type Settings } from './params';
 
 /** Answers that are being written, by message. */
@@ -62,7 +62,13 @@ export const goOn = (chat: Chat, message: Message): Promise<void> =>
 /** Take another token at a place, and go on from there. */
 export function branch(chat: Chat, message: Message, position: number, token: TokenInfo): Promise<void> {
   const tokens = [...(message.tokens ?? []).slice(0, position), token];
-  const text = tokens.map((one) => one.text).join('');
+  const ends = info.value?.runtime.end_tokens.some((one) => one.text === token.text);
+  const text = (ends ? tokens.slice(0, -1) : tokens).map((one) => one.text).join('');
+  if (ends) {
+    const version: Message = { ...blank('assistant', message.parent, text), tokens, finish: 'stop' };
+    update(withMessages(chat, [version], version.id));
+    return Promise.resolve();
+  }
   return answer(chat, message.parent, { content: text, tokens });
 }
 

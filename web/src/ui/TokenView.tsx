@@ -115,12 +115,15 @@ function grow(list: HTMLElement, drawn: { current: TokenInfo[] }, tokens: TokenI
     const span = document.createElement('span');
     span.className = `token l${level(tokens[i]!.logprob)}`;
     span.dataset.i = String(i);
-    span.textContent = tokens[i]!.text.replaceAll('\n', '↵\n') || '∅';
+    span.textContent = tokens[i]!.shown ?? (tokens[i]!.text.replaceAll('\n', '↵\n') || '∅');
     fresh.append(span);
   }
   list.append(fresh);
   drawn.current = tokens;
 }
+
+/** Half of a character cannot be written into a text to go on from. */
+const isPartial = (text: string): boolean => text === '' || text.includes('\uFFFD');
 
 interface AlternativesProps {
   token: TokenInfo;
@@ -132,7 +135,8 @@ interface AlternativesProps {
 }
 
 function Alternatives({ token, place, onPick, onStay, onLeave, onClose }: AlternativesProps) {
-  const among = token.top.some((one) => one.text === token.text);
+  const name = (one: Alternative) => one.shown ?? one.text;
+  const among = token.top.some((one) => name(one) === name(token));
   const all = among ? token.top : [...token.top, token];
   return (
     <div
@@ -145,18 +149,18 @@ function Alternatives({ token, place, onPick, onStay, onLeave, onClose }: Altern
       onKeyDown={(event) => event.key === 'Escape' && onClose()}
     >
       {all.map((one, i) => {
-        const chosen = one.text === token.text;
+        const chosen = name(one) === name(token);
         return (
           <button
             key={i}
             type="button"
             class={chosen ? 'chosen' : ''}
-            disabled={!onPick || chosen}
+            disabled={!onPick || chosen || isPartial(one.text)}
             aria-label={`${chosen ? t('chosen') : t('continueFrom', { token: one.text })}, ${percent(one.logprob)}`}
             onClick={() => onPick?.(one)}
           >
             <span class="bar" style={{ width: `${Math.exp(one.logprob) * 100}%` }} />
-            <code>{visible(one.text)}</code>
+            <code>{one.shown ?? visible(one.text)}</code>
             <span class="share">{percent(one.logprob)}</span>
           </button>
         );

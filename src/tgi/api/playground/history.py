@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from tgi.messages import StepStats
 from tgi.serving.types import Completion
 
-KEPT_REQUESTS = 256
+KEPT_REQUESTS = 1000
 KEPT_ERRORS = 50
 KEPT_SECONDS = 900
 MOST_OPEN = 4096

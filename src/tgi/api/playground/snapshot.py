@@ -7,7 +7,7 @@ requests in it, and an error's message is only for the API key whose request it 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import islice
 
 import msgspec
@@ -17,6 +17,7 @@ from tgi.api.playground.reasons import Reason, reasons
 from tgi.api.state import Api
 
 SHOWN_REQUESTS = 100
+SHOWN_LATENCIES = 500
 
 
 class Now(msgspec.Struct):
@@ -80,11 +81,23 @@ class RequestTimes(msgspec.Struct, omit_defaults=True):
     reasons: list[Reason] = []
 
 
+class Latency(msgspec.Struct, array_like=True):
+    """How fast a request that has ended was."""
+
+    ended_at: float
+    """Seconds since the epoch."""
+    first_token_s: float
+    between_tokens_s: float | None
+    """Mean of its samples; None where none had two tokens."""
+
+
 class Snapshot(msgspec.Struct):
     """All of it."""
 
     now: Now
     seconds: Series
+    latencies: list[Latency]
+    """Of requests that ended in that time, the newest first; more of them than are listed."""
     open: list[RequestTimes]
     requests: list[RequestTimes]
     """The newest first."""
@@ -103,6 +116,7 @@ def snapshot(api: Api, seconds: int, group: int) -> Snapshot:
     return Snapshot(
         _now(api, history),
         _series(history.seconds, int(time.monotonic()), seconds, limits[1]),
+        _latencies(history.ended, time.monotonic() - seconds),
         [_times(one, group) for one in islice(history.open.values(), SHOWN_REQUESTS)],
         shown,
         [_times(one, group) for one in reversed(history.errors)],
@@ -151,6 +165,16 @@ def _spread(busy: list[float]) -> list[float]:
         spread.append(round(min(over, 1.0), 4))
         over -= min(over, 1.0)
     return spread[::-1]
+
+
+def _latencies(ended: Sequence[Record], since: float) -> list[Latency]:
+    found = []
+    for one in islice((one for one in reversed(ended) if one.first_token and one.ended >= since), SHOWN_LATENCIES):
+        after_first = one.generated_tokens / one.samples - 1
+        between = round((one.ended - one.first_token) / after_first, 5) if after_first > 0 else None
+        at = round(one.arrived_at + one.ended - one.arrived, 2)
+        found.append(Latency(at, round(one.first_token - one.arrived, 4), between))
+    return found
 
 
 def _times(record: Record, group: int, why: list[Reason] | None = None) -> RequestTimes:

@@ -15,7 +15,7 @@ from tgi.messages import Grammar
 from tgi.serving.grammars import checks as module
 from tgi.serving.grammars.build import grammar_of
 from tgi.serving.grammars.checks import GrammarChecks
-from tgi.serving.grammars.formats import KNOWN_FORMATS, without_unknown_formats
+from tgi.serving.grammars.expressible import KNOWN_FORMATS, expressible
 from tgi.serving.grammars.vocabulary import make_vocabulary
 from tgi.serving.tokenizer import Tokenizer
 
@@ -97,8 +97,8 @@ def test_unknown_formats_are_left_out_where_they_are_keywords() -> None:
         "default": {"format": "phone"},
     }
     left_out: list[str] = []
-    kept = without_unknown_formats(schema, "f", left_out)
-    assert left_out == ["f.format", "f.properties.b.anyOf.0.format", "f.$defs.format.items.0.format"]
+    kept = expressible(schema, "f", left_out)
+    assert left_out == ["f.properties.b.anyOf.0.format", "f.$defs.format.items.0.format", "f.format"]
     assert kept == {
         "properties": {"format": {"type": "string", "format": "uri"}, "b": {"anyOf": [{}, True]}},
         "$defs": {"format": {"items": [{}]}},

@@ -29,7 +29,7 @@ from tgi.messages import MemoryPlan
 from tgi.metrics import CONTENT_TYPE
 from tgi.serving.grammars.build import KINDS, MAX_CHOICES
 from tgi.serving.grammars.checks import SECONDS
-from tgi.serving.grammars.formats import KNOWN_FORMATS
+from tgi.serving.grammars.expressible import KNOWN_FORMATS
 from tgi.serving.service import Service
 
 routes = Routes()

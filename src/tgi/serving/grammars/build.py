@@ -14,7 +14,7 @@ import msgspec
 from tgi.errors import ValidationError
 from tgi.grammar import WHITESPACE
 from tgi.messages import Grammar
-from tgi.serving.grammars.formats import without_unknown_formats
+from tgi.serving.grammars.expressible import expressible
 from tgi.shorten import shorten
 
 ANY_OBJECT: dict[str, Any] = {"type": "object"}
@@ -177,7 +177,7 @@ def schema_text(
     options = {"whitespace_pattern": WHITESPACE, **(guidance or {}), **_mapping(schema.get("x-guidance"))}
     left_out: list[str] = []
     try:
-        schema = {**without_unknown_formats(schema, field, left_out), "x-guidance": options}
+        schema = {**expressible(schema, field, left_out), "x-guidance": options}
         if ignored is not None:
             ignored += left_out
         return msgspec.json.encode(schema).decode()

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tgi.serving.chat.conversation import Tool
-from tgi.serving.grammars.formats import without_unknown_formats
+from tgi.serving.grammars.expressible import expressible
 from tgi.serving.tools.schemas import without_lookaround
 
 EMPTY: dict[str, Any] = {"type": "object", "properties": {}, "additionalProperties": False}
@@ -54,7 +54,7 @@ class Rules:
         if not strict:
             options["lenient"] = True
         plain = {} if schema is True else dict(schema) if isinstance(schema, Mapping) else {"not": {}}
-        plain = without_unknown_formats(plain, "", [])
+        plain = expressible(plain, "", [])
         if not strict:
             plain = without_lookaround(plain)
         return "%json " + json.dumps({**plain, "x-guidance": options}, ensure_ascii=False)

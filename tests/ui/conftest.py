@@ -52,7 +52,7 @@ def open_page(browser: Any, server: UiServer) -> Iterator[Open]:
         context = browser.new_context(**{"viewport": size, "has_touch": phone, "locale": "en-US"} | options)
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(10_000)
+        page.set_default_timeout(20_000)
         base = url or server.url
         page.on("request", lambda request: _note_foreign(request.url, base, wrong))
         page.on("pageerror", lambda error: wrong.append(f"raised: {error}"))

@@ -98,3 +98,21 @@ async def test_latencies_are_those_of_all_who_ended(client: httpx.AsyncClient, e
     assert short[2] is None, "one token has nothing between"
     assert long[2] > 0
     assert 0 < short[1] < 10
+
+
+async def test_the_chosen_request_has_reasons(client: httpx.AsyncClient) -> None:
+    await client.post("/generate", json={"inputs": "x"})
+    body = (await client.get("/dashboard/data?request=1")).json()
+    assert (body["chosen"]["number"], body["chosen"]["reasons"]) == (1, [])
+    assert "reasons" not in body["requests"][0]
+    assert (await client.get("/dashboard/data?request=99")).json()["chosen"] is None
+    assert (await client.get("/dashboard/data?request=-1")).status_code == 422
+
+
+async def test_embeddings_spend_their_time_on_the_prompt(client: httpx.AsyncClient) -> None:
+    await client.post("/v1/embeddings", json={"input": ["a text", "another"]})
+    body = await data(client)
+    (shown,) = body["requests"]
+    assert (shown["prompt_tokens"], shown["outcome"]) == (len("<a text") + len("<another"), "ok")
+    assert shown["scheduled_s"] <= shown["first_token_s"] <= shown["ended_s"]
+    assert body["latencies"] == []

@@ -12,13 +12,14 @@ interface Phase {
 
 /** The parts of a request's time; `now`: for one that is open. */
 export function phases(one: RequestTimes, now: number): Phase[] {
+  const open = one.ended_s === undefined;
   const end = one.ended_s ?? Math.max(0, now - one.arrived_at);
   const steps: [Key, string, number | undefined][] = [
     ['phaseLine', 'line', one.permitted_s],
     ['phaseCheck', 'check', one.validated_s],
     ['phaseQueue', 'queue', one.scheduled_s],
     ['phasePrefill', 'prefill', one.first_token_s],
-    ['phaseDecode', 'decode', end],
+    open && !one.scheduled_s ? ['phaseEngine', 'engine', end] : ['phaseDecode', 'decode', end],
   ];
   let at = 0;
   const found: Phase[] = [];
@@ -146,7 +147,7 @@ export function Details() {
       )}
       <ul class="reasons">
         {(one.reasons ?? []).map((reason) => <li key={reason.kind}>{sentence(reason)}</li>)}
-        {one.outcome !== '' && !one.reasons?.length && <li>{t('r_none')}</li>}
+        {one.outcome === 'ok' && one.reasons?.length === 0 && <li>{t('r_none')}</li>}
         {!!one.prompt_tokens && <li class="muted">{t('cachedOf', { cached: number(one.cached_tokens ?? 0), n: number(one.prompt_tokens) })}</li>}
         {tokens > 1 && decode > 0 && <li class="muted">{t('rate', { n: number((tokens - 1) / decode, 1) })}</li>}
         {one.message && <li class="error">{one.message}</li>}

@@ -57,6 +57,7 @@ export interface Snapshot {
   latencies: [number, number, number | null][];
   open: RequestTimes[];
   requests: RequestTimes[];
+  chosen: RequestTimes | null;
   errors: RequestTimes[];
 }
 
@@ -76,7 +77,7 @@ export function watch(): () => void {
     // With a key that was refused there is no need to ask again.
     if (!paused.value && !document.hidden && refusedKey !== apiKey.value) {
       try {
-        shot.value = await getJson<Snapshot>(`dashboard/data?seconds=${SHOWN_SECONDS}`);
+        shot.value = await getJson<Snapshot>(`dashboard/data?seconds=${SHOWN_SECONDS}&request=${chosen.value ?? 0}`);
         problem.value = '';
         refusedKey = null;
       } catch (error) {
@@ -87,15 +88,23 @@ export function watch(): () => void {
     if (!stopped) timer = window.setTimeout(ask, EVERY_MS);
   };
   void ask();
+  // What is chosen is told at once.
+  const unchoose = chosen.subscribe(() => {
+    if (shot.value && !paused.value) {
+      clearTimeout(timer);
+      void ask();
+    }
+  });
   return () => {
     stopped = true;
+    unchoose();
     clearTimeout(timer);
   };
 }
 
 /** A request by its number, among all that are known. */
 export const byNumber = computed(() => {
-  const all = shot.value ? [...shot.value.errors, ...shot.value.requests, ...shot.value.open] : [];
+  const all = shot.value ? [...shot.value.errors, ...shot.value.requests, ...shot.value.open, ...(shot.value.chosen ? [shot.value.chosen] : [])] : [];
   return new Map(all.map((one) => [one.number, one]));
 });
 

@@ -49,9 +49,16 @@ export async function getJson<T>(path: string): Promise<T> {
   return (await call(path)).json() as Promise<T>;
 }
 
-/** The events of a stream, all that came together at once; ends at [DONE]. Throws ApiError for an error event. */
-export async function* stream(path: string, body: unknown, signal: AbortSignal): AsyncGenerator<any[]> {
+/** The events of a stream, all that came together at once; ends at [DONE]. Throws ApiError for an error event.
+ * `onIgnored` is told which fields have no effect. */
+export async function* stream(
+  path: string,
+  body: unknown,
+  signal: AbortSignal,
+  onIgnored: (names: string) => void = () => {},
+): AsyncGenerator<any[]> {
   const response = await call(path, body, signal);
+  onIgnored(response.headers.get('x-tgi-ignored') ?? '');
   const reader = response.body!.pipeThrough(new TextDecoderStream()).getReader();
   let rest = '';
   try {

@@ -8,6 +8,8 @@ export interface Draft {
   calls: ToolCall[];
   tokens: TokenInfo[];
   finish: string;
+  /** Fields of the request that have no effect. */
+  ignored?: string;
   stats: Stats;
 }
 
@@ -30,6 +32,7 @@ export async function generate(
   const drafts = new Map<number, Draft>();
   const started = performance.now();
   let frame = 0;
+  let ignored = '';
   const tell = () => {
     frame = 0;
     onFrame(drafts);
@@ -38,8 +41,9 @@ export async function generate(
     document.hidden ? window.setTimeout(work, 250) : requestAnimationFrame(work);
   const whole = { ...body, stream: true, stream_options: { include_usage: true } };
   try {
-    for await (const events of stream(path, whole, abort)) {
+    for await (const events of stream(path, whole, abort, (names) => (ignored = names))) {
       for (const event of events) take(event, drafts, started);
+      if (ignored) for (const draft of drafts.values()) draft.ignored = ignored;
       if (!frame) frame = later(tell);
     }
   } finally {

@@ -38,6 +38,7 @@ export interface Message {
   tokens?: TokenInfo[];
   finish?: string;
   error?: string;
+  ignored?: string;
   stats?: Stats;
   /** The schema that the answer was asked to follow. */
   schema?: string;

@@ -136,6 +136,7 @@ function merged(message: Message, draft: Draft, begun?: Begun): Message {
     calls: draft.calls.length ? draft.calls.map((call) => ({ ...call })) : undefined,
     tokens: draft.tokens.length ? [...(begun?.tokens ?? []), ...draft.tokens] : undefined,
     finish: draft.finish || undefined,
+    ignored: draft.ignored,
     stats: { ...draft.stats },
   };
 }

@@ -217,8 +217,8 @@ function Versions({ chat, message }: { chat: Chat; message: Message }) {
   );
 }
 
-export function Facts({ message }: { message: Pick<Message, 'stats' | 'finish'> }) {
-  const { stats, finish } = message;
+export function Facts({ message }: { message: Pick<Message, 'stats' | 'finish' | 'ignored'> }) {
+  const { stats, finish, ignored } = message;
   if (!stats?.tokens) return null;
   const rate = speed(stats);
   const prompt = stats.prompt ? t('promptTokens', { n: number(stats.prompt), cached: number(stats.cached ?? 0) }) : '';
@@ -228,6 +228,7 @@ export function Facts({ message }: { message: Pick<Message, 'stats' | 'finish'> 
       {rate > 0 && <span>{t('perSecond', { n: number(rate, rate < 100 ? 1 : 0) })}</span>}
       <span class="optional">{t('firstToken', { time: seconds(stats.ttft) })}</span>
       {finish === 'length' && <span class="warn-text">{t('cutAtLimit')}</span>}
+      {ignored && <span class="warn-text">{t('ignoredFields', { names: ignored })}</span>}
       {finish === 'stopped' && <span class="warn-text">{t('stopped')}</span>}
     </span>
   );

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tgi.messages import StepStats
-from tgi.serving.types import Completion
+from tgi.serving.types import Completion, Timings
 
 KEPT_REQUESTS = 1000
 KEPT_ERRORS = 50
@@ -62,6 +62,12 @@ class Record:
         self.generated_tokens += completion.generated_tokens
         self.finish = completion.finish_reason
         self.samples += 1
+
+    def took(self, times: Timings) -> None:
+        """An answer without samples has ended: all of its time in the engine went into its prompt."""
+        self.first_token = self.arrived + times.total
+        self.scheduled = self.first_token - times.inference
+        self.validated = self.validated or self.arrived + times.validation
 
 
 @dataclass(slots=True)

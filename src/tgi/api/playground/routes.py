@@ -21,12 +21,22 @@ from tgi.errors import ValidationError
 routes = Routes()
 encode = msgspec.json.Encoder().encode
 SHOWN_SECONDS = 300
+MOST_REQUESTS = 10**12
 
 SECONDS = {
     "name": "seconds",
     "in": "query",
     "required": False,
     "description": f"How far back the series go, 1 to {KEPT_SECONDS}; default {SHOWN_SECONDS}.",
+    "schema": {"type": "integer"},
+}
+
+
+REQUEST = {
+    "name": "request",
+    "in": "query",
+    "required": False,
+    "description": "Number of a request to tell more of: what its time went into.",
     "schema": {"type": "integer"},
 }
 
@@ -50,11 +60,18 @@ async def file(request: Request) -> Response:
 
 
 @routes.get("/dashboard/data")
-@documented("dashboard_data", None, Snapshot, errors=(422,), query=(SECONDS,))
+@documented("dashboard_data", None, Snapshot, errors=(422,), query=(SECONDS, REQUEST))
 async def data(request: Request) -> Response:
     """What runs and waits, the last minutes by seconds, and the last requests with their times; no text of them."""
-    given = request.query_params.get("seconds", str(SHOWN_SECONDS))
-    if not given.isdecimal() or len(given) > 6 or not 1 <= int(given) <= KEPT_SECONDS:
-        raise ValidationError(f"`seconds` must be >= 1 and <= {KEPT_SECONDS}. Given: {given[:32]}", param="seconds")
-    shown = snapshot(api_of(request), int(given), request.scope.get(GROUP, 0))
+    seconds = _number(request, "seconds", SHOWN_SECONDS, 1, KEPT_SECONDS)
+    chosen = _number(request, "request", 0, 0, MOST_REQUESTS)
+    shown = snapshot(api_of(request), seconds, request.scope.get(GROUP, 0), chosen)
     return Response(encode(shown), media_type="application/json", headers={"cache-control": "no-store"})
+
+
+def _number(request: Request, name: str, default: int, least: int, most: int) -> int:
+    """A number of the query. Raises ValidationError."""
+    given = request.query_params.get(name, str(default))
+    if not (given.isascii() and given.isdecimal()) or len(given) > 15 or not least <= int(given) <= most:
+        raise ValidationError(f"`{name}` must be >= {least} and <= {most}. Given: {given[:32]}", param=name)
+    return int(given)

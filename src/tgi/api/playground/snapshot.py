@@ -78,7 +78,8 @@ class RequestTimes(msgspec.Struct, omit_defaults=True):
     streamed: bool = False
     finish: str = ""
     message: str = ""
-    reasons: list[Reason] = []
+    reasons: list[Reason] | None = None
+    """Of the chosen one."""
 
 
 class Latency(msgspec.Struct, array_like=True):
@@ -101,26 +102,30 @@ class Snapshot(msgspec.Struct):
     open: list[RequestTimes]
     requests: list[RequestTimes]
     """The newest first."""
+    chosen: RequestTimes | None
+    """The one that was asked for, with reasons: to find those looks at all that are kept."""
     errors: list[RequestTimes]
 
 
-def snapshot(api: Api, seconds: int, group: int) -> Snapshot:
-    """`seconds`: length of the series; `group`: number of the key that asks."""
+def snapshot(api: Api, seconds: int, group: int, chosen: int = 0) -> Snapshot:
+    """`seconds`: length of the series; `group`: number of the key that asks; `chosen`: a request's number."""
     history = api.history
     limits = (api.service.engine.info.max_batch_size, api.service.engine.info.num_blocks)
-    everything = [*history.ended, *history.open.values()]
-    shown = [
-        _times(one, group, reasons(one, everything, history.seconds, limits))
-        for one in islice(reversed(history.ended), SHOWN_REQUESTS)
-    ]
     return Snapshot(
         _now(api, history),
         _series(history.seconds, int(time.monotonic()), seconds, limits[1]),
         _latencies(history.ended, time.monotonic() - seconds),
         [_times(one, group) for one in islice(history.open.values(), SHOWN_REQUESTS)],
-        shown,
+        [_times(one, group) for one in islice(reversed(history.ended), SHOWN_REQUESTS)],
+        _chosen(history, chosen, group, limits),
         [_times(one, group) for one in reversed(history.errors)],
     )
+
+
+def _chosen(history: History, number: int, group: int, limits: tuple[int, int]) -> RequestTimes | None:
+    everything = [*history.ended, *history.open.values()]
+    found = next((one for one in (*everything, *history.errors) if one.number == number), None)
+    return found and _times(found, group, reasons(found, everything, history.seconds, limits))
 
 
 def _now(api: Api, history: History) -> Now:
@@ -169,7 +174,7 @@ def _spread(busy: list[float]) -> list[float]:
 
 def _latencies(ended: Sequence[Record], since: float) -> list[Latency]:
     found = []
-    for one in islice((one for one in reversed(ended) if one.first_token and one.ended >= since), SHOWN_LATENCIES):
+    for one in islice((one for one in reversed(ended) if one.samples and one.ended >= since), SHOWN_LATENCIES):
         after_first = one.generated_tokens / one.samples - 1
         between = round((one.ended - one.first_token) / after_first, 5) if after_first > 0 else None
         at = round(one.arrived_at + one.ended - one.arrived, 2)
@@ -197,7 +202,7 @@ def _times(record: Record, group: int, why: list[Reason] | None = None) -> Reque
         streamed=record.streamed,
         finish=record.finish,
         message=record.message if yours else "",
-        reasons=why or [],
+        reasons=why,
     )
 
 

@@ -256,6 +256,7 @@ class Call:
         requests = await service.embedder.prepare(inputs, service.limits, group=self._group, **options)
         for request in requests:
             self.api.metrics.observe("tgi_request_input_length", len(request.prompt_ids))
+            self.record.prompt_tokens += len(request.prompt_ids)
         return requests
 
     async def wait(self, work: Coroutine[Any, Any, Result]) -> Result:
@@ -294,6 +295,8 @@ class Call:
     def succeeded(self, timings: Timings, facts: dict[str, str | int]) -> None:
         """Durations, span and log line of a sample, or of an answer that has none."""
         metrics = self.api.metrics
+        if not self.record.samples:
+            self.record.took(timings)
         metrics.observe("tgi_request_duration", timings.total)
         metrics.observe("tgi_request_validation_duration", timings.validation)
         metrics.observe("tgi_request_queue_duration", timings.queue)

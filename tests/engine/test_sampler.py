@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from tests.engine import sampling_reference as reference
 from tests.engine.sampling_reference import sequence
+from tgi.engine.grammar.masks import RowMasks
 from tgi.engine.sampler import Sampler, prompt_logprobs
 from tgi.engine.sampling import logprobs as logprobs_module
-from tgi.messages import Sampling, Token
+from tgi.messages import Grammar, Sampling, Token
 
 pytestmark = pytest.mark.usefixtures("vocabulary")
 
@@ -402,3 +405,29 @@ def test_an_empty_batch_and_half_precision_logits():
 
 def test_defaults_are_greedy():
     assert Sampling(max_new_tokens=1).do_sample is False
+
+
+@pytest.mark.parametrize("greedy", [True, False])
+def test_masked_rows(vocabulary, greedy):
+    """Wide, narrow and empty masks; own log-probabilities are the model's, others are relative to what is allowed."""
+    size, count = 777, 24
+    logits = torch.randn((count, size)) * 3
+    bits = torch.rand((count, -(-size // 32) * 32)) < torch.tensor([0.002, 0.5, 1.0, 0.0]).repeat(count // 4)[:, None]
+    masked = [row for row in range(count) if row % 5]
+    draws = []
+    for row in range(count):
+        own = {"raw_logprobs": True} if row % 2 else {}
+        draw = sequence(**own, **({} if greedy else {"top_n_tokens": 1}))
+        draws.append(replace(draw, grammar=Grammar("regex", "a")) if row in masked else draw)
+    masks = RowMasks(masked, np.packbits(bits[masked].numpy(), axis=1, bitorder="little").view(np.uint32))
+    results = Sampler(size, torch.device("cpu"), vocabulary=vocabulary).sample(logits, draws, masks)
+    for row, result in enumerate(results):
+        allowed = bits[row, :size] if row in masked else torch.ones(size, dtype=torch.bool)
+        values = logits[row].masked_fill(~allowed, -torch.inf)
+        if not allowed.any():
+            assert isinstance(result, str) and "grammar" in result
+            continue
+        best = int(values.argmax())
+        among = logits[row] if row % 2 else values
+        assert isinstance(result, Token) and result.id == best
+        assert result.logprob == pytest.approx(among.log_softmax(-1)[best].item(), abs=2e-5)

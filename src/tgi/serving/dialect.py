@@ -77,4 +77,4 @@ ANTHROPIC = replace(
     param_names={"max_new_tokens": "max_tokens", "inputs": "messages", "stop": "stop_sequences"},
 )
 """As Anthropic's models: their clients ask for as many tokens as those can give, whatever is served."""
-RESPONSES = OPENAI.renamed({"max_new_tokens": "max_output_tokens", "inputs": "input"})
+RESPONSES = OPENAI.renamed({"max_new_tokens": "max_output_tokens", "inputs": "input", "top_n_tokens": "top_logprobs"})

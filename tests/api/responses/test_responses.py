@@ -405,3 +405,28 @@ async def test_a_stream_that_fails(client: httpx.AsyncClient, engine: FakeEngine
         answer = await client.post(ROUTE, json={**BODY, "stream": True})
         assert answer.status_code in (424, 500) and words in answer.text
         setattr(engine, name, None)
+
+
+@pytest.mark.usefixtures("marked")
+async def test_log_probabilities(client: httpx.AsyncClient, engine: FakeEngine) -> None:
+    engine.reply = "^hm^ Hi{now|()}"
+    body = {**BODY, "include": ["message.output_text.logprobs", "reasoning.encrypted_content"], "top_logprobs": 2}
+    answer = await client.post(ROUTE, json=body)
+    assert answer.headers["x-tgi-ignored"] == "include" and answer.json()["top_logprobs"] == 2
+    (text,) = next(item for item in answer.json()["output"] if item["type"] == "message")["content"]
+    assert text["text"] == "Hi"
+    assert [one["token"] for one in text["logprobs"]][-2:] == ["H", "i"]
+    assert {"token", "logprob", "bytes", "top_logprobs"} == set(text["logprobs"][0])
+    assert len(text["logprobs"][-1]["top_logprobs"]) == 2
+
+    events = events_of(await client.post(ROUTE, json={**body, "stream": True}))
+    deltas = [event["logprobs"] for event in events if event["type"] == "response.output_text.delta"]
+    (done,) = [event["logprobs"] for event in events if event["type"] == "response.output_text.done"]
+    assert [one for logprobs in deltas for one in logprobs] == done == text["logprobs"]
+
+    plain = await client.post(ROUTE, json={**BODY, "top_logprobs": 2})
+    assert (
+        plain.headers["x-tgi-ignored"] == "top_logprobs" and plain.json()["output"][-2]["content"][0]["logprobs"] == []
+    )
+    bad = await client.post(ROUTE, json={**body, "top_logprobs": 99})
+    assert bad.status_code == 422 and bad.json()["error"]["param"] == "top_logprobs"

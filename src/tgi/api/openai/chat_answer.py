@@ -62,7 +62,7 @@ class ChatAnswer:
                 ChatChoice(
                     index=one.index,
                     message=message,
-                    logprobs=ChatLogprobs(lists.array(_logprob, one.tokens)) if self.body.logprobs else None,
+                    logprobs=ChatLogprobs(lists.array(logprob_of, one.tokens)) if self.body.logprobs else None,
                     finish_reason=finish_reason(one.finish_reason, called),
                 )
             )
@@ -79,7 +79,7 @@ class ChatAnswer:
         self._tally.completion_tokens += 1
         if self._tally.reasoning_tokens is not None:
             self._tally.reasoning_tokens += sample.reader.reasons
-        logprobs = ChatLogprobs([_logprob(delta.token)]) if self.body.logprobs else None
+        logprobs = ChatLogprobs([logprob_of(delta.token)]) if self.body.logprobs else None
         for content, reason in sample.take(delta):
             choice = ChatChunkChoice(index=delta.index, delta=content, logprobs=logprobs, finish_reason=reason)
             yield self._chunk([choice], self._tally.usage() if self.body.usage_in_chunks else None)
@@ -162,6 +162,7 @@ def reasoning_tokens(chat: PreparedChat, tokens: list[TextToken]) -> int:
     return count
 
 
-def _logprob(token: TextToken) -> Logprob:
+def logprob_of(token: TextToken) -> Logprob:
+    """A token as OpenAI lists it."""
     alternatives = [TopLogprob(other.text, known(other.logprob), list(other.raw)) for other in token.top]
     return Logprob(token.text, known(token.logprob), list(token.raw), alternatives)

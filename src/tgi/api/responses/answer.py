@@ -9,13 +9,15 @@ from typing import Any
 
 import msgspec
 
+from tgi.api.openai.chat_answer_types import Logprob
+
 
 class ResponseOutputText(msgspec.Struct, tag_field="type", tag="output_text"):
     """A text of the answer."""
 
     text: str
     annotations: list[Any] = []
-    logprobs: list[Any] = []
+    logprobs: list[Logprob] = []
 
 
 class ResponseReasoningText(msgspec.Struct, tag_field="type", tag="reasoning_text"):

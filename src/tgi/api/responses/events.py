@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
+from tgi.api.openai.chat_answer_types import Logprob
 from tgi.api.responses.answer import (
     ResponseObject,
     ResponseOutputItem,
@@ -92,7 +93,7 @@ class OutputTextDelta(InItem, tag="response.output_text.delta", kw_only=True):
 
     content_index: int = 0
     delta: str
-    logprobs: list[float] = []
+    logprobs: list[Logprob] = []
 
 
 class OutputTextDone(InItem, tag="response.output_text.done", kw_only=True):
@@ -100,7 +101,7 @@ class OutputTextDone(InItem, tag="response.output_text.done", kw_only=True):
 
     content_index: int = 0
     text: str
-    logprobs: list[float] = []
+    logprobs: list[Logprob] = []
 
 
 class ReasoningTextDelta(InItem, tag="response.reasoning_text.delta", kw_only=True):

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
+from tgi.api.openai.chat_answer import logprob_of
+from tgi.api.openai.chat_answer_types import Logprob
 from tgi.api.responses.answer import (
     ResponseFunctionCall,
     ResponseMessage,
@@ -38,7 +40,7 @@ from tgi.api.responses.events import (
     SummaryTextDelta,
     SummaryTextDone,
 )
-from tgi.serving.chat.parts import CallArguments, CallBegin, Part, Text
+from tgi.serving.chat.parts import CallArguments, CallBegin, Part, Reasoning, Text
 
 IN_PROGRESS = "in_progress"
 Status = Literal["completed", "incomplete"]
@@ -64,7 +66,7 @@ class Output:
             if not isinstance(self._open, _TextItem) or self._open.kind is not kind:
                 begun = self._begin(partial(_TextItem, kind))
         assert self._open is not None
-        return [*begun, *self._open.add(part.text)]
+        return [*begun, *self._open.add(part)]
 
     def end(self, status: Status = "completed") -> list[OutputEvent]:
         """The events that end the open item."""
@@ -91,9 +93,9 @@ class _OpenItem(ABC):
         self.index = index
         self.pieces: list[str] = []
 
-    def add(self, text: str) -> list[OutputEvent]:
-        self.pieces.append(text)
-        return [self.delta(text)] if text else []
+    def add(self, part: Text | Reasoning | CallArguments) -> list[OutputEvent]:
+        self.pieces.append(part.text)
+        return [self.delta(part.text)] if part.text else []
 
     @abstractmethod
     def begin(self) -> list[OutputEvent]: ...
@@ -138,19 +140,34 @@ class _TextItem(_OpenItem):
     def __init__(self, kind: _Kind, index: int) -> None:
         super().__init__(kind.prefix, index)
         self.kind = kind
+        self.logprobs: list[Logprob] = []
 
     def begin(self) -> list[OutputEvent]:
         kind = self.kind
         item = ItemAdded(output_index=self.index, item=kind.item(self.id, IN_PROGRESS, []))
         return [item, kind.added(item_id=self.id, output_index=self.index, part=kind.part(""))]
 
+    def add(self, part: Text | Reasoning | CallArguments) -> list[OutputEvent]:
+        events = super().add(part)
+        if isinstance(part, Text) and part.tokens:
+            logprobs = [logprob_of(token) for token in part.tokens]
+            self.logprobs += logprobs
+            for event in events:
+                assert isinstance(event, OutputTextDelta)
+                event.logprobs = logprobs
+        return events
+
     def delta(self, text: str) -> OutputEvent:
         return self.kind.delta(item_id=self.id, output_index=self.index, delta=text)
 
     def end(self, status: Status) -> list[OutputEvent]:
         kind, part = self.kind, self.kind.part(self.text)
+        done = kind.text_done(item_id=self.id, output_index=self.index, text=part.text)
+        if self.logprobs:
+            assert isinstance(done, OutputTextDone)
+            part.logprobs = done.logprobs = self.logprobs
         return [
-            kind.text_done(item_id=self.id, output_index=self.index, text=part.text),
+            done,
             kind.done(item_id=self.id, output_index=self.index, part=part),
             ItemDone(output_index=self.index, item=kind.item(self.id, status, [part])),
         ]

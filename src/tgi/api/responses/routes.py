@@ -65,6 +65,7 @@ async def responses(request: Request) -> Response:
         body.check()
         check_model(call, body.model)
         call.ignored += (name for name in ECHOED if getattr(body, name) is not None)
+        call.ignored += body.without_effect()
         if body.store and not call.api.responses.limit and "store" in body.model_fields_set:
             call.ignored.append("store")
         context = await context_of(call, body)
@@ -86,6 +87,7 @@ async def _prepare(call: Call, body: ResponsesRequest, context: Context) -> Prep
         max_new_tokens=body.max_output_tokens,
         frequency_penalty=body.frequency_penalty,
         presence_penalty=body.presence_penalty,
+        top_n_tokens=body.top_logprobs if body.wants_logprobs else None,
     )
     conversation = await fitted(call, body, context)
     return await prepare_turn(call, conversation, params, RESPONSES, NAMES, FORMAT, body.stream)
@@ -103,7 +105,7 @@ class Answer:
         self, call: Call, body: ResponsesRequest, given: Sequence[tuple[str, bytes]], chat: PreparedChat
     ) -> None:
         """`given`: the items of its own input as they are kept, if they are."""
-        self.turn = Turn(call, chat)
+        self.turn = Turn(call, chat, with_tokens=body.wants_logprobs)
         self._call = call
         self._body = body
         self._given = given
@@ -216,6 +218,7 @@ class Answer:
             tools=[_tool(tool) for tool in body.tools if isinstance(tool, ResponseFunctionTool)],
             top_p=1.0 if params.top_p is None else params.top_p,
             truncation=body.truncation,
+            top_logprobs=(body.top_logprobs or 0) if body.wants_logprobs else 0,
             user=body.user,
             safety_identifier=body.safety_identifier,
             prompt_cache_key=body.prompt_cache_key,

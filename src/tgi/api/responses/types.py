@@ -15,6 +15,8 @@ from tgi.api.wire.fields import F32, I32, U32, Items, RequestModel, count, json_
 from tgi.errors import ValidationError
 from tgi.serving.tools.checks import check_tool_count
 
+LOGPROBS = "message.output_text.logprobs"
+"""The value of `include` that has an effect."""
 MOST_METADATA, LONGEST_KEY, LONGEST_VALUE = 16, 64, 512
 """Pairs of `metadata`, and characters, as at OpenAI."""
 NOT_HERE = {
@@ -107,6 +109,10 @@ class ResponsesRequest(RequestModel):
     top_k: I32 | None = Field(None, description="Keep the k most likely tokens; 0 and -1 are off.")
     frequency_penalty: F32 | None = Field(None, description="-2 to 2, for each time a token was generated.")
     presence_penalty: F32 | None = Field(None, description="-2 to 2, once a token was generated.")
+    include: list[str] = Field([], description=f"`{LOGPROBS}`: log-probabilities of the text's tokens.")
+    top_logprobs: U32 | None = Field(
+        None, description="Number of alternatives to list for each token; needs that `include`."
+    )
     stream: bool = False
     store: bool = Field(True, description="Keep the response for a while, so that the next may go on from it.")
     previous_response_id: str | None = Field(None, description="The stored response to go on from.")
@@ -124,6 +130,15 @@ class ResponsesRequest(RequestModel):
     @classmethod
     def check_counts(cls, data: Any, api: Api) -> None:
         check_tool_count(count(data, "tools"))
+
+    @property
+    def wants_logprobs(self) -> bool:
+        return LOGPROBS in self.include
+
+    def without_effect(self) -> list[str]:
+        """An `include` of other things, and alternatives of log-probabilities that nobody asks for."""
+        ignored = ["include"] if any(value != LOGPROBS for value in self.include) else []
+        return [*ignored, "top_logprobs"] if self.top_logprobs and not self.wants_logprobs else ignored
 
     def check(self) -> None:
         """Raises ValidationError for what is missing, too large or not to be had here."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 
 from tgi.api.openai.types import NAMELESS_MODELS
 from tgi.api.server.call import Call
@@ -16,14 +17,18 @@ from tgi.serving.chat.conversation import Conversation
 from tgi.serving.chat.parts import Part, Text
 from tgi.serving.dialect import Dialect
 from tgi.serving.generation_defaults import GenerationDefaults
-from tgi.serving.types import Completion, SamplingParams
+from tgi.serving.types import Completion, SamplingParams, TextToken
 
 
 class Turn:
     """The only sample of a request."""
 
-    def __init__(self, call: Call, chat: PreparedChat) -> None:
+    def __init__(self, call: Call, chat: PreparedChat, *, with_tokens: bool = False) -> None:
+        """with_tokens: texts have their tokens."""
         self._call = call
+        self._with_tokens = with_tokens
+        self._pending: list[TextToken] = []
+        """Tokens of which nothing has shown yet."""
         self._prepared = chat.prepared
         self._reader = chat.reader()
         self._blanks = Blanks()
@@ -54,12 +59,23 @@ class Turn:
                     self.output_tokens += 1
                     self.reasoning_tokens += reader.reasons
                     self.cached_tokens = delta.cached_tokens
-                    parts += self._blanks.feed(reader.feed(delta.text))
+                    shown = self._blanks.feed(reader.feed(delta.text))
                     if delta.final is not None:
-                        parts += self._blanks.feed(reader.end()) + self._blanks.end()
+                        shown += self._blanks.feed(reader.end()) + self._blanks.end()
                         self.final = delta.final
                         self._call.finished(self._prepared, delta.final)
+                    parts += self._with_its_tokens(delta.token, shown) if self._with_tokens else shown
                 yield parts
+
+    def _with_its_tokens(self, token: TextToken, shown: list[Part]) -> list[Part]:
+        """What a token showed: its text has this token and those before that showed nothing, unless they are of a call
+        or of reasoning."""
+        self._pending.append(token)
+        if not shown:
+            return shown
+        tokens, self._pending = tuple(self._pending), []
+        last = max((place for place, part in enumerate(shown) if isinstance(part, Text)), default=None)
+        return [replace(part, tokens=tokens) if place == last else part for place, part in enumerate(shown)]
 
     def headers(self) -> dict[str, str]:
         """Of the whole answer, once it is complete."""
@@ -122,6 +138,7 @@ def turn_sampling(
     stop: Sequence[str] = (),
     frequency_penalty: float | None = None,
     presence_penalty: float | None = None,
+    top_n_tokens: int | None = None,
 ) -> SamplingParams:
     """How to sample; `defaults` fill what is left open. 0 and 1 of `top_p`, 0 and -1 of `top_k` are off."""
     temperature = defaults.temperature if temperature is None else temperature
@@ -137,6 +154,7 @@ def turn_sampling(
         presence_penalty=presence_penalty,
         max_new_tokens=max_new_tokens,
         stop=list(stop),
+        top_n_tokens=top_n_tokens,
     )
 
 

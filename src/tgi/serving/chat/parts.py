@@ -10,12 +10,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
+from tgi.serving.types import TextToken
+
 
 @dataclass(frozen=True, slots=True)
 class Text:
     """A piece of the answer itself."""
 
     text: str
+    tokens: tuple[TextToken, ...] = ()
+    """Those it came with, where somebody wants their log-probabilities."""
 
 
 @dataclass(frozen=True, slots=True)

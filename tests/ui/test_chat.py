@@ -99,6 +99,7 @@ def test_a_server_with_a_key_asks_for_it(open_page: Open) -> None:
         page = open_page(url=locked.url)
         say(page, "Hi")
         page.locator("dialog >> text=This server wants an API key").wait_for()
+        assert page.locator("dialog input").evaluate("element => element === document.activeElement")
         page.locator("dialog input").fill("s3cret")
         page.locator("dialog").get_by_role("button", name="Save").click()
         page.get_by_role("button", name="Regenerate").click()

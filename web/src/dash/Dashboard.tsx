@@ -51,7 +51,7 @@ function Top({ now }: { now: Snapshot | null }) {
       </div>
       {now && (
         <span class={`health ${state}`} role="status">
-          <i /> {t(state)} <span class="muted">· {t('uptime', { time: seconds(now.now.uptime_s) })}</span>
+          <i /> {t(state)} <span class="muted">· {t('uptime', { time: seconds(Math.max(1, Math.round(now.now.uptime_s))) })}</span>
         </span>
       )}
       <span class="grow" />
@@ -96,8 +96,8 @@ function Tiles({ now: all }: { now: Snapshot }) {
     <dl class="tiles">
       <Tile name={t('running')} value={number(now.running)} note={t('ofBatch', { n: number(now.batch) })} />
       <Tile name={t('queued')} value={number(now.waiting + now.in_line)} note={now.in_line ? t('inLine', { n: now.in_line }) : undefined} />
-      <Tile name={t('decodeRate')} value={number(recent(series.decode_tokens))} note="tok/s" />
-      <Tile name={t('prefillRate')} value={number(recent(series.prefill_tokens))} note="tok/s" />
+      <Tile name={t('decodeRate')} value={number(recent(series.decode_tokens))} note={t('tokensASecond')} />
+      <Tile name={t('prefillRate')} value={number(recent(series.prefill_tokens))} note={t('tokensASecond')} />
       <Tile name={t('ttft')} value={p(ttft, 0.5)} note={ttft.length ? `p95 ${p(ttft, 0.95)}` : t('median')} />
       <Tile name={t('itl')} value={p(itl, 0.5)} note={itl.length ? `p95 ${p(itl, 0.95)}` : t('median')} />
       <Tile name={t('cacheUse')} value={percent(used)} share={used} />

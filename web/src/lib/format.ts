@@ -7,7 +7,7 @@ export const number = (value: number, digits = 0): string =>
 export function seconds(value: number): string {
   if (value < 0.001) return '0 ms';
   if (value < 1) return `${Math.round(value * 1000)} ms`;
-  if (value < 60) return `${value.toFixed(value < 10 ? 2 : 1)} s`;
+  if (value < 60) return `${Number.isInteger(value) ? value : value.toFixed(value < 10 ? 2 : 1)} s`;
   const minutes = Math.floor(value / 60);
   if (minutes < 60) return `${minutes} min ${Math.round(value % 60)} s`;
   return `${Math.floor(minutes / 60)} h ${minutes % 60} min`;

@@ -92,6 +92,7 @@ export const en = {
   generating: 'Generating an answer',
   tokensView: 'Tokens',
   noTokens: 'Turn on “Token probabilities” and regenerate to see the tokens of an answer.',
+  tokensASecond: 'tok/s',
   perSecond: '{n} tok/s',
   tokenCount: '{n} tokens',
   firstToken: '{time} to first token',

@@ -89,6 +89,7 @@ export const zh: Words = {
   generating: '正在產生回答',
   tokensView: '詞元',
   noTokens: '開啟「詞元機率」並重新產生，即可看到回答的詞元。',
+  tokensASecond: '詞元/秒',
   perSecond: '{n} 詞元/秒',
   tokenCount: '{n} 個詞元',
   firstToken: '首個詞元 {time}',

@@ -39,6 +39,7 @@ export function Dialog(props: { title: string; onClose: () => void; children: Co
   useEffect(() => {
     const dialog = box.current!;
     dialog.showModal();
+    dialog.querySelector<HTMLElement>('.dialog-body :is(input, button)')?.focus();
     return () => dialog.close();
   }, []);
   return (

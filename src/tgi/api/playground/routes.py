@@ -28,7 +28,7 @@ SECONDS = {
     "in": "query",
     "required": False,
     "description": f"How far back the series go, 1 to {KEPT_SECONDS}; default {SHOWN_SECONDS}.",
-    "schema": {"type": "integer"},
+    "schema": {"type": "integer", "minimum": 1, "maximum": KEPT_SECONDS},
 }
 
 
@@ -37,7 +37,7 @@ REQUEST = {
     "in": "query",
     "required": False,
     "description": "Number of a request to tell more of: what its time went into.",
-    "schema": {"type": "integer"},
+    "schema": {"type": "integer", "minimum": 0, "maximum": MOST_REQUESTS},
 }
 
 

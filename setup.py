@@ -2,7 +2,7 @@
 
 The same sources are compiled once for each instruction-set level into a library of its own, and the best one
 is chosen when the package is loaded. What cannot be compiled is left out with a line that says so: without
-any library the torch reference kernels serve.
+any library the torch reference kernels serve. For wheels that others install, TGI_ALL_LEVELS=1 makes that an error.
 """
 
 import copy
@@ -15,6 +15,7 @@ import sysconfig
 from pathlib import Path
 
 from setuptools import Extension, setup
+from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 
 AVX512 = "-mavx2 -mfma -mf16c -mbmi2 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni -mprefer-vector-width=512"
@@ -93,7 +94,17 @@ class BuildLevels(build_ext):
         try:
             build_ext.build_extension(level, ext)
         except Exception as error:
+            if os.environ.get("TGI_ALL_LEVELS"):
+                raise SystemExit(f"{ext.name} could not be built: {error}") from error
             print(f"{ext.name} could not be built ({error}): the kernels of this level will not be available")
+
+
+class AnyPython(bdist_wheel):
+    """One wheel for every Python 3 of a platform: the libraries are loaded through ctypes."""
+
+    def get_tag(self) -> tuple[str, str, str]:
+        python, abi, platform_tag = super().get_tag()
+        return ("py3", "none", platform_tag) if self.distribution.ext_modules else (python, abi, platform_tag)
 
 
 def extensions() -> list[Extension]:
@@ -119,4 +130,4 @@ def extensions() -> list[Extension]:
     ]
 
 
-setup(ext_modules=extensions(), cmdclass={"build_ext": BuildLevels})
+setup(ext_modules=extensions(), cmdclass={"build_ext": BuildLevels, "bdist_wheel": AnyPython})

@@ -104,7 +104,8 @@ FROM_OLLAMA = """\
 | --- | --- |
 | `ollama serve`, `ollama run org/name` | `tgi serve org/name`: one model, loaded at the start, for all who ask |
 | `ollama run NAME` and chat | `tgi chat NAME`, also against a running server |
-| `ollama show` | `tgi inspect` |
+| `ollama pull`, `ollama list`, `ollama show`, `ollama rm`, `ollama ps` | `tgi pull`, `tgi list`, `tgi show`, `tgi rm`, `tgi ps`; `tgi inspect` says more |
+| names of its library (`llama3.2:1b`) | short names (`tgi list --known`), and every id of the hub |
 | a Modelfile's `PARAMETER` | fields of requests; `--generation-defaults model` takes those of the checkpoint |
 | a Modelfile's `TEMPLATE` | `--chat-template FILE` (Jinja) |
 | a Modelfile's `SYSTEM` | a message with role `system` |
@@ -132,7 +133,7 @@ Where one of these is set, the log says so:
 | `/api/chat`, `/api/generate` | `/v1/chat/completions`, `/v1/completions` or `/generate` |
 | `/api/embed` | `/v1/embeddings` |
 | `/api/tags`, `/api/show` | `/v1/models`, `/info` |
-| `/api/pull`, `/api/delete`, `/api/ps` | none: a server has one model |
+| `/api/pull`, `/api/delete`, `/api/ps` | none: a server has one model; `tgi pull`, `tgi rm`, `tgi ps` |
 | `options.num_predict`, `options.num_ctx` | `max_tokens`, `--max-total-tokens` |
 | `format` | `response_format`, see [structured output](structured-output.md) |
 """

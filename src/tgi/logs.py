@@ -29,6 +29,7 @@ TARGETS = {
     "tgi.settings": "text_generation_launcher",
     "tgi.api": "text_generation_router",
     "tgi.serving": "text_generation_router",
+    "tgi.replicas": "text_generation_router",
 }
 """Our modules -> the names TGI's users filter by; all others are `text_generation_server`."""
 SERVER = "text_generation_server"

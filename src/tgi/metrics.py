@@ -211,6 +211,11 @@ class Metrics:
     def set(self, name: str, value: float, **labels: str) -> None:
         self._at(name, labels).value = value
 
+    def value(self, name: str) -> float:
+        """Of a counter or gauge without labels; 0 before its first use."""
+        series = self._series[name].get(())
+        return 0.0 if series is None else series.value
+
     def observe(self, name: str, value: float, **labels: str) -> None:
         self._at(name, labels).observe(value)
 

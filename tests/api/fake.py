@@ -141,6 +141,10 @@ class FakeEngine:
     def open_requests(self) -> int:
         return len(self.open)
 
+    @property
+    def queued_tokens(self) -> int:
+        return 0
+
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[list[TokenEvent], None]:
         self.requests.append(request)
         self.open.add(request.request_id)

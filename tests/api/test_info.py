@@ -53,17 +53,21 @@ async def test_health_limit_is_a_setting() -> None:
 
 
 async def test_verbose_health(client: httpx.AsyncClient, engine: FakeEngine) -> None:
-    engine.stats = StepStats(step=7, running=2, waiting=3)
+    engine.stats = StepStats(step=7, running=2, waiting=3, free_blocks=engine.info.num_blocks // 4)
     engine.last_step_at = time.monotonic() - 100
     body = (await client.get("/health?verbose=1")).json()
     assert body.pop("last_step_age_s") == pytest.approx(100, abs=5)
-    assert body == {"steps": 7, "running": 2, "waiting": 3, "open_requests": 0}
+    assert body.pop("cache_usage") == pytest.approx(0.75, abs=0.05)
+    assert body.pop("cache_tokens") == engine.info.num_blocks * engine.info.block_size
+    counters = dict.fromkeys(("computed_tokens", "prefix_query_tokens", "prefix_hit_tokens"), 0)
+    assert body == {"steps": 7, "running": 2, "waiting": 3, "open_requests": 0, "queued_tokens": 0, **counters}
     engine.open.add(1)
     answer = await client.get("/health?verbose=1")
     body = answer.json()
     assert answer.status_code == 503
     assert body.pop("last_step_age_s") == pytest.approx(100, abs=5), "most of all when it is too old"
-    assert body == {"steps": 7, "running": 2, "waiting": 3, "open_requests": 1, **UNHEALTHY}
+    state = {"steps": 7, "running": 2, "waiting": 3, "open_requests": 1}
+    assert body.items() >= {**state, **UNHEALTHY}.items()
 
 
 async def test_info(client: httpx.AsyncClient) -> None:

@@ -46,6 +46,7 @@ OTHERS = {
     "rm": "models:rm",
     "ps": "ps:ps",
     "completion": "completion.command:completion",
+    "route": "route:route",
     "quantize-report": "quantize_report:quantize_report",
     "bench": "bench:bench",
     "doctor": "doctor.command:doctor",
@@ -71,6 +72,7 @@ Commands:
   download-weights  Fetch a model from the hub, and convert its weights if need be
   quantize          Write a quantised checkpoint of a model
   quantize-report   Show what each format of the weights costs and gives
+  route             One address in front of several servers, which knows what each of them has cached
   bench             Measure a running server, ours or one that speaks OpenAI's API
   doctor            Show what this machine has for serving, and what each part is worth
   completion        Print what bash, zsh or fish need to complete these commands

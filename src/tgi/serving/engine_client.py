@@ -109,9 +109,15 @@ class EngineClient:
     def open_requests(self) -> int:
         return len(self._mailboxes)
 
+    @property
+    def queued_tokens(self) -> int:
+        """See `types.Engine`."""
+        return sum(mailbox.prompt_tokens for mailbox in self._mailboxes.values() if not mailbox.begun)
+
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[list[TokenEvent], None]:
         """See `types.Engine`; sends Abort when closed before the last event of every sample."""
-        with self._opened(request, Mailbox(len(request.seeds), request.sampling.max_new_tokens)) as mailbox:
+        mailbox = Mailbox(len(request.seeds), request.sampling.max_new_tokens, len(request.prompt_ids))
+        with self._opened(request, mailbox):
             while not mailbox.ended:
                 yield await mailbox.take()
 
@@ -246,7 +252,8 @@ class Mailbox:
     Its size is bounded by the tokens the request may generate.
     """
 
-    def __init__(self, samples: int, max_new_tokens: int = 1) -> None:
+    def __init__(self, samples: int, max_new_tokens: int = 1, prompt_tokens: int = 0) -> None:
+        self.prompt_tokens = prompt_tokens
         self._most = max_new_tokens
         self._came: dict[int, int] = {}  # sample -> tokens
         self._first = 0.0  # when the first of all came
@@ -255,6 +262,11 @@ class Mailbox:
         self._pending: dict[int, TokenEvent] = {}
         self._news = asyncio.Event()
         self._failure: str | None = None
+
+    @property
+    def begun(self) -> bool:
+        """A token has come, so the prompt is computed."""
+        return self._first > 0
 
     @property
     def ended(self) -> bool:

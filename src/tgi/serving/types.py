@@ -217,6 +217,11 @@ class Engine(Protocol):
         """Requests whose last event has not come yet."""
         ...
 
+    @property
+    def queued_tokens(self) -> int:
+        """Prompt tokens of those that have no token of their answer yet."""
+        ...
+
     def next_end_s(self) -> float | None:
         """Seconds in which one of them will have ended at the latest, by the pace of its tokens; None: unknown."""
         ...

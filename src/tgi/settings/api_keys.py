@@ -18,14 +18,14 @@ def with_keys_of_file(parsed: Parsed) -> Parsed:
     config = parsed.config
     keys = list(config.api_key)
     if config.api_key_file is not None:
-        keys += _read(Path(config.api_key_file))
+        keys += read_keys(Path(config.api_key_file))
     if any(not key.strip() for key in keys):
         raise ArgumentError("`api_key` cannot be empty")
     return replace(parsed, config=replace(config, api_key=tuple(dict.fromkeys(keys))))
 
 
-def _read(path: Path) -> list[str]:
-    """A key a line; empty lines and those that begin with # do not count."""
+def read_keys(path: Path) -> list[str]:
+    """A key a line; empty lines and those that begin with # do not count. Raises ArgumentError."""
     try:
         lines = path.read_text().splitlines()
     except OSError as error:

@@ -7,7 +7,7 @@ in constant time.
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, TypeVar
 
 from starlette.requests import Request
@@ -87,14 +87,23 @@ def check_key(request: Request) -> None:
     keys = api_of(request).config.api_keys
     if not keys:
         return
-    # As the bytes that came: compare_digest refuses text beyond ASCII.
-    bearer = _bearer(request.headers.get("authorization", "").encode("latin-1"))
-    given = [one for one in (bearer, request.headers.get("x-api-key", "").encode("latin-1")) if one]
-    # All of them are compared, so that the time does not tell which it was.
-    found = [number for number, key in enumerate(keys) for one in given if hmac.compare_digest(one, key.encode())]
-    if not found:
+    found = find_key(request.headers.raw, keys)
+    if found is None:
         raise UnauthorizedError("Missing or wrong API key: send the header `Authorization: Bearer KEY`")
-    request.scope[GROUP] = found[0]
+    request.scope[GROUP] = found
+
+
+def find_key(headers: Iterable[tuple[bytes, bytes]], keys: Sequence[str]) -> int | None:
+    """The number of the key that a request has; None: it has none of them."""
+    # As the bytes that came: compare_digest refuses text beyond ASCII.
+    given = dict[bytes, bytes]()
+    for name, value in headers:
+        if name in (b"authorization", b"x-api-key"):
+            given.setdefault(name, value)
+    tried = [one for one in (_bearer(given.get(b"authorization", b"")), given.get(b"x-api-key")) if one]
+    # All of them are compared, so that the time does not tell which it was.
+    found = [number for number, key in enumerate(keys) for one in tried if hmac.compare_digest(one, key.encode())]
+    return found[0] if found else None
 
 
 def _bearer(authorization: bytes) -> bytes | None:

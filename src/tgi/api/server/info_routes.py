@@ -40,7 +40,7 @@ VERBOSE = {
     "name": "verbose",
     "in": "query",
     "required": False,
-    "description": "`1`: a JSON body tells `last_step_age_s`, `steps`, `running`, `waiting` and `open_requests`.",
+    "description": "`1`: a JSON body tells what runs and waits, how full the cache is, and how much was computed.",
     "schema": {"type": "string"},
 }
 
@@ -53,6 +53,16 @@ class EngineState(msgspec.Struct):
     running: int
     waiting: int
     open_requests: int
+    queued_tokens: int
+    """Prompt tokens of requests that have no token of their answer yet."""
+    cache_usage: float
+    """Share of the KV cache that sequences hold."""
+    cache_tokens: int
+    """Tokens that the KV cache holds."""
+    computed_tokens: int
+    """Tokens computed since the start; this and the next two are counters for routers."""
+    prefix_query_tokens: int
+    prefix_hit_tokens: int
     error: str | UnsetType = UNSET
     error_type: str | UnsetType = UNSET
 
@@ -193,11 +203,30 @@ async def health(request: Request) -> Response:
         if problem is not None:
             raise problem
         return Response()
-    body = EngineState(state.last_step_age_s, state.steps, state.running, api.waiting, state.open_requests)
+    body = engine_state(api)
     if problem is None:
         return Response(encode(body), media_type="application/json")
     body.error, body.error_type = problem.text, problem.error_type
     return Response(encode(body), problem.status, media_type="application/json")
+
+
+def engine_state(api: Api) -> EngineState:
+    """What is known of the engine without asking it."""
+    state, engine, count = api.service.health(), api.service.engine, api.metrics.value
+    blocks = engine.info.num_blocks
+    return EngineState(
+        last_step_age_s=state.last_step_age_s,
+        steps=state.steps,
+        running=state.running,
+        waiting=api.waiting,
+        open_requests=state.open_requests,
+        queued_tokens=engine.queued_tokens,
+        cache_usage=1 - engine.stats.free_blocks / blocks if blocks and state.steps else 0.0,
+        cache_tokens=blocks * engine.info.block_size,
+        computed_tokens=int(count("tgi_prefill_tokens") + count("tgi_decode_tokens")),
+        prefix_query_tokens=int(count("tgi_prefix_cache_query_tokens")),
+        prefix_hit_tokens=int(count("tgi_prefix_cache_hit_tokens")),
+    )
 
 
 @routes.get("/")

@@ -88,6 +88,10 @@ def _flags(name: str) -> tuple[Flag, ...]:
         from tgi.commands.bench_flags import BenchFlags
 
         known = options(BenchFlags)
+    elif name == "route":
+        from tgi.commands.route_flags import RouteFlags
+
+        known = options(RouteFlags)
     elif name == "verify-determinism":
         from tgi.commands.verify import VerifyFlags
 

@@ -139,4 +139,6 @@ def reason_of(error: str) -> str:
     text = _PLACE.sub("", text.strip(), count=1).removeprefix("failed to compile JSON schema: ")
     if text.strip() in ("NoExtension", "NoExtensionBias"):
         return "nothing fits it"
+    if text.startswith("oneOf constraints are not supported"):
+        return "oneOf is supported only where its parts surely exclude each other: use anyOf instead"
     return printable(" ".join(text.split()), SHOWN)

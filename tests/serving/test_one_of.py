@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import random
+import time
 from typing import Annotated, Any, Literal
 
 import jsonschema
@@ -59,6 +60,20 @@ def test_apart(options: list[Any]) -> None:
 )
 def test_not_certainly_apart(options: list[Any]) -> None:
     assert expressible({"oneOf": options, "$defs": DEFS}, "", [])["oneOf"] == options
+
+
+def test_many_alternatives_are_told_apart_by_a_property() -> None:
+    parts = {f"p{number}": {"properties": {"kind": {"const": number}}, "required": ["kind"]} for number in range(3000)}
+    options = [{"type": "object", "allOf": [to(name)]} for name in parts]
+    assert "anyOf" in expressible({"oneOf": options, "$defs": parts}, "", [])
+    assert "oneOf" in expressible({"oneOf": [*options, options[7]], "$defs": parts}, "", [])
+
+
+def test_what_would_take_too_long_is_left_as_it_is() -> None:
+    options = [{"required": ["a"], "properties": {"a": {"enum": [number, None]}}} for number in range(400)]
+    began = time.thread_time()
+    assert "oneOf" in expressible({"oneOf": options, "type": "object"}, "", [])
+    assert time.thread_time() - began < 0.5
 
 
 def test_references_below_another_identity_are_not_followed() -> None:

@@ -12,8 +12,8 @@ from functools import cached_property
 from itertools import combinations
 from typing import Any
 
-MOST_COMPARISONS = 20_000
-"""In one schema."""
+MOST_COMPARISONS = 2_000
+"""In one schema, each of some 10 us."""
 MOST_CONDITIONS = 32
 """Of one alternative."""
 DEEPEST = 6
@@ -46,11 +46,30 @@ class Alternatives:
     def as_any_of(self, schema: dict[str, Any]) -> dict[str, Any]:
         """With `anyOf` in place of `oneOf`, if no value fits two alternatives."""
         options = schema.get("oneOf")
-        if not isinstance(options, list) or "anyOf" in schema or len(options) > MOST_COMPARISONS:
+        if not isinstance(options, list) or "anyOf" in schema:
             return schema
-        if not all(self._apart(one, other, DEEPEST) for one, other in combinations(options, 2)):
+        pairs = combinations(options, 2)
+        if not self._have_discriminator(options) and not all(self._apart(one, other, DEEPEST) for one, other in pairs):
             return schema
         return {"anyOf" if name == "oneOf" else name: value for name, value in schema.items()}
+
+    def _have_discriminator(self, options: list[Any]) -> bool:
+        """Whether all are objects with a property whose values tell which one it is: found without comparing pairs."""
+        each = [self._conditions(option) for option in options]
+        if not each or any(_types(conditions) != _OBJECT for conditions in each):
+            return False
+        required = ({name for one in ones for name in _list(one, "required") if isinstance(name, str)} for ones in each)
+        return any(self._tells_apart(name, each) for name in set.intersection(*required))
+
+    def _tells_apart(self, name: str, each: list[list[Mapping[str, Any]]]) -> bool:
+        seen: set[str] = set()
+        for ones in each:
+            schemas = [_map(one, "properties").get(name) for one in ones]
+            values = _values([condition for schema in schemas for condition in self._conditions(schema)])
+            if values is None or values & seen:
+                return False
+            seen |= values
+        return True
 
     def _apart(self, one: Any, other: Any, depth: int) -> bool:
         """Whether it is certain that no value fits both."""

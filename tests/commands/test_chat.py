@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import signal
 import stat
 import subprocess
 import sys
@@ -77,6 +78,22 @@ def test_mistakes(words: list[str], status: int, says: str, tmp_path: Path) -> N
     ended = chat(tmp_path, *words)
     assert (ended.returncode, ended.stdout) == (status, "")
     assert says in ended.stderr and "Traceback" not in ended.stderr
+
+
+def test_ctrl_c_ends_the_one_answer(tmp_path: Path) -> None:
+    """What came stays; the exit status is that of an interrupted command, and nothing else is said."""
+    with ChatServer(delay_s=0.05) as server:
+        command = [sys.executable, "-m", "tgi", "chat", server.url, "words 1000"]
+        pipe = subprocess.PIPE
+        with subprocess.Popen(
+            command, env=environment(tmp_path), stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True
+        ) as child:
+            assert child.stdout is not None and child.stderr is not None
+            assert child.stdout.read(6) == "w0 w1 "
+            child.send_signal(signal.SIGINT)
+            said = child.stdout.read()
+            assert (child.wait(10), child.stderr.read()) == (130, "") and said.endswith("\n")
+        assert server.left.wait(10)
 
 
 def test_an_error_of_the_server(server: ChatServer, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import pytest
 
 from tests.commands.chat_server import ChatServer
 from tests.e2e.launched import environment
+from tgi.launcher.registry import running
 
 pytestmark = pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed")
 
@@ -164,3 +165,17 @@ def test_a_server_that_is_started_is_stopped(tmp_path: Path) -> None:
         assert list((tmp_path / ".cache/tgi-servers").iterdir()) == []
     finally:
         terminal.close()
+
+
+@pytest.mark.slow
+def test_a_terminal_that_is_closed_takes_the_server_along(tmp_path: Path) -> None:
+    terminal = Terminal(tmp_path, "tgi-demo", "--threads", "1", TMPDIR=str(tmp_path))
+    try:
+        terminal.wait(">>>", 60)
+        assert len(running({"HOME": str(tmp_path)})) == 1
+    finally:
+        terminal.close()
+    deadline = time.monotonic() + 20
+    while running({"HOME": str(tmp_path)}):
+        assert time.monotonic() < deadline, "the server still runs"
+        time.sleep(0.1)

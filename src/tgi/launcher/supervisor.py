@@ -278,6 +278,11 @@ class Supervisor:
             logger.info("Terminating webserver")
             router_logger.info("signal received, starting graceful shutdown")
             logger.info("Waiting for webserver to gracefully shutdown")
+            if self._client.open_requests:
+                logger.info(
+                    "Waiting up to %.0f s for %d requests to end; a second signal ends them now",
+                    *(self._api.graceful_termination_s, self._client.open_requests),
+                )
             drain = asyncio.ensure_future(app.state.drain(self._api.graceful_termination_s))
             await _first(drain, self._abort.wait(), self._engine_gone.wait())
             if drain.done() and drain.result():

@@ -45,6 +45,8 @@ Options:
   -h, --help         Print this text
   All other flags are those of `tgi serve`, for a server that is started: --quantize int8"""
 OWN = ("--system", "--set", "--load", "--api-key")
+NOT_PASSED = ("model_id", "port", "hostname")
+"""Flags of `tgi serve` that a chat has no use for."""
 LONGEST_INPUT = 64 << 20
 """Characters of standard input."""
 
@@ -85,7 +87,7 @@ def chat(words: Sequence[str], variables: Mapping[str, str]) -> int:
 
 def cut(words: Sequence[str]) -> Wanted:
     """Which words are the chat's own and which the server's. Raises UsageError."""
-    known = {option.long: option for option in options() if option.name not in ("model_id", "port", "hostname")}
+    known = {option.long: option for option in options() if option.name not in NOT_PASSED}
     known |= {option.flag.short: option for option in known.values() if option.flag.short}
     wanted, rest = Wanted(), list(words)
     while rest:

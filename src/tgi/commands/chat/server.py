@@ -27,6 +27,8 @@ LAST_LINES = 12
 """Of the log, shown where the server does not start."""
 LOG_BYTES = 1 << 20
 """Read of its end."""
+DEFAULTS = ("--generation-defaults", "model")
+"""Answers as the model's makers mean them, unless a flag says otherwise."""
 PHASES = (
     (re.compile(r"Waiting for shard to be ready\.\.\. \((.*)\)"), r"\1"),
     (re.compile(r"Download file: (\S+)"), r"it fetches \1"),
@@ -63,7 +65,8 @@ def started(
     """
     descriptor, log = tempfile.mkstemp(prefix="tgi-chat-", suffix=".log")
     path = Path(log)
-    command = children.python("tgi", "serve", *words, "--port", "0", "--hostname", "127.0.0.1", "--json-output=false")
+    own = ("--port", "0", "--hostname", "127.0.0.1", "--json-output=false")
+    command = children.python("tgi", "serve", *DEFAULTS, *words, *own)
     environment = {name: value for name, value in variables.items() if name not in ("PORT", "HOSTNAME", "MODEL_ID")}
     environment |= {"LOG_LEVEL": "info", "NO_COLOR": "1"}
     try:

@@ -121,7 +121,8 @@ def _help_of(name: str) -> tuple[str, Sequence[Option]]:
 
     texts = {"chat": chat.HELP, "inspect": inspection.HELP, "doctor": doctor.DOCTOR_HELP, "ps": ps.HELP}
     texts |= {"list": models.LIST_HELP, "show": models.SHOW_HELP, "rm": models.RM_HELP}
-    return texts.get(name, ""), options() if name in ("chat", "inspect") else ()
+    own = () if name not in ("chat", "inspect") else options()
+    return texts.get(name, ""), [one for one in own if name != "chat" or one.name not in chat.NOT_PASSED]
 
 
 def _of_help(text: str) -> list[Flag]:

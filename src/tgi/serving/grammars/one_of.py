@@ -13,13 +13,18 @@ from itertools import combinations
 from typing import Any
 
 MOST_COMPARISONS = 2_000
-"""In one schema, each of some 10 us."""
+"""In one schema, each of some 10 us; long lists count as more."""
+LISTED = 16
+"""Items of lists that take as long as a comparison."""
+MOST_DISCRIMINATORS = 16
+"""Properties that are tried."""
 MOST_CONDITIONS = 32
 """Of one alternative."""
 DEEPEST = 6
 """Properties and alternatives that a comparison goes into."""
 TYPES = frozenset({"string", "number", "integer", "boolean", "object", "array", "null"})
 _OBJECT = frozenset({"object"})
+_LISTS = ("enum", "required", "allOf", "anyOf", "oneOf", "type")
 
 
 class Alternatives:
@@ -59,7 +64,8 @@ class Alternatives:
         if not each or any(_types(conditions) != _OBJECT for conditions in each):
             return False
         required = ({name for one in ones for name in _list(one, "required") if isinstance(name, str)} for ones in each)
-        return any(self._tells_apart(name, each) for name in set.intersection(*required))
+        common = sorted(set.intersection(*required))
+        return any(self._tells_apart(name, each) for name in common[:MOST_DISCRIMINATORS])
 
     def _tells_apart(self, name: str, each: list[list[Mapping[str, Any]]]) -> bool:
         seen: set[str] = set()
@@ -77,6 +83,9 @@ class Alternatives:
         if depth == 0 or self._left < 0:
             return False
         ones, others = self._conditions(one), self._conditions(other)
+        self._left -= sum(len(_list(each, name)) for each in [*ones, *others] for name in _LISTS) // LISTED
+        if self._left < 0:
+            return False
         common = _types(ones) & _types(others)
         if not common:
             return True

@@ -120,6 +120,8 @@ def rehearse(tokenizer: LLTokenizer, matcher: LLMatcher) -> None:
 
 def _translated(grammar: Grammar) -> str:
     if grammar.kind == "regex":
+        if (len(grammar.text) - len(grammar.text.rstrip("\\"))) % 2:  # which llguidance would leave out
+            raise GrammarError("it ends with a backslash that escapes nothing")
         return LLMatcher.grammar_from_regex(ascii_digits(grammar.text))
     if grammar.kind == "lark":
         return LLMatcher.grammar_from_lark(grammar.text)

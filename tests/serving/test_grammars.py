@@ -10,7 +10,7 @@ from llguidance import LLMatcher
 
 from tests import small_tokenizers
 from tgi.errors import ValidationError
-from tgi.grammar import ascii_digits, compile_grammar, make_tokenizer, reason_of
+from tgi.grammar import GrammarError, ascii_digits, compile_grammar, make_tokenizer, reason_of
 from tgi.messages import Grammar
 from tgi.serving.grammars import checks as module
 from tgi.serving.grammars.build import grammar_of
@@ -62,6 +62,29 @@ async def test_checks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_digits() -> None:
     assert ascii_digits(r"\d\\d[\d_]\D") == r"[0-9]\\d[[0-9]_]\D"
+
+
+def test_digits_of_patterns_in_schemas() -> None:
+    schema = {"type": "object", "properties": {"pattern": {"pattern": r"^\d[\d.]\\d$"}}, "required": ["pattern"]}
+    changed = expressible(schema, "", [])
+    assert changed["properties"] == {"pattern": {"pattern": r"^[0-9][[0-9].]\\d$"}}
+    tokenizer = make_tokenizer(make_vocabulary(Tokenizer(small_tokenizers.byte_level()), 384, (0,)), 384)
+    compiled = compile_grammar(tokenizer, Grammar("json_schema", json.dumps(changed)))
+    for text, fits in (
+        ('{"pattern":"1.\\\\d"}', True),
+        ('{"pattern":"12\\\\d"}', True),
+        ('{"pattern":"1\u09e7\\\\d"}', False),
+    ):
+        matcher = compiled.deep_copy()
+        assert matcher.consume_tokens(tokenizer.tokenize_str(text)) == fits, text
+
+
+def test_a_backslash_at_the_end_escapes_nothing() -> None:
+    tokenizer = make_tokenizer(make_vocabulary(Tokenizer(small_tokenizers.byte_level()), 384, (0,)), 384)
+    compile_grammar(tokenizer, Grammar("regex", r"a\\"))
+    for pattern in ("\\", r"a\\" + "\\"):
+        with pytest.raises(GrammarError, match="backslash"):
+            compile_grammar(tokenizer, Grammar("regex", pattern))
 
 
 def test_reasons_are_short() -> None:

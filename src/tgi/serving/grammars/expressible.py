@@ -1,7 +1,8 @@
 """A JSON schema in the words of a grammar: the same values fit it, as far as JSON Schema binds anyone.
 
 JSON Schema has `format` as an annotation, which nobody need keep; some name what no grammar can express. They are left
-out before a schema is compiled, and whoever asked is told. `oneOf` becomes `anyOf` where that means the same.
+out before a schema is compiled, and whoever asked is told. `oneOf` becomes `anyOf` where that means the same. Digits of
+patterns are 0 to 9, as in ECMAScript, which JSON Schema names; those of other scripts fit in some validators alone.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from tgi.grammar import ascii_digits
 from tgi.serving.grammars.one_of import Alternatives
 from tgi.serving.tools.schema_check import LISTS, MAPS, SCHEMAS
 
@@ -29,6 +31,8 @@ def expressible(schema: Any, path: str, left_out: list[str]) -> Any:
         if isinstance(name := part.get("format"), str) and name not in KNOWN_FORMATS:
             del part["format"]
             left_out.append(f"{path}.format")
+        if isinstance(pattern := part.get("pattern"), str):
+            part["pattern"] = ascii_digits(pattern)
         return alternatives.as_any_of(part) if "oneOf" in part else part
 
     return _rewritten(schema, path, change)

@@ -29,6 +29,9 @@ def test_an_answer_is_rendered_and_kept(open_page: Open, server: UiServer) -> No
     page.wait_for_selector("math msup")
     assert server.prompts == ["[user]Hello there[assistant]"]
     page.reload()
+    answered(page, "text and code")
+    page.get_by_role("button", name="New chat").click()
+    page.get_by_text("What shall we try?").wait_for()
     page.locator(".chat-list a", has_text="Hello there").click()
     answered(page, "text and code")
 
@@ -116,6 +119,7 @@ def test_delete_a_conversation(open_page: Open, server: UiServer) -> None:
     page.locator(".chat-list summary").click()
     page.get_by_role("button", name="Delete", exact=True).click()
     page.locator("dialog").get_by_role("button", name="Delete").click()
+    page.get_by_text("What shall we try?").wait_for()
     page.reload()
     page.locator(".sidebar >> text=Conversations are kept in this browser").wait_for()
 
@@ -127,3 +131,13 @@ def test_html_of_a_model_is_text(open_page: Open, server: UiServer) -> None:
     answered(page, "<img src=x onerror=alert(1)>")
     assert not page.locator(".markdown img, .markdown script").count()
     assert re.search(r"http://a\.example", page.locator(".markdown a").get_attribute("href") or "")
+
+
+def test_an_answer_that_is_left_is_kept(open_page: Open, server: UiServer) -> None:
+    server.engine.replies, server.engine.rate = ["word " * 400], 50.0
+    page = open_page()
+    say(page, "Go")
+    page.locator(".markdown", has_text="word word").wait_for()
+    page.reload()
+    page.locator(".facts >> text=Stopped").wait_for()
+    assert "word word" in page.locator(".markdown").inner_text()

@@ -51,3 +51,11 @@ export function save(name: string, value: unknown): void {
     // Full or forbidden: the setting lasts as long as the page.
   }
 }
+
+export function forget(name: string): void {
+  try {
+    localStorage.removeItem(`tgi.${name}`);
+  } catch {
+    // Forbidden: then nothing is there.
+  }
+}

@@ -1,7 +1,7 @@
 /** The conversations: which there are, which is open, and how their trees grow. */
 import { computed, signal } from '@preact/signals';
 import { id } from '../lib/format';
-import { allChats, dropAll, dropChat, putChat } from '../lib/store';
+import { allChats, dropAll, dropChat, forget, load, putChat, save } from '../lib/store';
 import type { Chat, Message, Role } from '../lib/types';
 
 export const chats = signal<Chat[]>([]);
@@ -13,7 +13,7 @@ export const newSystem = signal('');
 const TITLE_LENGTH = 60;
 
 export async function loadChats(): Promise<void> {
-  const kept = (await allChats()).filter(isChat);
+  const kept = await withLeftOver((await allChats()).filter(isChat));
   chats.value = kept.sort((a, b) => b.updated - a.updated);
   const wanted = location.hash.match(/^#\/chat\/(.+)$/)?.[1];
   if (wanted && kept.some((chat) => chat.id === wanted)) openId.value = wanted;
@@ -37,10 +37,27 @@ const unsaved = new Map<string, Chat>();
 let saving = 0;
 
 function saveAll(): void {
-  for (const chat of unsaved.values()) void putChat(chat).catch(() => {});
-  unsaved.clear();
+  for (const chat of unsaved.values()) {
+    const written = () => unsaved.get(chat.id) === chat && unsaved.delete(chat.id);
+    putChat(chat).then(written, () => {});
+  }
 }
-addEventListener('pagehide', saveAll);
+
+/** A page that is left has no time for the database: what is not in it yet waits where writing is immediate. */
+addEventListener('pagehide', () => {
+  leaving.keep();
+  if (unsaved.size) save(LEFT_OVER, [...unsaved.values()]);
+});
+/** What to do before that: whoever writes an answer hands over what has come of it. */
+export const leaving = { keep: () => {} };
+const LEFT_OVER = 'unsaved';
+
+async function withLeftOver(kept: Chat[]): Promise<Chat[]> {
+  const left = load<Chat[]>(LEFT_OVER, []).filter(isChat);
+  forget(LEFT_OVER);
+  await Promise.all(left.map(putChat)).catch(() => {});
+  return [...left, ...kept.filter((chat) => !left.some((one) => one.id === chat.id))];
+}
 
 /** The open conversation, begun if there is none. */
 export function ensureOpen(): Chat {

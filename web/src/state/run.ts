@@ -3,7 +3,7 @@ import { computed, signal, type Signal } from '@preact/signals';
 import { t } from '../lib/i18n';
 import { generate, type Draft } from '../lib/generate';
 import type { Chat, Message, TokenInfo } from '../lib/types';
-import { blank, chats, ensureOpen, path, update, wire, withMessages } from './chats';
+import { blank, chats, ensureOpen, leaving, path, update, wire, withMessages } from './chats';
 import { info, modelName } from './server';
 import { sent, settings, type Settings } from './params';
 
@@ -84,6 +84,13 @@ export async function giveResults(chat: Chat, message: Message, results: string[
   update(grown);
   await answer(grown, parent);
 }
+
+/** What has come of an answer is kept when the page is left. */
+leaving.keep = () => {
+  const written = [...live.value.values()].map((one) => ({ ...one.value, finish: 'stopped' }));
+  const chat = chats.value.find((one) => written.some((message) => message.id in one.messages));
+  if (chat) update(withMessages(chat, written));
+};
 
 interface Begun {
   content: string;

@@ -1,11 +1,11 @@
 /** The playground: a bar, conversations to the left, settings to the right, one of three views between them. */
-import { signal } from '@preact/signals';
+import { effect, signal } from '@preact/signals';
 import { useEffect } from 'preact/hooks';
 import { compact, number } from '../lib/format';
 import { t } from '../lib/i18n';
 import { load, save } from '../lib/store';
-import { openId } from '../state/chats';
-import { announced } from '../state/run';
+import { chats, openId } from '../state/chats';
+import { announced, busy } from '../state/run';
 import { info, modelName, shortName, unreachable } from '../state/server';
 import type { Side } from '../state/params';
 import { ChatView } from './ChatView';
@@ -51,10 +51,20 @@ function useKeys(): void {
         startChat();
       } else if (event.key === 'Escape' && narrow.matches) left.value = right.value = false;
     };
-    const onHash = () => (view.value = viewOf(location.hash));
+    const onHash = () => {
+      view.value = viewOf(location.hash);
+      const wanted = location.hash.match(/^#\/chat\/(.+)$/)?.[1];
+      if (wanted && !busy.value && chats.value.some((chat) => chat.id === wanted)) openId.value = wanted;
+    };
+    // The address is that of the conversation, so that a reload comes back to it.
+    const follow = effect(() => {
+      const id = openId.value;
+      if (view.value === 'chat' && id) history.replaceState(null, '', `#/chat/${id}`);
+    });
     addEventListener('keydown', onKey);
     addEventListener('hashchange', onHash);
     return () => {
+      follow();
       removeEventListener('keydown', onKey);
       removeEventListener('hashchange', onHash);
     };

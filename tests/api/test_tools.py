@@ -302,6 +302,17 @@ async def test_schemas_that_no_grammar_can_express() -> None:
         assert "look-around" in answer.json()["error"]["message"]
 
 
+async def test_formats_that_nobody_knows_are_noted() -> None:
+    parameters = {"type": "object", "properties": {"n": {"type": "string", "format": "phone"}}}
+    tool = {"type": "function", "function": {"name": "call", "parameters": parameters}}
+    async with serving(CALL) as client:
+        body = {"messages": ASKED, "tools": [tool], "tool_choice": "required"}
+        answer = await client.post(ROUTE, json=body)
+        assert answer.status_code == 200 and answer.headers["x-tgi-ignored"] == "tools.properties.n.format"
+        free = await client.post(ROUTE, json={**body, "tool_choice": "auto"})
+        assert "x-tgi-ignored" not in free.headers
+
+
 async def test_required_and_named_calls_constrain() -> None:
     async with serving(CALL) as client:
         for choice in ("required", "get_weather", {"type": "function", "function": {"name": "get_weather"}}):

@@ -95,6 +95,11 @@ def test_reasons_are_short() -> None:
     assert len(reason_of("x" * 5000)) < 400 and reason_of("NoExtensionBias <non-verbose/>") == "nothing fits it"
 
 
+def test_unknown_formats_of_python_are_logged(caplog: pytest.LogCaptureFixture) -> None:
+    assert grammar_of({"type": "string", "format": "phone"}) is not None
+    assert "grammar.format" in caplog.text
+
+
 def test_grammars_of_python() -> None:
     same = Grammar("regex", "a")
     assert grammar_of(same) is same and grammar_of(None) is None and grammar_of({"type": "text"}) is None

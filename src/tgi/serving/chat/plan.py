@@ -105,14 +105,11 @@ async def plan_chat(service: Service, conversation: Conversation) -> ChatPlan:
     wanted = _wanted(conversation, tools)
     if any(tool.strict for tool in tools) and not wanted.must_call and not can_be_strict(family.format.shape):
         ignored.append("tools.function.strict")
+    rules = Rules(family.special, family.ends)
     grammar = await asyncio.to_thread(
-        answer_grammar,
-        wanted,
-        Rules(family.special, family.ends),
-        family,
-        begun,
-        lambda text: service.tokenizer.encode(text, False),
+        answer_grammar, wanted, rules, family, begun, lambda text: service.tokenizer.encode(text, False)
     )
+    ignored += sorted(set(rules.left_out))
     reads = bool(tools) or family.channels or family.tags is not None
     return ChatPlan(
         prompt,

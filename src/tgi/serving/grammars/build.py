@@ -6,6 +6,7 @@ Says what a field means, not whether its grammar can be used (`checks`). Knows n
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
@@ -17,6 +18,8 @@ from tgi.messages import Grammar
 from tgi.serving.grammars.expressible import expressible
 from tgi.shorten import shorten
 
+logger = logging.getLogger(__name__)
+
 ANY_OBJECT: dict[str, Any] = {"type": "object"}
 """The schema of `json_object` without one."""
 FORMS = ("text", "json", "json_object", "json_schema", "regex")
@@ -25,6 +28,7 @@ KINDS = ("json_schema", "json_object", "regex", "choice", "lark")
 """Of grammars, whatever fields ask for them."""
 MAX_CHOICES = 10_000
 SHOWN_CHARACTERS = 64
+SHOWN_FORMATS = 8
 VLLM_KINDS = ("json", "regex", "choice", "grammar", "json_object")
 VLLM_WITHOUT_EFFECT = ("backend", "disable_fallback", "disable_additional_properties")
 """Of `structured_outputs`: settings of vLLM's grammar libraries."""
@@ -180,6 +184,8 @@ def schema_text(
         schema = {**expressible(schema, field, left_out), "x-guidance": options}
         if ignored is not None:
             ignored += left_out
+        elif left_out:
+            logger.warning("Formats that no grammar knows have no effect: %s", ", ".join(left_out[:SHOWN_FORMATS]))
         return msgspec.json.encode(schema).decode()
     except (RecursionError, UnicodeEncodeError):
         fail(field, f"`{field}` is not valid: its schema is nested too deeply, or holds half of a surrogate pair")

@@ -25,6 +25,8 @@ class Rules:
         self.special = dict(special or {})
         self._ends = ends
         self._rules: list[str] = []
+        self.left_out: list[str] = []
+        """Where schemas have a format that no grammar knows."""
         texts = sorted((text for text in self.special if text), key=len, reverse=True)
         self._split = re.compile("(" + "|".join(map(re.escape, texts)) + ")") if texts else None
 
@@ -54,7 +56,7 @@ class Rules:
         if not strict:
             options["lenient"] = True
         plain = {} if schema is True else dict(schema) if isinstance(schema, Mapping) else {"not": {}}
-        plain = expressible(plain, "", [])
+        plain = expressible(plain, "tools", self.left_out)
         if not strict:
             plain = without_lookaround(plain)
         return "%json " + json.dumps({**plain, "x-guidance": options}, ensure_ascii=False)

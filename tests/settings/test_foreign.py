@@ -50,6 +50,20 @@ def test_served_model_name_is_ours_too() -> None:
     assert parse(["--served-model-name", "a"], {}).config.served_model_name == ("a",)
 
 
+def test_commands_of_other_programs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["run", "qwen3-8b"]) == 2
+    assert "tip: what others call run is chat here" in capsys.readouterr().err
+    assert cli.server_main(["run"]) == 2
+    assert "chat" not in capsys.readouterr().err
+
+
+def test_variables_of_llama_cpp() -> None:
+    assert parse([], {"LLAMA_ARG_CTX_SIZE": "4096", "LLAMA_ARG_ODD": "1"}).warnings == (
+        "The variable LLAMA_ARG_CTX_SIZE is llama.cpp's and has no effect: use --max-total-tokens, the longest prompt "
+        "and answer of one request together",
+    )
+
+
 def test_variables_of_ollama() -> None:
     parsed = parse([], {"OLLAMA_HOST": "0.0.0.0", "OLLAMA_DEBUG": "", "OLLAMA_OTHER": "1"})
     assert parsed.warnings == ("The variable OLLAMA_HOST is Ollama's and has no effect: use --hostname and --port",)

@@ -21,6 +21,7 @@ from tgi.commands.ending import command, guarded, show
 from tgi.errors import DownloadError
 from tgi.settings.api_keys import with_keys_of_file
 from tgi.settings.config import environment_settings, read_environment, switch
+from tgi.settings.foreign import COMMANDS
 from tgi.settings.help import render
 from tgi.settings.parse import Parsed, check_switches, options, parse, unknown
 
@@ -215,8 +216,9 @@ def _other(command: str, text: str, name: str, names: Sequence[str]) -> int:
     if name in ("--version", "-V"):
         print(f"{command} {tgi.__version__}")
         return 0
-    error = unknown(name, names)
-    tip = f"\n\n  tip: {error.tip}" if error.tip else ""
+    ours = COMMANDS.get(name)
+    advice = f"what others call {name} is {ours} here" if ours in names else unknown(name, names).tip
+    tip = f"\n\n  tip: {advice}" if advice else ""
     print(
         f"error: unrecognized command '{name}'{tip}\n\nFor more information, try '{command} --help'.", file=sys.stderr
     )

@@ -98,6 +98,20 @@ VARIABLES: dict[str, str] = {
 }
 """Ollama's variables -> what to do here."""
 
+LLAMA_PREFIX = "LLAMA_ARG_"
+"""llama.cpp's variables have this before a flag's name."""
+COMMANDS: dict[str, str] = {
+    "run": "chat",
+    "ls": "list",
+    "remove": "rm",
+    "delete": "rm",
+    "download": "pull",
+    "complete": "chat",
+    "server": "serve",
+    "start": "serve",
+}
+"""Commands of other programs -> ours."""
+
 
 def sentence(word: str) -> str | None:
     """What a flag of another server is here; None for a word that is no such flag."""
@@ -109,9 +123,14 @@ def sentence(word: str) -> str | None:
 
 
 def notices(environment: Mapping[str, str]) -> tuple[str, ...]:
-    """A warning for each variable of Ollama's that is set, since it says nothing here."""
-    return tuple(
+    """A warning for each variable of Ollama's or llama.cpp's that is set, since it says nothing here."""
+    found = [
         f"The variable {name} is Ollama's and has no effect: {advice}"
         for name, advice in VARIABLES.items()
         if environment.get(name)
-    )
+    ]
+    for name in sorted(environment):
+        flag = "--" + name.removeprefix(LLAMA_PREFIX).lower().replace("_", "-")
+        if name.startswith(LLAMA_PREFIX) and flag in FLAGS:
+            found.append(f"The variable {name} is llama.cpp's and has no effect: {FLAGS[flag][1]}")
+    return tuple(found)

@@ -23,8 +23,10 @@ RUNNING = 24.0
 CACHE_FROM = 0.85
 CACHE_FULL = 4096.0
 """Tokens that a full cache counts for; nothing below `CACHE_FROM`."""
-SPARE = 2048.0
+SPARE = 1000.0
 """Tokens by which the best one may be worse than the least busy of all, before that one is taken."""
+LOYALTY = 600.0
+"""Tokens that each home counts for beyond the one before it: what is lost when routers choose differently."""
 PRIOR = (8.0, 1.0, 0.5)
 """Conversations that each home has before anything is known, most of them the first one."""
 FORGET = 4096.0
@@ -73,7 +75,7 @@ class Chooser:
             self._believe(found, ask.earlier, homes)
         load = self._load()
         cost = load + (blocks.size - found) / BYTES_PER_TOKEN
-        replica = self._cheapest(cost, self._asked(found, homes, allowed), allowed)
+        replica = self._cheapest(cost, homes, self._asked(found, homes, allowed), allowed)
         if not ask.earlier and replica in homes:
             self._lived[homes.index(replica)] += 1
             if self._lived.sum() > FORGET:
@@ -114,7 +116,12 @@ class Chooser:
             return homes
         return [*homes, *(one for one in holders.tolist() if one not in homes)]
 
-    def _cheapest(self, cost: np.ndarray, asked: list[int], allowed: np.ndarray) -> int:
-        best = min(asked, key=cost.__getitem__)
+    def _cheapest(self, cost: np.ndarray, homes: list[int], asked: list[int], allowed: np.ndarray) -> int:
+        far = LOYALTY * len(homes)
+        best, lowest = -1, np.inf
+        for replica in asked:
+            own = cost[replica] + (LOYALTY * homes.index(replica) if replica in homes else far)
+            if own < lowest:
+                best, lowest = replica, own
         least = int(np.where(allowed, cost, np.inf).argmin())
-        return least if cost[best] > cost[least] + SPARE else best
+        return least if lowest > cost[least] + far + SPARE else best

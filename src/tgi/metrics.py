@@ -142,6 +142,15 @@ METRICS: dict[str, MetricSpec] = {
 }
 
 
+GATEWAY = {
+    "vllm:num_requests_waiting": ("tgi_queue_size", "Requests that wait."),
+    "vllm:num_requests_running": ("tgi_batch_current_size", "Requests that run."),
+    "vllm:kv_cache_usage_perc": ("tgi_kv_cache_usage", "Share of the KV cache in use, 0 to 1."),
+}
+"""Gauges once more, under the names that Kubernetes' inference gateway and llm-d read, and what they are copies of."""
+CACHE_CONFIG = "vllm:cache_config_info"
+
+
 class _Series:
     """Values of one metric under one set of label values; a plain number or a histogram."""
 
@@ -191,9 +200,12 @@ class Metrics:
     A series exists from its first use on, as in TGI.
     """
 
-    def __init__(self, max_input_tokens: int = 1024, max_total_tokens: int = 2048, num_blocks: int = 0) -> None:
+    def __init__(
+        self, max_input_tokens: int = 1024, max_total_tokens: int = 2048, num_blocks: int = 0, block_size: int = 0
+    ) -> None:
         self._limits = {"input_tokens": max_input_tokens, "total_tokens": max_total_tokens}
         self._num_blocks = num_blocks
+        self._block_size = block_size
         self._series: dict[str, dict[tuple[str, ...], _Series]] = {name: {} for name in METRICS}
         self._process = CollectorRegistry()
         ProcessCollector(registry=self._process)
@@ -201,7 +213,7 @@ class Metrics:
     @classmethod
     def for_engine(cls, info: EngineInfo) -> Metrics:
         """With the buckets and gauges that follow from the engine's limits."""
-        metrics = cls(info.max_input_tokens, info.max_total_tokens, info.num_blocks)
+        metrics = cls(info.max_input_tokens, info.max_total_tokens, info.num_blocks, info.block_size)
         metrics.set("tgi_batch_max_total_tokens", info.max_batch_total_tokens)
         return metrics
 
@@ -273,4 +285,14 @@ class Metrics:
                 parts.append(f"# HELP {name} {spec.help}\n# TYPE {name} {spec.kind}\n")
                 for one in series.values():
                     parts.extend(one.lines())
-        return "".join(parts).encode() + generate_latest(self._process)
+        return "".join((*parts, *self._for_gateways())).encode() + generate_latest(self._process)
+
+    def _for_gateways(self) -> Iterable[str]:
+        """There from the start on: what chooses among servers has to know those that are idle."""
+        if not self._num_blocks:
+            return
+        for name, (ours, meaning) in GATEWAY.items():
+            yield f"# HELP {name} {meaning}\n# TYPE {name} gauge\n{name} {floatToGoString(self.value(ours))}\n"
+        config = f'block_size="{self._block_size}",num_gpu_blocks="{self._num_blocks}"'
+        meaning = "Tokens of a block of the KV cache, and how many blocks there are."
+        yield f"# HELP {CACHE_CONFIG} {meaning}\n# TYPE {CACHE_CONFIG} gauge\n{CACHE_CONFIG}{{{config}}} 1.0\n"

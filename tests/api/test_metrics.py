@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.api.fake import INFO, FakeEngine, build_app
 from tgi.messages import StepStats
-from tgi.metrics import DURATIONS, METRICS, Metrics
+from tgi.metrics import DURATIONS, GATEWAY, METRICS, Metrics
 
 MESSAGES = [{"role": "user", "content": "Hi"}]
 DOCS = Path(__file__).parents[2] / "docs" / "metrics.md"
@@ -293,6 +293,19 @@ def test_steps() -> None:
     }.items():
         assert value(text, series) == pytest.approx(expected)
     assert names(text) | AFTER_A_GENERATION | {"tgi_request_failure"} == set(METRICS)
+
+
+def test_gateways_find_their_names() -> None:
+    """From the first moment on, and equal to ours."""
+    metrics = Metrics(num_blocks=10, block_size=16)
+    text = metrics.render().decode()
+    assert all(value(text, name) == 0 for name in GATEWAY)
+    assert value(text, 'vllm:cache_config_info{block_size="16",num_gpu_blocks="10"}') == 1
+    metrics.observe_step(StepStats(step=1, running=3, waiting=4, free_blocks=4))
+    text = metrics.render().decode()
+    assert [value(text, name) for name in GATEWAY] == [4, 3, pytest.approx(0.6)]
+    documented = DOCS.read_text()
+    assert all(f"| `{name}` | `{ours}` |" in documented for name, (ours, _) in GATEWAY.items())
 
 
 def test_buckets_are_tgis() -> None:

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.ui.conftest import Open
@@ -159,3 +160,44 @@ def test_conversations_leave_and_come_back(open_page: Open, server: UiServer, tm
     page.locator("input[type=file]").set_input_files(file)
     page.locator(".chat-list a", has_text="Keep this").click()
     answered(page, "Hello world")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_on_what_opens(open_page: Open, server: UiServer, scheme: str) -> None:
+    """All settings unfolded with their explanations, the tokens of an answer, dialogs, a menu."""
+    page = open_page(color_scheme=scheme)
+    for summary in ("Penalties", "Reasoning", "Advanced", "Tools"):
+        page.locator(".settings summary", has_text=summary).click()
+    for button in page.locator(".help-button").all():
+        button.click()
+    page.get_by_role("button", name="Insert an example").click()
+    page.get_by_label("Answer format").select_option("schema")
+    page.get_by_role("switch", name="Token probabilities").check()
+    assert faults(page) == []
+    page.get_by_label("Answer format").select_option("text")
+    say(page, "Hello")
+    answered(page, "Hello world")
+    page.get_by_role("button", name="Tokens", exact=True).click()
+    page.locator(".tokens .token").nth(2).hover()
+    page.locator(".alternatives").wait_for()
+    assert faults(page) == []
+    page.locator(".chat-list li").hover()
+    page.locator(".chat-list summary").click()
+    assert faults(page) == []
+    page.get_by_role("button", name="Rename").click()
+    assert faults(page) == []
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="Show code").click()
+    assert faults(page) == []
+
+
+@pytest.mark.slow
+def test_axe_on_a_chosen_request(open_page: Open, server: UiServer) -> None:
+    httpx.post(f"{server.url}/generate", json={"inputs": "x"})
+    httpx.post(f"{server.url}/generate", json={"inputs": "x", "parameters": {"top_p": 5}})
+    for options in ({}, {"color_scheme": "dark"}, {"phone": True}):
+        page = open_page("dashboard", **options)
+        page.get_by_role("button", name="#1", exact=True).click()
+        page.locator(".phase-list").wait_for()
+        assert faults(page) == []

@@ -156,7 +156,8 @@ function Alternatives({ token, place, onPick, onStay, onLeave, onClose }: Altern
             type="button"
             class={chosen ? 'chosen' : ''}
             disabled={!onPick || chosen || isPartial(one.text)}
-            aria-label={`${chosen ? t('chosen') : t('continueFrom', { token: one.text })}, ${percent(one.logprob)}`}
+            aria-current={chosen || undefined}
+            title={chosen ? t('chosen') : t('continueFrom', { token: one.text })}
             onClick={() => onPick?.(one)}
           >
             <span class="bar" style={{ width: `${Math.exp(one.logprob) * 100}%` }} />

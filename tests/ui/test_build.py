@@ -31,3 +31,17 @@ def test_versions_are_pinned() -> None:
     versions = [*package["dependencies"].values(), *package["devDependencies"].values()]
     assert all(version[0].isdigit() for version in versions), versions
     assert (WEB / ".npmrc").read_text().count("omit-lockfile-registry-resolved=true") == 1
+
+
+def test_the_lock_file_has_all_that_it_names() -> None:
+    """Else `npm ci` refuses it: an optional package that the registry lacks is left out of the file in silence."""
+    packages = json.loads((WEB / "package-lock.json").read_text())["packages"]
+    known = {path.rpartition("node_modules/")[2] for path in packages}
+    named = {
+        (path, name)
+        for path, package in packages.items()
+        for kind in ("dependencies", "optionalDependencies", "devDependencies")
+        for name in package.get(kind, {})
+    }
+    assert len(named) > 10
+    assert [(path, name) for path, name in sorted(named) if name not in known] == []

@@ -12,6 +12,7 @@ from typing import Any
 
 from tgi.grammar import ascii_digits
 from tgi.serving.grammars.one_of import Alternatives
+from tgi.serving.grammars.simpler import simpler
 from tgi.serving.tools.schema_check import LISTS, MAPS, SCHEMAS
 
 KNOWN_FORMATS: frozenset[str] = frozenset(
@@ -33,6 +34,7 @@ def expressible(schema: Any, path: str, left_out: list[str]) -> Any:
             left_out.append(f"{path}.format")
         if isinstance(pattern := part.get("pattern"), str):
             part["pattern"] = ascii_digits(pattern)
+        part = simpler(part)
         return alternatives.as_any_of(part) if "oneOf" in part else part
 
     return _rewritten(schema, path, change)

@@ -84,3 +84,15 @@ def test_grammars_show_their_beginning() -> None:
     said = parameters(SamplingParams(grammar=Grammar("lark", "start: " + "x" * 500_000)))
     assert "'kind': 'lark', 'text': 'start: xxx" in said
     assert len(said) < 2_000
+
+
+@pytest.mark.parametrize(("given", "logged"), [("abc-1", "abc-1"), ("x" * 500, "x" * 200), (None, None)])
+async def test_the_id_of_a_request_is_logged(
+    client: httpx.AsyncClient, stream: io.StringIO, given: str | None, logged: str | None
+) -> None:
+    """A router's or a client's, so that one request is found in all logs."""
+    logs.configure("info", stream=stream)
+    await client.post("/generate", json={"inputs": "ab"}, headers={} if given is None else {"x-request-id": given})
+    found = re.findall(r'Success|request_id="([^"]*)"', stream.getvalue())
+    assert "Success" in stream.getvalue()
+    assert [one for one in found if one] == ([] if logged is None else [logged])

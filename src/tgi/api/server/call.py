@@ -51,6 +51,8 @@ MOST_HINTS = 256
 UNLOGGED = (OverloadedError, ShuttingDownError, MalformedRequestError, InternalError)
 """A flood of refusals must not become one of log lines; our own mistakes are logged with their traceback."""
 
+LONGEST_ID = 200
+"""Characters of `x-request-id` that are logged."""
 LOGGED_INPUTS = 8
 """Of the texts of one request, at `debug`."""
 LARGE_BODY = 65_536
@@ -301,6 +303,8 @@ class Call:
         metrics.observe("tgi_request_validation_duration", timings.validation)
         metrics.observe("tgi_request_queue_duration", timings.queue)
         metrics.observe("tgi_request_inference_duration", timings.inference)
+        if given := self.request.headers.get("x-request-id"):  # a router's or a client's, for finding it in both logs
+            facts = {**facts, "request_id": given[:LONGEST_ID]}
         self._span.set(facts)
         logger.info("Success", extra={"span": (self._name, facts)})
 

@@ -29,9 +29,9 @@ from tgi.kernels.types import CacheShape
 READS_MIB = (1, 32, 128, 512)
 STORED = {
     "Q8_0": ("int8", Apart(32, "float16", zero=128)),
-    "Q6_K": ("int6", Apart(16, "float16", zero=32)),
-    "Q5_K": ("int5", Apart(32, "float16", minimums=True)),
-    "Q4_K": ("int4", Apart(32, "float16", minimums=True)),
+    "Q6_K": ("int6", Apart(16, "int8", zero=32)),
+    "Q5_K": ("int5", Apart(32, "int8", minimums=True)),
+    "Q4_K": ("int4", Apart(32, "int8", minimums=True)),
     "Q4_0": ("int4", Apart(32, "float16", zero=8)),
     "nf4": ("int4", Apart(64, "float16", zero=128, book=tuple(range(0, 256, 16)))),
     "gptq-8": ("int8", Apart(128, "float16", zero_points=True)),
@@ -97,6 +97,10 @@ def linears(
 
 def _layer(pool: Pool, arena: Arena, format: str, weight: torch.Tensor) -> PackedLinear:
     height, width = weight.shape
+    if format == "fp8":
+        layer = PackedLinear(pool, arena, "e4m3", width, height, group=0)
+        layer.pack_codes(torch.randint(0, 127, (height, width), dtype=torch.uint8), torch.rand((height, 1)) / 1e3)
+        return layer
     if format not in STORED:
         layer = PackedLinear(pool, arena, format, width, height, rotated=format in CODE_FORMATS)
         layer.pack(weight.half() if format == "float16" else weight)
@@ -107,7 +111,9 @@ def _layer(pool: Pool, arena: Arena, format: str, weight: torch.Tensor) -> Packe
     codes = torch.randint(0, 1 << CODE_FORMATS[panels].bits, (height, width), dtype=torch.uint8)
     scales = torch.rand((height, -(-width // (apart.scale_group or width)))) / 100
     zeros = torch.full(scales.shape, 8) if apart.zero_points else None
-    layer.pack_codes(codes, scales, zeros, -scales if apart.minimums else None)
+    steps = torch.ones((height, -(-width // 256))) / 1e4 if apart.scale_type == "int8" else None
+    least = -scales if apart.minimums else None
+    layer.pack_codes(codes, scales, zeros, least, steps=steps, min_steps=None if least is None else steps)
     return layer
 
 
@@ -154,7 +160,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=hardware.cpu_count(), help="default: those this process may use")
     parser.add_argument("--level", choices=LEVELS, help="instruction-set level; default: the best that runs here")
-    every = (*FORMATS, *STORED)
+    every = (*FORMATS, "fp8", *STORED)
     parser.add_argument("--formats", default=",".join(every), help=f"comma list of {', '.join(every)}")
     parser.add_argument("--rows", type=numbers, default=[1, 4, 8, 16, 512], help="comma list; default 1,4,8,16,512")
     parser.add_argument("--shape", type=numbers, default=[2048, 2048], help="in,out; default 2048,2048")

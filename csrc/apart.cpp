@@ -12,30 +12,73 @@
 namespace tgi {
 namespace {
 
-size_t number_bytes(const Linear& linear) { return linear.scale_type == TGI_FLOAT32 ? 4 : 2; }
+constexpr int kStepColumns = 256;  // that share a step of scales which are whole numbers
+
+int step_blocks(const Linear& linear) { return (linear.in + kStepColumns - 1) / kStepColumns; }
+
+// Scales, or minimums, of a panel.
+size_t numbers_bytes(const Linear& linear) {
+  const size_t lanes = size_t(linear.scale_groups) * kLanes;
+  if (linear.scale_type == TGI_INT8) return size_t(step_blocks(linear)) * kLanes * 2 + lanes;
+  return lanes * (linear.scale_type == TGI_FLOAT32 ? 4 : 2);
+}
 
 uint8_t* panel_of(const Linear& linear, int row) { return linear.data + size_t(row / kLanes) * linear.panel_bytes; }
 
-void set_number(const Linear& linear, uint8_t* block, size_t index, float value) {
-  if (linear.scale_type == TGI_FLOAT32) return (void)memcpy(block + 4 * index, &value, 4);
+void set_half(uint8_t* block, size_t index, float value) {
   const uint16_t half = float_to_float16(value);
   memcpy(block + 2 * index, &half, 2);
 }
 
-// Scale group g of a panel, to `to` [16].
-void unfold_numbers(const Linear& linear, const uint8_t* block, int g, float* to) {
-  if (linear.scale_type == TGI_FLOAT32) memcpy(to, block + size_t(g) * kLanes * 4, kLanes * 4);
-  else store(to, load_f16(block + size_t(g) * kLanes * 2));
+// The scales, or minimums, of one lane. steps: of scales that are whole numbers.
+void set_numbers(const Linear& linear, uint8_t* block, int lane, const float* values, const float* steps) {
+  const size_t blocks = steps ? step_blocks(linear) : 0;
+  for (size_t i = 0; i < blocks; i++) set_half(block, i * kLanes + lane, steps[i]);
+  for (int g = 0; g < linear.scale_groups; g++) {
+    const size_t to = size_t(g) * kLanes + lane;
+    if (linear.scale_type == TGI_FLOAT32) memcpy(block + 4 * to, values + g, 4);
+    else if (linear.scale_type == TGI_FLOAT16) set_half(block, to, values[g]);
+    else {
+      const float step = steps[g * linear.scale_group / kStepColumns];
+      const float whole = step != 0 ? nearbyintf(values[g] / step) : 0.0f;
+      block[blocks * kLanes * 2 + to] = (uint8_t)(int8_t)std::min(127.0f, std::max(-128.0f, whole));
+    }
+  }
+}
+
+// Calls put(g, numbers) with the scales, or minimums, of 16 rows for each scale group g from `first` on, before `last`.
+template <class Put>
+void for_each_number(const Linear& linear, const uint8_t* block, int first, int last, const Put& put) {
+  if (linear.scale_type == TGI_FLOAT32) {
+    for (int g = first; g < last; g++) put(g, load(reinterpret_cast<const float*>(block) + size_t(g) * kLanes));
+  } else if (linear.scale_type == TGI_FLOAT16) {
+    for (int g = first; g < last; g++) put(g, load_f16(block + size_t(g) * kLanes * 2));
+  } else {
+    const uint8_t* whole = block + size_t(step_blocks(linear)) * kLanes * 2;
+    const int each = kStepColumns / linear.scale_group;  // whole numbers with the same step
+    for (int g = first; g < last;) {
+      const F step = load_f16(block + size_t(g / each) * kLanes * 2);
+      for (const int end = std::min(last, (g / each + 1) * each); g < end; g++)
+        put(g, mul(step, to_float(load_s8(whole + size_t(g) * kLanes))));
+    }
+  }
+}
+
+// The same for each part of the activations.
+void unfold_numbers(const Linear& linear, const uint8_t* block, float* to) {
+  const int each = (linear.scale_group + linear.group - 1) / linear.group;  // a whole row may be less than a part
+  for_each_number(linear, block, 0, linear.scale_groups, [&](int g, F numbers) {
+    for (int part = g * each; part < std::min((g + 1) * each, linear.groups); part++)
+      store(to + size_t(part) * kLanes, numbers);
+  });
 }
 
 void unfold_panel(const Linear& linear, const uint8_t* panel, float* scales, int32_t* zeros, float* minimums) {
-  for (int part = 0; part < linear.groups; part++) {
-    const int g = part * linear.group / linear.scale_group;
-    const size_t to = size_t(part) * kLanes;
-    unfold_numbers(linear, panel, g, scales + to);
-    if (minimums) unfold_numbers(linear, panel + linear.minimums_at, g, minimums + to);
-    if (zeros)
-      for (int lane = 0; lane < kLanes; lane++) zeros[to + lane] = panel[linear.zeros_at + size_t(g) * kLanes + lane];
+  unfold_numbers(linear, panel, scales);
+  if (minimums) unfold_numbers(linear, panel + linear.minimums_at, minimums);
+  for (int part = 0; zeros && part < linear.groups; part++) {
+    const size_t g = part * linear.group / linear.scale_group, to = size_t(part) * kLanes;
+    for (int lane = 0; lane < kLanes; lane++) zeros[to + lane] = panel[linear.zeros_at + g * kLanes + lane];
   }
 }
 
@@ -110,10 +153,9 @@ void collect_outliers(const Linear& linear, const Packed& packed, int rows, Outl
 }
 
 void lay_out_apart(Linear& linear) {
-  const size_t lanes = size_t(linear.scale_groups) * kLanes;
-  linear.zeros_at = lanes * number_bytes(linear);
-  linear.minimums_at = linear.zeros_at + (linear.zero_points ? lanes : 0);
-  const size_t end = linear.minimums_at + (linear.minimums ? lanes * number_bytes(linear) : 0);
+  linear.zeros_at = numbers_bytes(linear);
+  linear.minimums_at = linear.zeros_at + (linear.zero_points ? size_t(linear.scale_groups) * kLanes : 0);
+  const size_t end = linear.minimums_at + (linear.minimums ? numbers_bytes(linear) : 0);
   linear.codes_at = (end + 63) / 64 * 64;
   linear.panel_bytes = linear.codes_at + with_format(linear.format, [&](auto type) {
     using Panel = decltype(type);
@@ -123,13 +165,14 @@ void lay_out_apart(Linear& linear) {
 
 void pack_apart(const Linear& linear, const StoredRows& rows, int64_t from, int row) {
   uint8_t* panel = panel_of(linear, row);
-  const int64_t groups = linear.scale_groups;
-  for (int g = 0; g < linear.scale_groups; g++) {
-    const size_t to = size_t(g) * kLanes + row % kLanes;
-    set_number(linear, panel, to, rows.scales[from * groups + g]);
-    if (linear.zero_points) panel[linear.zeros_at + to] = rows.zeros[from * groups + g];
-    if (linear.minimums) set_number(linear, panel + linear.minimums_at, to, rows.minimums[from * groups + g]);
-  }
+  const int64_t groups = linear.scale_groups, blocks = step_blocks(linear);
+  const auto steps_of = [&](const float* steps) { return steps ? steps + from * blocks : nullptr; };
+  const int lane = row % kLanes;
+  set_numbers(linear, panel, lane, rows.scales + from * groups, steps_of(rows.steps));
+  if (linear.minimums)
+    set_numbers(linear, panel + linear.minimums_at, lane, rows.minimums + from * groups, steps_of(rows.minimum_steps));
+  if (linear.zero_points)
+    for (int64_t g = 0; g < groups; g++) panel[linear.zeros_at + g * kLanes + lane] = rows.zeros[from * groups + g];
   const uint8_t* codes = rows.codes + from * linear.in;
   with_format(linear.format, [&](auto type) {
     using Panel = decltype(type);
@@ -151,8 +194,9 @@ void read_apart(const Linear& linear, int row, float* out) {
     for (int k = 0; k < linear.in; k++) {
       const int g = k / linear.scale_group;
       if (g != known) {
-        unfold_numbers(linear, panel, g, scales);
-        if (linear.minimums) unfold_numbers(linear, panel + linear.minimums_at, g, minimums);
+        for_each_number(linear, panel, g, g + 1, [&](int, F numbers) { store(scales, numbers); });
+        if (linear.minimums)
+          for_each_number(linear, panel + linear.minimums_at, g, g + 1, [&](int, F numbers) { store(minimums, numbers); });
         known = g;
       }
       const int zero = linear.zero_points ? panel[linear.zeros_at + size_t(g) * kLanes + lane] : linear.zero;

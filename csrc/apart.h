@@ -1,6 +1,7 @@
 // Codes of checkpoints: groups of any multiple of 16 columns, zero points, float minimums, code books.
 //
-// The scales of a panel lie before its codes, float16 or float32 [group][16], then zero points [group][16] bytes and minimums
+// The scales of a panel lie before its codes, float16 or float32 [group][16], or, as in ggml's K-quants, float16 [256 columns][16] and
+// bytes [group][16], signed whole numbers that these are multiplied with; then zero points [group][16] bytes and minimums
 // like scales, where there are some; codes begin at the next cache line. Before a panel is multiplied its scales are unfolded
 // to float32, so that inner loops know one form of them, whatever they are kept in.
 //
@@ -191,12 +192,13 @@ template <int Height, int R, int C>
 void lay_out_apart(Linear& linear);
 
 // What a checkpoint brings, from row `first` of the layer on: codes [rows][in] in the order of the codes, scales [rows]
-// [scale groups], zeros and minimums the same or nullptr.
+// [scale groups], zeros and minimums the same or nullptr; steps [rows][blocks of 256 columns], or nullptr.
 struct StoredRows {
   const uint8_t* codes;
   const float* scales;
   const uint8_t* zeros;
   const float* minimums;
+  const float *steps, *minimum_steps;
 };
 
 void pack_apart(const Linear& linear, const StoredRows& rows, int64_t from, int row);

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "apart.h"
+#include "eight.h"
 #include "hadamard.h"
 #include "narrow.h"
 #include "panel.h"
@@ -120,12 +121,19 @@ struct Floats {
   template <int R, int C>
   static void sum(const Linear& linear, const Tile& tile, int panel, int apart, Sums<R, C>& sums) {
     const Streams w = streams_at(linear, panel, apart);
+    if constexpr (std::is_same_v<Panel, Bf16Panel>) {
+      sum_scaled(linear, panel, apart, sums, [&](auto& part, int k, int count) {
+        const uint8_t* from = w.begin + size_t(k) * 2 * kLanes;
 #if defined(__AVX512BF16__)
-    if constexpr (std::is_same_v<Panel, Bf16Panel>)
-      return multiply_halves<Interleaved<R>>(sums, reinterpret_cast<const uint16_t*>(tile.codes), w.begin, w.stride,
-                                             linear.padded_in);
+        const auto* halves = reinterpret_cast<const uint16_t*>(tile.codes) + size_t(k) * R;
+        multiply_halves<Interleaved<R>>(part, halves, from, w.stride, count);
+#else
+        multiply<Panel, Interleaved<R>>(part, tile.values + size_t(k) * R, from, w.stride, count);
 #endif
-    multiply<Panel, Interleaved<R>>(sums, tile.values, w.begin, w.stride, linear.padded_in);
+      });
+    } else {
+      multiply<Panel, Interleaved<R>>(sums, tile.values, w.begin, w.stride, linear.padded_in);
+    }
   }
 };
 
@@ -152,6 +160,20 @@ struct Narrow {
     // Few sums have their way through memory for nothing, and beside `write` the loop of one row is a sixth slower.
     if constexpr (R < 4) apart_from_others(run);
     else run();
+  }
+};
+
+// ... in floats of 8 bits, ...
+struct Eight {
+  static constexpr int at_once(int rows) { return panels_at_once(rows); }
+
+  template <int R, int C>
+  static void sum(const Linear& linear, const Tile& tile, int panel, int apart, Sums<R, C>& sums) {
+    apart_from_others([&] {
+      sum_scaled(linear, panel, apart, sums, [&](auto& part, int k, int count) {
+        multiply_eight(linear, panel, apart, k, count, part, AddBfloat16{tile});
+      });
+    });
   }
 };
 
@@ -195,7 +217,7 @@ void run_tile(const Linear& linear, const Tile& tile, int begin, int end, float*
     case TGI_FLOAT32:
       return run(Floats<F32Panel>{});
     case TGI_BFLOAT16:
-      return linear.narrow ? run(Narrow{}) : run(Floats<Bf16Panel>{});
+      return linear.eight ? run(Eight{}) : linear.narrow ? run(Narrow{}) : run(Floats<Bf16Panel>{});
     case TGI_FLOAT16:
       return run(Floats<F16Panel>{});
     default:
@@ -249,8 +271,11 @@ void run_blocks(const Linear& linear, const Tile& tile, int panel, float* y, siz
     });
 #if defined(__AVX512BF16__)
   run_block<kHalvedBlock.rows, kHalvedBlock.panels>(linear, panel, y, stride, accumulate, [&](auto& sums, int row) {
-    multiply_halves<Interleaved<kMaxRows>>(sums, reinterpret_cast<const uint16_t*>(tile.codes) + 2 * row, w.begin,
-                                           w.stride, linear.padded_in, FetchNothing{});
+    sum_scaled(linear, panel, 1, sums, [&](auto& part, int k, int count) {
+      const auto* halves = reinterpret_cast<const uint16_t*>(tile.codes) + size_t(k) * kMaxRows + 2 * row;
+      multiply_halves<Interleaved<kMaxRows>>(part, halves, w.begin + size_t(k) * 2 * kLanes, w.stride, count,
+                                             FetchNothing{});
+    });
   });
 #endif
 }
@@ -421,6 +446,27 @@ void pack_floats(const Linear& linear, const float* x, size_t stride, const Tile
 }
 
 #if defined(__AMX_INT8__)
+// sums[m][n] = M tiles of bfloat16 rows times N panels; sums of columns that share scales are multiplied with them.
+template <int M, int N>
+void multiply_amx_halves(const Linear& linear, const Tile& tile, int panel, int apart, Sums<16, 1> (&sums)[M][N]) {
+  const uint8_t* w = linear.data + size_t(panel) * linear.panel_bytes;
+  const size_t stride = apart * linear.panel_bytes;
+  if (!linear.factors) return amx_multiply_halves<M, N>(sums, tile.codes, row_bytes(linear), w, stride, linear.padded_in);
+  for (auto& row : sums)
+    for (auto& one : row) one = Sums<16, 1>(zero());
+  for (int g = 0, k = 0; k < linear.padded_in; g++, k += linear.factor_group) {
+    Sums<16, 1> part[M][N];
+    amx_multiply_halves<M, N>(part, tile.codes + 2 * k, row_bytes(linear), w + size_t(k) * 2 * kLanes, stride,
+                              group_length(linear.factor_group, linear.padded_in, k));
+    for (int n = 0; n < N; n++) {
+      const F factors = load(linear.factors + (size_t(panel + n * apart) * linear.factor_groups + g) * kLanes);
+      for (int m = 0; m < M; m++)
+        for (int r = 0; r < kMaxRows; r++)
+          sums[m][n].at[r][0] = fma(part[m][n].at[r][0], factors, sums[m][n].at[r][0]);
+    }
+  }
+}
+
 template <int M, int N>
 void run_amx_block(const Linear& linear, const Tile& tile, int height, int panel, int apart, float* y, size_t stride,
                    bool accumulate) {
@@ -429,7 +475,7 @@ void run_amx_block(const Linear& linear, const Tile& tile, int height, int panel
   const size_t panel_stride = apart * linear.panel_bytes;
   const Apart unfolded = linear.apart ? unfold(linear, panel, apart, N) : Apart{};
   if (halved(linear)) {
-    amx_multiply_halves<M, N>(sums, tile.codes, row_bytes(linear), w, panel_stride, linear.padded_in);
+    multiply_amx_halves(linear, tile, panel, apart, sums);
   } else {
     for (auto& row : sums)
       for (auto& tile : row)
@@ -539,15 +585,17 @@ void pack_activations(const Linear& linear, const float* x, size_t stride, int r
 
 namespace {
 
-// The part of a narrow layer that panels [panel, panel + count) are, widened into `memory`.
+// The part of a narrow layer, or one of floats of 8 bits, that panels [panel, panel + count) are, widened into `memory`.
 Linear widened(const Linear& linear, int panel, int count, std::vector<uint8_t>& memory) {
   const size_t bytes = size_t(linear.padded_in) * 2 * kLanes;
   memory.resize(std::max(memory.size(), bytes * count + 64));
   Linear wide = linear;
-  wide.narrow = false;
+  wide.narrow = wide.eight = false;
   wide.panel_bytes = bytes;
   wide.data = reinterpret_cast<uint8_t*>((reinterpret_cast<size_t>(memory.data()) + 63) / 64 * 64);
-  for (int i = 0; i < count; i++) widen_panel(linear, panel + i, wide.data + i * bytes);
+  for (int i = 0; i < count; i++)
+    (linear.eight ? widen_eight_panel : widen_panel)(linear, panel + i, wide.data + i * bytes);
+  if (linear.factors) wide.factors += size_t(panel) * linear.factor_groups * kLanes;
   wide.panels = count;
   wide.out -= panel * kLanes;
   if (wide.bias) wide.bias += panel * kLanes;
@@ -596,8 +644,8 @@ void multiply_panels(const Linear& linear, const Packed& packed, int rows, int b
     with_list.list = &list;
     return multiply_as_they_lie(linear, with_list, rows, begin, end, y, stride, accumulate);
   }
-  // For several tiles, and for AMX, narrow panels are widened once; a single tile widens on the way.
-  if (!linear.narrow || (rows <= kMaxRows && !row_by_row(linear, rows)))
+  // For several tiles, and for AMX, such panels are widened once; a single tile widens on the way.
+  if (!(linear.narrow || linear.eight) || (rows <= kMaxRows && !row_by_row(linear, rows)))
     return multiply_as_they_lie(linear, packed, rows, begin, end, y, stride, accumulate);
   static thread_local std::vector<uint8_t> memory;
   const int at_once = row_by_row(linear, rows) ? 2 : block_panels(linear);

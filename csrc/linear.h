@@ -17,7 +17,7 @@ struct tgi_linear {
   bool apart;
   int scale_group;   // columns of a scale of the weights; `group` are those of one of the activations
   int scale_groups;
-  int scale_type;    // TGI_FLOAT16 or TGI_FLOAT32
+  int scale_type;    // TGI_FLOAT16, TGI_FLOAT32 or TGI_INT8: see apart.h
   bool zero_points;  // codes have zero points of their own
   bool minimums;
   uint8_t book[16];  // values of codes of 4 bits
@@ -33,6 +33,11 @@ struct tgi_linear {
   bool narrow;                // data are narrow panels
   uint32_t* exceptions;       // of all panels
   uint32_t* first_exception;  // [panels]
+  // Floats of 8 bits, see eight.h; the format is then bfloat16, which they are widened to.
+  bool eight;
+  float* factors;     // [panels][factor_groups][16]: scales of sums, of these layers only
+  int factor_group;   // columns that share one
+  int factor_groups;
   const tgi::Arena* staging;  // where data lie until the layer is finished
 };
 

@@ -10,6 +10,7 @@
 #include "simd/amx.h"
 #include "apart.h"
 #include "convert.h"
+#include "eight.h"
 #include "hadamard.h"
 #include "handles.h"
 #include "linear.h"
@@ -195,6 +196,7 @@ void read_row(const Linear& linear, int64_t id, float* out) {
     return;
   }
   const int row = (int)id;
+  if (linear.eight) return read_eight(linear, row, out);
   if (linear.narrow) {
     for (int k = 0; k < linear.in; k++) out[k] = bfloat16_to_float(narrow_at(linear, row, k));
     for (const uint32_t* next = exceptions_of(linear, row / kLanes); *next != kNoException; next++) {
@@ -235,6 +237,7 @@ int tgi_format(const char* name) {
   constexpr const char* kFloats[] = {"float32", "bfloat16", "float16"};
   for (int type = 0; type < TGI_INT8; type++)
     if (strcmp(name, kFloats[type]) == 0) return type;
+  if (strcmp(name, "e4m3") == 0) return TGI_E4M3;
   return number_of(CodePanels{}, name);
 }
 
@@ -259,8 +262,21 @@ static bool set_apart(tgi_arena* arena, Linear& linear, const tgi_linear_apart& 
   return true;
 }
 
+// Sizes of a layer of floats of 8 bits, whose other sizes are known. False: no memory.
+static bool set_eight(tgi_arena* arena, Linear& linear, int group) {
+  linear.eight = true;
+  linear.padded_in = (linear.padded_in + kEightStep - 1) / kEightStep * kEightStep;
+  linear.factor_group = group ? group : linear.padded_in;
+  linear.factor_groups = (linear.in + linear.factor_group - 1) / linear.factor_group;
+  linear.panel_bytes = size_t(linear.padded_in) * kLanes;
+  const size_t factors = size_t(linear.panels) * linear.factor_groups * kLanes;
+  linear.factors = static_cast<float*>(arena->arena.allocate(factors * sizeof(float)));
+  return linear.factors != nullptr;
+}
+
 tgi_linear* tgi_linear_create(tgi_arena* arena, const tgi_linear_shape* shape) {
-  const int format = shape->format, in = shape->in, out = shape->out, bias = shape->bias;
+  const bool eight = shape->format == TGI_E4M3;
+  const int format = eight ? TGI_BFLOAT16 : shape->format, in = shape->in, out = shape->out, bias = shape->bias;
   const bool quantised = has_codes(format);
   const int unit = !quantised ? panel_step(format) : std::max(16, with_format(format, [](auto panel) {
     return decltype(panel)::kStep;
@@ -277,7 +293,9 @@ tgi_linear* tgi_linear_create(tgi_arena* arena, const tgi_linear_shape* shape) {
   linear.zero = quantised ? zero_of(format) : 0;
   linear.rotated = shape->rotated != 0;
   linear.rounds = quantised && shape->activations == TGI_INT8;
-  if (shape->apart && quantised) {
+  if (eight) {
+    if (!set_eight(arena, linear, shape->group)) return nullptr;
+  } else if (shape->apart && quantised) {
     if (!set_apart(arena, linear, *shape->apart)) return nullptr;
   } else if (quantised) {
     const int whole = linear.groups - 1, last = linear.padded_in - whole * linear.group;
@@ -285,7 +303,7 @@ tgi_linear* tgi_linear_create(tgi_arena* arena, const tgi_linear_shape* shape) {
   } else linear.panel_bytes = size_t(linear.padded_in) * kLanes * (format == TGI_FLOAT32 ? 4 : 2);
   // The rows that pad the last panel stay zeros: scale 0 times anything is 0.
   Arena* home = &arena->arena;
-  if (format == TGI_BFLOAT16) linear.staging = home = arena->staging.emplace_back(new Arena).get();
+  if (format == TGI_BFLOAT16 && !eight) linear.staging = home = arena->staging.emplace_back(new Arena).get();
   linear.data = static_cast<uint8_t*>(home->allocate(linear.panels * linear.panel_bytes));
   if (bias) linear.bias = static_cast<float*>(arena->arena.allocate(size_t(linear.panels) * kLanes * 4));
   void* self = arena->arena.allocate(sizeof(Linear));
@@ -293,7 +311,9 @@ tgi_linear* tgi_linear_create(tgi_arena* arena, const tgi_linear_shape* shape) {
   return new (self) Linear(linear);
 }
 
-size_t tgi_linear_bytes(const tgi_linear* linear) { return linear->panels * linear->panel_bytes; }
+size_t tgi_linear_bytes(const tgi_linear* linear) {
+  return linear->panels * (linear->panel_bytes + sizeof(float) * linear->factor_groups * kLanes);
+}
 
 int tgi_linear_finish(tgi_pool* pool, tgi_arena* arena, tgi_linear* linear) {
   if (!linear->staging) return 1;
@@ -319,9 +339,17 @@ void tgi_linear_pack(tgi_pool* pool, tgi_linear* linear, const void* weights, in
 }
 
 void tgi_linear_pack_codes(tgi_pool* pool, tgi_linear* linear, const uint8_t* codes, const float* scales,
-                           const uint8_t* zeros, const float* minimums, int first, int rows) {
+                           const uint8_t* zeros, const float* minimums, const float* steps, const float* minimum_steps,
+                           int first, int rows) {
+  if (linear->eight)
+    return for_each_row(pool->pool, first, rows, [&] {
+      return [&](int row) {
+        const size_t from = row - first;
+        pack_eight(*linear, codes + from * linear->in, scales + from * linear->factor_groups, row);
+      };
+    });
   if (linear->apart) {
-    const StoredRows stored{codes, scales, zeros, minimums};
+    const StoredRows stored{codes, scales, zeros, minimums, steps, minimum_steps};
     return for_each_row(pool->pool, first, rows, [&] {
       return [&](int row) { pack_apart(*linear, stored, row - first, row); };
     });

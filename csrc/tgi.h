@@ -7,7 +7,7 @@
 #include <stdint.h>
 
 #define TGI_API extern "C" __attribute__((visibility("default")))
-#define TGI_ABI 17  // raised with every change of this file; the loader refuses another number
+#define TGI_ABI 18  // raised with every change of this file; the loader refuses another number
 
 typedef struct tgi_pool tgi_pool;
 typedef struct tgi_arena tgi_arena;
@@ -17,7 +17,7 @@ typedef struct tgi_linear tgi_linear;
 // the numbers from TGI_INT8 on that `tgi_format` tells.
 enum { TGI_FLOAT32, TGI_BFLOAT16, TGI_FLOAT16, TGI_INT8 };
 
-// Element types that only a cache has: floats of 8 bits.
+// Floats of 8 bits: element types of a cache; layers can be TGI_E4M3.
 enum { TGI_E4M3 = 100, TGI_E5M2 };
 
 // The number of an element type or a format of weights by its name (float32, int4 ...); -1: there is none.
@@ -46,7 +46,7 @@ TGI_API size_t tgi_arena_used(const tgi_arena* arena);
 
 // Codes of a checkpoint, whose scales lie apart from them (csrc/apart.h), in int8, int6, int5 or int4. scale_group: columns of
 // a scale of the weights, a multiple of the layer's group, or 0 for the whole row. scale_type: TGI_FLOAT16 or TGI_FLOAT32, of
-// minimums too. zero: the zero point of all codes; with zero_points each group has one of its own, from 0 to 255. book [16]:
+// minimums too, or TGI_INT8: whole numbers times a float16 for each 256 columns. zero: the zero point of all codes; with zero_points each group has one of its own, from 0 to 255. book [16]:
 // values of codes of 4 bits, which zero is taken from; nullptr: the code. order [in]: column k of the codes is column order[k] of
 // the layer, all of them once; nullptr: the same.
 typedef struct {
@@ -56,7 +56,8 @@ typedef struct {
   const int32_t* order;
 } tgi_linear_apart;
 
-// A layer of `out` rows and `in` columns in `format`. group, of formats of codes: columns whose activations share a scale, and
+// A layer of `out` rows and `in` columns in `format`. Of TGI_E4M3, which takes codes only (no 0x7f and 0xff), group is the columns
+// that share a scale, a multiple of 32, or 0. group, of formats of codes: columns whose activations share a scale, and
 // whose weights do, or each half of them; a multiple of 16 (of int5 32), or 0 for the whole row; the last ones may be fewer. 128
 // where there are two scales. rotated: weights are kept rotated by blocks of 128 (csrc/hadamard.h); group is a multiple of
 // that, or 0. activations: what layers of codes round them to: TGI_INT8, or TGI_FLOAT32: leave them unrounded. apart: nullptr
@@ -90,9 +91,11 @@ TGI_API void tgi_linear_pack(tgi_pool* pool, tgi_linear* linear, const void* wei
                              int64_t column_stride, int first, int rows, tgi_feedback* feedback);
 // The same from codes that a checkpoint brings: codes [rows][in], scales [rows][all of a row]; a weight is scale * (value of the
 // code - zero), where zero is 128 of 8-bit and iq4_nl, 32 of 6-bit, 16 of 5-bit, 8 of 4-bit codes. Those of a rotated layer are
-// rotated. zeros, minimums [rows][scales of a row]: of a layer that has some, else nullptr; minimums are added.
+// rotated. zeros, minimums [rows][scales of a row]: of a layer that has some, else nullptr; minimums are added. steps,
+// minimum_steps [rows][blocks of 256 columns]: what these are whole multiples of, from -128 to 127, of scale_type TGI_INT8.
 TGI_API void tgi_linear_pack_codes(tgi_pool* pool, tgi_linear* linear, const uint8_t* codes, const float* scales,
-                                   const uint8_t* zeros, const float* minimums, int first, int rows);
+                                   const uint8_t* zeros, const float* minimums, const float* steps,
+                                   const float* minimum_steps, int first, int rows);
 // The same back, of a layer whose scales lie with its codes: what rows [first, first + rows) are kept as. zeros: nullptr where
 // nobody asks for them.
 TGI_API void tgi_linear_codes(tgi_pool* pool, const tgi_linear* linear, uint8_t* codes, float* scales, uint8_t* zeros,

@@ -13,6 +13,8 @@
 //   with_one_more<J>       codes of five bits: the same with bit J
 //   swap_lanes<S>          lane i gets lane i ^ S, S a power of two
 //   look_up                for each of 64 bytes below 16 the byte of a table that it names
+//   raised_nibbles         the lower four bits of each byte, in place of the upper ones
+//   bits_and, bits_xor     of bytes
 //   zip_first, zip_second  within each 16 bytes the first or the second eight of a, each followed by its byte of b
 //   interleave_rows        kMaxRows rows of four words, `stride` bytes apart, to four times kMaxRows words
 //   split, broadcast4      operands of dot4 in the form the machine wants them in
@@ -23,7 +25,7 @@
 //   isum, ilargest         the same of integers; shift_right of those that are not negative, and
 //                          shift_right_by a number that only running tells, of bits below the sign
 //   to_int                 the nearest integer, ties to even; any integer for NaN
-//   store_s8               16 integers from -128 to 127
+//   load_s8, store_s8      16 integers from -128 to 127
 #pragma once
 #include <math.h>
 #include <stddef.h>

@@ -112,6 +112,11 @@ static inline I load_int(const void* p) {
   return {_mm256_loadu_si256((const __m256i*)p), _mm256_loadu_si256((const __m256i*)p + 1)};
 }
 
+static inline I load_s8(const void* p) {
+  const __m128i bytes = _mm_loadu_si128((const __m128i*)p);
+  return {_mm256_cvtepi8_epi32(bytes), _mm256_cvtepi8_epi32(_mm_srli_si128(bytes, 8))};
+}
+
 static inline Bytes load_bytes(const void* p) { return load_int(p); }
 static inline F even_bf16(Bytes b) {
   return {_mm256_castsi256_ps(_mm256_slli_epi32(b.lo, 16)), _mm256_castsi256_ps(_mm256_slli_epi32(b.hi, 16))};
@@ -138,6 +143,11 @@ static inline Bytes low_nibbles(Bytes b) { return iand(b, 0x0f0f0f0f); }
 static inline Bytes high_nibbles(Bytes b) {
   return iand({_mm256_srli_epi16(b.lo, 4), _mm256_srli_epi16(b.hi, 4)}, 0x0f0f0f0f);
 }
+static inline Bytes raised_nibbles(Bytes b) {
+  return iand({_mm256_slli_epi16(b.lo, 4), _mm256_slli_epi16(b.hi, 4)}, (int)0xf0f0f0f0);
+}
+static inline Bytes bits_and(Bytes a, Bytes b) { return {_mm256_and_si256(a.lo, b.lo), _mm256_and_si256(a.hi, b.hi)}; }
+static inline Bytes bits_xor(Bytes a, Bytes b) { return ixor(a, b); }
 template <int J>
 static inline Bytes with_two_more(Bytes nibbles, Bytes twos) {
   const auto moved = [](__m256i x) {

@@ -61,6 +61,8 @@ static inline I float_bits(F a) { return _mm512_castps_si512(a); }
 static inline I iand(I a, int mask) { return _mm512_and_si512(a, _mm512_set1_epi32(mask)); }
 static inline I load_int(const void* p) { return _mm512_loadu_si512(p); }
 
+static inline I load_s8(const void* p) { return _mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)p)); }
+
 static inline Bytes load_bytes(const void* p) { return _mm512_loadu_si512(p); }
 static inline F even_bf16(Bytes b) { return _mm512_castsi512_ps(_mm512_slli_epi32(b, 16)); }
 static inline F odd_bf16(Bytes b) { return _mm512_castsi512_ps(_mm512_and_si512(b, _mm512_set1_epi32(0xffff0000))); }
@@ -78,6 +80,9 @@ static inline F load_e4m3(const void* p) {
 }
 static inline Bytes low_nibbles(Bytes b) { return _mm512_and_si512(b, _mm512_set1_epi8(15)); }
 static inline Bytes high_nibbles(Bytes b) { return _mm512_and_si512(_mm512_srli_epi16(b, 4), _mm512_set1_epi8(15)); }
+static inline Bytes raised_nibbles(Bytes b) { return _mm512_and_si512(_mm512_slli_epi16(b, 4), _mm512_set1_epi8((char)0xf0)); }
+static inline Bytes bits_and(Bytes a, Bytes b) { return _mm512_and_si512(a, b); }
+static inline Bytes bits_xor(Bytes a, Bytes b) { return _mm512_xor_si512(a, b); }
 template <int J>
 static inline Bytes with_two_more(Bytes nibbles, Bytes twos) {
   const Bytes moved =

@@ -133,6 +133,12 @@ static inline I load_int(const void* p) {
   return {load_part_int(p, 0), load_part_int(p, 1), load_part_int(p, 2), load_part_int(p, 3)};
 }
 
+static inline I load_s8(const void* p) {
+  const int8x16_t bytes = vld1q_s8(static_cast<const int8_t*>(p));
+  const int16x8_t low = vmovl_s8(vget_low_s8(bytes)), high = vmovl_s8(vget_high_s8(bytes));
+  return {vmovl_s16(vget_low_s16(low)), vmovl_s16(vget_high_s16(low)), vmovl_s16(vget_low_s16(high)),
+          vmovl_s16(vget_high_s16(high))};
+}
 static inline Bytes load_bytes(const void* p) { return load_int(p); }
 static inline F even_bf16(Bytes x) {
   return bits_as_float({vshlq_n_s32(x.a, 16), vshlq_n_s32(x.b, 16), vshlq_n_s32(x.c, 16), vshlq_n_s32(x.d, 16)});
@@ -163,6 +169,14 @@ static inline F load_e4m3(const void* p) {
 static inline Bytes low_nibbles(Bytes x) { return iand(x, 0x0f0f0f0f); }
 static inline int32x4_t high_part(int32x4_t x) { return vreinterpretq_s32_u8(vshrq_n_u8(vreinterpretq_u8_s32(x), 4)); }
 static inline Bytes high_nibbles(Bytes x) { return {high_part(x.a), high_part(x.b), high_part(x.c), high_part(x.d)}; }
+static inline int32x4_t raised_part(int32x4_t x) { return vreinterpretq_s32_u8(vshlq_n_u8(vreinterpretq_u8_s32(x), 4)); }
+static inline Bytes raised_nibbles(Bytes x) {
+  return {raised_part(x.a), raised_part(x.b), raised_part(x.c), raised_part(x.d)};
+}
+static inline Bytes bits_and(Bytes x, Bytes y) {
+  return {vandq_s32(x.a, y.a), vandq_s32(x.b, y.b), vandq_s32(x.c, y.c), vandq_s32(x.d, y.d)};
+}
+static inline Bytes bits_xor(Bytes x, Bytes y) { return ixor(x, y); }
 template <int J>
 static inline Bytes with_two_more(Bytes nibbles, Bytes twos) {
   const auto moved = [](int32x4_t x) {  // a negative count shifts to the right

@@ -63,6 +63,11 @@ static inline I float_bits(F a) { return (I)a; }
 static inline I iand(I a, int mask) { return a & mask; }
 static inline I load_int(const void* p) { I x; __builtin_memcpy(&x, p, 64); return x; }
 
+static inline I load_s8(const void* p) {
+  I x;
+  for (int i = 0; i < 16; i++) x[i] = static_cast<const int8_t*>(p)[i];
+  return x;
+}
 static inline Bytes load_bytes(const void* p) { Bytes x; __builtin_memcpy(&x, p, 64); return x; }
 static inline F even_bf16(Bytes b) { return (F)((I)b << 16); }
 static inline F odd_bf16(Bytes b) { return (F)((I)b & (int32_t)0xffff0000); }
@@ -95,6 +100,9 @@ static inline F load_e4m3(const void* p) {
 }
 static inline Bytes low_nibbles(Bytes b) { return b & 15; }
 static inline Bytes high_nibbles(Bytes b) { return b >> 4; }
+static inline Bytes raised_nibbles(Bytes b) { return b << 4; }
+static inline Bytes bits_and(Bytes a, Bytes b) { return a & b; }
+static inline Bytes bits_xor(Bytes a, Bytes b) { return a ^ b; }
 template <int J>
 static inline Bytes with_two_more(Bytes nibbles, Bytes twos) { return nibbles | (twos >> (2 * J) & 3) << 4; }
 

@@ -44,12 +44,22 @@ class Kind:
     minimums: bool = False
     book: tuple[float, ...] = ()
     order: bool = False
+    steps: bool = False
+    """Scales and minimums are whole numbers times a float16 for each 256 columns."""
 
     def make(self, columns: int, seed: int = 0) -> CodedWeight:
         generator = torch.Generator().manual_seed(seed)
         groups = -(-columns // self.group)
         codes = torch.randint(0, 1 << self.bits, (ROWS, columns), generator=generator, dtype=torch.uint8)
         scales = (torch.rand((ROWS, groups), generator=generator) * 0.1).half().float()
+        minimums = -torch.rand((ROWS, groups), generator=generator)
+        steps, of_steps = {}, min(self.group, 256)
+        if self.steps:
+            step = (torch.rand((ROWS, -(-columns // 256)), generator=generator) * 0.01).half().float()
+            each = step.repeat_interleave(256 // of_steps, 1)[:, :groups]
+            scales = each * torch.randint(-128, 128, scales.shape, generator=generator)
+            minimums = each * -torch.randint(0, 64, scales.shape, generator=generator)
+            steps = {"steps": step, "min_steps": step if self.minimums else None}
         zeros = {
             "": None,
             "same": torch.full((ROWS, groups), 1 << (self.bits - 1)),
@@ -61,9 +71,10 @@ class Kind:
             scales,
             self.group,
             zeros,
-            -torch.rand((ROWS, groups), generator=generator) if self.minimums else None,
+            minimums if self.minimums else None,
             torch.tensor(self.book, dtype=torch.float32) if self.book else None,
             torch.randperm(columns, generator=generator) if self.order else None,
+            **steps,
         )
 
 
@@ -75,6 +86,10 @@ KINDS = {
     "Q6_K": Kind(6, 16, "same"),
     "Q2_K": Kind(2, 16, minimums=True),
     "Q8_0": Kind(8, 32, "same"),
+    "Q4_K of whole numbers": Kind(4, 32, minimums=True, steps=True),
+    "Q5_K of whole numbers": Kind(5, 32, minimums=True, steps=True),
+    "Q6_K of whole numbers": Kind(6, 16, "same", steps=True),
+    "IQ4_XS of whole numbers": Kind(4, 32, book=IQ4_NL, steps=True),
     "IQ4_NL": Kind(4, 32, book=IQ4_NL),
     "MXFP4": Kind(4, 32, book=E2M1),
     "NVFP4": Kind(4, 16, book=E2M1),
@@ -183,9 +198,39 @@ def test_memory_is_what_codes_and_scales_take(kind: Kind) -> None:
     columns = 4096
     layer = load(load_library(), kind.make(columns))
     bits = {"int4": 4, "int5": 5, "int6": 6, "int8": 8}[layer.format]
-    numbers = 16 + 16 * bool(layer.apart and layer.apart.minimums) + 8 * bool(layer.apart and layer.apart.zero_points)
+    each = 8 + 16 * kind.group / 256 if kind.steps else 16
+    apart = layer.apart
+    assert apart is not None
+    numbers = each + each * apart.minimums + 8 * apart.zero_points
     group = min(kind.group, columns)
     assert layer.bytes * 8 / 48 / columns <= bits + numbers / group + 0.2
+
+
+@pytest.mark.parametrize("kind", [name for name, kind in KINDS.items() if kind.steps], indirect=True)
+def test_whole_scales_lose_nothing(library: Library, kind: Kind) -> None:
+    coded = kind.make(320)
+    assert torch.equal(load(library, coded).rows(torch.arange(ROWS)), coded.dequantise())
+
+
+def test_rows_of_two_types_share_a_layer(library: Library) -> None:
+    """As in files that mix Q4_K and Q6_K, whose matrices are stacked."""
+    first, second = KINDS["Q4_K of whole numbers"].make(320), KINDS["Q6_K of whole numbers"].make(320, seed=1)
+
+    class Reader(Stored):
+        keeps_codes = True
+
+        def pieces(self, weight: Weight, *, rounded: bool = True, inputs: Inputs | None = None) -> Pieces:
+            yield 0, first.rows(0, 21)
+            yield 21, second.rows(21, ROWS)
+
+    weight = Weight(("layers.0.self_attn.q",), (ROWS,), 320)
+    layer = load_layer(Pool(library, 2), Arena(library), weight, Reader(first, None))
+    wanted = torch.cat((first.dequantise()[:21], second.dequantise()[21:]))
+    found = layer.rows(torch.arange(ROWS))
+    assert layer.format == "int6"
+    assert (found - wanted).abs().max() <= 1e-3 * wanted.abs().max()
+    x = torch.randn((20, 320))
+    assert relative_error(layer(x), product(layer, first, x)) < TOLERANCE
 
 
 def test_books_of_whole_numbers_are_exact() -> None:

@@ -142,7 +142,7 @@ def test_codes_that_no_layer_holds_are_dequantised() -> None:
         )
     library = load()
     for other in (
-        coded("int4", 32),
+        coded("int4", COLUMNS),  # one scale a row
         replace(given, order=torch.randperm(COLUMNS)),
         replace(given, codebook=BOOK, zeros=None),
     ):

@@ -30,6 +30,7 @@ KINDS = {
     "int8": writers.eight_bits,
     "compressed-tensors": writers.compressed(4, 32, symmetric=False),
     "hqq": writers.hqq(4),
+    "fp8": writers.floats(),
 }
 
 
@@ -58,8 +59,9 @@ LAYER = Weight(("m",), (64,), 1024)
         ("gguf", {"quantised": True, "bits": 4.9}, 4.9),
         ("gguf", {"quantised": True, "bits": 1e9}, None),
         ("gguf", {"quantised": False, "bits": 16.0}, None),
-        ("fp8", {}, None),
-        ("compressed-tensors", {"config_groups": {"a": {"weights": {"num_bits": 8, "type": "float"}}}}, None),
+        ("fp8", {}, 8 + 32 / 1024),
+        ("fp8", {"weight_block_size": [128, 128]}, 8 + 32 / 128),
+        ("compressed-tensors", {"config_groups": {"a": {"weights": {"num_bits": 8, "type": "float"}}}}, 8 + 32 / 1024),
         ("compressed-tensors", {"config_groups": []}, None),
     ],
 )

@@ -9,6 +9,10 @@ import torch.nn.functional as F
 
 from tgi.kernels.rotation import ROTATION, rotate
 
+STEP_COLUMNS = 256
+"""Columns of a block that `CodedWeight.steps` has a number for."""
+OF_ROWS = ("scales", "zeros", "mins", "steps", "min_steps")
+
 
 @dataclass(frozen=True, slots=True)
 class CodedWeight:
@@ -27,6 +31,9 @@ class CodedWeight:
     codebook: torch.Tensor | None = None  # [codes] float32
     order: torch.Tensor | None = None  # [columns] int64: coded column c is column order[c] of the matrix
     rotated: bool = False
+    steps: torch.Tensor | None = None
+    """[rows, blocks of 256 columns] float32: each scale is a whole number from -128 to 127 times that of its block."""
+    min_steps: torch.Tensor | None = None  # the same of mins, -128 to 127, where there are some
 
     def dequantise(self) -> torch.Tensor:
         """The weights, [rows, columns] float32."""
@@ -50,11 +57,11 @@ class CodedWeight:
 
     def rows(self, begin: int, end: int) -> CodedWeight:
         """Rows begin ... end - 1."""
-        return self._with_each(lambda part: part[begin:end], lambda part: part[begin:end])
+        return self._with_each(lambda part: part[begin:end], lambda part: part[begin:end], OF_ROWS)
 
     def rows_of(self, rows: torch.Tensor) -> CodedWeight:
         """Some rows [count] int64 in an order of the caller's."""
-        return self._with_each(lambda part: part[rows], lambda part: part[rows])
+        return self._with_each(lambda part: part[rows], lambda part: part[rows], OF_ROWS)
 
     def columns(self, begin: int, end: int) -> CodedWeight:
         """Columns begin ... end - 1 of the matrix. Raises ValueError where they are no codes of their own.
@@ -68,10 +75,15 @@ class CodedWeight:
         if any(begin % unit or (end % unit and end != total) for unit in units):
             raise ValueError(f"columns {begin} to {end} of {total} do not lie on whole groups and blocks of {units}")
         groups = slice(begin // self.group, -(-end // self.group))
-        return self._with_each(lambda codes: codes[:, begin:end], lambda part: part[:, groups])
+        cut = self._with_each(lambda codes: codes[:, begin:end], lambda part: part[:, groups])
+        if begin % STEP_COLUMNS:
+            return replace(cut, steps=None, min_steps=None)
+        blocks = slice(begin // STEP_COLUMNS, -(-end // STEP_COLUMNS))
+        parts = {name: getattr(self, name) for name in ("steps", "min_steps")}
+        return replace(cut, **{name: None if part is None else part[:, blocks] for name, part in parts.items()})
 
-    def _with_each(self, of_codes, of_groups) -> CodedWeight:
-        parts = {name: getattr(self, name) for name in ("scales", "zeros", "mins")}
+    def _with_each(self, of_codes, of_groups, names: tuple[str, ...] = ("scales", "zeros", "mins")) -> CodedWeight:
+        parts = {name: getattr(self, name) for name in names}
         return replace(
             self,
             codes=of_codes(self.codes),

@@ -10,6 +10,8 @@ from tgi.quant.checkpoint import Stored
 
 SCALE_BITS, ZERO_BITS = 16, 8
 """As native kernels keep scales and zero points of a group."""
+FLOAT_SCALE_BITS = 32
+"""And scales of floats of 8 bits."""
 
 
 def stored_bits(stored: Stored | None, weight: Weight) -> float | None:
@@ -39,13 +41,15 @@ def stored_bits(stored: Stored | None, weight: Weight) -> float | None:
         return _in_groups(4, group, SCALE_BITS + ZERO_BITS, weight)
     if stored.method == "gptq":
         return _in_groups(settings.get("bits", 4), settings.get("group_size"), SCALE_BITS + ZERO_BITS, weight)
+    if stored.method == "fp8":
+        return 8 + FLOAT_SCALE_BITS / (128 if settings.get("weight_block_size") else weight.columns)
     if stored.method == "compressed-tensors":
         return _compressed(settings, weight)
     return None
 
 
 def _compressed(settings: Any, weight: Weight) -> float | None:
-    """The largest of the groups of a compressed-tensors checkpoint; floats of 8 bits are dequantised."""
+    """The largest of the groups of a compressed-tensors checkpoint."""
     groups = settings.get("config_groups")
     schemes = (
         [group.get("weights") for group in groups.values() if isinstance(group, dict)]
@@ -53,7 +57,7 @@ def _compressed(settings: Any, weight: Weight) -> float | None:
         else []
     )
     found = [
-        None
+        8 + FLOAT_SCALE_BITS / weight.columns
         if scheme.get("type") == "float" and scheme.get("num_bits") == 8
         else _in_groups(scheme.get("num_bits"), scheme.get("group_size"), SCALE_BITS + ZERO_BITS, weight)
         for scheme in schemes

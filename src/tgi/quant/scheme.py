@@ -63,7 +63,7 @@ def planned_format(weight: Weight, quantize: str | None, dtype: str) -> CodeForm
     """The codes that native kernels keep of a matrix, for a plan; None: floats. dtype: that of serving."""
     if not rounds_as_library(quantize, weight):
         return format_of(weight, quantize)
-    if quantize in ("bitsandbytes", "eetq"):
+    if quantize in ("bitsandbytes", "eetq") or (quantize == "fp8" and dtype != "float32"):
         return replace(CODE_FORMATS["int8"], group=weight.columns)
     four_bits = quantize in ("bitsandbytes-nf4", "bitsandbytes-fp4") and dtype != "float32" and weight.columns % 16 == 0
     return CODE_FORMATS["int4"] if four_bits else None  # whose header takes as much as two scales of 64 columns

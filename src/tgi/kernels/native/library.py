@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-ABI = 17
+ABI = 18
 LEVELS = ("portable", "avx2", "avx2_vnni", "avx512", "avx512_bf16", "avx512_amx", "neon", "neon_dotprod", "neon_i8mm")
 """Of each kind of processor from the least to the most demanding."""
 
@@ -66,7 +66,7 @@ _SIGNATURES: dict[str, tuple[type | None, tuple[type, ...]]] = {
     "tgi_linear_finish": (_INT, (_POINTER, _POINTER, _POINTER)),
     "tgi_feedback_factors": (None, (_POINTER, _POINTER, _INT, _POINTER)),
     "tgi_linear_pack": (None, (_POINTER, _POINTER, _POINTER, _INT, _LONG, _LONG, _INT, _INT, ctypes.POINTER(Feedback))),
-    "tgi_linear_pack_codes": (None, (_POINTER, _POINTER, _POINTER, _POINTER, _POINTER, _POINTER, _INT, _INT)),
+    "tgi_linear_pack_codes": (None, (*[_POINTER] * 8, _INT, _INT)),
     "tgi_linear_codes": (None, (_POINTER, _POINTER, _POINTER, _POINTER, _POINTER, _INT, _INT)),
     "tgi_linear_set_bias": (None, (_POINTER, _POINTER, _INT, _INT)),
     "tgi_linear_rows": (None, (_POINTER, _POINTER, _POINTER, _INT, _POINTER)),

@@ -17,7 +17,7 @@ from tgi.kernels.native.library import Arena, Feedback, LinearApart, LinearShape
 from tgi.kernels.rotation import ROTATION
 
 FORMATS = ("float32", "bfloat16", "float16", *CODE_FORMATS)
-"""Of weights, by name."""
+"""Of weights that are made of floats, by name; besides there is e4m3, which only takes codes."""
 TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 
 
@@ -28,7 +28,7 @@ class Apart:
     scale_group: int
     """Columns of a scale, a multiple of the layer's group; 0: the whole row."""
     scale_type: str = "float32"
-    """Or float16; of minimums too."""
+    """Or float16, or int8: whole numbers times a float16 for each 256 columns; of minimums too."""
     zero: int = 0
     """Of all codes, where they have no zero points of their own."""
     zero_points: bool = False
@@ -65,7 +65,7 @@ class PackedLinear:
         activations: str = "int8",
         apart: Apart | None = None,
     ) -> None:
-        """format: one of FORMATS. group: 0 for the whole row. activations: int8, or float32: leave them unrounded.
+        """format: one of FORMATS, or e4m3. group: 0 for the whole row. activations: int8, or float32: left unrounded.
 
         rotated: weights are kept in codes of their rotation, see `kernels.rotation`. apart: of a layer that takes codes
         of a checkpoint; group is then that of the activations, and of the weights what `apart` says.
@@ -115,10 +115,13 @@ class PackedLinear:
         minimums: torch.Tensor | None = None,
         *,
         first: int = 0,
+        steps: torch.Tensor | None = None,
+        min_steps: torch.Tensor | None = None,
     ) -> None:
         """Pack rows from unsigned `codes` [rows, in] and `scales` [rows, groups]: see `tgi_linear_pack_codes`.
 
-        zeros and minimums [rows, groups], where the layer has them. Of a rotated layer, those of the rotated weights.
+        zeros and minimums [rows, groups], where the layer has them. steps and min_steps [rows, blocks]: what scales and
+        minimums are multiples of, of a layer that keeps them in int8. Of a rotated layer, those of the rotated weights.
         """
         if self.apart is None and zeros is not None:
             assert bool((zeros == CODE_FORMATS[self.format].zero).all()), "no zero points but the format's"
@@ -129,7 +132,10 @@ class PackedLinear:
         codes, scales = codes.to(torch.uint8).contiguous(), scales.float().contiguous()
         zeros = None if zeros is None else zeros.to(torch.uint8).contiguous()
         minimums = None if minimums is None else minimums.float().contiguous()
-        more = (None if part is None else part.data_ptr() for part in (zeros, minimums))
+        steps, min_steps = (None if part is None else part.float().contiguous() for part in (steps, min_steps))
+        whole = self.apart is not None and self.apart.scale_type == "int8"
+        assert (steps is not None) == whole, "as the layer was made"
+        more = (None if part is None else part.data_ptr() for part in (zeros, minimums, steps, min_steps))
         self._call.tgi_linear_pack_codes(
             self.pool.handle, self.handle, codes.data_ptr(), scales.data_ptr(), *more, first, len(codes)
         )

@@ -13,6 +13,7 @@ from tgi.errors import ModelError
 from tgi.kernels.coded import CodedWeight
 from tgi.kernels.formats import CODE_FORMATS, GROUP, CodeFormat
 from tgi.kernels.inputs import Inputs
+from tgi.kernels.native.eight import load_eight
 from tgi.kernels.native.library import Arena, Feedback, Pool
 from tgi.kernels.native.linear import Apart, PackedLinear
 from tgi.kernels.native.stored import load_stored
@@ -100,12 +101,14 @@ def load_layer(
     """Read a matrix and pack it, in codes where the reader says so. feedback: for floats that are rounded.
 
     Raises ModelError for codes that no packed format can hold; codes of a matrix that is to be floats are dequantised,
-    but where the reader keeps codes and `stored` can hold them.
+    but where the reader keeps codes and `stored` or `eight` can hold them.
     """
     format, layer = weights.format_of(weight), None
-    if weights.keeps_codes and format is None and (layer := load_stored(pool, arena, weight, weights)) is not None:
-        finish(layer, weight, weights)
-        return layer
+    if weights.keeps_codes and format is None:
+        layer = load_stored(pool, arena, weight, weights) or load_eight(pool, arena, weight, weights)
+        if layer is not None:
+            finish(layer, weight, weights)
+            return layer
     for first, piece in weights.pieces(weight, rounded=False):
         if isinstance(piece, CodedWeight) and format is not None:
             layer = layer or _layer_of_codes(pool, arena, weight, format, piece, weights.activations)

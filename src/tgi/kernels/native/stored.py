@@ -1,7 +1,8 @@
 """Codes of a checkpoint in native panels, as they are: which layer can hold them, and packing.
 
-Scales and minimums are kept in float16 where that loses no more than one part in 2,000 of the largest in their row, as
-most checkpoints have them; else in float32. Where `--dtype` is float32 nothing is rounded, nor are activations.
+Scales and minimums are kept as the whole numbers and steps that ggml's K-quants have; else in float16 where that loses
+no more than one part in 2,000 of the largest in their row, as most checkpoints have them; else in float32. Where
+`--dtype` is float32 nothing is rounded, nor are activations.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from tgi.kernels.coded import CodedWeight
+from tgi.kernels.coded import STEP_COLUMNS, CodedWeight
 from tgi.kernels.formats import CODE_FORMATS, GROUP
 from tgi.kernels.native.book import book_of
 from tgi.kernels.native.library import Arena, Pool
@@ -33,26 +34,35 @@ class Layout:
     group: int
     """Columns of the activations that share a scale."""
     apart: Apart
+    floats: str
+    """What scales are kept in where they are no longer the whole numbers of the checkpoint."""
 
     def merged(self, other: Layout) -> Layout | None:
         """One that holds the rows of both; None if there is none."""
         mine, its = self.apart, other.apart
         orders = (mine.order, its.order)
         same_order = orders == (None, None) or (None not in orders and torch.equal(*orders))  # type: ignore[arg-type]
-        if mine.scale_group != its.scale_group or mine.book != its.book or not same_order:
+        if mine.book != its.book or not same_order:
+            return None
+        if mine.scale_group != its.scale_group and 0 in (mine.scale_group, its.scale_group):
             return None
         minimums = mine.minimums or its.minimums
         zero_points = not minimums and (mine.zero_points or its.zero_points or mine.zero != its.zero)
         larger = max(self, other, key=lambda layout: PANELS.index(layout.format))
-        wide = "float32" in (mine.scale_type, its.scale_type)
+        floats = max(self.floats, other.floats, key=("float16", "float32").index)
+        whole = mine.scale_type == its.scale_type == "int8" and mine.minimums == its.minimums
         apart = replace(
             mine,
-            scale_type="float32" if wide else "float16",
+            scale_group=math.gcd(mine.scale_group, its.scale_group),
+            scale_type="int8" if whole else floats,
             zero=mine.zero if mine.book is not None or not (zero_points or minimums) else 0,
             zero_points=zero_points,
             minimums=minimums,
         )
-        return Layout(larger.format, larger.group, apart)
+        group = math.gcd(self.group, other.group)
+        if group % CODE_FORMATS[larger.format].unit:
+            return None
+        return Layout(larger.format, group, apart, floats)
 
     def holds(self, other: Layout) -> bool:
         return (merged := self.merged(other)) is not None and merged.plain == self.plain
@@ -61,7 +71,8 @@ class Layout:
     def plain(self) -> tuple[object, ...]:
         """What tells two of one matrix apart."""
         apart = self.apart
-        return (self.format, self.group, apart.scale_type, apart.zero, apart.zero_points, apart.minimums)
+        numbers = (apart.scale_group, apart.scale_type, apart.zero, apart.zero_points, apart.minimums)
+        return (self.format, self.group, *numbers)
 
 
 def load_stored(pool: Pool, arena: Arena, weight: Weight, weights: WeightReader) -> PackedLinear | None:
@@ -107,21 +118,29 @@ def layout_of(piece: CodedWeight | torch.Tensor, columns: int, *, exact: bool) -
     panel = next(panel for panel in fitting if most >> panel.bits == 0 and part % panel.unit == 0)
     scales, minimums = scales_of(piece)
     numbers = (scales,) if minimums is None else (scales, minimums)
-    kind = "float32" if exact or not all(map(fits_float16, numbers)) else "float16"
+    floats = "float32" if exact or not all(map(fits_float16, numbers)) else "float16"
     points = None if piece.zeros is None or minimums is not None else piece.zeros
     first = 0 if points is None else int(points.flatten()[0])
     own_points = points is not None and bool((points != first).any())
     zero = 128 if book is not None else 0 if own_points else first
     apart = Apart(
         0 if whole_row else piece.group,
-        kind,
+        "int8" if in_steps(piece) else floats,
         zero,
         own_points,
         minimums is not None,
         None if book is None else book.values,
         piece.order,
     )
-    return Layout(panel.name, part, apart)
+    return Layout(panel.name, part, apart, floats)
+
+
+def in_steps(piece: CodedWeight) -> bool:
+    """Whether scales and minimums can be kept as the whole numbers that they are in the checkpoint."""
+    book = None if piece.codebook is None else book_of(piece.codebook)
+    if piece.steps is None or STEP_COLUMNS % piece.group or (book is not None and book.factor != 1.0):
+        return False
+    return (piece.mins is None) == (piece.min_steps is None) and (piece.mins is None or piece.zeros is None)
 
 
 def fits_float16(numbers: torch.Tensor) -> bool:
@@ -157,7 +176,13 @@ def pack_stored(layer: PackedLinear, piece: CodedWeight, first: int) -> None:
     zeros = None
     if apart.zero_points:
         zeros = torch.zeros_like(scales) if piece.zeros is None or apart.minimums else piece.zeros
-    layer.pack_codes(piece.codes, scales, zeros, minimums, first=first)
+    if apart.scale_group and (times := piece.group // apart.scale_group) > 1:
+        count = -(-layer.in_features // apart.scale_group)
+        scales, zeros, minimums = (
+            None if part is None else part.repeat_interleave(times, 1)[:, :count] for part in (scales, zeros, minimums)
+        )
+    steps = (piece.steps, piece.min_steps) if apart.scale_type == "int8" else (None, None)
+    layer.pack_codes(piece.codes, scales, zeros, minimums, first=first, steps=steps[0], min_steps=steps[1])
 
 
 def _layer(pool: Pool, arena: Arena, weight: Weight, layout: Layout, activations: str) -> PackedLinear:

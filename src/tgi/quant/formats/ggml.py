@@ -47,17 +47,24 @@ def _bit_runs(packed: Bytes, bits: int, run: int) -> torch.Tensor:
     return (packed.unflatten(-1, (-1, 1, run)) >> shifts & (1 << bits) - 1).flatten(-3)
 
 
-def _coded(codes: torch.Tensor, scales: torch.Tensor, group: int, mins: torch.Tensor) -> CodedWeight:
-    return CodedWeight(codes.flatten(1), scales.flatten(1), group, mins=mins.flatten(1))
+def _coded(codes: torch.Tensor, scales: torch.Tensor, group: int, mins: torch.Tensor, **steps) -> CodedWeight:
+    return CodedWeight(codes.flatten(1), scales.flatten(1), group, mins=mins.flatten(1), **steps)
 
 
-def _symmetric(codes: torch.Tensor, scales: torch.Tensor, group: int, zero: int) -> CodedWeight:
+def _symmetric(codes: torch.Tensor, scales: torch.Tensor, group: int, zero: int, **steps) -> CodedWeight:
     scales = scales.flatten(1)
-    return CodedWeight(codes.flatten(1), scales, group, torch.full_like(scales, zero))
+    return CodedWeight(codes.flatten(1), scales, group, torch.full_like(scales, zero), **steps)
 
 
-def _in_book(codes: torch.Tensor, scales: torch.Tensor, book: tuple[float, ...]) -> CodedWeight:
-    return CodedWeight(codes.flatten(1), scales.flatten(1), 32, codebook=torch.tensor(book, dtype=torch.float32))
+def _in_book(codes: torch.Tensor, scales: torch.Tensor, book: tuple[float, ...], **steps) -> CodedWeight:
+    values = torch.tensor(book, dtype=torch.float32)
+    return CodedWeight(codes.flatten(1), scales.flatten(1), 32, codebook=values, **steps)
+
+
+def _steps(blocks: Bytes, scales: int, mins: int | None = None) -> dict[str, torch.Tensor]:
+    """Of types whose scales are whole numbers times a float16 for all 256 numbers; where those are in a block."""
+    found = {"steps": _halves(blocks, scales)}
+    return found if mins is None else {**found, "min_steps": _halves(blocks, mins)}
 
 
 def _q4_0(blocks: Bytes) -> CodedWeight:
@@ -90,7 +97,7 @@ def _q2_k(blocks: Bytes) -> CodedWeight:
     packed = blocks[..., :16]
     scales = _halves(blocks, 80).unsqueeze(-1) * (packed & 15).float()
     mins = _halves(blocks, 82).unsqueeze(-1) * (packed >> 4).float()
-    return _coded(_bit_runs(blocks[..., 16:80], 2, 32), scales, 16, mins=-mins)
+    return _coded(_bit_runs(blocks[..., 16:80], 2, 32), scales, 16, mins=-mins, **_steps(blocks, 80, 82))
 
 
 def _q3_k(blocks: Bytes) -> CodedWeight:
@@ -98,7 +105,7 @@ def _q3_k(blocks: Bytes) -> CodedWeight:
     low = torch.cat((packed[..., :8] & 15, packed[..., :8] >> 4), -1)
     high = _bit_runs(packed[..., 8:], 2, 4)
     scales = _halves(blocks, 108).unsqueeze(-1) * ((low | high << 4).float() - 32)
-    return _symmetric(_bit_runs(lower, 2, 32) | _bit_runs(upper, 1, 32) << 2, scales, 16, 4)
+    return _symmetric(_bit_runs(lower, 2, 32) | _bit_runs(upper, 1, 32) << 2, scales, 16, 4, **_steps(blocks, 108))
 
 
 def _scales_and_mins(blocks: Bytes) -> tuple[torch.Tensor, torch.Tensor]:
@@ -112,19 +119,19 @@ def _scales_and_mins(blocks: Bytes) -> tuple[torch.Tensor, torch.Tensor]:
 
 def _q4_k(blocks: Bytes) -> CodedWeight:
     scales, mins = _scales_and_mins(blocks)
-    return _coded(_pairs(blocks[..., 16:], 32), scales, 32, mins=mins)
+    return _coded(_pairs(blocks[..., 16:], 32), scales, 32, mins=mins, **_steps(blocks, 0, 2))
 
 
 def _q5_k(blocks: Bytes) -> CodedWeight:
     scales, mins = _scales_and_mins(blocks)
     codes = _pairs(blocks[..., 48:], 32) | _bit_runs(blocks[..., 16:48], 1, 32) << 4
-    return _coded(codes, scales, 32, mins=mins)
+    return _coded(codes, scales, 32, mins=mins, **_steps(blocks, 0, 2))
 
 
 def _q6_k(blocks: Bytes) -> CodedWeight:
     codes = _pairs(blocks[..., :128], 64) | _bit_runs(blocks[..., 128:192], 2, 32) << 4
     scales = _halves(blocks, 208).unsqueeze(-1) * blocks[..., 192:208].contiguous().view(torch.int8).float()
-    return _symmetric(codes, scales, 16, 32)
+    return _symmetric(codes, scales, 16, 32, **_steps(blocks, 208))
 
 
 def _iq4_nl(blocks: Bytes) -> CodedWeight:
@@ -135,7 +142,7 @@ def _iq4_xs(blocks: Bytes) -> CodedWeight:
     low = torch.stack((blocks[..., 4:8] & 15, blocks[..., 4:8] >> 4), -1).flatten(-2)
     high = (blocks[..., 2:4].unsqueeze(-1) >> torch.arange(0, 8, 2, dtype=torch.uint8) & 3).flatten(-2)
     scales = _halves(blocks, 0).unsqueeze(-1) * ((low | high << 4).float() - 32)
-    return _in_book(_pairs(blocks[..., 8:], 16), scales, IQ4_NL)
+    return _in_book(_pairs(blocks[..., 8:], 16), scales, IQ4_NL, **_steps(blocks, 0))
 
 
 def _mxfp4(blocks: Bytes) -> CodedWeight:

@@ -25,6 +25,7 @@ from tgi.kernels.native.library import LEVELS, Arena, Library, NativeUnavailable
 from tgi.kernels.native.linear import FORMATS, Apart, PackedLinear
 from tgi.kernels.program import CacheLayer
 from tgi.kernels.types import CacheShape
+from tgi.quant.library_rounding import to_e4m3
 
 READS_MIB = (1, 32, 128, 512)
 STORED = {
@@ -99,7 +100,8 @@ def _layer(pool: Pool, arena: Arena, format: str, weight: torch.Tensor) -> Packe
     height, width = weight.shape
     if format == "fp8":
         layer = PackedLinear(pool, arena, "e4m3", width, height, group=0)
-        layer.pack_codes(torch.randint(0, 127, (height, width), dtype=torch.uint8), torch.rand((height, 1)) / 1e3)
+        rounded = to_e4m3(weight.float())
+        layer.pack_codes(rounded.codes, rounded.scales)
         return layer
     if format not in STORED:
         layer = PackedLinear(pool, arena, format, width, height, rotated=format in CODE_FORMATS)

@@ -23,17 +23,22 @@ alignas(16) constexpr uint8_t kEightSmall[16] = {255, 0, 0, 0, 0, 0, 0, 0, 255, 
 alignas(16) constexpr uint8_t kEightChangeUpper[16] = {60, 7, 7, 7, 0, 0, 0, 0};
 alignas(16) constexpr uint8_t kEightChangeLower[16] = {0, 0x10, 0xa0, 0xf0, 0x40, 0x70, 0x20, 0x10};
 
+constexpr int kEightExponent = 0x78;  // bits of a code, none of which a small number has
+
 struct EightTables {
   Table upper = load_table(kEightUpper), small = load_table(kEightSmall);
   Table change_upper = load_table(kEightChangeUpper), change_lower = load_table(kEightChangeLower);
 };
 
-// Four values of k of 16 rows to two vectors of pairs, as a Bf16Panel has them.
+// Four values of k of 16 rows to two vectors of pairs, as a Bf16Panel has them. Most have no small number among them.
 static inline void widen_four(const uint8_t* codes, const EightTables& tables, Bytes& first, Bytes& second) {
-  const Bytes all = load_bytes(codes), low = low_nibbles(all), high = high_nibbles(all);
-  const Bytes small = look_up(tables.small, high);
-  const Bytes upper = bits_xor(look_up(tables.upper, high), bits_and(look_up(tables.change_upper, low), small));
-  const Bytes lower = bits_xor(raised_nibbles(all), bits_and(look_up(tables.change_lower, low), small));
+  const Bytes all = load_bytes(codes), high = high_nibbles(all);
+  Bytes upper = look_up(tables.upper, high), lower = raised_nibbles(all);
+  if (__builtin_expect(any_without(all, kEightExponent), 0)) {
+    const Bytes low = low_nibbles(all), small = look_up(tables.small, high);
+    upper = bits_xor(upper, bits_and(look_up(tables.change_upper, low), small));
+    lower = bits_xor(lower, bits_and(look_up(tables.change_lower, low), small));
+  }
   first = zip_first(lower, upper);
   second = zip_second(lower, upper);
 }

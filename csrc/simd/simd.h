@@ -15,6 +15,7 @@
 //   look_up                for each of 64 bytes below 16 the byte of a table that it names
 //   raised_nibbles         the lower four bits of each byte, in place of the upper ones
 //   bits_and, bits_xor     of bytes
+//   any_without            whether any byte has none of some bits
 //   zip_first, zip_second  within each 16 bytes the first or the second eight of a, each followed by its byte of b
 //   interleave_rows        kMaxRows rows of four words, `stride` bytes apart, to four times kMaxRows words
 //   split, broadcast4      operands of dot4 in the form the machine wants them in

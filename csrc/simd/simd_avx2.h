@@ -146,6 +146,12 @@ static inline Bytes high_nibbles(Bytes b) {
 static inline Bytes raised_nibbles(Bytes b) {
   return iand({_mm256_slli_epi16(b.lo, 4), _mm256_slli_epi16(b.hi, 4)}, (int)0xf0f0f0f0);
 }
+static inline bool any_without(Bytes b, int bits) {
+  const auto none = [&](__m256i x) {
+    return _mm256_cmpeq_epi8(_mm256_and_si256(x, _mm256_set1_epi8((char)bits)), _mm256_setzero_si256());
+  };
+  return _mm256_movemask_epi8(_mm256_or_si256(none(b.lo), none(b.hi))) != 0;
+}
 static inline Bytes bits_and(Bytes a, Bytes b) { return {_mm256_and_si256(a.lo, b.lo), _mm256_and_si256(a.hi, b.hi)}; }
 static inline Bytes bits_xor(Bytes a, Bytes b) { return ixor(a, b); }
 template <int J>

@@ -81,6 +81,7 @@ static inline F load_e4m3(const void* p) {
 static inline Bytes low_nibbles(Bytes b) { return _mm512_and_si512(b, _mm512_set1_epi8(15)); }
 static inline Bytes high_nibbles(Bytes b) { return _mm512_and_si512(_mm512_srli_epi16(b, 4), _mm512_set1_epi8(15)); }
 static inline Bytes raised_nibbles(Bytes b) { return _mm512_and_si512(_mm512_slli_epi16(b, 4), _mm512_set1_epi8((char)0xf0)); }
+static inline bool any_without(Bytes b, int bits) { return _mm512_testn_epi8_mask(b, _mm512_set1_epi8((char)bits)) != 0; }
 static inline Bytes bits_and(Bytes a, Bytes b) { return _mm512_and_si512(a, b); }
 static inline Bytes bits_xor(Bytes a, Bytes b) { return _mm512_xor_si512(a, b); }
 template <int J>

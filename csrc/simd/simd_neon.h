@@ -173,6 +173,12 @@ static inline int32x4_t raised_part(int32x4_t x) { return vreinterpretq_s32_u8(v
 static inline Bytes raised_nibbles(Bytes x) {
   return {raised_part(x.a), raised_part(x.b), raised_part(x.c), raised_part(x.d)};
 }
+static inline bool any_without(Bytes x, int bits) {
+  const auto some = [&](int32x4_t y) {
+    return vtstq_u8(vreinterpretq_u8_s32(y), vdupq_n_u8((uint8_t)bits));
+  };
+  return vminvq_u8(vandq_u8(vandq_u8(some(x.a), some(x.b)), vandq_u8(some(x.c), some(x.d)))) == 0;
+}
 static inline Bytes bits_and(Bytes x, Bytes y) {
   return {vandq_s32(x.a, y.a), vandq_s32(x.b, y.b), vandq_s32(x.c, y.c), vandq_s32(x.d, y.d)};
 }

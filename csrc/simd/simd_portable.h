@@ -101,6 +101,11 @@ static inline F load_e4m3(const void* p) {
 static inline Bytes low_nibbles(Bytes b) { return b & 15; }
 static inline Bytes high_nibbles(Bytes b) { return b >> 4; }
 static inline Bytes raised_nibbles(Bytes b) { return b << 4; }
+static inline bool any_without(Bytes b, int bits) {
+  for (int i = 0; i < 64; i++)
+    if (!(b[i] & bits)) return true;
+  return false;
+}
 static inline Bytes bits_and(Bytes a, Bytes b) { return a & b; }
 static inline Bytes bits_xor(Bytes a, Bytes b) { return a ^ b; }
 template <int J>

@@ -314,6 +314,17 @@ async def test_several_models_behind_one_address() -> None:
         assert "`huge`" in message and "`org/large`" in message and "`small`" in message
 
 
+async def test_a_model_whose_replicas_are_away_is_not_unknown() -> None:
+    there, away = Stub(ok, model="there"), Stub(ok, model="away")
+    async with routed([there, away]) as (client, router):
+        away.kill()
+        await until(lambda: not router.replicas[1].up)
+        answer = await client.post("/v1/chat/completions", json={**CHAT, "model": "away"})
+        assert answer.status_code == 503 and "`away`" in answer.json()["error"]["message"]
+        assert (await client.post("/v1/chat/completions", json={**CHAT, "model": "there"})).status_code == 200
+        assert len((await client.get("/v1/models")).json()["data"]) == 2
+
+
 async def test_one_model_is_asked_whatever_its_name() -> None:
     stub = Stub(ok)
     async with routed([stub]) as (client, _):

@@ -66,12 +66,14 @@ class Replica:
         """up, or why it is not used: unknown, refused, silent, unhealthy."""
         self.models: dict[str, Any] = {}
         """Names -> entries of /v1/models; the first is the model's own."""
+        self.introduced = False
+        """`models` is what it serves; else it has been away, and may come back with another model."""
         self.said = Said()
         self.last_seen = 0.0
 
     @property
     def up(self) -> bool:
-        return self.state == "up" and bool(self.models)
+        return self.state == "up" and self.introduced
 
     def set_state(self, state: str) -> None:
         if state != self.state:
@@ -126,7 +128,7 @@ class Heartbeat:
         replica = self._replica
         try:
             status, body = await replica.get("/health?verbose=1", SILENT_S)
-            if status == 200 and not replica.models:
+            if status == 200 and not replica.introduced:
                 await self._introduce()
         except TimeoutError:
             replica.set_state("silent")
@@ -134,7 +136,7 @@ class Heartbeat:
         except UpstreamError as error:
             if not error.reused:
                 replica.set_state("refused")
-                replica.models = {}  # what comes back may be another model
+                replica.introduced = False
             return None
         replica.last_seen = time.monotonic()
         if status != 200:
@@ -159,6 +161,7 @@ class Heartbeat:
             with contextlib.suppress(msgspec.MsgspecError):
                 found = msgspec.json.decode(body, type=Models).data
                 self._replica.models = {msgspec.json.decode(one, type=Model).id: one for one in found}
+                self._replica.introduced = bool(self._replica.models)
 
 
 def interval_s(replicas: int) -> float:

@@ -77,7 +77,7 @@ class Router:
         self._salt = key_of((salt or secrets.token_hex(16)).encode(), 0)
         self._payload_limit = payload_limit
         self._own = Cors(_answer_own, origins=cors_allow_origin)
-        self._states: list[tuple[str, tuple[str, ...]]] = []
+        self._states: list[tuple[bool, tuple[str, ...]]] = []
         self.draining = False
         """The router is about to end: it says that it is not healthy, and goes on until then."""
         self.open_requests = 0
@@ -99,7 +99,7 @@ class Router:
     def _on_news(self, replica: Replica, figures: Figures | None) -> None:
         if figures is not None:
             self.chooser.fleet.tell(replica.number, figures)
-        states = [(one.state, tuple(one.models)) for one in self.replicas]
+        states = [(one.up, tuple(one.models)) for one in self.replicas]
         if states != self._states:
             self._states = states
             self.models.refresh(self.replicas)

@@ -14,7 +14,7 @@ from tgi.kernels.native import library
 
 ROOT = Path(__file__).resolve().parents[2]
 EMULATION = ROOT / "tests/native/amx_emulated.h"
-TESTS = [f"tests/kernels/test_native_{name}.py" for name in ("linear", "attention", "program")]
+TESTS = [f"tests/kernels/test_native_{name}.py" for name in ("linear", "apart", "eight", "attention", "program")]
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Real replicas behind `tgi route`: conversations that find their cache again, against round robin.
+"""Real replicas behind `tgi route`: conversations that find their cache again, against a random replica each turn.
 
 Starts servers with the demo model, each on one thread, and a router. Conversations share a system prompt and
 take turns; what counts is the share of prompt tokens sent before that was found in a cache, by the servers' figures.
@@ -120,7 +120,7 @@ async def load(urls: Sequence[str], conversations: int, name: str) -> Outcome:
 def measure(replicas: int, conversations: int, cache: str) -> list[Outcome]:
     """Each way with fresh servers, so that none finds what another one left."""
     found = []
-    for name in ("round robin", "tgi route"):
+    for name in ("random replica", "tgi route"):
         with tempfile.TemporaryDirectory() as directory, ExitStack() as stack:
             serve = ["serve", "--threads", "1", "--kv-cache-memory", cache]
             urls = [stack.enter_context(started(serve, "/health", Path(directory))) for _ in range(replicas)]

@@ -45,9 +45,10 @@ TGI_API size_t tgi_arena_used(const tgi_arena* arena);
 // ---- linear layers
 
 // Codes of a checkpoint, whose scales lie apart from them (csrc/apart.h), in int8, int6, int5 or int4. scale_group: columns of
-// a scale of the weights, a multiple of the layer's group, or 0 for the whole row. scale_type: TGI_FLOAT16 or TGI_FLOAT32, of
-// minimums too, or TGI_INT8: whole numbers times a float16 for each 256 columns. zero: the zero point of all codes; with zero_points each group has one of its own, from 0 to 255. book [16]:
-// values of codes of 4 bits, which zero is taken from; nullptr: the code. order [in]: column k of the codes is column order[k] of
+// a scale of the weights, a multiple of the layer's group, or 0 for the whole row. scale_type: TGI_FLOAT16, TGI_FLOAT32, or
+// TGI_INT8: whole numbers times a float16 for each 256 columns; of minimums too. zero: the zero point of all codes; with
+// zero_points each group has one of its own, from 0 to 255. book [16]: values of codes of 4 bits, which zero is taken
+// from; nullptr: the code. order [in]: column k of the codes is column order[k] of
 // the layer, all of them once; nullptr: the same.
 typedef struct {
   int32_t scale_group, scale_type;

@@ -67,7 +67,7 @@ tgi_linear* make_layer(Random& random, tgi_pool* pool, tgi_arena* arena, int for
     for (uint8_t& code : codes) code = (uint8_t)random.between(0, most);
     for (uint8_t& zero : zeros) zero = (uint8_t)random.between(0, most);
     const Floats scales = random.numbers(zeros.size(), 0.01f);
-    tgi_linear_pack_codes(pool, layer, codes.data(), scales.data(), zeros.data(), nullptr, 0, out);
+    tgi_linear_pack_codes(pool, layer, codes.data(), scales.data(), zeros.data(), nullptr, nullptr, nullptr, 0, out);
   } else if (format == TGI_FLOAT16) {
     std::vector<uint16_t> halves(size_t(out) * in);
     for (uint16_t& half : halves) half = (uint16_t)(random.bits() & 0xbbff);  // below 2 in magnitude, also subnormal
@@ -250,6 +250,16 @@ void vocabularies(Random& random, tgi_pool* pool) {
     tgi_log_mass(pool, logits.data(), rows, size, divisors.data(), first.data(), masses.data());
     tgi_pick(pool, logits.data(), rows, size, divisors.data(), uniforms.data(), chosen.data(), logprobs.data());
     say(name + "-masses", masses), say(name + "-chosen", chosen), say(name + "-logprobs", logprobs);
+    std::vector<uint32_t> masks(size_t(rows) * ((size + 31) / 32));
+    Ids order(rows);
+    for (int row = 0; row < rows; row++) order[row] = rows - 1 - row;
+    for (uint32_t& word : masks) word = 1 | (random.bits() & random.bits());
+    tgi_best_allowed(pool, logits.data(), size, rows, order.data(), masks.data(), (size + 31) / 32, chosen.data(),
+                     first.data(), masses.data());
+    tgi_mask(pool, logits.data(), size, rows, order.data(), masks.data(), (size + 31) / 32);
+    say(name + "-allowed", chosen), say(name + "-allowed-best", first), say(name + "-allowed-masses", masses);
+    for (float& logit : logits) logit = std::max(logit, -1e9f);
+    say(name + "-masked", logits);
   }
 }
 

@@ -131,6 +131,10 @@ def peers_of(path: Path) -> list[Peer]:
         raise ArgumentError(f"--peers {path}: {printable(str(error), 200)}") from None
 
 
+CHANGE_TICKS = (0, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+"""Per cent. Beyond the limits of the axis they are not drawn."""
+
+
 def save_plot(path: Path, model: str, rows: Sequence[Row], peers: Sequence[Peer]) -> None:
     """Quality against speed: a panel for each number of requests, the best at the lower right."""
     from matplotlib.figure import Figure
@@ -149,7 +153,10 @@ def save_plot(path: Path, model: str, rows: Sequence[Row], peers: Sequence[Peer]
         axes.set_xlabel("decoded tokens a second")
         axes.set_ylabel("more perplexity, %")
         axes.set_yscale("symlog", linthresh=1)
-        axes.set_ylim(bottom=-0.5)
+        least, most = (limit(100 * (change or 0) for _, _, change in (*ours, *theirs)) for limit in (min, max))
+        axes.set_yticks(CHANGE_TICKS, [f"{tick:g}" for tick in CHANGE_TICKS])
+        axes.minorticks_off()
+        axes.set_ylim(min(-0.2, least - 0.2), max(1.0, 1.4 * most))
         fastest = max((speed for _, speed, _ in (*ours, *theirs)), default=1.0)
         axes.set_xlim(0, 1.2 * fastest)  # room for the names
         axes.grid(alpha=0.3)

@@ -157,10 +157,10 @@ class LLM:
         what was given: memory does not grow with their number. Leaving the loop early aborts what is under way.
         Raises for a faulty prompt when its turn has come.
         """
-        with PromptBar(_count(prompts), show_progress) as advance:
+        with PromptBar(prompt_count(prompts), show_progress) as advance:
             under_way: deque[Future[Output]] = deque()
             try:
-                for prompt, params in _pairs(prompts, sampling_params):
+                for prompt, params in with_parameters(prompts, sampling_params):
                     if len(under_way) >= self._ahead:
                         yield under_way.popleft().result()
                         advance()
@@ -421,14 +421,14 @@ class _Closed(BaseException):
     """Leaves the engine's loop. Not an Exception, so that nothing on the way takes it for a failure."""
 
 
-def _count(prompts: Iterable[Prompt]) -> int | None:
+def prompt_count(prompts: Iterable[Prompt]) -> int | None:
     """How many there are, where that is known."""
     if isinstance(prompts, str):
         raise TypeError("`generate_iter` takes prompts, not one of them: use `generate`")
     return len(prompts) if isinstance(prompts, Sized) else None
 
 
-def _pairs(
+def with_parameters(
     prompts: Iterable[Prompt], given: SamplingParams | Iterable[SamplingParams] | None
 ) -> Iterator[tuple[Prompt, SamplingParams | None]]:
     """Each prompt with its parameters. Raises ValueError where there are not as many of them."""

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Coroutine, Iterable
 from typing import Any
 
-from tgi.offline import LLM, Output, Prompt, _count, _pairs
+from tgi.offline import LLM, Output, Prompt, prompt_count, with_parameters
 from tgi.progress_bars import PromptBar
 from tgi.serving.types import SamplingParams
 
@@ -52,10 +52,10 @@ class AsyncLLM(LLM):
         **parameters: Any,
     ) -> AsyncIterator[Output]:
         """As `LLM.generate_iter`."""
-        with PromptBar(_count(prompts), show_progress) as advance:
+        with PromptBar(prompt_count(prompts), show_progress) as advance:
             under_way: deque[asyncio.Future[Output]] = deque()
             try:
-                for prompt, params in _pairs(prompts, sampling_params):
+                for prompt, params in with_parameters(prompts, sampling_params):
                     if len(under_way) >= self._ahead:
                         yield await under_way.popleft()
                         advance()

@@ -136,3 +136,10 @@ def test_unions_of_pydantic_with_a_discriminator() -> None:
     assert '"oneOf"' in json.dumps(schema)
     grammar = LLMatcher.grammar_from_json_schema(json.dumps(expressible(schema, "", [])))
     assert LLMatcher.validate_grammar(grammar) == ""
+
+
+def test_whole_numbers_of_any_length_are_told_apart() -> None:
+    """One that no float holds must not end in an error of ours; 2.0 is 2."""
+    long = 10**400
+    assert "anyOf" in expressible({"oneOf": [{"const": long}, {"const": long + 1}, {"const": 2.5}]}, "schema", [])
+    assert "oneOf" in expressible({"oneOf": [{"const": 2.0}, {"const": 2}]}, "schema", [])

@@ -183,7 +183,7 @@ def _values(conditions: list[Mapping[str, Any]]) -> set[str] | None:
 
 def _text(value: Any) -> str:
     """Equal for equal JSON values, 1 and 1.0 among them."""
-    if isinstance(value, int | float) and not isinstance(value, bool) and float(value).is_integer():
+    if isinstance(value, float) and value.is_integer():
         value = int(value)
     return json.dumps(value, sort_keys=True)
 

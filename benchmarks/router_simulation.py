@@ -274,9 +274,9 @@ class Routers(Policy):
         blocks = 1 << max((min(world.conversations, 100_000) * 16).bit_length(), 14)
         self.choosers = []
         for _ in range(world.routers):
-            fleet = Fleet(world.replicas)
-            fleet.usable[:] = True
-            self.choosers.append(Chooser(fleet, PrefixIndex(world.replicas, blocks=blocks), Homes(names)))
+            index = PrefixIndex(world.replicas, blocks=blocks)
+            self.choosers.append(Chooser(Fleet(world.replicas), index, Homes(names)))
+        self._allowed = np.ones(world.replicas, bool)
         simulation.outcome.index_bytes = self.choosers[0].index.nbytes
         self._random = random.Random(world.seed + 1)
 
@@ -306,7 +306,7 @@ class Routers(Policy):
         earlier = sum(map(len, parts[:-2])) if len(parts) > 2 else 0
         begin = time.perf_counter()
         ask = Ask(chain(parts, SALT), key_of(b"".join(parts[:2]), SALT), earlier)
-        choice = chooser.choose(ask, chooser.fleet.usable)
+        choice = chooser.choose(ask, self._allowed)
         self.simulation.outcome.decisions.append(time.perf_counter() - begin)
         assert choice is not None
         job.replica, job.sent = choice.replica, choice.sent

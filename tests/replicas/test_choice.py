@@ -17,9 +17,12 @@ from tgi.replicas.index import PrefixIndex
 
 def chooser(replicas: int = 4) -> Chooser:
     fleet = Fleet(replicas)
-    fleet.usable[:] = True
     names = [f"http://10.0.0.{number}" for number in range(replicas)]
     return Chooser(fleet, PrefixIndex(replicas, blocks=1 << 14), Homes(names))
+
+
+def everybody(one: Chooser) -> np.ndarray:
+    return np.ones(len(one.fleet), bool)
 
 
 def blocks(seed: int, size: int = 4000) -> Chain:
@@ -28,29 +31,29 @@ def blocks(seed: int, size: int = 4000) -> Chain:
 
 def test_the_next_turn_goes_where_the_last_one_went() -> None:
     one = chooser()
-    first = one.choose(Ask(blocks(1), 11), one.fleet.usable)
+    first = one.choose(Ask(blocks(1), 11), everybody(one))
     assert first is not None
     one.fleet.ended(first.sent)
-    second = one.choose(Ask(blocks(1, 6000), 11, 4000), one.fleet.usable)
+    second = one.choose(Ask(blocks(1, 6000), 11, 4000), everybody(one))
     assert second is not None and second.replica == first.replica and second.expected > 3500
 
 
 def test_a_long_queue_outweighs_a_short_prefix_but_not_a_long_one() -> None:
     for size, moves in ((4000, True), (80_000, False)):
         one = chooser()
-        first = one.choose(Ask(blocks(1, size), 11), one.fleet.usable)
+        first = one.choose(Ask(blocks(1, size), 11), everybody(one))
         assert first is not None
         one.fleet.tell(first.replica, Figures(running=4, waiting=8, queued_tokens=8000))
-        second = one.choose(Ask(blocks(1, size), 11), one.fleet.usable)
+        second = one.choose(Ask(blocks(1, size), 11), everybody(one))
         assert second is not None and (second.replica != first.replica) is moves
 
 
 def test_a_full_cache_costs() -> None:
     one = chooser(2)
-    first = one.choose(Ask(blocks(1, 1000), 11), one.fleet.usable)
+    first = one.choose(Ask(blocks(1, 1000), 11), everybody(one))
     assert first is not None
     one.fleet.tell(first.replica, Figures(cache_usage=1.0))
-    second = one.choose(Ask(blocks(1, 1000), 11), one.fleet.usable)
+    second = one.choose(Ask(blocks(1, 1000), 11), everybody(one))
     assert second is not None and second.replica != first.replica
 
 
@@ -85,7 +88,7 @@ def test_many_conversations_spread() -> None:
     one = chooser(8)
     count = Counter[int]()
     for seed in range(800):
-        choice = one.choose(Ask(blocks(seed, 1000), seed * 7919), one.fleet.usable)
+        choice = one.choose(Ask(blocks(seed, 1000), seed * 7919), everybody(one))
         assert choice is not None
         count[choice.replica] += 1
     assert len(count) == 8 and max(count.values()) <= 1.15 * 100
@@ -98,7 +101,7 @@ def test_one_prompt_for_all_does_not_flood_one_replica() -> None:
     count = Counter[int]()
     for seed in range(400):
         asked = chain([system, random.Random(seed + 1).randbytes(300)], 7)
-        choice = one.choose(Ask(asked, seed * 7919), one.fleet.usable)
+        choice = one.choose(Ask(asked, seed * 7919), everybody(one))
         assert choice is not None
         one.fleet.began(choice.sent)
         count[choice.replica] += 1
@@ -123,23 +126,23 @@ def test_homes_do_not_depend_on_the_order_of_the_list() -> None:
 
 def test_a_restart_empties_what_is_expected() -> None:
     one = chooser()
-    first = one.choose(Ask(blocks(1), 11), one.fleet.usable)
+    first = one.choose(Ask(blocks(1), 11), everybody(one))
     assert first is not None
     one.fleet.tell(first.replica, Figures(computed_tokens=5000))
     one.fleet.tell(first.replica, Figures(computed_tokens=100))
-    again = one.choose(Ask(blocks(1), 11), one.fleet.usable)
+    again = one.choose(Ask(blocks(1), 11), everybody(one))
     assert again is not None and again.expected == 0
 
 
 def test_figures_push_out_what_no_longer_fits() -> None:
     one = chooser()
-    first = one.choose(Ask(blocks(1), 11), one.fleet.usable)
+    first = one.choose(Ask(blocks(1), 11), everybody(one))
     assert first is not None
     one.fleet.tell(first.replica, Figures(cache_tokens=10_000, computed_tokens=9_000))
-    kept = one.choose(Ask(blocks(1), 11), one.fleet.usable)
+    kept = one.choose(Ask(blocks(1), 11), everybody(one))
     assert kept is not None and kept.expected > 3000
     one.fleet.tell(first.replica, Figures(cache_tokens=10_000, computed_tokens=30_000))
-    lost = one.choose(Ask(blocks(1), 11), one.fleet.usable)
+    lost = one.choose(Ask(blocks(1), 11), everybody(one))
     assert lost is not None and lost.expected == 0
 
 
@@ -166,7 +169,7 @@ def test_a_decision_among_a_thousand_is_quick() -> None:
     for seed in range(300):
         data = [system, random.Random(seed).randbytes(4000)]
         begin = time.perf_counter()
-        choice = one.choose(Ask(chain(data, 7), seed * 7919), one.fleet.usable)
+        choice = one.choose(Ask(chain(data, 7), seed * 7919), everybody(one))
         best = min(best, time.perf_counter() - begin)
         assert choice is not None
     assert best < 1e-3

@@ -106,13 +106,6 @@ def test_shared_rows_are_reused() -> None:
     assert sorted(index._shared_rows.values()) == [0, 1, 2, 3]
 
 
-def test_a_number_given_to_another_replica_holds_nothing() -> None:
-    index = PrefixIndex(8, blocks=1 << 12)
-    learn(index, text(3), 2)
-    index.forget(2)
-    assert not any(expected(index, text(3)))
-
-
 def test_large_enough_for_a_cluster_and_below_200_megabytes() -> None:
     assert PrefixIndex(1000, blocks=1 << 21).nbytes < 200e6
 

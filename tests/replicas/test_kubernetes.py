@@ -115,15 +115,15 @@ def test_the_servers_variables_are_ours() -> None:
     assert set(values(server)) <= known
 
 
-def test_the_router_names_every_server_there_may_be() -> None:
+def test_the_router_finds_every_server() -> None:
     router, server = find("Deployment", "tgi-router"), find("StatefulSet", "tgi-server")
     flags = RouteFlags(**read_values(options(RouteFlags), container(router)["args"], values(router))[0])
     scaled = find("HorizontalPodAutoscaler", "tgi-server")["spec"]
     service, port = server["spec"]["serviceName"], container(server)["ports"][0]["containerPort"]
-    name = server["metadata"]["name"]
-    assert flags.replica == tuple(f"http://{name}-{n}.{service}:{port}" for n in range(scaled["maxReplicas"]))
+    assert flags.discover == (f"http://{service}:{port}",) and not flags.replica
     assert flags.port == container(router)["ports"][0]["containerPort"] and flags.salt and flags.api_key
-    assert find("Service", service)["spec"]["clusterIP"] == "None"
+    found = find("Service", service)["spec"]
+    assert found["clusterIP"] == "None" and found["publishNotReadyAddresses"] is True
     assert scaled["minReplicas"] == server["spec"]["replicas"]
 
 

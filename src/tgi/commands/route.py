@@ -21,8 +21,9 @@ logger = logging.getLogger(__name__)
 ABOUT = "Route requests to servers that run already: one address, and each request where its prompt is cached."
 EXAMPLES = """\
 tgi route --replica http://10.0.0.7:8080 --replica http://10.0.0.8:8080
-TGI_ROUTER_SALT=... tgi route --hostname 0.0.0.0 --port 80 --replica http://tgi-0.tgi:8080 --replica http://tgi-1.tgi:8080"""
-ENVIRONMENT = "Each flag but --replica can also be given as an environment variable of its name in capitals."
+tgi route --discover replicas.txt
+TGI_ROUTER_SALT=... tgi route --hostname 0.0.0.0 --port 80 --discover http://tgi-servers:8080"""
+ENVIRONMENT = "Each flag but --replica and --discover can be given as an environment variable of its name in capitals."
 
 
 def route(words: Sequence[str], variables: Mapping[str, str]) -> int:
@@ -39,11 +40,15 @@ def route(words: Sequence[str], variables: Mapping[str, str]) -> int:
 
 
 def _run(flags: RouteFlags, variables: Mapping[str, str]) -> int:
-    from tgi.replicas import serve  # help needs no HTTP stack
+    from tgi.replicas import discovery, serve  # help needs no HTTP stack
     from tgi.replicas.router import Router
+    from tgi.replicas.starts import Starts
 
-    if not flags.replica:
-        raise ArgumentError("`replica`: give the address of each server, as in --replica http://10.0.0.7:8080")
+    if not flags.replica and not flags.discover:
+        raise ArgumentError(
+            "`replica`: give the address of each server, as in --replica http://10.0.0.7:8080, or --discover"
+        )
+    sources = [discovery.source_of(word) for word in flags.discover]
     if flags.index_blocks & (flags.index_blocks - 1):
         raise ArgumentError(f"`index_blocks` must be a power of two. Given: {flags.index_blocks}")
     keys = tuple(flags.api_key) + (() if flags.api_key_file is None else tuple(read_keys(Path(flags.api_key_file))))
@@ -59,7 +64,14 @@ def _run(flags: RouteFlags, variables: Mapping[str, str]) -> int:
         payload_limit=flags.payload_limit,
         cors_allow_origin=flags.cors_allow_origin,
         index_blocks=flags.index_blocks,
+        starts=Starts(flags.start_timeout),
     )
     if not keys and flags.hostname not in ("127.0.0.1", "::1"):
         logger.warning("Listening on %s without --api-key: whoever reaches this port can use it", flags.hostname)
-    return serve.serve(router, flags.hostname, flags.port, flags.graceful_termination_timeout)
+
+    async def follow(router: Router) -> None:
+        await discovery.follow(router.replicas, urls, sources)
+
+    return serve.serve(
+        router, flags.hostname, flags.port, flags.graceful_termination_timeout, follow if sources else None
+    )

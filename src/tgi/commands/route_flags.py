@@ -19,6 +19,21 @@ class RouteFlags:
     replica: tuple[str, ...] = flag(
         REPLICAS, "Address of a server, such as http://10.0.0.7:8080; give it once for each", default=(), env=None
     )
+    discover: tuple[str, ...] = flag(
+        REPLICAS,
+        "Where replicas are looked up, once a second: a file with one address a line, or an address such as "
+        "http://tgi-servers:8080 whose name stands for all of them, as that of a headless service of Kubernetes does. "
+        "Those that are no longer named get nothing new, and their open answers end",
+        default=(),
+        env=None,
+    )
+    start_timeout: int = flag(
+        REPLICAS,
+        "Seconds that a request waits for a replica where none can be used, as while the only one is replaced; 0: it "
+        "is answered with status 503. The header x-tgi-waited of an answer says how long it waited",
+        default=0,
+        within=Range(0, SECONDS),
+    )
     salt: str | None = flag(
         REPLICAS,
         "What the hashes of prompts are made with; routers side by side need the same, to choose alike",

@@ -1,7 +1,7 @@
 """A prompt as a chain of hashes: what two prompts have in common at their beginnings, without keeping any text.
 
-Owns where blocks end. Bytes are those of the request as it was sent: whoever sends a conversation's next turn sends
-its beginning again, byte for byte. So nothing is tokenised and no chat template is rendered here.
+Owns where blocks end. Bytes are those of the request's values in one spelling of JSON (`prompt`): whoever sends a
+conversation's next turn sends its beginning again. So nothing is tokenised and no chat template is rendered here.
 """
 
 from __future__ import annotations

@@ -55,13 +55,24 @@ class Choice:
 
 
 class Chooser:
-    """The choice among the replicas of one model; belongs to one thread."""
+    """The choice among replicas; belongs to one thread."""
 
     def __init__(self, fleet: Fleet, index: PrefixIndex, homes: Homes) -> None:
         self.fleet = fleet
         self.index = index
         self.homes = homes
-        self._lived = np.array(PRIOR)[: max(homes.count, 1)]
+        self._lived = np.array(PRIOR)
+
+    def grow(self, replicas: int) -> None:
+        """Make room for more numbers of replicas."""
+        self.fleet.grow(replicas)
+        self.index.grow(replicas)
+        self.homes.grow(replicas)
+
+    def renew(self, replica: int, name: str) -> None:
+        """The number is that of another replica from now on."""
+        self.fleet.renew(replica)
+        self.homes.name(replica, name)
 
     def choose(self, ask: Ask, allowed: np.ndarray) -> Choice | None:
         """None: no replica is allowed. allowed: bool, one a replica."""
@@ -97,7 +108,7 @@ class Chooser:
         """Other routers may have had the earlier turns: they chose among the same homes, as this one does."""
         if found.max() >= earlier - 2 * BYTES_PER_TOKEN * 64:
             return  # known here
-        share = self._lived / self._lived.sum()
+        share = self._lived[: len(homes)] / self._lived[: len(homes)].sum()
         for place, home in enumerate(homes):
             found[home] = max(found[home], earlier * float(share[place]))
 

@@ -41,27 +41,45 @@ class Sent:
     """No byte of the answer has come."""
 
 
-class Fleet:
-    """Figures of the replicas of one model, as arrays; replicas are numbers."""
+CACHE_TOKENS = 1 << 20
+"""What a replica's cache is taken to hold until it says."""
 
-    def __init__(self, replicas: int, cache_tokens: int = 1 << 20) -> None:
-        """cache_tokens: what a replica's cache is taken to hold until it says."""
-        self.usable = np.zeros(replicas, bool)
+
+class Fleet:
+    """Figures of all replicas, as arrays; replicas are numbers below `len`."""
+
+    def __init__(self, replicas: int) -> None:
         self.running = np.zeros(replicas)
         self.queued = np.zeros(replicas)
         """Prompt tokens to compute."""
         self.cache_usage = np.zeros(replicas)
         self.full_until = np.zeros(replicas)
         """Time until which the replica refuses requests, as far as known."""
+        self.back_at = np.zeros(replicas)
+        """Time at which a full one said to have room again."""
         self._clock = np.full(replicas, float(UNIT))
-        self._cache = np.full(replicas, float(cache_tokens))
+        self._cache = np.full(replicas, float(CACHE_TOKENS))
         self._born = np.ones(replicas)
         self._computed = np.zeros(replicas, np.int64)
         self._round = np.zeros(replicas, np.int64)
         self._oldest = np.ones(replicas, np.int64)
 
     def __len__(self) -> int:
-        return len(self.usable)
+        return len(self.running)
+
+    def grow(self, replicas: int) -> None:
+        """Make room for more numbers; those there are stay as they are."""
+        more = Fleet(replicas - len(self))
+        for name, values in vars(more).items():
+            setattr(self, name, np.concatenate([getattr(self, name), values]))
+
+    def renew(self, replica: int) -> None:
+        """The number is another replica's from now on: nothing known of the old one counts."""
+        for values in (self.running, self.queued, self.cache_usage, self.full_until, self.back_at, self._computed):
+            values[replica] = 0
+        self._cache[replica] = CACHE_TOKENS
+        self._round[replica] += 1
+        self.restarted(replica)
 
     @property
     def oldest(self) -> np.ndarray:

@@ -53,6 +53,11 @@ class PrefixIndex:
         self._shared_stamps = np.zeros((shared, replicas), np.uint32)
         self._ticks = 0
 
+    def grow(self, replicas: int) -> None:
+        """Make room for more numbers of replicas."""
+        more = replicas - self._shared_stamps.shape[1]
+        self._shared_stamps = np.pad(self._shared_stamps, ((0, 0), (0, more)))
+
     @property
     def nbytes(self) -> int:
         """Memory of the tables."""
@@ -119,11 +124,6 @@ class PrefixIndex:
         self._stamps[sets, ways, place] = stamp
         if evicted[0] != NOBODY and evicted[0] != replica:
             self._share(look, evicted, old, oldest)
-
-    def forget(self, replica: int) -> None:
-        """A number is given to another replica."""
-        self._holders[self._holders == replica] = NOBODY
-        self._shared_stamps[:, replica] = 0
 
     def _make_room(self, look: Lookup) -> None:
         """Give each unknown block the place of its set that was used longest ago."""

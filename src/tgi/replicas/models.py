@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -16,7 +17,7 @@ LONGEST_SHOWN = 200
 MOST_NAMED = 20
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, weakref_slot=True)
 class Model:
     """One model under all of its names."""
 
@@ -26,7 +27,15 @@ class Model:
     replicas: list[int] = field(default_factory=list)
     """Those that serve it, whether they can be used now or not."""
     allowed: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
-    """Those that can be used now, bool, one a replica."""
+    """Those that can be used now, bool, one a replica; numbers that came later are missing."""
+    expected: bool = False
+    """It is to be there although no replica may serve it now."""
+
+    def usable(self, size: int) -> np.ndarray:
+        """`allowed` for so many replicas; not to be changed."""
+        if len(self.allowed) < size:
+            self.allowed = np.pad(self.allowed, (0, size - len(self.allowed)))
+        return self.allowed
 
 
 class Models:
@@ -35,21 +44,38 @@ class Models:
     def __init__(self) -> None:
         self._models: dict[str, Model] = {}
         self._by_name: dict[str, Model] = {}
+        self._in_use: WeakValueDictionary[str, Model] = WeakValueDictionary()
+        """Those that requests hold too: a model that comes back is the one that they wait for."""
+
+    def expect(self, names: Iterable[str]) -> None:
+        """Models that there will be, the first one first: they are listed before any replica of theirs has started."""
+        for name in names:
+            self._models.setdefault(name, Model(name, {name: _unseen(name)}, expected=True))
+        self._name()
 
     def refresh(self, replicas: Sequence[Replica]) -> None:
-        """Something changed at a replica."""
-        models, by_name = dict[str, Model](), dict[str, Model]()
+        """Something changed at a replica. Models go with the last replica that had them, unless they are expected."""
+        for model in self._models.values():
+            model.replicas, model.allowed = [], np.zeros(0, bool)
+        numbers = max((replica.number for replica in replicas), default=-1) + 1
         for replica in replicas:
             if not replica.models:
                 continue
             name = next(iter(replica.models))
-            model = models.setdefault(name, Model(name, allowed=np.zeros(len(replicas), bool)))
+            model = self._models.setdefault(name, self._in_use.get(name) or Model(name))
+            if not model.replicas:
+                model.entries, model.allowed = {}, np.zeros(numbers, bool)
             model.entries |= replica.models
             model.replicas.append(replica.number)
             model.allowed[replica.number] = replica.up
-        for model in models.values():
-            by_name |= {name: model for name in model.entries if name not in by_name}
-        self._models, self._by_name = models, by_name
+        self._models = {name: model for name, model in self._models.items() if model.replicas or model.expected}
+        self._in_use.update(self._models)
+        self._name()
+
+    def _name(self) -> None:
+        self._by_name = {}
+        for model in self._models.values():
+            self._by_name |= {name: model for name in model.entries if name not in self._by_name}
 
     @property
     def first(self) -> Model:
@@ -97,3 +123,8 @@ class Models:
         listed = ", ".join(f"`{one}`" for one in names[:MOST_NAMED])
         message = f"The model `{name[:LONGEST_SHOWN]}` does not exist: there are {listed}{more}"
         return ModelNotFoundError(message, param="model", code="model_not_found")
+
+
+def _unseen(name: str) -> dict[str, Any]:
+    """The entry of a model of which no replica has started yet."""
+    return {"id": name, "object": "model", "created": 0, "owned_by": name}

@@ -1,7 +1,8 @@
 """What the router reads of a request's body: which model, which prompt, which conversation.
 
-Owns the names of the fields, of all dialects. Values stay the bytes that were sent; nothing is checked, since the
-replica does that: a body that cannot be read is a prompt like any other.
+Owns the names of the fields, of all dialects, and one spelling for what JSON can spell in several ways: a conversation
+that is written with other spaces, escapes or another order of keys is the same. Nothing is checked, since the replica
+does that: a body that cannot be read is a prompt like any other.
 """
 
 from __future__ import annotations
@@ -44,13 +45,8 @@ class Body(msgspec.Struct):
         return self.inputs == NONE and (self.messages != NONE or self.prompt != NONE)
 
 
-class _Message(msgspec.Struct):
-    role: str = ""
-
-
 _body = msgspec.json.Decoder(Body)
-_pieces = msgspec.json.Decoder(list[Raw])
-_messages = msgspec.json.Decoder(list[_Message])
+_encoder = msgspec.json.Encoder(order="sorted")
 
 
 def read(data: bytes) -> Body | None:
@@ -65,16 +61,15 @@ def ask(body: Body | None, data: bytes, salt: int) -> Ask:
     """What the choice needs. salt: the deployment's and the model's."""
     if body is None:
         return Ask(chain([data], salt))
-    before = [bytes(one) for one in (body.tools, body.system, body.instructions)]
-    conversation = key_of(bytes(body.prompt_cache_key), salt) if body.prompt_cache_key != NONE else None
+    before = [_plain(one) for one in (body.tools, body.system, body.instructions)]
+    conversation = key_of(_plain(body.prompt_cache_key), salt) if body.prompt_cache_key != NONE else None
     listed = body.messages if body.messages != NONE else body.input
-    messages = _split(listed) if listed != NONE else None
+    messages = _messages(listed) if listed != NONE else None
     if messages is None:
-        parts = [*before, *(bytes(one) for one in (body.prompt, body.inputs, body.input, body.instances))]
+        parts = [*before, *(_plain(one) for one in (body.prompt, body.inputs, body.input, body.instances))]
         return Ask(chain(parts, salt), conversation)
-    pieces, roles = messages
+    pieces, first = messages
     parts = [*before, *pieces]
-    first = roles.index("user") + 1 if "user" in roles else len(pieces)
     if conversation is None:
         conversation = key_of(b"".join(parts[: len(before) + first]), salt)
     turns = len(pieces) - first
@@ -82,9 +77,33 @@ def ask(body: Body | None, data: bytes, salt: int) -> Ask:
     return Ask(chain(parts, salt), conversation, earlier)
 
 
-def _split(listed: Raw) -> tuple[list[bytes], list[str]] | None:
-    """Messages as they were sent, and their roles; None: it is no list of messages."""
+def _plain(value: Raw) -> bytes:
+    """A value in the one spelling that it has here; as it came where it cannot be read."""
+    if value == NONE:
+        return b""
     try:
-        return [bytes(one) for one in _pieces.decode(listed)], [one.role for one in _messages.decode(listed)]
+        return _encoder.encode(msgspec.json.decode(value))
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        return bytes(value)
+
+
+def _messages(listed: Raw) -> tuple[list[bytes], int] | None:
+    """Messages, each in its one spelling, and how many there are up to the first one of the user, that one included.
+
+    None: it is no list of messages.
+    """
+    try:
+        messages = msgspec.json.decode(listed, type=list[dict[str, Any]])
+        first = next((at for at, one in enumerate(messages, 1) if one.get("role") == "user"), len(messages))
+        return [_encoder.encode(_message(one)) for one in messages], first
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
         return None
+
+
+def _message(message: dict[str, Any]) -> dict[str, Any]:
+    """null means absent, and a list of one text is that text."""
+    said = {name: value for name, value in message.items() if value is not None}
+    match said.get("content"):
+        case [{"type": "text" | "input_text" | "output_text", "text": str(text), **rest}] if not rest:
+            said["content"] = text
+    return said

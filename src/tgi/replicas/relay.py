@@ -23,8 +23,10 @@ from tgi.errors import GenerationError, OverloadedError, UnhealthyError
 from tgi.replicas.choice import Ask, Chooser
 from tgi.replicas.figures import Sent
 from tgi.replicas.models import Model
-from tgi.replicas.replica import Heartbeat, Replica
+from tgi.replicas.replica import Replica
+from tgi.replicas.roster import Roster
 from tgi.replicas.router_metrics import RouterMetrics
+from tgi.replicas.starts import Starts
 from tgi.replicas.upstream import Connection, Head, UpstreamError
 
 logger = logging.getLogger("tgi.replicas")
@@ -39,6 +41,8 @@ FULL_S = 1.0
 """A replica that was full is not asked again for so long at most: it says when, but may have room earlier."""
 MOST_REFUSALS = 3
 REFUSAL_BYTES = 1 << 16
+WAITED = "x-tgi-waited"
+"""Seconds that a request waited for a replica to start; a header of its answer."""
 END_OF_EVENT = b"\n\n"
 
 
@@ -62,29 +66,25 @@ class Request:
 class _Tries:
     """What was tried for a request."""
 
-    replicas: set[int] = field(default_factory=set)
+    replicas: dict[Replica, int] = field(default_factory=dict)
+    """With the life that each was in: one that went and came back may be asked again."""
     failed: bool = False
     """A replica had it and broke."""
     refusals: int = 0
     back_in_s: float = math.inf
     """The earliest time that a full replica named."""
+    waited_s: float | None = None
+    """For a replica to start; None: there was one."""
 
 
 class Relay:
     """Sends requests on; shared by all of them."""
 
-    def __init__(
-        self,
-        replicas: Sequence[Replica],
-        heartbeats: Sequence[Heartbeat],
-        chooser: Chooser,
-        metrics: RouterMetrics,
-    ) -> None:
-        self._replicas = replicas
-        self._heartbeats = heartbeats
+    def __init__(self, roster: Roster, chooser: Chooser, metrics: RouterMetrics, starts: Starts) -> None:
+        self._roster = roster
         self._chooser = chooser
         self._metrics = metrics
-        self._back_at = np.zeros(len(replicas))
+        self._starts = starts
 
     async def answer(self, request: Request, send: Send) -> None:
         """Raises OverloadedError, UnhealthyError, GenerationError while nothing is sent yet."""
@@ -92,9 +92,12 @@ class Relay:
         while True:
             choice = self._chooser.choose(request.ask, self._allowed(request, tries))
             if choice is None:
+                if await self._wait(request, tries):
+                    continue
                 raise self._nobody(request, tries)
-            replica, sent = self._replicas[choice.replica], choice.sent
-            tries.replicas.add(replica.number)
+            replica, sent = self._roster[choice.replica], choice.sent
+            tries.replicas[replica] = replica.life
+            replica.open += 1
             self._metrics.choices.labels(replica.url).inc()
             try:
                 if await self._try(request, tries, replica, sent, send):
@@ -102,23 +105,48 @@ class Relay:
                     self._metrics.expected_bytes.inc(choice.expected)
                     return
             finally:
+                replica.open -= 1
                 self._chooser.fleet.ended(sent)
+                self._roster.ended(replica)
+
+    async def _wait(self, request: Request, tries: _Tries) -> bool:
+        """Whether there is a replica now, after none could be used. Full ones are not waited for."""
+        if tries.refusals or self._full(request, time.monotonic()).any():
+            return False
+        began = time.monotonic()
+        spent = tries.waited_s or 0.0
+        found = await self._starts.wait(request.model.name, lambda: bool(self._allowed(request, tries).any()), spent)
+        if found or self._starts.longest_s:
+            tries.waited_s = spent + time.monotonic() - began
+            if found:
+                logger.info("Request %s waited %.1f s for a replica", _name(request), tries.waited_s)
+            self._metrics.waits.labels("started" if found else "in vain").inc()
+        return found
 
     def _allowed(self, request: Request, tries: _Tries) -> np.ndarray:
-        allowed = request.model.allowed & (self._chooser.fleet.full_until <= time.monotonic())
-        if tries.replicas:
-            allowed[list(tries.replicas)] = False
+        fleet = self._chooser.fleet
+        allowed = request.model.usable(len(fleet)) & (fleet.full_until <= time.monotonic())
+        for replica, life in tries.replicas.items():
+            if replica.life == life and replica in self._roster:
+                allowed[replica.number] = False
         return allowed
+
+    def _full(self, request: Request, now: float) -> np.ndarray:
+        """Replicas that have said when they have room again."""
+        fleet = self._chooser.fleet
+        return request.model.usable(len(fleet)) & (fleet.full_until > now) & np.isfinite(fleet.back_at)
 
     def _nobody(self, request: Request, tries: _Tries) -> OverloadedError | UnhealthyError | GenerationError:
         now = time.monotonic()
-        full = request.model.allowed & (self._chooser.fleet.full_until > now) & np.isfinite(self._back_at)
+        full = self._full(request, now)
         if tries.refusals or full.any():
-            return _overloaded(min([tries.back_in_s, *(self._back_at[full] - now)]))
+            return _overloaded(min([tries.back_in_s, *(self._chooser.fleet.back_at[full] - now)]))
         if tries.failed:
             return GenerationError("the replica that had the request was lost")
         unhealthy = UnhealthyError(f"No replica of `{request.model.name}` can be used now")
         unhealthy.headers["retry-after"] = "1"
+        if tries.waited_s is not None:
+            unhealthy.headers[WAITED] = f"{tries.waited_s:.2f}"
         return unhealthy
 
     async def _try(self, request: Request, tries: _Tries, replica: Replica, sent: Sent, send: Send) -> bool:
@@ -149,8 +177,8 @@ class Relay:
 
     def _note_failure(self, request: Request, tries: _Tries, replica: Replica, error: UpstreamError) -> None:
         """Raises GenerationError if the request may not be sent again."""
-        logger.warning("Replica %s: %s (request %s)", replica.url, error, request.request_id.decode("latin-1"))
-        self._heartbeats[replica.number].hurry()
+        logger.warning("Replica %s: %s (request %s)", replica.url, error, _name(request))
+        self._roster.hurry(replica)
         if not error.begun:
             self._unavailable(replica, "unreachable")
             return
@@ -160,12 +188,12 @@ class Relay:
         tries.failed = True
         self._metrics.retries.labels("closed" if error.reused else "lost").inc()
         if error.reused and not self._allowed(request, tries).any():
-            tries.replicas.discard(replica.number)  # it may just have closed an idle connection
+            tries.replicas.pop(replica, None)  # it may just have closed an idle connection
 
     def _unavailable(self, replica: Replica, reason: str) -> None:
         """It is left alone until its heartbeat tells more."""
         self._chooser.fleet.full_until[replica.number] = time.monotonic() + FULL_S / 2
-        self._back_at[replica.number] = math.inf
+        self._chooser.fleet.back_at[replica.number] = math.inf
         self._metrics.retries.labels(reason).inc()
 
     async def _refused(self, tries: _Tries, replica: Replica, head: Head, connection: Connection) -> bool:
@@ -176,12 +204,12 @@ class Relay:
             if size > REFUSAL_BYTES:
                 break
         if head.status == 503:
-            self._heartbeats[replica.number].hurry()
+            self._roster.hurry(replica)
             self._unavailable(replica, "unavailable")
             return False
         seconds = _retry_after(head)
         now = time.monotonic()
-        self._back_at[replica.number] = now + seconds
+        self._chooser.fleet.back_at[replica.number] = now + seconds
         self._chooser.fleet.full_until[replica.number] = now + min(seconds, FULL_S)
         tries.refusals += 1
         tries.back_in_s = min(tries.back_in_s, seconds)
@@ -212,7 +240,7 @@ class Relay:
                     if not begun:
                         begun = True
                         self._metrics.added.observe(time.monotonic() - max(connection.last_byte, request.arrived))
-                        await send(_start(request, replica, head))
+                        await send(_start(request, tries, replica, head))
                     await send({"type": "http.response.body", "body": data, "more_body": more})
             except TimeoutError:
                 raise ClientGone from None
@@ -226,13 +254,13 @@ class Relay:
                     await write(piece)
             await write(held, more=False)
         except UpstreamError as error:
-            self._heartbeats[replica.number].hurry()
+            self._roster.hurry(replica)
             if not begun and not tries.failed:
                 tries.failed = True
                 self._metrics.retries.labels("lost").inc()
                 return False
             self._metrics.failures.labels("lost").inc()
-            logger.warning("Replica %s: %s (request %s)", replica.url, error, request.request_id.decode("latin-1"))
+            logger.warning("Replica %s: %s (request %s)", replica.url, error, _name(request))
             lost = GenerationError("the replica that had the request was lost")
             if not begun:
                 raise lost from None
@@ -251,9 +279,15 @@ def _overloaded(seconds: float) -> OverloadedError:
     return error
 
 
-def _start(request: Request, replica: Replica, head: Head) -> dict[str, object]:
+def _name(request: Request) -> str:
+    return request.request_id.decode("latin-1")
+
+
+def _start(request: Request, tries: _Tries, replica: Replica, head: Head) -> dict[str, object]:
     headers = [(name, value) for name, value in head.headers if name not in OURS]
     headers.append((b"x-tgi-replica", replica.pool.netloc))
+    if tries.waited_s is not None:
+        headers.append((WAITED.encode(), f"{tries.waited_s:.2f}".encode()))
     if head.get(b"x-request-id") is None:
         headers.append((b"x-request-id", request.request_id))
     return {"type": "http.response.start", "status": head.status, "headers": headers}

@@ -70,16 +70,23 @@ class Replica:
         """`models` is what it serves; else it has been away, and may come back with another model."""
         self.said = Said()
         self.last_seen = 0.0
+        self.draining = False
+        """It is about to go: it gets nothing new."""
+        self.open = 0
+        """Requests that were sent there and are not answered whole."""
+        self.life = 0
+        """Counts how often it came back."""
 
     @property
     def up(self) -> bool:
-        return self.state == "up" and self.introduced
+        return self.state == "up" and self.introduced and not self.draining
 
     def set_state(self, state: str) -> None:
         if state != self.state:
             level = logging.INFO if state == "up" else logging.WARNING
             logger.log(level, "Replica %s is %s", self.url, state)
             self.state = state
+            self.life += state == "up"
 
     async def get(self, path: str, patience_s: float) -> tuple[int, bytes]:
         """A small answer. Raises UpstreamError, TimeoutError."""
@@ -100,7 +107,9 @@ class Replica:
 class Heartbeat:
     """Asks one replica again and again; `on_news` hears of every answer and every change."""
 
-    def __init__(self, replica: Replica, interval_s: float, on_news: Callable[[Replica, Figures | None], None]) -> None:
+    def __init__(
+        self, replica: Replica, interval_s: Callable[[], float], on_news: Callable[[Replica, Figures | None], None]
+    ) -> None:
         self._replica = replica
         self._interval_s = interval_s
         self._on_news = on_news
@@ -120,9 +129,9 @@ class Heartbeat:
                 replica.pool.abort()
             self._soon.clear()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._interval_s):
+                async with asyncio.timeout(self._interval_s()):
                     await self._soon.wait()
-                await asyncio.sleep(min(self._interval_s, 0.1))
+                await asyncio.sleep(min(self._interval_s(), 0.1))
 
     async def _beat(self) -> Figures | None:
         replica = self._replica

@@ -1,4 +1,4 @@
-"""The router as an ASGI application: one address in front of several replicas.
+"""The router as an ASGI application: one address in front of replicas that come and go.
 
 Owns what it answers itself (health, models, metrics, keys, errors) and which model a path or a body means. Stateless:
 what it knows it learns from its own choices and the replicas' figures, so any number of routers may stand side by side.
@@ -12,7 +12,7 @@ import re
 import secrets
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable
 from urllib.parse import quote
 
 import msgspec
@@ -37,8 +37,10 @@ from tgi.replicas.index import PrefixIndex
 from tgi.replicas.models import Model, Models
 from tgi.replicas.prompt import ask, read
 from tgi.replicas.relay import HOP_BY_HOP, Relay, Request
-from tgi.replicas.replica import Heartbeat, Replica, interval_s
+from tgi.replicas.replica import Replica
+from tgi.replicas.roster import Roster
 from tgi.replicas.router_metrics import RouterMetrics
+from tgi.replicas.starts import Starts
 
 logger = logging.getLogger("tgi.replicas")
 
@@ -55,33 +57,36 @@ class Router:
 
     def __init__(
         self,
-        urls: Sequence[str],
+        urls: Iterable[str] = (),
         *,
         api_keys: tuple[str, ...] = (),
         salt: str = "",
         payload_limit: int = 2_000_000,
         cors_allow_origin: tuple[str, ...] = (),
         index_blocks: int = 1 << 19,
+        starts: Starts | None = None,
     ) -> None:
-        """salt: makes the hashes of prompts; routers of one deployment have the same, so that they choose alike."""
-        self.replicas = [Replica(number, url) for number, url in enumerate(urls)]
-        interval = interval_s(len(urls))
-        self._heartbeats = [Heartbeat(replica, interval, self._on_news) for replica in self.replicas]
+        """salt: makes the hashes of prompts; routers of one deployment have the same, so that they choose alike.
+
+        starts: how long requests wait for a replica where none can be used; by default not at all.
+        """
         self.models = Models()
+        self.chooser = Chooser(Fleet(0), PrefixIndex(0, blocks=index_blocks), Homes())
+        self.replicas = Roster(self.chooser, self._on_news, self._on_gone)
         self.metrics = RouterMetrics(self.replicas)
-        fleet = Fleet(len(urls))
-        index = PrefixIndex(len(urls), blocks=index_blocks)
-        self.chooser = Chooser(fleet, index, Homes([replica.url for replica in self.replicas]))
-        self._relay = Relay(self.replicas, self._heartbeats, self.chooser, self.metrics)
+        self._starts = starts or Starts()
+        self._relay = Relay(self.replicas, self.chooser, self.metrics, self._starts)
         self._keys = api_keys
         self._salt = key_of((salt or secrets.token_hex(16)).encode(), 0)
         self._payload_limit = payload_limit
         self._own = Cors(_answer_own, origins=cors_allow_origin)
-        self._states: list[tuple[bool, tuple[str, ...]]] = []
+        self._states: list[tuple[str, bool, tuple[str, ...]]] = []
         self.draining = False
         """The router is about to end: it says that it is not healthy, and goes on until then."""
         self.open_requests = 0
         self._idle = asyncio.Event()
+        for url in urls:
+            self.replicas.add(url)
 
     async def drain(self) -> None:
         """Say that the router is not healthy, and wait until no request is open."""
@@ -92,17 +97,20 @@ class Router:
 
     async def run(self) -> None:
         """The heartbeat of all replicas, until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            for heartbeat in self._heartbeats:
-                group.create_task(heartbeat.run())
+        await self.replicas.run()
 
     def _on_news(self, replica: Replica, figures: Figures | None) -> None:
         if figures is not None:
             self.chooser.fleet.tell(replica.number, figures)
-        states = [(one.up, tuple(one.models)) for one in self.replicas]
+        states = [(one.url, one.up, tuple(one.models)) for one in self.replicas]
         if states != self._states:
             self._states = states
-            self.models.refresh(self.replicas)
+            self.models.refresh(list(self.replicas))
+            self._starts.tell()
+
+    def _on_gone(self, replica: Replica) -> None:
+        self.metrics.forget(replica)
+        self._on_news(replica, None)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -173,8 +181,8 @@ class Router:
 
     @property
     def usable(self) -> bool:
-        """Whether any replica can be used."""
-        return any(replica.up for replica in self.replicas)
+        """Whether any replica can be used, or is started when a request comes."""
+        return any(replica.up for replica in self.replicas) or self._starts.on_demand
 
     def _check_key(self, scope: Scope) -> None:
         """Raises UnauthorizedError. The replica checks it again."""

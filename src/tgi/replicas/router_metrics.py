@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import contextlib
+from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -17,7 +18,7 @@ ADDED_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0)
 class RouterMetrics:
     """Of one router."""
 
-    def __init__(self, replicas: Sequence[Replica]) -> None:
+    def __init__(self, replicas: Iterable[Replica]) -> None:
         registry = self._registry = CollectorRegistry()
         self.choices = Counter("tgi_router_choices", "Requests sent to a replica.", ["replica"], registry=registry)
         self.prompt_bytes = Counter("tgi_router_prompt_bytes", "Bytes of prompts that were sent.", registry=registry)
@@ -32,6 +33,12 @@ class RouterMetrics:
         self.failures = Counter(
             "tgi_router_failures", "Requests that were not answered whole, by why.", ["reason"], registry=registry
         )
+        self.waits = Counter(
+            "tgi_router_waits",
+            "Requests that waited for a replica to start, by what came of it.",
+            ["outcome"],
+            registry=registry,
+        )
         self.added = Histogram(
             "tgi_router_added_duration",
             "Seconds that the router adds before the first byte of an answer.",
@@ -41,6 +48,11 @@ class RouterMetrics:
         registry.register(_OfReplicas(replicas))
         ProcessCollector(registry=registry)
 
+    def forget(self, replica: Replica) -> None:
+        """It is gone: its series end."""
+        with contextlib.suppress(KeyError):  # never chosen
+            self.choices.remove(replica.url)
+
     def render(self) -> bytes:
         return generate_latest(self._registry)
 
@@ -48,7 +60,7 @@ class RouterMetrics:
 class _OfReplicas(Collector):
     """What the replicas last said of themselves."""
 
-    def __init__(self, replicas: Sequence[Replica]) -> None:
+    def __init__(self, replicas: Iterable[Replica]) -> None:
         self._replicas = replicas
 
     def collect(self) -> Iterable[Metric]:

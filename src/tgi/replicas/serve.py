@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 import uvloop
 
@@ -19,17 +21,22 @@ from tgi.settings.config import ApiConfig
 
 logger = logging.getLogger("tgi.replicas")
 
+Following = Callable[[Router], Coroutine[Any, Any, None]]
 
-def serve(router: Router, hostname: str, port: int, graceful_s: float) -> int:
-    """Until a signal; gives the exit status. Raises PortError."""
+
+def serve(router: Router, hostname: str, port: int, graceful_s: float, following: Following | None = None) -> int:
+    """Until a signal; gives the exit status. following: keeps the list of replicas. Raises PortError."""
     sock = bind(hostname, port)
     try:
-        return uvloop.run(_run(router, ApiConfig("router", "", hostname=hostname, port=port), sock, graceful_s))
+        config = ApiConfig("router", "", hostname=hostname, port=port)
+        return uvloop.run(_run(router, config, sock, graceful_s, following))
     finally:
         sock.close()
 
 
-async def _run(router: Router, config: ApiConfig, sock: socket.socket, graceful_s: float) -> int:
+async def _run(
+    router: Router, config: ApiConfig, sock: socket.socket, graceful_s: float, following: Following | None
+) -> int:
     loop = asyncio.get_running_loop()
     stop, now = asyncio.Event(), asyncio.Event()
 
@@ -44,12 +51,14 @@ async def _run(router: Router, config: ApiConfig, sock: socket.socket, graceful_
     for number in numbers:
         loop.add_signal_handler(number, on_signal)
     server = HttpServer(router, config, say_open)
-    beating = asyncio.create_task(router.run())
     serving = asyncio.create_task(server.serve([sock]))
+    own = [serving, asyncio.create_task(router.run())]
+    if following is not None:
+        own.append(asyncio.create_task(following(router)))
     try:
         stopping = asyncio.create_task(stop.wait())
-        await asyncio.wait({serving, stopping, beating}, return_when=asyncio.FIRST_COMPLETED)
-        for task in (serving, beating):
+        await asyncio.wait({stopping, *own}, return_when=asyncio.FIRST_COMPLETED)
+        for task in own:
             if task.done():
                 task.result()  # raises
         logger.info("Ending: %d requests are open", router.open_requests)
@@ -61,7 +70,7 @@ async def _run(router: Router, config: ApiConfig, sock: socket.socket, graceful_
         server.should_exit = True
         server.force_exit = now.is_set() or router.open_requests > 0
         await asyncio.wait({serving}, timeout=1.0 if server.force_exit else 6.0)
-        for task in (serving, beating):
+        for task in own:
             task.cancel()
         for number in numbers:
             loop.remove_signal_handler(number)

@@ -174,20 +174,25 @@ class Connection(asyncio.Protocol):
         self._news.set()
 
 
+def address(url: str) -> tuple[str, str, int]:
+    """An address in its one spelling, its host and its port. Raises ArgumentError for one that is none."""
+    parts = urlsplit(url if "://" in url else f"http://{url}")
+    try:
+        port = parts.port
+    except ValueError:
+        port = None
+    if parts.scheme != "http" or not parts.hostname or not port or parts.query or parts.path not in ("", "/"):
+        raise ArgumentError(f"--replica {url}: expected an address such as http://10.0.0.7:8080")
+    return f"http://{parts.netloc}", parts.hostname, port
+
+
 class Pool:
     """Connections to one replica."""
 
     def __init__(self, url: str) -> None:
         """Raises ArgumentError for an address that is none."""
-        parts = urlsplit(url if "://" in url else f"http://{url}")
-        try:
-            port = parts.port
-        except ValueError:
-            port = None
-        if parts.scheme != "http" or not parts.hostname or not port or parts.query or parts.path not in ("", "/"):
-            raise ArgumentError(f"--replica {url}: expected an address such as http://10.0.0.7:8080")
-        self.url = f"http://{parts.netloc}"
-        self.host, self.port, self.netloc = parts.hostname, port, parts.netloc.encode()
+        self.url, self.host, self.port = address(url)
+        self.netloc = self.url.removeprefix("http://").encode()
         self._idle: list[Connection] = []
         self._all: set[Connection] = set()
 

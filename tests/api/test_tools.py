@@ -273,6 +273,9 @@ async def test_too_much_of_everything() -> None:
             assert "nested more than 200" in await refused([{"function": {"name": "f", "parameters": {"x": example}}}])
         wide = {"properties": {str(number): {} for number in range(30_000)}}
         assert "may have 20000 parts" in await refused([{"function": {"name": "f", "parameters": wide}}])
+        chain = {"$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}}
+        for parameters in ({"$ref": "#"}, {"properties": {"x": {"$ref": "#/$defs/b"}}, **chain}):
+            assert "$ref` refers to itself" in await refused([{"function": {"name": "f", "parameters": parameters}}])
         assert "name" in await refused([{"function": {"name": "a b"}}])
         assert "max_thinking_tokens" in await refused([], max_thinking_tokens=2_000_000)
 
@@ -283,6 +286,9 @@ async def test_template_arguments_that_nobody_may_set() -> None:
             answer = await client.post(ROUTE, json={"messages": ASKED, "chat_template_kwargs": {name: True}})
             assert answer.status_code == 422
             assert f"cannot set `{name}`" in answer.json()["error"]["message"]
+        answer = await client.post(ROUTE, json={"messages": ASKED, "chat_template": "{{ messages }}"})
+        assert (answer.status_code, answer.json()["error"]["param"]) == (422, "chat_template")
+        assert "--chat-template" in answer.json()["error"]["message"]
 
 
 async def test_the_format_by_flag() -> None:

@@ -159,6 +159,7 @@ class ChatRequest(OpenAIRequest):
     max_thinking_tokens: U32 | None = Field(
         None, description="Most tokens of the reasoning, which is then ended; default: up to the model."
     )
+    chat_template: Any = Field(None, description="Refused: a template is code, which the operator chooses.")
     chat_template_kwargs: dict[str, Any] | None = Field(None, description="Variables for the chat template.")
     add_generation_prompt: bool = True
     continue_final_message: bool | None = Field(
@@ -207,5 +208,11 @@ class ChatRequest(OpenAIRequest):
         """Refuse by name what this version cannot do; raises ToolError or ValidationError."""
         if not self.messages:
             raise ValidationError("`messages` cannot be empty", param="messages")
+        if self.chat_template is not None:
+            raise ValidationError(
+                "`chat_template` is not supported: the operator chooses it with --chat-template, and requests set its "
+                "variables with `chat_template_kwargs`",
+                param="chat_template",
+            )
         if not self.tools or self.tool_choice == "none":
             ignored += [name for name in ("tool_prompt", "parallel_tool_calls") if name in self.model_fields_set]

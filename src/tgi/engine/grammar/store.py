@@ -25,7 +25,7 @@ from tgi.messages import Grammar, Vocabulary
 
 logger = logging.getLogger("tgi.engine")
 
-WORKERS = 2
+WORKERS = 1
 NICE = 10
 MAX_KEPT = 256
 MAX_KEPT_TEXT = 1 << 20

@@ -29,7 +29,7 @@ from tgi.serving.frames import FAILED, READY, TEXT, receive, send
 
 STACK = 64 << 20
 """Bytes; the engine has four times as much, so that it can compile whatever was compiled here."""
-NICE = 10
+NICE = 19
 """Streams go on beside a burst of new grammars."""
 MEMORY = 1 << 30
 """Bytes of address space that compiling may take."""

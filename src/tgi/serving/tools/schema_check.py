@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any
+from urllib.parse import unquote
 
 MOST_NODES = 20_000
 """Objects and lists in all schemas of a request."""
@@ -71,7 +72,7 @@ def problem(schema: Any, nodes: Nodes) -> str | None:
             continue
         if not isinstance(value, Mapping):
             return f"{_shown(path)} must be a JSON schema, an object"
-        found = _keyword(path, value)
+        found = _keyword(path, value) or _endless(path, value, schema)
         if found is not None:
             return found
         pending += _below(path, value, depth + 1)
@@ -103,6 +104,20 @@ def _keyword(path: str, schema: Mapping[str, Any]) -> str | None:
     for name in MAPS:
         if name in schema and not isinstance(schema[name], Mapping):
             return f"{_shown(f'{path}.{name}')} must be an object of schemas"
+    return None
+
+
+def _endless(path: str, part: Mapping[str, Any], schema: Any) -> str | None:
+    """Of a reference whether it leads back to itself with nothing between, so that nothing can fit it."""
+    seen: set[str] = set()
+    at: Any = part
+    while isinstance(at, Mapping) and isinstance(ref := at.get("$ref"), str) and ref.startswith("#"):
+        if ref in seen or len(seen) == DEEPEST:
+            return f"{_shown(f'{path}.$ref')} refers to itself"
+        seen.add(ref)
+        at = schema
+        for key in ref[1:].split("/")[1:]:
+            at = at.get(unquote(key).replace("~1", "/").replace("~0", "~")) if isinstance(at, Mapping) else None
     return None
 
 

@@ -14,6 +14,7 @@ from moving_pages import moving_pages
 
 from tgi.commands.cli import FRIENDLY
 from tgi.models.families.registry import FAMILIES
+from tgi.models.text_part import WITH_OTHER_PARTS
 from tgi.settings.config import INEFFECTIVE_VARIABLES
 from tgi.settings.flags import WITHOUT_EFFECT
 from tgi.settings.help import markdown
@@ -73,6 +74,9 @@ are preempted. The last column names the checkpoints, for `pytest -k` of the tes
 | --- | --- | --- | --- |
 {rows}
 
+Of a checkpoint that also has parts for images or sound the language model is served, as if it were alone, where
+`model_type` is {with_other_parts}; the log and `tgi inspect` say which parts are not.
+
 What proves it:
 
 | feature | tests |
@@ -104,6 +108,7 @@ PROOFS = {
         "engine/test_seq2seq.py",
     "states beside the KV cache: same bits in chunks, with prefix hits and after preemption": "engine/test_states.py",
     "same bits in any batch on the native backend": "models/test_native_invariance.py",
+    "language models beside parts for images or sound": "models/test_text_part.py",
     "stored quantisation formats": "quant/test_formats.py",
     "GGUF files": "models/test_gguf.py",
     "values of a config that are refused by name": "models/test_families.py",
@@ -121,12 +126,14 @@ def proofs() -> str:
 
 
 def others() -> dict[str, str]:
-    """The architectures that are tested by transformers' code."""
+    """The architectures that are tested by transformers' code, and those of which a part is served."""
     sys.path.insert(0, str(ROOT))
     from tests.models.fallback_cases import OWN_CACHE, PAGED, WITH_ENCODER  # without torch
 
     lists = {"paged": PAGED, "own": OWN_CACHE, "encoders": WITH_ENCODER}
-    return {name: ", ".join(f"`{one}`" for one in sorted(of)) for name, of in lists.items()}
+    said = {name: ", ".join(f"`{one}`" for one in sorted(of)) for name, of in lists.items()}
+    *first, last = (f"`{name}`" for name in sorted(WITH_OTHER_PARTS))
+    return {**said, "with_other_parts": f"{', '.join(first)} or {last}"}
 
 
 def models() -> str:

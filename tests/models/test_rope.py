@@ -24,6 +24,8 @@ SCALINGS: dict[str, dict[str, Any] | None] = {
     "linear": {"rope_type": "linear", "factor": 4.0},
     "llama3": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
                "original_max_position_embeddings": 96},
+    "llama3-step": {"rope_type": "llama3", "factor": 16.0, "low_freq_factor": 1.0, "high_freq_factor": 1.0,
+                    "original_max_position_embeddings": 96},
     "yarn": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 128},
     "yarn-all": {"rope_type": "yarn", "factor": 2.5, "original_max_position_embeddings": 200, "beta_fast": 20.0,
                  "beta_slow": 2.0, "truncate": False, "attention_factor": 1.3},
@@ -132,7 +134,7 @@ def test_override_by_flags() -> None:
         ({"rope_type": "linear", "factor": 2.0, "beta_fast": 3}, "unsupported parameters: beta_fast"),
         ({"rope_type": "default", "mrope_section": [1, 2]}, "unsupported parameters: mrope_section"),
         ({"rope_type": "default", "partial_rotary_factor": 0.5}, "partial_rotary_factor"),
-        ({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 4.0, "high_freq_factor": 4.0}, "high_freq_factor"),
+        ({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 4.0, "high_freq_factor": 3.0}, "high_freq_factor"),
         ("linear", "must be an object"),
     ],
 )

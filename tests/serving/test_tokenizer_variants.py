@@ -12,6 +12,7 @@ from tokenizers import Tokenizer as FastTokenizer
 
 from tests import small_tokenizers as build
 from tgi.models.families.registry import FAMILIES
+from tgi.models.text_part import WITH_OTHER_PARTS
 from tgi.serving.tokenizer import Tokenizer
 from tgi.serving.tokenizer_library import TokenizerError
 from tgi.serving.tokenizer_types import GENERIC_TYPES, OWN_CLASS
@@ -268,7 +269,7 @@ def test_mistrals_pattern_is_mended(tmp_path, words, version):
 def test_classes_of_model_types_are_those_of_transformers():
     from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING_NAMES
 
-    for model_type in FAMILIES:
+    for model_type in (*FAMILIES, *WITH_OTHER_PARTS):
         named = TOKENIZER_MAPPING_NAMES.get(model_type)
         generic = named in ("TokenizersBackend", "MistralCommonBackend")
         assert OWN_CLASS.get(model_type) == (None if generic else named), model_type

@@ -7,14 +7,12 @@ from pathlib import Path
 
 import torch
 
-from tgi.errors import ModelError
 from tgi.kernels.outline import Outline
 from tgi.memory import budget
 from tgi.memory.cost import ModelCost, outline_cost
 from tgi.memory.estimate import check_fallback
 from tgi.models.config_reader import read_config
 from tgi.models.decoder_start import decoder_ids_of_config
-from tgi.models.families.registry import UnknownFamilyError
 from tgi.models.loader import LoadedModel, serving_dtype
 from tgi.models.stored import stored_of
 from tgi.models.weights import Progress
@@ -26,7 +24,7 @@ logger = logging.getLogger("tgi.engine")
 class FallbackModel:
     """What the worker asks of a model: dtype, backend, cost; then `load`, after which the cost is that of the model."""
 
-    def __init__(self, config: EngineConfig, device: torch.device, unknown: UnknownFamilyError) -> None:
+    def __init__(self, config: EngineConfig, device: torch.device) -> None:
         """Raises ModelError where transformers does not know the model either."""
         from tgi.models.fallback.loader import TransformersBackend  # imports transformers
         from tgi.models.fallback.source import outline
@@ -34,10 +32,7 @@ class FallbackModel:
         self._config, self._path = config, Path(config.model_path)
         content = read_config(self._path)
         check_fallback(config, stored_of(self._path, content))
-        try:
-            found = outline(self._path, trust_remote_code=config.trust_remote_code)
-        except ModelError as error:
-            raise ModelError(f"{error}. {unknown}") from None
+        found = outline(self._path, trust_remote_code=config.trust_remote_code)
         logger.info("%s is no native family: transformers computes it, which is slower", found.model_type)
         self.decoder_ids: tuple[int, ...] = ()
         """What the decoder begins with where the model has an encoder, by its config; empty: it has none."""

@@ -108,8 +108,8 @@ class Worker:
         config = self.config
         try:
             spec = read_spec(Path(config.model_path), RopeOverride(config.rope_scaling, config.rope_factor))
-        except UnknownFamilyError as unknown:
-            return FallbackModel(config, self.device, unknown)
+        except UnknownFamilyError:
+            return FallbackModel(config, self.device)
         return FamilyModel(config, self.device, threads, spec)
 
     def _tell(self, backend: Backend, dtype: torch.dtype) -> None:

@@ -51,8 +51,8 @@ def survey(engine: EngineConfig, hardware: Hardware, *, warn: bool = False) -> M
     device = _device(engine, hardware)
     try:
         spec = spec_from_config(config, RopeOverride(engine.rope_scaling, engine.rope_factor), warn=warn)
-    except UnknownFamilyError as error:
-        return cost_of(describe(path, engine, stored, error), engine, hardware)
+    except UnknownFamilyError:
+        return cost_of(describe(path, engine, stored), engine, hardware)
     return model_cost(
         build(spec),
         serving_dtype(engine.dtype, spec.dtype, device.split(":")[0]) or "float32",
@@ -71,13 +71,10 @@ def cost_of(outline: Outline, engine: EngineConfig, hardware: Hardware) -> Model
     return outline_cost(outline, dtype, footprint(device, native_kernels=False), logit_rows=budget.DEFAULT_BATCH_SIZE)
 
 
-def describe(path: Path, engine: EngineConfig, stored: Stored | None, unknown: UnknownFamilyError) -> Outline:
+def describe(path: Path, engine: EngineConfig, stored: Stored | None) -> Outline:
     """The outline of a model that no family describes. Raises ModelError where transformers does not know it either."""
     check_fallback(engine, stored)
-    try:
-        return ask(path, trust_remote_code=engine.trust_remote_code)
-    except ModelError as error:
-        raise ModelError(f"{error}. {unknown}") from None
+    return ask(path, trust_remote_code=engine.trust_remote_code)
 
 
 def check_fallback(engine: EngineConfig, stored: Stored | None) -> None:

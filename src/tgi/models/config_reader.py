@@ -28,7 +28,7 @@ HARMLESS = frozenset(  # a string is easier to keep sorted than seventy literals
     decoder_layerdrop
     decoder_start_token_id diversity_penalty do_sample dropout dropout_rate early_stopping embd_pdrop embed_dropout
     embedding_dropout encoder_layerdrop encoder_no_repeat_ngram_size eos_token_id exponential_decay_length_penalty
-    finetuning_task
+    finetuning_task for_llm_compressor
     forced_bos_token_id forced_eos_token_id gradient_checkpointing hidden_dropout id2label init_std
     initializer_factor initializer_range is_decoder is_llama_config label2id layerdrop length_penalty license max_length
     max_sequence_length min_length model_type n_ctx name_or_path no_repeat_ngram_size num_beam_groups num_beams

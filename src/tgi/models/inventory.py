@@ -16,6 +16,7 @@ from tgi.kernels.program import Program
 from tgi.models.names import Names
 from tgi.models.safetensors_header import StoredTensor, read_tensors
 from tgi.models.spec import ModelSpec
+from tgi.models.text_part import full_name
 from tgi.models.weight_files import FORMATS, in_directory, read_index, some
 from tgi.untrusted import printable
 
@@ -72,17 +73,16 @@ def read_stored(path: Path, names: Names | None = None) -> dict[str, StoredTenso
             raise ModelError(
                 f"{chosen.index} says that tensor {printable(stored)} is in {printable(file)}, but it is not there"
             )
-    return {full_name(stored, names): tensor for stored, tensor in tensors.items()}
+    return {_full_name(stored, names): tensor for stored, tensor in tensors.items()}
 
 
 def read_names(index: Path, names: Names | None = None) -> dict[str, None]:
     """The full names of the tensors that an index of shards names. Raises ModelError."""
-    return {full_name(stored, names): None for stored in read_index(index)}
+    return {_full_name(stored, names): None for stored in read_index(index)}
 
 
-def full_name(stored: str, names: Names | None) -> str:
-    """A tensor's name with the prefix of base models, which some checkpoints leave out."""
-    return stored if names is None or stored.startswith((names.prefix, names.head)) else names.prefix + stored
+def _full_name(stored: str, names: Names | None) -> str:
+    return stored if names is None else full_name(stored, names)
 
 
 def compare(stored: Mapping[str, StoredTensor | None], spec: ModelSpec, program: Program) -> Inventory:

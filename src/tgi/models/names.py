@@ -122,6 +122,8 @@ class Names:
     """The single qkv tensor holds q, k, v of the first KV head, then of the second, and so on."""
     prefix: str = ""
     """Base-model prefix that some checkpoints leave out."""
+    beside_others: bool = False
+    """The language model is one part of the checkpoint, and stored names say so: see `models.text_part`."""
     transposed: bool = False
     """Linear weights are stored [in, out]."""
     ignored: tuple[str, ...] = ()

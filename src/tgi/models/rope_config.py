@@ -176,8 +176,8 @@ def _build(kind: Any, parameters: dict[str, Any], theta: float, dim: int, max_po
             low_freq_factor=number("low_freq_factor"),
             high_freq_factor=number("high_freq_factor"),
         )
-        if spec.high_freq_factor <= spec.low_freq_factor:
-            raise ModelError("config.json: `high_freq_factor` must be larger than `low_freq_factor`")
+        if spec.high_freq_factor < spec.low_freq_factor:
+            raise ModelError("config.json: `high_freq_factor` must not be less than `low_freq_factor`")
         return spec
     factor = number("factor", max_positions / original)
     truncate = parameters.get("truncate", True)

@@ -20,6 +20,7 @@ from tgi.models.gguf.tensors import Entry as GgufEntry
 from tgi.models.gguf.tensors import GgufTensors
 from tgi.models.names import Names
 from tgi.models.safetensors import PIECE_BYTES, Entry, SafetensorsFile
+from tgi.models.text_part import full_name
 from tgi.models.weight_files import FORMATS, WeightFiles, in_directory, read_index, some
 from tgi.untrusted import printable
 
@@ -57,7 +58,7 @@ class Weights:
         self._where: dict[str, tuple[SafetensorsFile | GgufTensors, str]] = {}
         for file in self._files:
             for stored in file.entries:
-                name = stored if stored.startswith((names.prefix, names.head)) else names.prefix + stored
+                name = full_name(stored, names)
                 if name in self._where:
                     first, second = (printable(f.path.name) for f in (self._where[name][0], file))
                     raise ModelError(f"Tensor {printable(stored)} is stored twice: in {first} and {second}")

@@ -9,13 +9,13 @@ TYPES_OF_CLASS = {
     "CohereTokenizer": ("cohere", "cohere2"),
     "GPT2Tokenizer": ("codegen", "dbrx", "gpt2", "gpt_neo", "gptj", "opt", "phi", "starcoder2"),
     "GPTNeoXTokenizer": ("gpt_neox", "mamba2", "mpt", "olmo", "olmoe"),
-    "GemmaTokenizer": ("gemma", "gemma2", "gemma3_text"),
+    "GemmaTokenizer": ("gemma", "gemma2", "gemma3", "gemma3_text"),
     "M2M100Tokenizer": ("m2m_100",),
     "MBartTokenizer": ("mbart",),
     "MarianTokenizer": ("marian",),
     "PegasusTokenizer": ("pegasus",),
     "Qwen2Tokenizer": ("qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "qwen3_next"),
-    "Qwen3_5Tokenizer": ("qwen3_5_text",),
+    "Qwen3_5Tokenizer": ("qwen3_5", "qwen3_5_text"),
     "RobertaTokenizer": ("bart",),
     "T5Tokenizer": ("mt5", "t5"),
     "XGLMTokenizer": ("xglm",),
@@ -25,8 +25,8 @@ OWN_CLASS = {model_type: name for name, types in TYPES_OF_CLASS.items() for mode
 GENERIC_TYPES = frozenset(
     {
         "ernie4_5", "ernie4_5_moe", "glm", "glm4", "glm4_moe", "gpt_bigcode", "granite", "granitemoe",
-        "granitemoehybrid", "internlm3", "ministral", "ministral3", "mistral", "mixtral", "nemotron", "olmo2", "olmo3",
-        "phi3", "phimoe", "stablelm", "umt5",
+        "granitemoehybrid", "internlm3", "ministral", "ministral3", "mistral", "mistral3", "mixtral", "nemotron",
+        "olmo2", "olmo3", "phi3", "phimoe", "stablelm", "umt5",
     }
 )  # fmt: skip
 """Model types whose tokenizers are never built anew, whatever class a checkpoint names."""

@@ -28,6 +28,7 @@ from tgi.models.dtypes import serving_dtype
 from tgi.models.families.registry import UnknownFamilyError, spec_from_config
 from tgi.models.spec import ModelSpec
 from tgi.models.stored import stored_of
+from tgi.models.text_part import of_other_parts, other_parts, text_part
 from tgi.quant.checkpoint import Stored, check_method
 from tgi.serving.template_sources import find
 from tgi.settings.config import EngineConfig, environment_settings
@@ -80,7 +81,9 @@ def inspect(parsed: Parsed, variables: Mapping[str, str], facts: Hardware) -> In
         cost = survey(engine, facts) if outline is None else cost_of(outline, engine, facts)
         _add_cache(found, engine, cost)
     if tensors is not None and found.parameters:
-        found.bits_per_weight = round(8 * sum(one.bytes for one in tensors.values()) / found.parameters, 2)
+        beside = text_part(config) is not None
+        taken = sum(one.bytes for name, one in tensors.items() if not (beside and of_other_parts(name)))
+        found.bits_per_weight = round(8 * taken / found.parameters, 2)
     _judge(subject, suitability(parsed, settings, facts), cost, problems)
     if problems.sentences and found.route == "refused":
         found.why = problems.sentences[0]
@@ -148,8 +151,8 @@ def _add_route(
     """
     try:
         spec = spec_from_config(config, RopeOverride(engine.rope_scaling, engine.rope_factor), warn=False)
-    except UnknownFamilyError as error:
-        outline = describe(subject.directory, engine, stored, error)
+    except UnknownFamilyError:
+        outline = describe(subject.directory, engine, stored)
         found.route = "transformers"
         found.why = (
             f"no native family has the model type {found.model_type}; transformers' {outline.class_name} computes it, "
@@ -160,6 +163,10 @@ def _add_route(
         return outline
     program = build(spec)
     found.route, found.why = "native", f"{found.title or found.model_type} is one of the native families"
+    if spec.model_type != found.model_type:
+        found.title = TITLES.get(spec.model_type, spec.model_type)
+        others = ", ".join(other_parts(config))
+        found.why = f"its language model, {found.title}, is one of the native families; not served: {others}"
     found.vocabulary, found.parameters = program.vocab_size, program.parameters
     found.context, found.stored_dtype = spec.max_positions, spec.dtype
     found.parts, found.program = parts(spec, program), kinds(spec, program)

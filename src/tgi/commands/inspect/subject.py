@@ -21,6 +21,7 @@ from tgi.models.gguf.file import GgufFile
 from tgi.models.gguf.names import IGNORED, renamed
 from tgi.models.safetensors_header import StoredTensor
 from tgi.models.spec import ModelSpec
+from tgi.models.text_part import full_name
 from tgi.models.weight_files import WeightFiles
 from tgi.settings.config import read_environment
 from tgi.settings.flags import LauncherConfig
@@ -115,7 +116,7 @@ def held(subject: Subject) -> dict[str, Held] | None:
 def by_model_names(tensors: Mapping[str, Held], subject: Subject, spec: ModelSpec) -> dict[str, StoredTensor]:
     """The tensors by the names that the family has for them; of these only shapes are told."""
     if subject.format != "gguf":
-        return {inventory.full_name(name, spec.names): _shaped(one.shape) for name, one in tensors.items()}
+        return {full_name(name, spec.names): _shaped(one.shape) for name, one in tensors.items()}
     known: dict[str, Any] = dict(renamed(spec.names, len(spec.layers)))
     found = {}
     for stored, one in tensors.items():

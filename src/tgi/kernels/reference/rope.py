@@ -76,9 +76,9 @@ def _exponents(dim: int) -> torch.Tensor:
 
 
 def _llama3(rope: RopeSpec, plain: torch.Tensor) -> torch.Tensor:
-    """Slow pairs are divided by the factor, fast ones kept, those between interpolated."""
+    """Slow pairs are divided by the factor, fast ones kept, those between interpolated; there may be none between."""
     rotations = rope.original_max_positions * plain / (2 * math.pi)  # over the original context
-    blend = (rotations - rope.low_freq_factor) / (rope.high_freq_factor - rope.low_freq_factor)
+    blend = (rotations - rope.low_freq_factor) / max(rope.high_freq_factor - rope.low_freq_factor, 1e-9)
     blend = blend.clamp(0, 1)
     return (1 - blend) * plain / rope.factor + blend * plain
 

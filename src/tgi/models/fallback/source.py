@@ -15,6 +15,7 @@ from tgi.errors import ModelError
 from tgi.kernels.outline import EncoderOutline, Outline
 from tgi.kernels.program import CacheLayer
 from tgi.models.dtypes import DTYPES
+from tgi.models.families.registry import FAMILIES
 from tgi.untrusted import printable
 
 logger = logging.getLogger(__name__)
@@ -147,7 +148,7 @@ def _unknown(path: Path, error: Exception, *, trust_remote_code: bool) -> str:
         )
     return (
         f"Unsupported model type {model_type}: it is not native here, and transformers {transformers.__version__} "
-        f"has no language model for it ({_line(error)})"
+        f"has no language model for it ({_line(error)}). Native are {', '.join(sorted(FAMILIES))}"
     )
 
 

@@ -7,6 +7,7 @@ How to add one: docs/adding-a-model.md. Imports no torch.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -41,8 +42,10 @@ from tgi.models.families import (
     t5,
 )
 from tgi.models.spec import ModelSpec
+from tgi.models.text_part import check_outside, other_parts, text_part, within
 from tgi.untrusted import printable
 
+logger = logging.getLogger(__name__)
 Family = Callable[[ConfigReader], ModelSpec]
 LINEAGES = (
     alibi, bart, cohere, dbrx, deepseek, ernie, gemma, gemma4, gpt, gptj, granite,
@@ -62,6 +65,19 @@ def spec_from_config(config: dict[str, Any], override: RopeOverride | None = Non
 
     warn: name keys in the log that are unknown. Each load does so once: whoever only looks does not.
     """
+    part = text_part(config)
+    if part is None:
+        return _spec(config, override, warn=warn)
+    _check_architectures(config.get("architectures"), with_encoder=True)
+    check_outside(config, warn=warn)
+    spec = _spec(part, override, warn=warn)
+    if warn:
+        others = ", ".join(map(printable, other_parts(config)))
+        logger.info("Of the checkpoint the language model is served, %s; not its %s parts", spec.model_type, others)
+    return replace(spec, names=within(spec.names))
+
+
+def _spec(config: dict[str, Any], override: RopeOverride | None, *, warn: bool) -> ModelSpec:
     reader = ConfigReader(config, override)
     model_type = reader.get("model_type")
     if model_type is None:
@@ -70,16 +86,19 @@ def spec_from_config(config: dict[str, Any], override: RopeOverride | None = Non
     if family is None:
         known = ", ".join(sorted(FAMILIES))
         raise UnknownFamilyError(f"Unsupported model type {printable(model_type)}; supported are {known}")
-    architectures = reader.get("architectures", [])
-    for name in map(str, architectures if isinstance(architectures, list) else [architectures]):
-        if not _generates(name, model_type in WITH_ENCODER):
-            raise ModelError(f"{printable(name)} is not a language model; this server generates text")
+    _check_architectures(reader.get("architectures"), with_encoder=model_type in WITH_ENCODER)
     reader.get("quantization_config")  # judged by `quant`
     spec = family(reader)
     reader.finish(warn=warn)
     if spec.encoder is None and saved_without_head(config):
         return replace(spec, tied_head=True)
     return spec
+
+
+def _check_architectures(given: Any, *, with_encoder: bool) -> None:
+    for name in map(str, given if isinstance(given, list) else [] if given is None else [given]):
+        if not _generates(name, with_encoder):
+            raise ModelError(f"{printable(name)} is not a language model; this server generates text")
 
 
 def saved_without_head(config: dict[str, Any]) -> bool:

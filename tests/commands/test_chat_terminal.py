@@ -117,6 +117,18 @@ def test_ctrl_c_stops_an_answer_and_keeps_the_part(terminal: Terminal, server: C
     terminal.end()
 
 
+def test_what_is_typed_during_an_answer_waits_for_its_turn(terminal: Terminal, server: ChatServer) -> None:
+    terminal.type("words 60")
+    terminal.wait("w10 ")
+    terminal.type("typed ahead")
+    screen = terminal.wait("You said: typed ahead")
+    answer = "".join(f"w{n}" for n in range(60))
+    assert answer in "".join(screen.split()), "it stands in the middle of the answer"
+    assert asked(server, 2)[-1] == "typed ahead"
+    terminal.type("and now ")
+    assert "and now" in terminal.wait("and now"), "what is typed is shown again"
+
+
 def test_resize(terminal: Terminal, server: ChatServer) -> None:
     terminal.type("words 60")
     terminal.wait("w10 ")
@@ -179,3 +191,26 @@ def test_a_terminal_that_is_closed_takes_the_server_along(tmp_path: Path) -> Non
     while running({"HOME": str(tmp_path)}):
         assert time.monotonic() < deadline, "the server still runs"
         time.sleep(0.1)
+
+
+CHAT_THAT_IS_KILLED = """
+import os, time
+from tgi.commands.chat.server import started
+with started(["tgi-demo", "--threads", "1"], "tgi-demo", lambda line: None, os.environ):
+    print("ready", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.slow
+def test_a_chat_that_is_killed_takes_the_server_along(tmp_path: Path) -> None:
+    variables = environment(tmp_path, TMPDIR=str(tmp_path))
+    with subprocess.Popen([sys.executable, "-c", CHAT_THAT_IS_KILLED], env=variables, stdout=subprocess.PIPE) as chat:
+        assert chat.stdout is not None and chat.stdout.readline() == b"ready\n"
+        (server,) = running({"HOME": str(tmp_path)})
+        chat.kill()
+    deadline = time.monotonic() + 20
+    while running({"HOME": str(tmp_path)}):
+        assert time.monotonic() < deadline, f"the server {server.pid} still runs"
+        time.sleep(0.1)
+    assert list(tmp_path.glob("tgi-chat*")) == [], "a log is left"

@@ -13,9 +13,9 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 
 from tgi import children
+from tgi.commands.chat import keys, tied
 from tgi.commands.chat.client import ChatError
 from tgi.commands.ps import load_of
 from tgi.hub.known import full_name
@@ -63,36 +63,33 @@ def started(
     `words`: its flags; `progress` gets a line now and then, and at the end an empty one. Raises ChatError with the end
     of its log where it does not start.
     """
-    descriptor, log = tempfile.mkstemp(prefix="tgi-chat-", suffix=".log")
-    path = Path(log)
     own = ("--port", "0", "--hostname", "127.0.0.1", "--json-output=false")
-    command = children.python("tgi", "serve", *DEFAULTS, *words, *own)
+    command = children.python(tied.__name__, str(os.getpid()), "serve", *DEFAULTS, *words, *own)
     environment = {name: value for name, value in variables.items() if name not in ("PORT", "HOSTNAME", "MODEL_ID")}
     environment |= {"LOG_LEVEL": "info", "NO_COLOR": "1"}
-    try:
-        with os.fdopen(descriptor, "wb") as output:
-            child = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env=environment,
-                start_new_session=True,  # Ctrl-C ends an answer, and not the server
-            )
+    with tempfile.TemporaryFile(buffering=0) as log:
+        child = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            start_new_session=True,  # Ctrl-C ends an answer, and not the server
+        )
         try:
-            yield _wait(child, path, name, progress)
+            with keys.held():
+                url = _wait(child, log.fileno(), name, progress)
+            yield url
         finally:
             progress("")
             _stop(child)
-    finally:
-        path.unlink(missing_ok=True)
 
 
-def _wait(child: subprocess.Popen[bytes], path: Path, name: str, progress: Callable[[str], None]) -> str:
+def _wait(child: subprocess.Popen[bytes], log: int, name: str, progress: Callable[[str], None]) -> str:
     """Wait until the server is ready; its address. Raises ChatError."""
     began = time.monotonic()
     while child.poll() is None:
-        lines = _lines(path)
+        lines = _lines(log)
         if any(line.endswith(": Connected") for line in lines):
             for line in lines:
                 if found := ADDRESS.search(line):
@@ -100,7 +97,7 @@ def _wait(child: subprocess.Popen[bytes], path: Path, name: str, progress: Calla
                     return found[1]
         progress(f"Starting {name}: {phase(lines)} ({time.monotonic() - began:.0f} s)")
         time.sleep(LOOK_S)
-    lines = [line for line in _lines(path) if line.strip()]
+    lines = [line for line in _lines(log) if line.strip()]
     errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
     reason = errors[-1] if errors else "\n  ".join(["its log ends with", *lines[-LAST_LINES:]])
     raise ChatError(f"the server did not start: {reason}")
@@ -115,11 +112,10 @@ def phase(lines: Sequence[str]) -> str:
     return "its process starts"
 
 
-def _lines(path: Path) -> list[str]:
-    with path.open("rb") as file:
-        file.seek(0, os.SEEK_END)
-        file.seek(max(0, file.tell() - LOG_BYTES))
-        return file.read().decode("utf-8", "replace").splitlines()
+def _lines(log: int) -> list[str]:
+    """Of the end of a file that another process goes on writing: where that one writes must not be moved."""
+    start = max(0, os.fstat(log).st_size - LOG_BYTES)
+    return os.pread(log, LOG_BYTES, start).decode("utf-8", "replace").splitlines()
 
 
 def _stop(child: subprocess.Popen[bytes]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from tgi.commands.chat import parameters
+from tgi.commands.chat import keys, parameters
 from tgi.commands.chat.client import Server
 from tgi.commands.chat.conversation import Conversation
 from tgi.commands.chat.screen import Screen
@@ -43,15 +43,16 @@ def answer(server: Server, model: str, conversation: Conversation, screen: Scree
     found, began = Answer(), 0.0
     pieces = server.stream(model, conversation.request(), parameters.body(conversation.values))
     try:
-        for piece in pieces:
-            began = began or time.monotonic()
-            if piece.reasoning:
-                screen.reasoning(piece.reasoning)
-            if piece.text:
-                found.text += piece.text
-                screen.text(piece.text)
-            found.finish = piece.finish or found.finish
-            found.new_tokens = piece.new_tokens or found.new_tokens
+        with keys.held():
+            for piece in pieces:
+                began = began or time.monotonic()
+                if piece.reasoning:
+                    screen.reasoning(piece.reasoning)
+                if piece.text:
+                    found.text += piece.text
+                    screen.text(piece.text)
+                found.finish = piece.finish or found.finish
+                found.new_tokens = piece.new_tokens or found.new_tokens
     except KeyboardInterrupt:
         found.finish = None
     finally:

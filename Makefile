@@ -37,9 +37,8 @@ test-clients: $(VENV)/.installed-dev  ## Run other people's client libraries aga
 test-ui: $(VENV)/.installed-dev  ## Run the tests of the pages in Chromium (apt-get install chromium)
 	@$(BIN)/python -m pytest tests/ui $(ARGS)
 
-web:  ## Build the pages from web/ (needs Node 20)
-	cd web && npm ci --no-audit --no-fund && npm run build
-	@python3 tools/check_web.py
+web: $(VENV)/.installed-dev  ## Build the pages from web/ (fetches their packages from npm's registry)
+	@$(BIN)/python tools/check_web.py --write
 
 check: $(VENV)/.installed-dev  ## Lint, formatting, types and the direction of imports
 	$(BIN)/ruff check .

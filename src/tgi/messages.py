@@ -10,6 +10,7 @@ one machine share.
     Abort                           -->
     Vocabulary (once)               -->
                                     <--           EngineInfo (once, when ready)
+                                    <--           Begun (before a step that is the first of some requests)
                                     <--           StepOutput (one a step; an empty one each second when idle)
                                     <--           EngineFailed (last message of a dying engine)
 """
@@ -209,6 +210,13 @@ class StepStats(msgspec.Struct, omit_defaults=True):
     """At least one sequence of the step failed."""
 
 
+class Begun(msgspec.Struct, frozen=True, tag="begun"):
+    """These requests have left the queue: the step that begins now reads of their prompts."""
+
+    request_ids: list[int]
+    at: float
+
+
 class StepOutput(msgspec.Struct, tag="step"):
     """All news of one step, in one message."""
 
@@ -298,7 +306,7 @@ class EngineLoading(msgspec.Struct, frozen=True, tag="loading"):
 
 
 ToEngine: TypeAlias = GenerateRequest | EmbedRequest | Abort | Vocabulary
-FromEngine: TypeAlias = EngineInfo | StepOutput | EngineFailed | EngineLoading
+FromEngine: TypeAlias = EngineInfo | Begun | StepOutput | EngineFailed | EngineLoading
 
 encode = msgspec.msgpack.Encoder().encode
 _decode_prompt = msgspec.msgpack.Decoder(PromptLogprobs).decode

@@ -9,7 +9,7 @@ from tests.engine.test_scheduler import run as pretend
 from tgi.engine.core import EngineBrokenError, EngineCore, run
 from tgi.engine.plan import Plan, Sampled
 from tgi.engine.scheduler import Scheduler
-from tgi.messages import Abort, EngineFailed, StepOutput
+from tgi.messages import Abort, Begun, EngineFailed, FromEngine, StepOutput
 
 
 class Executor:
@@ -109,3 +109,21 @@ def test_stats_tell_prefill_from_decode():
     assert (first.scheduled_prefill_tokens, first.scheduled_decode_tokens, first.admitted) == (5, 0, 1)
     assert (second.scheduled_prefill_tokens, second.scheduled_decode_tokens, second.admitted) == (0, 1, 0)
     assert second.step == 2 and second.running == 1
+
+
+def test_requests_that_leave_the_queue_are_told_of_before_their_step():
+    scheduler = make_scheduler()
+    executor = Executor(scheduler)
+    core = EngineCore(scheduler, executor)
+    told: list[tuple[list[int], int]] = []
+
+    def tell(news: FromEngine) -> None:
+        assert isinstance(news, Begun)
+        told.append((news.request_ids, executor.calls))
+
+    core.handle(request(1, [1, 2, 3]))
+    core.step(tell)
+    core.step(tell)
+    core.handle(request(2, [4, 5]))
+    core.step(tell)
+    assert told == [([1], 0), ([2], 2)]

@@ -10,7 +10,7 @@ import pytest
 
 from tests.fake_engine import FakePeer, Play, Script, engine_info
 from tgi.errors import GenerationError, StartupError
-from tgi.messages import Abort, EmbedRequest, GenerateRequest, Sampling, StepOutput, StepStats, Token, TokenEvent
+from tgi.messages import Abort, Begun, EmbedRequest, GenerateRequest, Sampling, StepOutput, StepStats, Token, TokenEvent
 from tgi.serving.engine_client import EngineClient, Mailbox
 
 
@@ -173,6 +173,15 @@ async def test_start_failures_are_sentences(connect, tmp_path):
     await peer.fail("model type x is not supported")
     with pytest.raises(StartupError, match="model type x is not supported"):
         await client.wait_ready(10)
+
+
+async def test_how_far_a_request_is(connect):
+    client, peer = await connect(countdown)
+    news: list[object] = []
+    client.on_begun, client.on_first_token = news.append, news.append
+    await peer.send(Begun([3], 5.0))
+    await collect(client, request(3, samples=2))
+    assert news == [Begun([3], 5.0), 3], "its first token is told of once"
 
 
 async def test_heartbeat_counts_steps_not_messages(connect):

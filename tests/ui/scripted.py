@@ -11,7 +11,8 @@ from typing import Any
 import msgspec
 
 from tests.api.fake import CHAT_TEMPLATE, INFO, FakeEngine, build_app, ids_of, serve
-from tgi.messages import GenerateRequest, TokenEvent
+from tgi.api.playground.history import History
+from tgi.messages import Begun, GenerateRequest, TokenEvent
 from tgi.serving.chat_template import ChatTemplate
 
 
@@ -23,15 +24,21 @@ class PacedEngine(FakeEngine):
         super().__init__(msgspec.structs.replace(INFO, **sizes))
         self.replies = ["Hello world"]
         self.rate = 0.0
+        self.queue_s = 0.0
         self.prefill_s = 0.0
+        self.history = History()
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[list[TokenEvent], None]:
         self.reply = self.replies.pop(0) if len(self.replies) > 1 else self.replies[0]
         began = time.monotonic()
         tokens = 0
+        if self.queue_s:
+            await asyncio.sleep(self.queue_s)
+        self.history.begun(Begun([request.request_id], time.monotonic()))
         if self.prefill_s:
             await asyncio.sleep(self.prefill_s)
         async for events in super().generate(request):
+            self.history.got_first_token(request.request_id)
             tokens += 1
             yield events
             ahead = began + tokens / self.rate - time.monotonic() if self.rate else 0.0
@@ -60,7 +67,9 @@ class UiServer:
 
     async def _run(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        async with serve(build_app(self.engine, self.template, **self.settings)) as self.url:
+        app = build_app(self.engine, self.template, **self.settings)
+        self.engine.history = app.state.api.history
+        async with serve(app) as self.url:
             self._ready.set()
             await self._stop.wait()
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import httpx
 import pytest
+from tools import check_web
 
 from tests.ui.conftest import Open
 from tests.ui.scripted import UiServer
 from tests.ui.test_chat import answered, say
 
-AXE = Path(__file__).parents[2] / "web" / "node_modules" / "axe-core" / "axe.min.js"
 RICH = (
     "# Title\n\nText with `code`, **bold** and $x^2$.\n\n| a | b |\n| - | - |\n| 1 | 2 |\n\n"
     "```python\nprint(1)\n```\n\n"
@@ -22,11 +22,19 @@ RICH = (
 VIEWS = ["", "#/compare", "#/complete", "dashboard"]
 
 
-def faults(page: Any) -> list[str]:
+@pytest.fixture(scope="module")
+def axe() -> str:
+    """The script of axe-core, at the version that `web/` names."""
+    try:
+        with check_web.installed() as (web, _):
+            return (web / "node_modules" / "axe-core" / "axe.min.js").read_text()
+    except check_web.NoNodeError as error:
+        pytest.skip(str(error))
+
+
+def faults(page: Any, axe: str) -> list[str]:
     """Serious ones, by axe; its script is injected past the page's policy by the browser's own protocol."""
-    if not AXE.exists():
-        pytest.skip("axe-core is not installed: cd web && npm ci")
-    page.evaluate(AXE.read_text() + "\n;0")
+    page.evaluate(axe + "\n;0")
     found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")
     serious = [one for one in found["violations"] if one["impact"] in ("serious", "critical")]
     return [f"{one['id']}: {[node['html'][:120] for node in one['nodes'][:3]]}" for one in serious]
@@ -51,21 +59,21 @@ def fill(page: Any, path: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("path", VIEWS)
-def test_axe_finds_no_serious_fault(open_page: Open, server: UiServer, path: str, scheme: str) -> None:
+def test_axe_finds_no_serious_fault(open_page: Open, server: UiServer, path: str, scheme: str, axe: str) -> None:
     server.engine.replies = [RICH]
     page = open_page(path, color_scheme=scheme)
     fill(page, path)
-    assert faults(page) == []
+    assert faults(page, axe) == []
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", VIEWS)
-def test_nothing_is_wider_than_a_phone(open_page: Open, server: UiServer, path: str) -> None:
+def test_nothing_is_wider_than_a_phone(open_page: Open, server: UiServer, path: str, axe: str) -> None:
     server.engine.replies = [RICH + "long " * 30 + "x" * 200]
     page = open_page(path, phone=True)
     fill(page, path)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
-    assert faults(page) == []
+    assert faults(page, axe) == []
 
 
 def test_drawers_of_a_phone(open_page: Open, server: UiServer) -> None:
@@ -164,7 +172,7 @@ def test_conversations_leave_and_come_back(open_page: Open, server: UiServer, tm
 
 @pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_on_what_opens(open_page: Open, server: UiServer, scheme: str) -> None:
+def test_axe_on_what_opens(open_page: Open, server: UiServer, scheme: str, axe: str) -> None:
     """All settings unfolded with their explanations, the tokens of an answer, dialogs, a menu."""
     page = open_page(color_scheme=scheme)
     for summary in ("Penalties", "Reasoning", "Advanced", "Tools"):
@@ -174,30 +182,30 @@ def test_axe_on_what_opens(open_page: Open, server: UiServer, scheme: str) -> No
     page.get_by_role("button", name="Insert an example").click()
     page.get_by_label("Answer format").select_option("schema")
     page.get_by_role("switch", name="Token probabilities").check()
-    assert faults(page) == []
+    assert faults(page, axe) == []
     page.get_by_label("Answer format").select_option("text")
     say(page, "Hello")
     answered(page, "Hello world")
     page.get_by_role("button", name="Tokens", exact=True).click()
     page.locator(".tokens .token").nth(2).hover()
     page.locator(".alternatives").wait_for()
-    assert faults(page) == []
+    assert faults(page, axe) == []
     page.locator(".chat-list li").hover()
     page.locator(".chat-list summary").click()
-    assert faults(page) == []
+    assert faults(page, axe) == []
     page.get_by_role("button", name="Rename").click()
-    assert faults(page) == []
+    assert faults(page, axe) == []
     page.keyboard.press("Escape")
     page.get_by_role("button", name="Show code").click()
-    assert faults(page) == []
+    assert faults(page, axe) == []
 
 
 @pytest.mark.slow
-def test_axe_on_a_chosen_request(open_page: Open, server: UiServer) -> None:
+def test_axe_on_a_chosen_request(open_page: Open, server: UiServer, axe: str) -> None:
     httpx.post(f"{server.url}/generate", json={"inputs": "x"})
     httpx.post(f"{server.url}/generate", json={"inputs": "x", "parameters": {"top_p": 5}})
     for options in ({}, {"color_scheme": "dark"}, {"phone": True}):
         page = open_page("dashboard", **options)
         page.get_by_role("button", name="#1", exact=True).click()
         page.locator(".phase-list").wait_for()
-        assert faults(page) == []
+        assert faults(page, axe) == []

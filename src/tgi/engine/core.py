@@ -16,6 +16,7 @@ from tgi.engine.plan import Chunk, EncoderInput, Plan, Sampled, probe
 from tgi.engine.scheduler import Scheduler
 from tgi.messages import (
     Abort,
+    Begun,
     EmbedRequest,
     EngineFailed,
     FromEngine,
@@ -97,14 +98,19 @@ class EngineCore:
     def has_work(self) -> bool:
         return self.scheduler.has_work or bool(self._events)
 
-    def step(self) -> StepOutput:
-        """Schedule, run, commit. Raises `EngineBrokenError` only."""
+    def step(self, tell: Callable[[FromEngine], None] | None = None) -> StepOutput:
+        """Schedule, run, commit. Raises `EngineBrokenError` only.
+
+        tell: gets what is worth telling before the step is over.
+        """
         began = time.perf_counter()
         plan = self.scheduler.schedule()
         scheduled = time.perf_counter()
         events, self._events = self._events, []
         sampled = Sampled([])
         if plan:
+            if tell is not None and plan.begun:
+                tell(Begun(list(dict.fromkeys(plan.begun)), time.monotonic()))
             sampled = self._execute(plan)
             events += self.scheduler.commit(plan, sampled)
             self.steps += 1
@@ -124,7 +130,7 @@ class EngineCore:
             running_tokens=sum(sequence.max_tokens for sequence in scheduler.running),
             scheduled_prefill_tokens=plan.num_tokens - decodes,
             scheduled_decode_tokens=decodes,
-            admitted=plan.admitted,
+            admitted=len(plan.begun),
             prefix_hit_tokens=plan.prefix_hit_tokens,
             prefix_query_tokens=plan.prefix_query_tokens,
             preemptions=plan.preempted,
@@ -190,7 +196,7 @@ def run(core: EngineCore, receive: Callable[[float], ToEngine | None], send: Cal
         if patience == LOOK_S and not core.has_work:
             continue
         try:
-            send(core.step())
+            send(core.step(send))
         except EngineBrokenError as error:
             for sequence in core.scheduler.unfinished:
                 send(StepOutput([core.scheduler.finish(sequence, "error", str(error))], StepStats(step=core.steps)))

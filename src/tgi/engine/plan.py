@@ -151,7 +151,8 @@ class Plan:
     ended: list[int] = field(default_factory=list)
     """Sequences that are over: what is remembered of them can be forgotten."""
     preempted: int = 0
-    admitted: int = 0
+    begun: list[int] = field(default_factory=list)
+    """Requests of the sequences that run for the first time, once for each of them."""
     prefix_hit_tokens: int = 0
     prefix_query_tokens: int = 0
 

@@ -44,7 +44,7 @@ class PlanBuilder:
 
     def admit(self, sequence: Sequence, hit: int) -> None:
         """Count a sequence that runs for the first time; `hit`: prompt tokens that the prefix cache had."""
-        self.plan.admitted += 1
+        self.plan.begun.append(sequence.request_id)
         self.plan.prefix_query_tokens += sequence.input_length
         self.plan.prefix_hit_tokens += hit
 

@@ -236,6 +236,8 @@ class Supervisor:
             status.observe(stats)
 
         self._client.on_step = on_step
+        self._client.on_begun = app.state.api.history.begun
+        self._client.on_first_token = app.state.api.history.got_first_token
         server = HttpServer(app, self._api, self._say_connected)
         collector.settle()
         self._serving = True

@@ -21,6 +21,7 @@ from tgi.errors import GenerationError, StartupError
 from tgi.heartbeat import BEAT_S, OVERDUE_S, Pulse
 from tgi.messages import (
     Abort,
+    Begun,
     EmbedRequest,
     EngineFailed,
     EngineInfo,
@@ -51,6 +52,10 @@ class EngineClient:
         """`on_step` is called with the statistics of every step, for metrics."""
         self._address = address
         self.on_step = on_step
+        self.on_begun: Callable[[Begun], None] | None = None
+        """Called when requests have left the engine's queue."""
+        self.on_first_token: Callable[[int], None] | None = None
+        """Called with the id of a request whose first token has come."""
         self.info: EngineInfo
         self.loading: EngineLoading | None = None
         """What it did when it was last heard of, until it is ready."""
@@ -223,6 +228,9 @@ class EngineClient:
     def _receive(self, message: FromEngine) -> None:
         if isinstance(message, StepOutput):
             self._receive_step(message)
+        elif isinstance(message, Begun):
+            if self.on_begun is not None:
+                self.on_begun(message)
         elif isinstance(message, EngineFailed):
             self.engine_lost(message.error)
         elif isinstance(message, EngineLoading):
@@ -236,7 +244,10 @@ class EngineClient:
     def _receive_step(self, output: StepOutput) -> None:
         for event in output.events:
             if (mailbox := self._mailboxes.get(event.request_id)) is not None:
+                had_begun = mailbox.begun
                 mailbox.put(event)
+                if self.on_first_token is not None and mailbox.begun and not had_begun:
+                    self.on_first_token(event.request_id)
         stats = output.stats
         # A heartbeat counts as progress only when nothing waits for a step.
         if stats.step != self.stats.step or not (stats.running or stats.waiting):

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
 from tgi.api.playground.history import KEPT_ERRORS, KEPT_REQUESTS, KEPT_SECONDS, History, Record, Second
 from tgi.api.playground.reasons import reasons
-from tgi.messages import StepStats
+from tgi.messages import Begun, StepStats
 
 LIMITS = (8, 100)
+START = 1000.0
 
 
 class Clock:
@@ -19,14 +23,22 @@ class Clock:
         return self.now
 
 
-def record(number: int, arrived: float, scheduled: float, first: float, ended: float, **more: float) -> Record:
-    """Permitted and validated on arrival unless `more` says otherwise."""
-    times = {"permitted": arrived, "validated": arrived} | more
-    return Record(number, "chat", 0, arrived, 0.0, scheduled=scheduled, first_token=first, ended=ended, **times)
+def record(
+    number: int, arrived: float, scheduled: float | None, first: float | None, ended: float | None, **more: Any
+) -> Record:
+    """Permitted and validated on arrival unless `more` says otherwise; None: it has not happened."""
+    times = {"permitted": arrived, "validated": arrived, "scheduled": scheduled, "first_token": first, "ended": ended}
+    moments = {name: 0.0 if moment is None else START + moment for name, moment in (times | more).items()}
+    return Record(number, "chat", 0, START + arrived, 0.0, **moments)
 
 
-def kinds(one: Record, *others: Record, seconds: tuple[Second, ...] = ()) -> list[tuple[str, float, list[int]]]:
-    return [(reason.kind, reason.seconds, reason.by) for reason in reasons(one, [one, *others], seconds, LIMITS)]
+def kinds(
+    one: Record, *others: Record, seconds: tuple[Second, ...] = (), now: float = 0.0
+) -> list[tuple[str, float, list[int]]]:
+    later = [replace(second, at=int(START) + second.at) for second in seconds]
+    return [
+        (reason.kind, reason.seconds, reason.by) for reason in reasons(one, [one, *others], later, LIMITS, START + now)
+    ]
 
 
 def test_everything_is_bounded() -> None:
@@ -61,7 +73,10 @@ def test_alone_nothing_held_it_up() -> None:
 
 def test_a_line_for_permits() -> None:
     waited = record(2, 0, 3.0, 3.0, 4, permitted=3.0, validated=3.0)
+    waited.waits = True
     assert kinds(waited, record(1, -5, -5, -4, 3)) == [("permits", 3.0, [1])]
+    slow_body = record(2, 0, 3.0, 3.0, 4, permitted=3.0, validated=3.0)
+    assert kinds(slow_body, record(1, -5, -5, -4, 3)) == []
 
 
 def test_a_full_batch_a_full_cache_and_prompts_before() -> None:
@@ -88,6 +103,41 @@ def test_prompts_of_others_while_it_streams() -> None:
 def test_a_preemption_in_its_time() -> None:
     assert kinds(record(1, 0, 0, 0.01, 5), seconds=(Second(3, preemptions=1),)) == [("preempted", 0.0, [])]
     assert kinds(record(1, 0, 0, 0.01, 5), seconds=(Second(9, preemptions=1),)) == []
+
+
+def test_an_open_request_is_held_up_by_open_ones() -> None:
+    """Of each what is known at that moment: a prompt that is still read, a stream that goes on."""
+    reading, streaming = record(1, 0.5, 0.5, None, None), record(3, -9, -9, -8.99, None)
+    queued = record(2, 1, None, None, None)
+    second = Second(2, running=2, free_blocks=50)
+    assert kinds(queued, reading, streaming, seconds=(second,), now=4.0) == [("prompts_before", 3.0, [1])]
+    assert kinds(reading, queued, streaming, now=4.0) == [("shared_prefill", 3.5, [3])]
+    assert kinds(streaming, queued, reading, now=4.0) == [("prompts_between", 3.5, [1])]
+    in_line = Record(4, "chat", 0, START + 1.0, 0.0, waits=True)
+    assert kinds(in_line, streaming, reading, now=4.0) == [("permits", 3.0, [3, 1])]
+
+
+def test_one_that_left_the_queue_unread_tells_what_it_waited_for() -> None:
+    left, busy = record(2, 0, None, None, 2.0), record(1, -5, -5, -4, 2.5)
+    assert kinds(left, busy, seconds=(Second(1, running=8, free_blocks=50),)) == [("batch_full", 2.0, [1])]
+
+
+def test_news_of_the_engine_is_of_open_requests() -> None:
+    clock = Clock()
+    history = History(clock)
+    one = history.begin("chat", 0)
+    history.follow(one, 7)
+    history.begun(Begun([7, 8], 1001.0))
+    clock.now = 1002.0
+    history.got_first_token(7)
+    history.got_first_token(8)
+    history.begun(Begun([7], 1003.0))
+    assert (one.scheduled, one.first_token) == (1001.0, 1002.0)
+    history.end(one, "left")
+    history.begun(Begun([7], 1005.0))
+    unlisted = history.begin("health", 0, listed=False)
+    history.follow(unlisted, 9)
+    assert one.scheduled == 1001.0 and not history._by_request
 
 
 def test_few_are_named_and_all_are_counted() -> None:

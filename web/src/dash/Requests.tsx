@@ -10,23 +10,23 @@ interface Phase {
   to: number;
 }
 
-/** The parts of a request's time; `now`: for one that is open. */
+/** The parts of a request's time, up to `now` for one that is open: the last is what it is in. */
 export function phases(one: RequestTimes, now: number): Phase[] {
-  const open = one.ended_s === undefined;
   const end = one.ended_s ?? Math.max(0, now - one.arrived_at);
   const steps: [Key, string, number | undefined][] = [
     ['phaseLine', 'line', one.permitted_s],
     ['phaseCheck', 'check', one.validated_s],
     ['phaseQueue', 'queue', one.scheduled_s],
     ['phasePrefill', 'prefill', one.first_token_s],
-    open && !one.scheduled_s ? ['phaseEngine', 'engine', end] : ['phaseDecode', 'decode', end],
+    ['phaseDecode', 'decode', end],
   ];
   let at = 0;
   const found: Phase[] = [];
   for (const [name, kind, moment] of steps) {
-    if (moment === undefined) continue;
-    found.push({ name, kind, from: at, to: Math.max(moment, at) });
-    at = Math.max(moment, at);
+    const to = Math.max(moment ?? end, at);
+    found.push({ name, kind, from: at, to });
+    if (moment === undefined) break;
+    at = to;
   }
   return found;
 }

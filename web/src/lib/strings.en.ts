@@ -276,7 +276,6 @@ export const en = {
   phaseQueue: 'Queue',
   phasePrefill: 'Prompt',
   phaseDecode: 'Generate',
-  phaseEngine: 'In the engine',
   cachedOf: '{cached} of {n} prompt tokens came from the cache',
   rate: '{n} tokens/s while generating',
   r_permits: 'Waited {s} for a permit while others held all of them{by}.',

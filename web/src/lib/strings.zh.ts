@@ -265,7 +265,6 @@ export const zh: Words = {
   phaseQueue: '排隊',
   phasePrefill: '提示',
   phaseDecode: '產生',
-  phaseEngine: '在引擎中',
   cachedOf: '{n} 個提示詞元中有 {cached} 個來自快取',
   rate: '產生時每秒 {n} 個詞元',
   r_permits: '等待許可 {s}，許可全被佔用{by}。',

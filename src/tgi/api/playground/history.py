@@ -9,9 +9,9 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from tgi.messages import StepStats
+from tgi.messages import Begun, StepStats
 from tgi.serving.types import Completion, Timings
 
 KEPT_REQUESTS = 1000
@@ -35,9 +35,11 @@ class Record:
     """Seconds since the epoch."""
     permitted: float = 0.0
     """When it got its permit, for good."""
+    waits: bool = False
+    """It had to wait for one, or still does."""
     validated: float = 0.0
     scheduled: float = 0.0
-    """When it first ran; known at its end."""
+    """When it first ran."""
     first_token: float = 0.0
     ended: float = 0.0
     prompt_tokens: int = 0
@@ -50,6 +52,8 @@ class Record:
     outcome: str = ""
     """Empty while it is open; then ok, left, or the kind of its error."""
     message: str = ""
+    request_ids: list[int] = field(default_factory=list)
+    """What the engine knows it by: one for each prompt."""
 
     def finished(self, completion: Completion) -> None:
         """One of its samples has ended."""
@@ -102,6 +106,7 @@ class History:
         self.started = clock()
         self._clock = clock
         self._number = 0
+        self._by_request: dict[int, Record] = {}  # open ones
 
     def begin(self, route: str, group: int, *, listed: bool = True) -> Record:
         """A request has come; one that is not `listed` leaves no trace."""
@@ -117,10 +122,28 @@ class History:
         if not record.number:
             return
         self.open.pop(record.number, None)
+        for request_id in record.request_ids:
+            self._by_request.pop(request_id, None)
         record.ended, record.outcome, record.message = self._clock(), outcome, message[:MESSAGE_LENGTH]
         self.ended.append(record)
         if outcome not in ("ok", "left"):
             self.errors.append(record)
+
+    def follow(self, record: Record, request_id: int) -> None:
+        """News that the engine has of this request is the record's, while it is open."""
+        if record.number in self.open:
+            record.request_ids.append(request_id)
+            self._by_request[request_id] = record
+
+    def begun(self, news: Begun) -> None:
+        """Requests have left the engine's queue."""
+        for request_id in news.request_ids:
+            if (record := self._by_request.get(request_id)) is not None:
+                record.scheduled = record.scheduled or news.at
+
+    def got_first_token(self, request_id: int) -> None:
+        if (record := self._by_request.get(request_id)) is not None:
+            record.first_token = record.first_token or self._clock()
 
     def step(self, stats: StepStats) -> None:
         """News of a step, or of an idle second."""

@@ -33,57 +33,63 @@ class Reason(msgspec.Struct):
 
 
 def reasons(
-    record: Record, others: Iterable[Record], seconds: Sequence[Second], limits: tuple[int, int]
+    record: Record, others: Iterable[Record], seconds: Sequence[Second], limits: tuple[int, int], now: float = 0.0
 ) -> list[Reason]:
-    """Of a request that has ended; `limits`: most sequences of a batch, blocks of the cache."""
-    if not record.first_token:
-        return []
-    rest = [one for one in others if one is not record and one.arrived < record.ended]
-    found = [*_in_line(record, rest), *_in_queue(record, rest, seconds, limits), *_reading(record, rest)]
-    found += _between(record, rest)
-    if any(second.preemptions for second in _within(seconds, record.scheduled, record.ended)):
+    """Of a request that has ended, or of an open one up to `now`.
+
+    `limits`: most sequences of a batch, blocks of the cache; `now`: `time.monotonic()`.
+    """
+    until = record.ended or now
+    rest = [one for one in others if one is not record and one.arrived < until]
+    found = [*_in_line(record, rest, until), *_in_queue(record, rest, seconds, limits, until)]
+    found += [*_reading(record, rest, until), *_between(record, rest, until)]
+    if record.scheduled and any(second.preemptions for second in _within(seconds, record.scheduled, until)):
         found.append(Reason("preempted", 0.0))
     return sorted(found, key=lambda reason: -reason.seconds)
 
 
-def _in_line(record: Record, others: list[Record]) -> list[Reason]:
-    waited = record.permitted - record.arrived
-    if waited < SHORT_S:
+def _in_line(record: Record, others: list[Record], until: float) -> list[Reason]:
+    span = (record.arrived, record.permitted or until)
+    waited = span[1] - span[0]
+    if waited < SHORT_S or not record.waits:
         return []
-    before = {one: _overlap(one.arrived, _end(one), record.arrived, record.permitted) for one in others}
-    return [_reason("permits", waited, before)]
+    return [_reason("permits", waited, {one: _overlap(one.arrived, _end(one), span) for one in others})]
 
 
-def _in_queue(record: Record, others: list[Record], seconds: Sequence[Second], limits: tuple[int, int]) -> list[Reason]:
-    waited = record.scheduled - record.validated
-    if waited < SHORT_S:
+def _in_queue(
+    record: Record, others: list[Record], seconds: Sequence[Second], limits: tuple[int, int], until: float
+) -> list[Reason]:
+    span = (record.validated, record.scheduled or until)
+    waited = span[1] - span[0]
+    if waited < SHORT_S or not record.validated:
         return []
     batch, blocks = limits
-    there = _within(seconds, record.validated, record.scheduled)
-    span = (record.validated, record.scheduled)
-    running = {one: _overlap(one.scheduled, _end(one), *span) for one in others if one.scheduled}
+    there = _within(seconds, *span)
+    running = {one: _overlap(one.scheduled, _end(one), span) for one in others if one.scheduled}
     if any(second.running >= batch for second in there):
         return [_reason("batch_full", waited, running)]
     if any(second.free_blocks < FULL * blocks for second in there):
         return [_reason("cache_full", waited, running)]
-    prompts = {one: _overlap(one.scheduled, one.first_token, *span) for one in others if one.first_token}
+    prompts = {one: _overlap(one.scheduled, _read(one), span) for one in others if one.scheduled}
     return [_reason("prompts_before", waited, prompts if any(prompts.values()) else running)]
 
 
-def _reading(record: Record, others: list[Record]) -> list[Reason]:
-    took = record.first_token - record.scheduled
-    if took < SHORT_S:
+def _reading(record: Record, others: list[Record], until: float) -> list[Reason]:
+    span = (record.scheduled, record.first_token or until)
+    took = span[1] - span[0]
+    if took < SHORT_S or not record.scheduled:
         return []
-    span = (record.scheduled, record.first_token)
-    shared = {one: _overlap(one.scheduled, _end(one), *span) for one in others if one.scheduled}
+    shared = {one: _overlap(one.scheduled, _end(one), span) for one in others if one.scheduled}
     return [_reason("shared_prefill" if any(shared.values()) else "own_prompt", took, shared)]
 
 
-def _between(record: Record, others: list[Record]) -> list[Reason]:
+def _between(record: Record, others: list[Record], until: float) -> list[Reason]:
     """Prompts of others that were read while this one streamed."""
-    span = (record.first_token, record.ended)
-    prompts = {one: _overlap(one.scheduled, one.first_token, *span) for one in others if one.first_token}
-    took = min(sum(prompts.values()), record.ended - record.first_token)
+    if not record.first_token:
+        return []
+    span = (record.first_token, until)
+    prompts = {one: _overlap(one.scheduled, _read(one), span) for one in others if one.scheduled}
+    took = min(sum(prompts.values()), span[1] - span[0])
     return [] if took < SHORT_S else [_reason("prompts_between", took, prompts)]
 
 
@@ -96,8 +102,13 @@ def _end(record: Record) -> float:
     return record.ended or float("inf")
 
 
-def _overlap(begin: float, end: float, since: float, until: float) -> float:
-    return max(0.0, min(end, until) - max(begin, since))
+def _read(record: Record) -> float:
+    """When its prompt had been read, or it was given up."""
+    return record.first_token or _end(record)
+
+
+def _overlap(begin: float, end: float, span: tuple[float, float]) -> float:
+    return max(0.0, min(end, span[1]) - max(begin, span[0]))
 
 
 def _within(seconds: Sequence[Second], since: float, until: float) -> list[Second]:

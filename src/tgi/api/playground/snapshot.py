@@ -125,7 +125,7 @@ def snapshot(api: Api, seconds: int, group: int, chosen: int = 0) -> Snapshot:
 def _chosen(history: History, number: int, group: int, limits: tuple[int, int]) -> RequestTimes | None:
     everything = [*history.ended, *history.open.values()]
     found = next((one for one in (*everything, *history.errors) if one.number == number), None)
-    return found and _times(found, group, reasons(found, everything, history.seconds, limits))
+    return found and _times(found, group, reasons(found, everything, history.seconds, limits, time.monotonic()))
 
 
 def _now(api: Api, history: History) -> Now:

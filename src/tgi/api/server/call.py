@@ -206,6 +206,7 @@ class Call:
         before, self._permit = self._permit, None
         self._permit = self.api.permits.take(count, self._group, size=self._size, instead_of=before)
         if self._permit.since is None:
+            self.record.waits = True
             began = time.monotonic()
             await self.wait(self.api.permits.wait(self._permit))
             self.waited += time.monotonic() - began
@@ -245,6 +246,7 @@ class Call:
         metrics, record = self.api.metrics, self.record
         record.validated, record.streamed = prepared.validated, stream
         record.prompt_tokens += prepared.input_length
+        self.api.history.follow(record, prepared.request.request_id)
         metrics.observe("tgi_request_input_length", prepared.input_length)
         metrics.observe("tgi_request_max_new_tokens", min(prepared.request.sampling.max_new_tokens, STEP_BUDGET))
         return prepared
@@ -259,6 +261,8 @@ class Call:
         for request in requests:
             self.api.metrics.observe("tgi_request_input_length", len(request.prompt_ids))
             self.record.prompt_tokens += len(request.prompt_ids)
+            self.api.history.follow(self.record, request.request_id)
+        self.record.validated = time.monotonic()
         return requests
 
     async def wait(self, work: Coroutine[Any, Any, Result]) -> Result:

@@ -90,6 +90,13 @@ def test_a_full_batch_a_full_cache_and_prompts_before() -> None:
         assert kinds(waited, busy, seconds=(second,)) == [(kind, 2.0, [1])]
 
 
+def test_one_that_was_hardly_there_held_nobody_up() -> None:
+    """Two that come at the same moment: each runs a moment before the other, after a wait for something else."""
+    one, twin = record(1, 0, 2.0, 2.5, 3), record(2, 0, 1.99, 2.01, 3)
+    assert kinds(one, twin) == [("queue", 2.0, []), ("shared_prefill", 0.5, [2])]
+    assert kinds(record(1, 0, 0.0, 2.0, 2.0), record(2, 1.99, 1.99, 2.5, 3)) == [("own_prompt", 2.0, [])]
+
+
 def test_those_whose_prompts_were_read_are_named_before_those_who_only_streamed() -> None:
     reading, streaming = record(1, -1, -1, 1.5, 9), record(3, -9, -9, -8, 9)
     assert kinds(record(2, 0, 2.0, 2.0, 3), reading, streaming)[0] == ("prompts_before", 2.0, [1])

@@ -282,6 +282,7 @@ export const en = {
   r_batch_full: 'Waited {s} for a place: the batch was full{by}.',
   r_cache_full: 'Waited {s} for room in the KV cache{by}.',
   r_prompts_before: 'Waited {s} while others were computed{by}.',
+  r_queue: 'Waited {s} in the engine’s queue, held up by no other request; a new grammar, for one, is compiled there.',
   r_own_prompt: 'Read its own prompt for {s}, alone.',
   r_shared_prefill: 'Read its prompt for {s}, sharing each step{by}.',
   r_prompts_between: 'While it streamed, others’ prompts were read for {s}{by}.',

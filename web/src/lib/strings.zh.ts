@@ -271,6 +271,7 @@ export const zh: Words = {
   r_batch_full: '等待位置 {s}：批次已滿{by}。',
   r_cache_full: '等待 KV 快取空間 {s}{by}。',
   r_prompts_before: '等待 {s}，期間其他請求在計算{by}。',
+  r_queue: '在引擎佇列等待 {s}，並非因其他請求；例如新的文法在此編譯。',
   r_own_prompt: '獨自讀取自己的提示 {s}。',
   r_shared_prefill: '讀取提示 {s}，每步都與他人共用{by}。',
   r_prompts_between: '串流期間讀取他人的提示 {s}{by}。',

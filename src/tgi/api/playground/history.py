@@ -108,12 +108,13 @@ class History:
         self._number = 0
         self._by_request: dict[int, Record] = {}  # open ones
 
-    def begin(self, route: str, group: int, *, listed: bool = True) -> Record:
-        """A request has come; one that is not `listed` leaves no trace."""
+    def begin(self, route: str, group: int, *, listed: bool = True, arrived: float | None = None) -> Record:
+        """A request has come, now or at `arrived`; one that is not `listed` leaves no trace."""
+        arrived = self._clock() if arrived is None else arrived
         if not listed:
-            return Record(0, route, group, self._clock(), time.time())
+            return Record(0, route, group, arrived, time.time())
         self._number += 1
-        record = Record(self._number, route, group, self._clock(), time.time())
+        record = Record(self._number, route, group, arrived, time.time())
         if len(self.open) < MOST_OPEN:
             self.open[record.number] = record
         return record

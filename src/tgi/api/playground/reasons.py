@@ -16,6 +16,8 @@ NAMED = 8
 """Requests that a reason names, at most; those with most time first."""
 SHORT_S = 0.05
 """Less than that is not worth a reason."""
+WORTH = 0.05
+"""Share of a wait in which another request must have been there to be named for it, where that is less than SHORT_S."""
 FULL = 0.05
 """Share of free blocks at which the cache counts as full."""
 
@@ -24,7 +26,8 @@ class Reason(msgspec.Struct):
     """A part of a request's time that others took, or that was its own work."""
 
     kind: str
-    """permits, batch_full, cache_full, prompts_before, own_prompt, shared_prefill, prompts_between or preempted."""
+    """permits, batch_full, cache_full, prompts_before, queue, own_prompt, shared_prefill, prompts_between or preempted;
+    queue: for no request that is known, as while a grammar is compiled."""
     seconds: float
     by: list[int] = []
     """Numbers of the requests that had to do with it."""
@@ -71,7 +74,8 @@ def _in_queue(
     if any(second.free_blocks < FULL * blocks for second in there):
         return [_reason("cache_full", waited, running)]
     prompts = {one: _overlap(one.scheduled, _read(one), span) for one in others if one.scheduled}
-    return [_reason("prompts_before", waited, prompts if any(prompts.values()) else running)]
+    found = [_reason("prompts_before", waited, times) for times in (prompts, running)]
+    return [next((reason for reason in found if reason.by), Reason("queue", found[0].seconds))]
 
 
 def _reading(record: Record, others: list[Record], until: float) -> list[Reason]:
@@ -80,7 +84,8 @@ def _reading(record: Record, others: list[Record], until: float) -> list[Reason]
     if took < SHORT_S or not record.scheduled:
         return []
     shared = {one: _overlap(one.scheduled, _end(one), span) for one in others if one.scheduled}
-    return [_reason("shared_prefill" if any(shared.values()) else "own_prompt", took, shared)]
+    found = _reason("shared_prefill", took, shared)
+    return [found if found.by else Reason("own_prompt", found.seconds)]
 
 
 def _between(record: Record, others: list[Record], until: float) -> list[Reason]:
@@ -94,7 +99,8 @@ def _between(record: Record, others: list[Record], until: float) -> list[Reason]
 
 
 def _reason(kind: str, seconds: float, times: dict[Record, float]) -> Reason:
-    by = sorted((one for one, time in times.items() if time > 0), key=lambda one: -times[one])
+    least = min(SHORT_S, WORTH * seconds)
+    by = sorted((one for one, time in times.items() if time > least), key=lambda one: -times[one])
     return Reason(kind, round(seconds, 4), [one.number for one in by[:NAMED]], len(by))
 
 

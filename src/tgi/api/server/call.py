@@ -96,7 +96,7 @@ class Call:
         self._name: str = request.scope["endpoint"].__name__
         self._span = self.api.tracer.start(self._name, request.headers)
         request.scope[FORM] = self.form
-        self.record = self.api.history.begin(self._name, self._group, listed=counted)
+        self.record = self.api.history.begin(self._name, self._group, listed=counted, arrived=self.started)
         self._count("tgi_request_count")
 
     async def __aenter__(self) -> Call:

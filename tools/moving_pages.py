@@ -48,7 +48,8 @@ ours, and these are all of them that it knows:
 ## Fields
 
 `structured_outputs` and `guided_*`, `top_k`, `repetition_penalty`, `min_tokens`, `stop_token_ids`, `ignore_eos`,
-`chat_template_kwargs` and `echo` mean what they mean there. What has no effect is named in the header `x-tgi-ignored`.
+`chat_template_kwargs` and `echo` mean what they mean there. `chat_template` in a request is refused: start with
+`--chat-template`. What has no effect is named in the header `x-tgi-ignored`.
 Tools and reasoning need no flags, see [tools](tools.md).
 """
 

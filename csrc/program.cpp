@@ -227,7 +227,7 @@ void Program::run_linear(const tgi_linear_op& op, const Slice& slice, const Memb
                    packed);
   wait(member, TGI_LINEAR);
   multiply_panels(linear, packed, slice.rows, (int)member.begin(linear.panels), (int)member.end(linear.panels),
-                  buffers_[op.out], strides_[op.out], op.add != 0);
+                  buffers_[op.out] + op.first, strides_[op.out], op.add != 0);
 }
 
 // A head is one member's, so that none waits for another.

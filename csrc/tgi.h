@@ -7,7 +7,7 @@
 #include <stdint.h>
 
 #define TGI_API extern "C" __attribute__((visibility("default")))
-#define TGI_ABI 18  // raised with every change of this file; the loader refuses another number
+#define TGI_ABI 19  // raised with every change of this file; the loader refuses another number
 
 typedef struct tgi_pool tgi_pool;
 typedef struct tgi_arena tgi_arena;
@@ -179,6 +179,7 @@ typedef struct {
 
 typedef struct {
   int32_t code, out, x, add;
+  int32_t first;  // column of `out` that the layer's first one is
   const tgi_linear* weight;
 } tgi_linear_op;
 

@@ -28,7 +28,7 @@ class Given:
         calibration: Sequence[int] = (),
     ) -> None:
         self.rotated, self.calibration = rotated, calibration
-        self.keeps_codes = False
+        self.keeps_codes = self.stored_codes = False
         self.tensors, self.dtype, self.quantize, self.activations = tensors, dtype, quantize, activations
 
     def format_of(self, weight: Weight) -> CodeFormat | None:

@@ -20,8 +20,10 @@ from tests.quant import writers
 from tests.quant.writers import WRITERS, Writer, Written
 from tgi.errors import ModelError
 from tgi.kernels.coded import CodedWeight
+from tgi.kernels.native.step import NativeStep
 from tgi.kernels.select import select
 from tgi.kernels.weight import Weight, Within
+from tgi.models.config_reader import read_config
 from tgi.models.loader import load_model
 from tgi.quant.checkpoint import from_tensors, stored
 from tgi.quant.formats import format_for, modules
@@ -133,14 +135,22 @@ SERVED = {
 }
 
 
-def quantised(path: Path, writer: Writer, pattern: re.Pattern[str] = LINEARS) -> Path:
+Formats = Writer | dict[str, Writer | None]
+"""What matrices are in; or by an end of their module's names, the first that fits, None for floats."""
+
+
+def quantised(path: Path, formats: Formats, pattern: re.Pattern[str] = LINEARS) -> Path:
     """A checkpoint of which the matrices by these names are in a format; beside it, in `plain`, what they stand for."""
+    by_end = formats if isinstance(formats, dict) else {"": formats}
     for name in ("coded", "plain"):
         make_checkpoint(path / name, "llama", hidden_size=64, intermediate_size=128)
     file = path / "coded" / "model.safetensors"
     tensors = load_file(file)
     plain, settings, draw = dict(tensors), {}, rng()
     for name in [name for name in tensors if pattern.fullmatch(name)]:
+        writer = next(by_end[end] for end in by_end if name.removesuffix(".weight").endswith(end))
+        if writer is None:
+            continue
         written = writer(*tensors.pop(name).shape, draw)
         tensors |= named(name.removesuffix(".weight"), written.tensors)
         plain[name], settings = written.matrix, written.settings
@@ -166,6 +176,40 @@ def test_a_checkpoint_computes_what_its_weights_stand_for(name: str, threads: in
     path = quantised(tmp_path, SERVED[name])
     found, expected = (logits(path / part, threads) for part in ("coded", "plain"))
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+STACKED = {
+    "q, k and v in orders of their own": {"": writers.gptq(4, 32, act_order=True)},
+    "v in floats": {"v_proj": None, "": writers.gptq(4, 32)},
+    "k in more bits": {"k_proj": writers.gptq(8, 32), "": writers.gptq(4, 32)},
+}
+
+
+@pytest.mark.parametrize("name", STACKED)
+def test_stacked_matrices_that_differ_keep_their_codes(name: str, tmp_path: Path, caplog: Any) -> None:
+    """As layers of their own, of the size that each takes alone, which together give what the reference backend does."""
+    path = quantised(tmp_path, STACKED[name]) / "coded"
+    settings = read_config(path)["quantization_config"]
+    change_config(path, quantization_config=settings | {"dynamic": {r"+:.*k_proj": {"bits": 8}}})
+    cpu = torch.device("cpu")
+    rounded, exact = (select(cpu, torch.bfloat16, threads=threads) for threads in (2, None))
+    with caplog.at_level("INFO"):
+        step = load_model(path, "bfloat16", rounded).step
+    kept = next(line for line in caplog.messages if "are kept as follows" in line)
+    floats = 4 if "v_proj" in STACKED[name] else 1  # the head, and v of three layers
+    assert f"{floats + 1} in bfloat16" in kept  # and the embedding
+    assert isinstance(step, NativeStep)
+    for weight, layer in step.layers.items():
+        if weight.role == "layer" and "k_proj" not in weight.names[-1] and "v_proj" not in weight.names[-1]:
+            assert layer.format == "int4", weight
+    ids = list(range(5, 45))
+    expected = Driver(load_model(path, "float32", exact), exact).run(ids)
+    for activations, tolerance in (("int8", 0.25), ("float32", 0.1)):
+        model = load_model(path, "bfloat16", rounded, activations=activations)
+        found, again = (Driver(model, rounded).run(part) for part in (ids, ids[:7]))
+        assert torch.equal(found[:7], again), "the same bits in every batch"
+        assert (found - expected).std() < tolerance * expected.std()
+    torch.testing.assert_close(logits(path, 2), expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("threads", [None, 1], ids=["reference", "native"])

@@ -156,6 +156,11 @@ class WeightReader(Protocol):
         """Whether codes that come for a matrix of floats may be kept as they are, by a backend that can hold them."""
         ...
 
+    @property
+    def stored_codes(self) -> bool:
+        """Whether the checkpoint has codes, which may differ among the stored parts of a matrix."""
+        ...
+
     def format_of(self, weight: Weight) -> CodeFormat | None:
         """The codes in which the matrix is to be kept; None: floats of the serving dtype."""
         ...

@@ -41,6 +41,7 @@ class ModelWeights:
         self.source, self.dtype, self.quantize, self.activations = source, dtype, quantize, activations
         self.stored, self.calibration = stored or Plain(), calibration
         self._buffer = Buffer(dtype)
+        self.stored_codes = self.stored.quantised
         self.keeps_codes = self.stored.quantised or rounds_as_library(quantize)
 
     def format_of(self, weight: Weight) -> CodeFormat | None:

@@ -16,6 +16,7 @@ from tgi.kernels.inputs import Inputs
 from tgi.kernels.native.eight import load_eight
 from tgi.kernels.native.library import Arena, Feedback, Pool
 from tgi.kernels.native.linear import Apart, PackedLinear
+from tgi.kernels.native.parts import Layers, parts_of, separable
 from tgi.kernels.native.stored import load_stored
 from tgi.kernels.program import Program
 from tgi.kernels.reference.backend import ReferenceBackend
@@ -71,9 +72,10 @@ class Loader:
                 logger.warning("%d matrices are rounded without error feedback, since %s: %s", len(names), why, some)
 
 
-def load_layers(pool: Pool, arena: Arena, program: Program, weights: WeightReader) -> dict[Weight, PackedLinear]:
+def load_layers(pool: Pool, arena: Arena, program: Program, weights: WeightReader) -> Layers:
     """Every matrix of a program, packed; with a text to calibrate on, in the order in which it runs over that."""
-    loader = Loader(pool, arena, weights)
+    loader, parts = Loader(pool, arena, weights), {}
+    apart = separable(program) if weights.stored_codes else set()
     threads = torch.get_num_threads()
     if weights.calibration or weights.keeps_codes:
         # Torch does little here; with one thread its sums, and so the codes, are the same wherever the model is loaded.
@@ -83,12 +85,14 @@ def load_layers(pool: Pool, arena: Arena, program: Program, weights: WeightReade
         if weights.calibration:
             walk(program, weights, loader.load, ReferenceBackend(torch.device("cpu")))
         for weight in program.weights():
-            if weight not in loader.layers:
-                loader.load(weight, None)
+            parts[weight] = parts_of(weight, weights) if weight in apart else (weight,)
+            for part in parts[weight]:
+                if part not in loader.layers:
+                    loader.load(part, None)
     finally:
         torch.set_num_threads(threads)
     loader.say()
-    return loader.layers
+    return Layers(loader.layers, {weight: several for weight, several in parts.items() if len(several) > 1})
 
 
 def load_layer(

@@ -7,8 +7,9 @@ operations (`native.ops`) over the same weights.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from ctypes import c_int32, c_void_p
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -19,7 +20,7 @@ from tgi.kernels.native.linear import PackedLinear
 from tgi.kernels.native.loading import load_layers
 from tgi.kernels.native.ops import NativeOps, pointers
 from tgi.kernels.native.structs import FUNCTIONS, SCORES, SEES, AnyOp, op_struct, step_of
-from tgi.kernels.program import Attention, Encoder, Experts, HeadLinear, Op, Program, RelativeBias, Scale
+from tgi.kernels.program import Attention, Encoder, Experts, HeadLinear, Linear, Op, Program, RelativeBias, Scale
 from tgi.kernels.recurrence import Convolve
 from tgi.kernels.reference.ops import finish_logits, scale_factor
 from tgi.kernels.reference.rope import Angles, Rope
@@ -40,7 +41,8 @@ class NativeStep:
     def __init__(self, pool: Pool, arena: Arena, program: Program, weights: WeightReader) -> None:
         self.program, self.pool, self.arena = program, pool, arena
         self.device, self.dtype = CPU, weights.dtype
-        self._layers = load_layers(pool, arena, program, weights)
+        loaded = load_layers(pool, arena, program, weights)
+        self._layers, self._parts = loaded.of, loaded.parts
         self._vectors = {vector: weights.vector(vector).float().contiguous() for vector in program.vectors()}
         attentions = [op for op in program.all_ops if isinstance(op, Attention)]
         self._slopes = {op.slopes: torch.tensor(op.slopes) for op in attentions if op.slopes}
@@ -56,7 +58,7 @@ class NativeStep:
 
     @property
     def layers(self) -> Mapping[Weight, PackedLinear]:
-        """The matrices in place."""
+        """The matrices in place; of those that are several layers, the parts."""
         return self._layers
 
     @property
@@ -101,7 +103,7 @@ class NativeStep:
 
     def _listed(self, program: Program | Encoder) -> NativeOps:
         buffers = {name: number for number, name in enumerate(program.values)}
-        ops = [self._struct(op, buffers) for op in program.ops]
+        ops = [struct for op in program.ops for struct in self._structs(op, buffers)]
         return NativeOps(self.pool, ops, list(program.values.values()), buffers[program.result])
 
     def _by_distance(self, bias: RelativeBias) -> torch.Tensor:
@@ -119,8 +121,17 @@ class NativeStep:
             (c_int32 * len(self._tables))(*(cos.shape[1] for cos, _ in self._tables)),
         )
 
-    def _struct(self, op: Op, buffers: dict[str, int]) -> AnyOp:
-        derived: dict[str, Any] = {}
+    def _structs(self, op: Op, buffers: dict[str, int]) -> Iterator[AnyOp]:
+        """Of an operation; of a matrix that is several layers, one for each."""
+        if not isinstance(op, Linear) or op.weight not in self._parts:
+            yield self._struct(op, buffers)
+            return
+        first = 0
+        for part in self._parts[op.weight]:
+            yield self._struct(replace(op, weight=part), buffers, first=first)
+            first += part.rows
+
+    def _struct(self, op: Op, buffers: dict[str, int], **derived: Any) -> AnyOp:
         if isinstance(op, Scale):
             derived["factor"] = scale_factor(op, self.dtype, None if op.learned is None else self._vectors[op.learned])
         if isinstance(op, Attention):

@@ -66,7 +66,7 @@ class LayerNorm(Structure):
 
 
 class Linear(Structure):
-    _fields_ = _fields("int32 code, out, x, add; pointer weight")
+    _fields_ = _fields("int32 code, out, x, add, first; pointer weight")
 
 
 class HeadLinear(Structure):

@@ -32,6 +32,8 @@ class Gptq(ByModule):
         self._bits, self._group = settings.get("bits"), settings.get("group_size")
         if self._bits is not None and self._bits not in BITS:
             raise ModelError(f"GPTQ with `bits` = {self._bits!r} is not supported: 2, 3, 4 and 8 are")
+        if any(map(_differs, [settings.get("dynamic"), settings.get("extra_config")])):
+            self._bits = self._group = None  # modules of their own bits and groups: their shapes say which
         version = settings.get("checkpoint_format") or settings.get("format") or "gptq"
         self._marlin = version == "marlin" or bool(settings.get("is_marlin_format"))
         if version not in ("gptq", "gptq_v2", "marlin"):
@@ -79,6 +81,12 @@ class Gptq(ByModule):
             return None
         check_dims(source, f"{name}.g_idx", (columns,), "GPTQ")
         return column_order(f"{name}.g_idx", read(source, f"{name}.g_idx", torch.int64), group, groups)
+
+
+def _differs(by_module: Any) -> bool:
+    """Whether some modules have bits or groups of their own, as GPTQModel (`dynamic`) and AutoRound say it."""
+    entries = by_module.values() if isinstance(by_module, dict) else ()
+    return any(isinstance(entry, dict) and {"bits", "group_size"} & entry.keys() for entry in entries)
 
 
 def column_order(name: str, of_column: torch.Tensor, group: int, groups: int) -> torch.Tensor | None:

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 
 from tests.models.checkpoints import make_checkpoint
 from tests.models.driver import Driver
+from tests.models.ggml_blocks import WRITERS, write_blocks
 from tests.models.tiny import CASES, write_tiny
 from tgi.errors import DownloadError, ModelError
 from tgi.hub.gguf import choose, make_model, parts_of, split_tag
@@ -114,10 +115,11 @@ def write(
 
 def add(writer: Any, name: str | None, values: np.ndarray, kind: str) -> None:
     assert name is not None
-    if values.ndim == 1 or kind == "F32" or values.shape[-1] % gguf.GGML_QUANT_SIZES[GGML[kind]][0]:
+    if values.ndim == 1 or kind == "F32" or values.shape[-1] % 32:
         writer.add_tensor(name, np.ascontiguousarray(values, dtype=np.float32))
     else:
-        writer.add_tensor(name, gguf.quantize(np.ascontiguousarray(values), GGML[kind]), raw_dtype=GGML[kind])
+        blocks, type = write_blocks(np.ascontiguousarray(values), kind)
+        writer.add_tensor(name, blocks, raw_dtype=type)
 
 
 def more(writer: Any, architecture: str, config: dict[str, Any]) -> None:
@@ -216,11 +218,12 @@ def test_a_model_computes_what_its_checkpoint_does(architecture: str, tmp_path: 
     torch.testing.assert_close(logits(Path(model.path)), logits(source), rtol=2e-4, atol=2e-4)
 
 
-@pytest.mark.parametrize("kind", ["Q8_0", "Q4_0", "Q5_1", "F16", "BF16"])
+@pytest.mark.parametrize("kind", ["Q8_0", "Q4_0", "Q5_1", "F16", "BF16", *WRITERS])
 @pytest.mark.parametrize("threads", [None, 1], ids=["reference", "native"])
 def test_quantised_models(kind: str, threads: int | None, tmp_path: Path) -> None:
     """Both backends compute with the values that the package gives the blocks."""
-    make_checkpoint(tmp_path / "source", "llama", hidden_size=64, intermediate_size=128)
+    sizes = {"hidden_size": 256, "num_hidden_layers": 1} if kind in WRITERS else {"hidden_size": 64}
+    make_checkpoint(tmp_path / "source", "llama", intermediate_size=128, **sizes)
     file = write(tmp_path / "source", tmp_path / "model.gguf", "llama", kind)
     reader = gguf.GGUFReader(file)
     plain = gguf.GGUFWriter(tmp_path / "plain.gguf", "llama")

@@ -187,7 +187,7 @@ STACKED = {
 
 @pytest.mark.parametrize("name", STACKED)
 def test_stacked_matrices_that_differ_keep_their_codes(name: str, tmp_path: Path, caplog: Any) -> None:
-    """As layers of their own, of the size that each takes alone, which together give what the reference backend does."""
+    """As layers of their own, each in its own bits, which together give what the reference backend does."""
     path = quantised(tmp_path, STACKED[name]) / "coded"
     settings = read_config(path)["quantization_config"]
     change_config(path, quantization_config=settings | {"dynamic": {r"+:.*k_proj": {"bits": 8}}})

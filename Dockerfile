@@ -11,10 +11,12 @@ WORKDIR /usr/src
 COPY pyproject.toml setup.py README.md LICENSE ./
 COPY csrc csrc
 COPY src src
+# `--build-arg EXTRAS=otlp,ray`: for `tgi deploy` and Ray's operator
+ARG EXTRAS=otlp
 # hadolint ignore=DL3059
 RUN python -m venv /opt/tgi
 # hadolint ignore=DL3059
-RUN /opt/tgi/bin/pip install ".[otlp]" "torch==2.13.0+cpu" --find-links https://download.pytorch.org/whl/cpu/torch/
+RUN /opt/tgi/bin/pip install ".[${EXTRAS}]" "torch==2.13.0+cpu" --find-links https://download.pytorch.org/whl/cpu/torch/
 # What serving never reads, 270 MB: headers, tests, programs that test torch, and pip.
 # hadolint ignore=DL3059
 RUN find /opt/tgi -depth -type d \( -name tests -o -path '*/torch/test' -o -path '*/torch/include' -o -path '*/site-packages/pip' \) -exec rm -rf {} + && find /opt/tgi -path '*/torch/bin/*' -type f ! -name torch_shm_manager -delete

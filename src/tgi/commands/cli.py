@@ -48,6 +48,7 @@ OTHERS = {
     "ps": "ps:ps",
     "completion": "completion.command:completion",
     "route": "route:route",
+    "deploy": "deploy.command:deploy",
     "quantize-report": "quantize_report:quantize_report",
     "bench": "bench:bench",
     "doctor": "doctor.command:doctor",
@@ -74,6 +75,7 @@ Commands:
   quantize          Write a quantised checkpoint of a model
   quantize-report   Show what each format of the weights costs and gives
   route             One address in front of several servers, which knows what each of them has cached
+  deploy            Replicas of models on Ray Serve, behind one address
   bench             Measure a running server, ours or one that speaks OpenAI's API
   doctor            Show what this machine has for serving, and what each part is worth
   completion        Print what bash, zsh or fish need to complete these commands

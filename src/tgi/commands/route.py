@@ -15,6 +15,7 @@ from tgi.settings.api_keys import read_keys
 from tgi.settings.config import environment_settings
 from tgi.settings.help import render
 from tgi.settings.parse import options, read_values
+from tgi.settings.resolve import check_ranges
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +37,9 @@ def route(words: Sequence[str], variables: Mapping[str, str]) -> int:
         show(f"tgi {tgi.__version__}")
         return 0
     values, _ = read_values(known, words, variables)
-    return _run(RouteFlags(**values), variables)
+    flags = RouteFlags(**values)
+    check_ranges(flags)
+    return _run(flags, variables)
 
 
 def _run(flags: RouteFlags, variables: Mapping[str, str]) -> int:

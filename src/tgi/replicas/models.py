@@ -48,9 +48,16 @@ class Models:
         """Those that requests hold too: a model that comes back is the one that they wait for."""
 
     def expect(self, names: Iterable[str]) -> None:
-        """Models that there will be, the first one first: they are listed before any replica of theirs has started."""
+        """The models that there are to be, the first one first: they are listed before any replica has started."""
+        for model in self._models.values():
+            model.expected = False
+        expected = {}
         for name in names:
-            self._models.setdefault(name, Model(name, {name: _unseen(name)}, expected=True))
+            expected[name] = self._models.get(name) or Model(name, {name: _unseen(name)})
+            expected[name].expected = True
+        others = {name: model for name, model in self._models.items() if model.replicas and name not in expected}
+        self._models = expected | others
+        self._in_use.update(self._models)
         self._name()
 
     def refresh(self, replicas: Sequence[Replica]) -> None:

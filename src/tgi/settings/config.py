@@ -172,6 +172,11 @@ def read_environment() -> dict[str, str]:
     return dict(os.environ)
 
 
+def add_to_environment(variables: Mapping[str, str]) -> None:
+    """Set variables for libraries that read them when they are imported, and for processes that they start."""
+    os.environ.update(variables)
+
+
 def environment_settings(variables: Mapping[str, str]) -> Environment:
     """The variables without a flag. TGI's precedence: HF_TOKEN, then HF_API_TOKEN, then the old name."""
 

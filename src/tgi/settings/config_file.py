@@ -10,7 +10,7 @@ Owns the file's form; values become text as on the command line, where `parse` r
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,23 +25,27 @@ NOTHING = ("", "null", "~")
 
 def read(name: str) -> Iterator[tuple[str, list[str]]]:
     """Each key of the file with its value as texts, one of them unless it is a list. Raises ArgumentError."""
-    content = _content(Path(name).expanduser())
-    if content is None:
+    found = content(Path(name).expanduser())
+    if found is None:
         return
-    if not isinstance(content, dict):
+    if not isinstance(found, dict):
         raise ArgumentError(f"`config` {name} must hold names of flags with their values, such as `port: 9000`")
-    for key, value in content.items():
+    yield from entries(found, f"`config` {name}")
+
+
+def entries(mapping: Mapping[Any, Any], where: str) -> Iterator[tuple[str, list[str]]]:
+    """Each key with its value as texts; open settings are left out. Raises ArgumentError."""
+    for key, value in mapping.items():
         values = value if isinstance(value, list) else [value]
         texts = [_text(one) for one in values]
         if not isinstance(key, str) or None in texts:
-            raise ArgumentError(
-                f"`config` {name}: `{printable(key)}` must be a text, a number, true or false, or a list"
-            )
+            raise ArgumentError(f"{where}: `{printable(key)}` must be a text, a number, true or false, or a list")
         if isinstance(value, list) or texts[0] not in NOTHING:
             yield key, [text for text in texts if text is not None]
 
 
-def _content(path: Path) -> Any:
+def content(path: Path) -> Any:
+    """What the file holds, texts for all values of YAML. Raises ArgumentError."""
     if path.suffix.lower() not in ENDINGS:
         raise ArgumentError(f"`config` {path} must be YAML or TOML: a file that ends in {', '.join(ENDINGS)}")
     try:

@@ -75,6 +75,8 @@ HELP_FLAGS = (Flag("--help", "-h", about="Print help"), Flag("--version", "-V", 
 def _words(name: str) -> tuple[str, ...]:
     if name == "completion":
         return ("bash", "zsh", "fish")
+    if name == "deploy":
+        return ("status", "down")
     return ("models",) if name in TAKES_MODEL else ()
 
 
@@ -92,6 +94,10 @@ def _flags(name: str) -> tuple[Flag, ...]:
         from tgi.commands.route_flags import RouteFlags
 
         known = options(RouteFlags)
+    elif name == "deploy":
+        from tgi.ray.served import OWN, THEIRS, WHOLE
+
+        known = (*WHOLE, *OWN, *THEIRS)
     elif name == "verify-determinism":
         from tgi.commands.verify import VerifyFlags
 

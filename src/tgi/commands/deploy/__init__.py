@@ -1,0 +1,1 @@
+"""`tgi deploy`: replicas on Ray Serve, and what runs of them."""

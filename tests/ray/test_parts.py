@@ -1,0 +1,225 @@
+"""The parts of a deployment that need no Ray: the directory, the scaling, and a replica's server."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tests.replicas.stub import until
+from tgi.errors import StartupError
+from tgi.ray import engine as engine_module
+from tgi.ray.directory import SETTLED_S, VALID_S, Directory
+from tgi.ray.engine import UNHEALTHY, Engine, drain_s, needs_fetch
+from tgi.ray.router import RoutingActor, settings_of
+from tgi.ray.scaling import Policy
+from tgi.ray.served import Served
+from tgi.ray.server import Server, descendants
+from tgi.ray.state import State, found, held
+from tgi.replicas.discovery import DiscoveryError
+from tgi.replicas.upstream import UpstreamError
+from tgi.settings.config import read_environment
+
+DEMO = Served("demo", ("--model-id=tgi-demo", "--threads=1", "--served-model-name=demo"), "tgi-demo")
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def entry(url: str, model: str = "demo") -> dict[str, Any]:
+    return {"url": url, "model": model}
+
+
+def test_the_directory_knows_who_spoke_lately() -> None:
+    clock = Clock()
+    directory = Directory(clock)
+    directory.announce(entry("b"))
+    assert directory.known() == (None, {}), "others may not have spoken yet"
+    clock.now = SETTLED_S
+    directory.expect({"demo": "tgi-demo"})
+    directory.announce(entry("a"))
+    assert directory.known() == ([entry("a"), entry("b")], {"demo": "tgi-demo"})
+    clock.now = VALID_S + 1
+    assert directory.known()[0] == [entry("a")]
+    directory.leave("a")
+    directory.leave("unknown")
+    assert directory.known()[0] == []
+
+
+def wanted(requests: float = 0, **figures: dict[str, float]) -> float:
+    context = SimpleNamespace(aggregated_metrics=figures, total_num_requests=requests)
+    return Policy(target_queue=4, target_cache=0.8)(context)[0]
+
+
+def test_scaling_by_queue_and_cache() -> None:
+    assert wanted() == 0, "nothing runs: down to the fewest"
+    assert wanted(requests=1) == 1, "a request waits for the first replica"
+    assert wanted(running={"a": 1.0}, waiting={"a": 0.0}, cache_usage={"a": 0.1}) == 1
+    assert wanted(running={"a": 9.0}, waiting={"a": 8.0}, cache_usage={"a": 0.1}) == 2
+    assert wanted(waiting={"a": 0.0, "b": 0.0}, cache_usage={"a": 0.9, "b": 0.9}) == 3
+    assert wanted(waiting={"a": 4.0, "b": 0.0}, cache_usage={"a": 0.8, "b": 0.8}) == 2
+    assert wanted(waiting={"a": 400.0}, cache_usage={"a": 1.0}) == 100
+
+
+def test_drains_and_downloads() -> None:
+    assert drain_s(DEMO) == 90
+    assert drain_s(Served("x", ("--graceful-termination-timeout=5",), "x")) == 5
+    assert needs_fetch(Served("x", (), "org/name")) and not needs_fetch(DEMO)
+    assert not needs_fetch(Served("x", (), "./org/name")) and not needs_fetch(Served("x", (), "tests/replicas"))
+
+
+async def test_a_server_that_cannot_start_says_why() -> None:
+    server = await Server.start(["--model-id=/no/such"], read_environment(), "127.0.0.1", ())
+    with pytest.raises(StartupError, match="no directory /no/such"):
+        await server.ready()
+    await server.kill()
+
+
+class Handle:
+    """A handle of Ray's, of a directory in this process."""
+
+    def __init__(self, directory: Directory) -> None:
+        self._directory = directory
+
+    def __getattr__(self, name: str) -> Any:
+        async def remote(*arguments: Any) -> Any:
+            return getattr(self._directory, name)(*arguments)
+
+        return SimpleNamespace(remote=remote)
+
+
+async def make_engine(directory: Directory) -> Engine:
+    engine = Engine.__new__(Engine)
+    await engine.__init__(DEMO, Handle(directory), {"host": "127.0.0.1", "node": "n", "replica": "r"})  # type: ignore[misc]
+    return engine
+
+
+async def test_a_replica_announces_itself_is_asked_and_drained(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MODEL_ID", "/no/such")
+    monkeypatch.setenv("PORT", "1")
+    monkeypatch.setattr(engine_module, "SAY_EVERY_S", 0.05)
+    clock = Clock()
+    directory = Directory(clock)
+    clock.now = SETTLED_S
+    engine = await make_engine(directory)
+    await until(lambda: bool(directory.known()[0]))
+    (said,) = directory.known()[0] or ()
+    assert said["url"] == await engine.where() and said["model"] == "demo" and said["node"] == "n"
+    await engine.check_health()
+    assert engine.record_autoscaling_stats() == {"running": 0, "waiting": 0, "cache_usage": 0.0}
+    processes = descendants(said["pid"])
+    assert len(processes) >= 2
+    await engine.stop()
+    assert directory.known()[0] == []
+    await until(lambda: not any(alive(one) for one in processes))
+
+
+async def test_a_frozen_server_is_ended_with_all_its_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tgi.ray.server.PATIENCE_S", 0.3)
+    engine = await make_engine(Directory())
+    processes = descendants(engine._server.pid)
+    for one in processes:
+        os.kill(one, signal.SIGSTOP)
+    for _ in range(UNHEALTHY):
+        with pytest.raises(UpstreamError, match="silent"):
+            await engine.check_health()
+    await until(lambda: not any(alive(one) for one in processes))
+    with pytest.raises(UpstreamError, match="ended"):
+        await engine.check_health()
+    await engine.stop()
+
+
+async def test_a_server_ends_with_the_process_that_started_it() -> None:
+    """As when Ray kills a replica's actor."""
+    code = (
+        "import asyncio\nfrom tests.ray.test_parts import DEMO, Server, read_environment\n"
+        "async def main():\n"
+        "    server = await Server.start(DEMO.words, read_environment(), '127.0.0.1', ())\n"
+        "    await server.ready()\n    print('pid', server.pid, flush=True)\n    await asyncio.sleep(60)\n"
+        "asyncio.run(main())"
+    )
+    import sys
+
+    parent = await asyncio.create_subprocess_exec(sys.executable, "-c", code, stdout=asyncio.subprocess.PIPE)
+    assert parent.stdout is not None
+    async with asyncio.timeout(60):
+        while not (line := await parent.stdout.readline()).startswith(b"pid "):
+            assert line
+    processes = descendants(int(line.split()[1]))
+    parent.kill()
+    await parent.wait()
+    await until(lambda: not any(alive(one) for one in processes), 10)
+
+
+def alive(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat") as file:  # noqa: PTH123
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+async def test_a_router_of_ray_follows_the_directory() -> None:
+    clock = Clock()
+    directory = Directory(clock)
+    actor = RoutingActor.__new__(RoutingActor)
+    settings = settings_of({"models": {"first": "a"}, "start-timeout": 1, "salt": "s"})
+    await actor.__init__(settings, Handle(directory))  # type: ignore[misc]
+    router = actor._router
+    try:
+        with pytest.raises(DiscoveryError, match="just started"):
+            await actor._look()
+        assert [one["id"] for one in router.models.entries] == ["first"]
+        clock.now = SETTLED_S
+        directory.expect({"demo": "tgi-demo"})
+        directory.announce(entry("http://127.0.0.1:1"))
+        assert await actor._look() == ["http://127.0.0.1:1"]
+        assert [one["id"] for one in router.models.entries] == ["demo"]
+        await until(lambda: len(router.replicas) == 1)
+        await actor.check_health()
+        actor._tasks[0].cancel()
+        await asyncio.sleep(0)
+        with pytest.raises((RuntimeError, asyncio.CancelledError)):
+            await actor.check_health()
+    finally:
+        for task in actor._tasks:
+            task.cancel()
+
+
+def test_the_id_of_a_request_is_in_an_answer_once() -> None:
+    from tgi.ray.router import _WithoutId
+
+    sent: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"X-Request-ID", b"1"), (b"a", b"b")]})
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    asyncio.run(_WithoutId(app)({"type": "http"}, None, send))  # type: ignore[arg-type]
+    assert sent[0]["headers"] == [(b"a", b"b")]
+
+
+def test_deployments_are_listed_for_as_long_as_they_live(tmp_path: Any) -> None:
+    variables = {"XDG_RUNTIME_DIR": str(tmp_path)}
+    state = State(1, "tgi", "http://x", 0.0, replicas=[{"model": "m"}])
+    with held("tgi", variables) as file:
+        file.write(state)
+        assert found(variables) == [state]
+        state.replicas = []
+        file.write(state)
+        assert found(variables) == [state], "a shorter one leaves nothing of the longer one"
+        with pytest.raises(StartupError, match="runs already"), held("tgi", variables):
+            pass
+    assert found(variables) == []
+    (tmp_path / "tgi-deployments" / "old.json").write_text("{}")
+    assert found(variables) == []

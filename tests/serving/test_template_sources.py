@@ -179,11 +179,20 @@ def test_a_missing_template_is_warned_about_with_the_remedy(tmp_path, caplog, va
     service.close()
 
 
-def test_templates_without_a_default_are_warned_about(tmp_path):
-    template = ChatTemplate({"rag": "{{ messages[0].content }}"})
-    (warning,) = template.inspect()
-    assert "there is no default among rag" in warning and "--chat-template" in warning
-    template.close()
+@pytest.mark.parametrize("name", ["rag", "tool_use"])
+def test_templates_without_a_default_are_warned_about(tmp_path, caplog, name):
+    """Such a model is served; only conversations that no template is for are refused."""
+    model = build.write_checkpoint(tmp_path)
+    templates = [{"name": name, "template": "{{ messages[0].content }}"}]
+    (model / "tokenizer_config.json").write_text(json.dumps({"chat_template": templates}))
+    with caplog.at_level(logging.WARNING):
+        service = Service.load(ApiConfig("m", str(model)), FakeEngine.saying([1]))
+    (warning,) = [record.getMessage() for record in caplog.records]
+    assert f"there is no default among {name}" in warning and "--chat-template" in warning
+    assert bool(service.chat_template) == (name == "tool_use")
+    with pytest.raises(TemplateError, match="there is no default"):
+        service.chat_template.render(CHAT)
+    service.close()
 
 
 def test_the_chosen_template_is_served(tmp_path):

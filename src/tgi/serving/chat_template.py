@@ -61,8 +61,8 @@ class ChatTemplate:
         return cls(template_sources.find(Path(model_path), config, chosen), special_tokens)
 
     def __bool__(self) -> bool:
-        """Whether there is any template."""
-        return bool(self._sources)
+        """Whether there is a template for any conversation, be it one with tools only."""
+        return not self._sources.keys().isdisjoint(("default", "tool_use"))
 
     def source(self, with_tools: bool = False) -> str:
         """The text of the template that such a request uses. Raises TemplateError when there is none."""

@@ -73,6 +73,17 @@ def test_same_angles_as_transformers(name: str, style: str) -> None:
         assert not torch.allclose(ours(config, POSITIONS)[0], plain[0], atol=1e-2)
 
 
+@pytest.mark.parametrize("key", ["type", "rope_type"])
+def test_scaling_that_was_added_to_a_config_of_transformers_5(key: str) -> None:
+    """It names its type in the older way or the newer one; the base stays."""
+    base = {"rope_theta": 5e5, "rope_type": "default"}
+    added = make_config("llama", rope_parameters=base, rope_scaling={key: "linear", "factor": 2.0})
+    same = make_config("llama", rope_theta=5e5, rope_scaling={"rope_type": "linear", "factor": 2.0})
+    assert spec_from_config(added).layers[0].attention.rope == spec_from_config(same).layers[0].attention.rope
+    with pytest.raises(ModelError, match="rope type 'unheard of' is not supported"):
+        spec_from_config(make_config("llama", rope_parameters=base, rope_scaling={key: "unheard of"}))
+
+
 def test_dynamic_follows_each_row() -> None:
     """Within the original context as transformers; beyond it as transformers when decoding that position."""
     config = config_of({"rope_type": "dynamic", "factor": 3.0}, "rope_scaling")

@@ -80,13 +80,15 @@ def rope_spec(
 
 
 def rope_parameters(reader: ConfigReader) -> dict[str, Any]:
-    """The objects `rope_parameters` and `rope_scaling` of the config as one."""
+    """The objects `rope_parameters` and `rope_scaling` of the config as one; the latter, which users add, wins."""
     parameters: dict[str, Any] = {}
     for key in ("rope_parameters", "rope_scaling"):
         given = reader.get(key, {})
         if not isinstance(given, dict):
             raise ModelError(f"config.json: `{key}` must be an object, it is {given!r}")
         parameters.update(given)
+        if given.get("type") is not None and given.get("rope_type") is None:
+            parameters["rope_type"] = given["type"]
     return parameters
 
 

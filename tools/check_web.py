@@ -120,6 +120,8 @@ def main(words: list[str]) -> int:
     except NoNodeError as error:
         print(f"The pages cannot be built here: {error}", file=sys.stderr)
         return 1
+    except subprocess.CalledProcessError as error:  # it has said what is wrong
+        return error.returncode
     if found:
         print("These are not what web/ gives: run `make web` and commit\n  " + "\n  ".join(found), file=sys.stderr)
         return 1

@@ -106,10 +106,18 @@ def report(venv, done):
     while not done.wait(PROGRESS_S):
         installed, fetched = disk_mb(venv), disk_mb(*Path(tempfile.gettempdir()).glob("pip-*"))
         doing = "building and fetching" if installed < 50 else "installing"
+        if compiled := count_compiled():
+            doing = f"compiling the native kernels, {compiled} files done"
         print(
             f"  {time.monotonic() - began:.0f} s: {doing}, {fetched:.0f} MB under way, {installed:.0f} MB in {venv}",
             flush=True,
         )
+
+
+def count_compiled():
+    """Files that setuptools has compiled so far; its place for them is there only as long as it compiles."""
+    places = Path(tempfile.gettempdir()).glob("*.build-temp")
+    return sum(1 for place in places for _ in place.rglob("*.o"))
 
 
 def disk_mb(*directories):

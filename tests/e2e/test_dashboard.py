@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import httpx
 
+from tests.e2e.conftest import Launch
 from tests.e2e.launched import Launched
 
 
@@ -17,3 +18,9 @@ def test_an_open_request_is_known_to_be_read_and_to_generate(server: Launched) -
     mine = shown["open"][-1]
     assert 0 < mine["validated_s"] <= mine["scheduled_s"] <= mine["first_token_s"]
     assert "ended_s" not in mine
+
+
+def test_the_log_says_where_the_playground_is(launch: Launch) -> None:
+    server = launch("--hostname", "127.0.0.1").connected()
+    assert f"Playground: {server.url}\n" in server.log
+    assert "Playground" not in launch("--disable-playground").connected().log

@@ -100,5 +100,5 @@ def test_commands_that_are_promised_exist() -> None:
 def test_flags_that_are_named_exist() -> None:
     from tgi.settings.parse import options
 
-    known = {option.long for option in options()} | {"--help", "--find-links", "--from"}
+    known = {option.long for option in options()} | {"--help", "--find-links", "--from", "--torch-backend"}
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README)) <= known

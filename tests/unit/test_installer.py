@@ -52,3 +52,16 @@ def test_logs_see_progress(
     monkeypatch.setattr(installer, "PROGRESS_S", 0.05)
     assert installer.call([sys.executable, "-c", "import time; time.sleep(0.5)"], tmp_path, show=True) == 0
     assert f"3 MB in {tmp_path}" in capfd.readouterr().out
+
+
+def test_compiled_files_are_counted(
+    installer: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """In the minutes in which nothing else grows."""
+    monkeypatch.setattr(installer.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(installer, "PROGRESS_S", 0.05)
+    (tmp_path / "tmp1.build-temp" / "csrc").mkdir(parents=True)
+    for name in ("one.o", "two.o"):
+        (tmp_path / "tmp1.build-temp" / "csrc" / name).touch()
+    installer.call([sys.executable, "-c", "import time; time.sleep(0.5)"], tmp_path / ".venv", show=True)
+    assert "compiling the native kernels, 2 files done" in capfd.readouterr().out

@@ -320,6 +320,8 @@ class Supervisor:
         shown = "127.0.0.1" if host == "0.0.0.0" else host
         port = self._socket.getsockname()[1]  # --port 0 means any that is free
         router_logger.info("Listening on %s port %d: http://%s:%d/docs", host, port, shown, port)
+        if not self._api.disable_playground:
+            router_logger.info("Playground: http://%s:%d", shown, port)
         router_logger.info("Connected")
 
 

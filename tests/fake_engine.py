@@ -20,6 +20,7 @@ import zmq.asyncio
 from tgi.errors import GenerationError
 from tgi.messages import (
     Abort,
+    Begun,
     EmbedRequest,
     EngineFailed,
     EngineInfo,
@@ -195,6 +196,7 @@ class FakePeer:
                 continue
             if not isinstance(message, GenerateRequest):
                 continue
+            await self.send(Begun([message.request_id], time.monotonic()))
             for index in range(len(message.seeds)):
                 script = self.play(message, index)
                 task = asyncio.create_task(_play(message, index, script, self._emit))

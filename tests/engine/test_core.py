@@ -69,13 +69,14 @@ def test_a_broken_device_ends_every_request_and_says_so():
     def receive(timeout_s: float):
         if inbox:
             return inbox.pop(0)
-        executor.broken = len(sent) >= 2
+        executor.broken = executor.calls >= 2
         return None
 
     with pytest.raises(EngineBrokenError):
         run(core, receive, sent.append)
     outputs = [message for message in sent if isinstance(message, StepOutput)]
     assert outcome(outputs) == dict.fromkeys(range(5), "error")
+    assert isinstance(sent[0], Begun) and sent[0].request_ids == [0, 1]
     assert isinstance(sent[-1], EngineFailed) and sent[-1].phase == "step"
 
 

@@ -168,6 +168,17 @@ def test_the_serve_file_is_understood() -> None:
         settings_of({"rooters": 2})
 
 
+def test_serve_takes_its_files() -> None:
+    schema = pytest.importorskip("ray.serve.schema", reason="Ray is not installed").ServeDeploySchema
+    service = yaml.safe_load((ROOT / "deploy/ray/rayservice.yaml").read_text())
+    inside = yaml.safe_load(service["spec"]["serveConfigV2"])
+    for content in (yaml.safe_load((ROOT / "deploy/ray/serve.yaml").read_text()), inside):
+        assert len(schema.model_validate(content).applications) == 2
+        for one in content["applications"][1:]:
+            of_mapping({key: value for key, value in one["args"].items() if key != "router"}, "args")
+        settings_of(content["applications"][0]["args"])
+
+
 def test_arguments_of_a_serve_file() -> None:
     arguments = {"model-id": "tgi-demo", "replicas": 2, "trust-remote-code": True, "api-key": "k", "router": "x"}
     one = of_arguments(arguments, {}, FACTS)

@@ -68,7 +68,7 @@ def installed() -> Iterator[tuple[Path, dict[str, str]]]:
         install = [node, npm, "ci", "--no-audit", "--no-fund", "--loglevel", "error", "--fetch-retries", "0"]
         found = subprocess.run(install, cwd=web, env=environment, capture_output=True, text=True, check=False)
         if found.returncode:
-            raise NoNodeError(f"npm cannot fetch the packages: {found.stderr.strip()[-500:]}")
+            raise NoNodeError(f"npm cannot fetch the packages: {' '.join(found.stderr.splitlines()[:3])}")
         yield web, environment
 
 

@@ -21,7 +21,7 @@ from tgi.commands.doctor.native_facts import Level, Native, Read
 from tgi.kernels.native import library
 
 READS = [Read(32 << 20, 50.0), Read(128 << 20, 40.0), Read(512 << 20, 20.0)]
-LAYERS = {"bfloat16": 100.0, "int8": 400.0, "int4": 300.0}
+LAYERS = {"bfloat16": 100.0, "int8": 400.0, "int6": 200.0, "int5": 150.0, "iq4_nl": 300.0}
 
 
 def findings(**changes: object) -> Findings:
@@ -72,6 +72,12 @@ def test_estimates_are_bytes_over_bandwidth_and_operations_over_rate() -> None:
     assert one.prefill == pytest.approx(100e9 / (2 * (parameters - 128256 * 2048)), rel=0.01)
     small = by_name["SmolLM2-135M", "int4"]
     assert small.decode_at_1 and one.decode_at_1 and small.decode_at_1 > 15 * one.decode_at_1
+    numbers = {"keys": 30 * 576 * 192 * 2, "head": 49152 * 576}  # of int4: in 5 bits, with the queries, and in 6
+    numbers["keys"] += 30 * 576 * 576
+    layers = 106_168_320 - numbers["keys"]
+    seconds = 2e-9 * (layers / 300 + numbers["keys"] / 150)
+    assert small.prefill == pytest.approx(1 / seconds, rel=0.01)
+    assert small.decode_at_16 == pytest.approx(1 / (seconds + 2e-9 * numbers["head"] / 200), rel=0.01)
     unknown = estimates([], {})
     assert all(each.decode_at_1 is each.decode_at_16 is each.prefill is None for each in unknown)
 

@@ -105,7 +105,7 @@ def weight_bytes(
     width = DTYPE_BYTES[dtype]
     matrices = 0.0
     for weight in program.weights():
-        bits = stored_bits(stored, weight)
+        bits = stored_bits(stored, weight, dtype)
         if bits is None:
             matrices += footprint.matrix_bytes(weight, dtype, planned_format(weight, quantize, dtype))
         else:

@@ -2,53 +2,73 @@
 
 from __future__ import annotations
 
+import json
 import math
+import re
 from typing import Any
 
+from tgi.kernels.native.footprint import NARROW_BYTES
 from tgi.kernels.weight import Weight
 from tgi.quant.checkpoint import Stored
 
-SCALE_BITS, ZERO_BITS = 16, 8
-"""As native kernels keep scales and zero points of a group."""
+ZERO_BITS = 8
+"""As native kernels keep zero points of a group."""
 FLOAT_SCALE_BITS = 32
-"""And scales of floats of 8 bits."""
+"""Of floats of 8 bits, and of all where nothing is rounded."""
 
 
-def stored_bits(stored: Stored | None, weight: Weight) -> float | None:
-    """Of a number of the matrix, with the scales; None where it is kept in floats.
+def stored_bits(stored: Stored | None, weight: Weight, dtype: str) -> float | None:
+    """Of a number of the matrix, with the scales; None where it is kept in floats of `dtype`.
 
     Modules that the writer left alone are counted as codes too: only their names in the checkpoint tell.
     """
     if stored is None or weight.role == "router":
         return None
-    settings = stored.settings
+    settings, exact = stored.settings, dtype == "float32"
+    scale = FLOAT_SCALE_BITS if exact else 16
     if stored.method == "gguf":
-        return _number(settings.get("bits"), 2, 32) if settings.get("quantised") else None
+        kept = settings.get("kept_bits")
+        bits = kept.get("float32" if exact else "bfloat16") if isinstance(kept, dict) else settings.get("bits")
+        return _number(bits, 2, 32) if settings.get("quantised") else None
     if weight.role != "layer":
         return None
     if stored.method == "mxfp4":  # of gpt-oss, whose experts alone are
-        return 4 + SCALE_BITS / 32 if weight.within is not None and weight.within.stacked else None
+        return 4 + scale / 32 if weight.within is not None and weight.within.stacked else None
     if stored.method == "bitsandbytes":
         if settings.get("load_in_4bit", settings.get("_load_in_4bit")):
-            return 4 + SCALE_BITS / 64
-        return 8 + SCALE_BITS / weight.columns
+            return None if exact else 4 + scale / 64
+        return 8 + scale / weight.columns
     if stored.method == "hqq":
         scheme: Any = settings.get("quant_config", settings)
         settings = scheme.get("weight_quant_params", scheme) if isinstance(scheme, dict) else {}
-        return _in_groups(settings.get("nbits", 4), settings.get("group_size", 64), 2 * SCALE_BITS, weight)
+        return _in_groups(settings.get("nbits", 4), settings.get("group_size", 64), 2 * scale, weight)
     if stored.method == "awq":
         group = settings.get("group_size", settings.get("q_group_size"))
-        return _in_groups(4, group, SCALE_BITS + ZERO_BITS, weight)
+        return _in_groups(4, group, scale + ZERO_BITS, weight)
     if stored.method == "gptq":
-        return _in_groups(settings.get("bits", 4), settings.get("group_size"), SCALE_BITS + ZERO_BITS, weight)
+        return _in_groups(settings.get("bits", 4), settings.get("group_size"), scale + ZERO_BITS, weight)
     if stored.method == "fp8":
-        return 8 + FLOAT_SCALE_BITS / (128 if settings.get("weight_block_size") else weight.columns)
+        return None if exact else 8 + FLOAT_SCALE_BITS / (128 if settings.get("weight_block_size") else weight.columns)
     if stored.method == "compressed-tensors":
-        return _compressed(settings, weight)
+        return _compressed(settings, weight, scale, exact=exact)
+    if stored.method == "torchao":
+        return _torchao(settings, weight, scale, exact=exact)
     return None
 
 
-def _compressed(settings: Any, weight: Weight) -> float | None:
+def _torchao(settings: Any, weight: Weight, scale: int, *, exact: bool) -> float | None:
+    """By the name of the configuration and the size of its groups, whichever version wrote them."""
+    text = json.dumps([settings.get("quant_type"), settings.get("quant_type_kwargs")], default=str).lower()
+    found, group = re.search(r"(float|int)(\d)", text), re.search(r'group_?size"?: ?(\d{1,6})', text)
+    if found is None or (exact and found[1] == "float"):
+        return None
+    if found[1] == "float":
+        return 8 + FLOAT_SCALE_BITS / weight.columns
+    bits, default = int(found[2]), 128 if found[2] == "4" else None
+    return _in_groups(bits, int(group[1]) if group else default, (2 if bits < 8 else 1) * scale, weight)
+
+
+def _compressed(settings: Any, weight: Weight, scale: int, *, exact: bool) -> float | None:
     """The largest of the groups of a compressed-tensors checkpoint."""
     groups = settings.get("config_groups")
     schemes = (
@@ -56,13 +76,12 @@ def _compressed(settings: Any, weight: Weight) -> float | None:
         if isinstance(groups, dict)
         else []
     )
-    found = [
-        8 + FLOAT_SCALE_BITS / weight.columns
-        if scheme.get("type") == "float" and scheme.get("num_bits") == 8
-        else _in_groups(scheme.get("num_bits"), scheme.get("group_size"), SCALE_BITS + ZERO_BITS, weight)
-        for scheme in schemes
-        if isinstance(scheme, dict)
-    ]
+    found: list[float | None] = []
+    for scheme in schemes:
+        if isinstance(scheme, dict) and scheme.get("type") == "float" and scheme.get("num_bits") == 8:
+            found.append(None if exact else 8 + FLOAT_SCALE_BITS / weight.columns)
+        elif isinstance(scheme, dict):
+            found.append(_in_groups(scheme.get("num_bits"), scheme.get("group_size"), scale + ZERO_BITS, weight))
     if not found or None in found:
         return None
     return max(bits for bits in found if bits is not None)
@@ -75,6 +94,33 @@ def _in_groups(bits: Any, group: Any, group_bits: int, weight: Weight) -> float 
     width = next((size for size in (4, 5, 6, 8) if number <= size), 8)  # as native panels hold them
     columns = _number(group, 1, weight.columns) or weight.columns
     return width + group_bits / columns
+
+
+GGML_KEPT = {
+    "Q4_0": (4.0, 1 / 32),
+    "Q4_1": (4.0, 2 / 32),
+    "Q5_0": (5.0, 1 / 32),
+    "Q5_1": (5.0, 2 / 32),
+    "Q8_0": (8.0, 1 / 32),
+    "Q2_K": (4 + 16 / 16 + 32 / 256, 0.0),
+    "Q3_K": (4 + 8 / 16 + 16 / 256, 0.0),
+    "Q4_K": (4 + 16 / 32 + 32 / 256, 0.0),
+    "Q5_K": (5 + 16 / 32 + 32 / 256, 0.0),
+    "Q6_K": (6 + 8 / 16 + 16 / 256, 0.0),
+    "IQ4_NL": (4.0, 1 / 32),
+    "IQ4_XS": (4 + 8 / 32 + 16 / 256, 0.0),
+    "MXFP4": (4.0, 1 / 32),
+}
+"""ggml's types -> bits of a number in native panels, and the floats that are its scales and minimums."""
+
+
+def ggml_bits(kind: str, dtype: str) -> float:
+    """Of a number of a matrix in a GGUF file, in memory; what has no codes, or other ones, is in `dtype`."""
+    wide = dtype == "float32"
+    if kind not in GGML_KEPT:
+        return 32.0 if wide else 8 * NARROW_BYTES
+    bits, floats = GGML_KEPT[kind]
+    return bits + floats * (32 if wide else 16)
 
 
 def _number(value: Any, least: float, most: float) -> float | None:

@@ -15,10 +15,11 @@ import msgspec
 
 from tgi.commands.doctor.native_facts import Read
 from tgi.kernels.native import footprint
-from tgi.kernels.program import Program
+from tgi.kernels.weight import Weight
 from tgi.memory.cost import weight_bytes
 from tgi.models.build.decoder import build
 from tgi.models.families.registry import spec_from_config
+from tgi.quant.scheme import format_of
 
 MANY = 16
 _TIED = {"tie_word_embeddings": True, "max_position_embeddings": 8192}
@@ -72,17 +73,18 @@ class Estimate(msgspec.Struct):
 
 
 def estimates(reads: Sequence[Read], layer_gops: Mapping[str, float]) -> list[Estimate]:
-    """For each shape and kind of weights; layer_gops: 10^9 operations a second by kind of weights."""
+    """For each shape and kind of weights; layer_gops: 10^9 operations a second by format of a layer."""
     results = []
     for name, config in SHAPES.items():
         program = build(spec_from_config(dict(config)))
         for weights, quantize in WEIGHTS.items():
             size = weight_bytes(program, "bfloat16", footprint, quantize)
-            rate = layer_gops.get(weights)
+            head = program.logits.weight
+            layers = [weight for weight in program.weights() if weight.role == "layer"]
+            every, prompt = (_seconds(some, quantize, layer_gops) for some in ([*layers, head], layers))
             one = bandwidth(reads, size)
             read = one * 1e9 / size if one else None
-            computed = rate * 1e9 / (2 * program.parameters) if rate else None
-            prefill = rate * 1e9 / (2 * _without_head(program)) if rate else None
+            computed, prefill = (1 / seconds if seconds else None for seconds in (every, prompt))
             bounds = [bound for bound in (read and MANY * read, computed) if bound]
             many = min(bounds) if read else None
             results.append(Estimate(name, weights, size, _figures(read), _figures(many), _figures(prefill)))
@@ -103,9 +105,15 @@ def bandwidth(reads: Sequence[Read], size: int) -> float | None:
     return low_rate + share * (high_rate - low_rate)
 
 
-def _without_head(program: Program) -> int:
-    """Weights that every token of a prompt meets; only the last one meets the head."""
-    return program.parameters - program.logits.weight.rows * program.logits.weight.columns
+def _seconds(weights: Sequence[Weight], quantize: str | None, layer_gops: Mapping[str, float]) -> float | None:
+    """Of multiplying a row with these matrices, each at the rate of its format; None where one was not measured."""
+    formats = [format_of(weight, quantize) for weight in weights]
+    rates = [layer_gops.get("bfloat16" if format is None else format.name) for format in formats]
+    if not all(rates):
+        return None
+    return sum(
+        2 * weight.rows * weight.columns / (rate * 1e9) for weight, rate in zip(weights, rates, strict=True) if rate
+    )
 
 
 def _figures(value: float | None) -> float | None:

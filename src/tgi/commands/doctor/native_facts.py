@@ -26,8 +26,8 @@ CHAINS = 12
 """Independent multiply-adds of a round, TGI_MEASURE_CHAINS of csrc/tgi.h."""
 KINDS = ((0, 2 * 16), (1, 2 * 64))
 """Kind of `tgi_measure_arithmetic` and operations of one chain: float32, int8."""
-FORMATS = {"bfloat16": "bfloat16", "int8": "int8", "int4": "iq4_nl"}
-"""What weights are kept as, by `--quantize`, -> the format of the layer that is measured."""
+FORMATS = ("bfloat16", "int8", "int6", "int5", "iq4_nl")
+"""Of the layers that are measured: all that a model has with the values of `--quantize` that are estimated."""
 WIDTH, ROWS, GROUP = 1024, 256, 128
 LEAST_S = 0.02
 
@@ -90,7 +90,7 @@ def _level(name: str, runnable: list[str], threads: int) -> Level:
             level.problem = str(reason)
         else:
             level.float32_gops, level.int8_gops = (_arithmetic(pool, *kind) for kind in KINDS)
-            level.layer_gops = {name: _layer(pool, format) for name, format in FORMATS.items()}
+            level.layer_gops = {name: _layer(pool, name) for name in FORMATS}
     return level
 
 

@@ -103,7 +103,7 @@ def _kernels(findings: Findings) -> str:
                 for rate in (
                     level.float32_gops,
                     level.int8_gops,
-                    *(level.layer_gops.get(name) for name in ("bfloat16", "int8", "int4")),
+                    *(level.layer_gops.get(name) for name in ("bfloat16", "int8", "iq4_nl")),
                 )
             ),
             level.problem or "",

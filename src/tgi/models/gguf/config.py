@@ -9,6 +9,7 @@ from typing import Any
 
 from tgi.errors import ModelError
 from tgi.models.gguf.file import FLOATS, GgufFile, Info
+from tgi.quant.planned import ggml_bits
 from tgi.untrusted import printable
 
 DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
@@ -83,6 +84,7 @@ def make_config(files: list[GgufFile]) -> Config:
         "quant_method": "gguf",
         "quantised": bool(coded),
         "bits": round(bits_per_weight(tensors), 3),
+        "kept_bits": {dtype: round(kept_bits(tensors, dtype), 3) for dtype in ("bfloat16", "float32")},
         "architecture": name,
         "files": [file.path.name for file in files],
     }
@@ -94,6 +96,12 @@ def bits_per_weight(tensors: Mapping[str, Info]) -> float:
     matrices = [info for info in tensors.values() if len(info.shape) > 1]
     numbers = sum(math.prod(info.shape) for info in matrices)
     return 8 * sum(info.bytes for info in matrices) / max(numbers, 1)
+
+
+def kept_bits(tensors: Mapping[str, Info], dtype: str) -> float:
+    """Of all matrices, in memory when they are served in `dtype`."""
+    sizes = [(ggml_bits(info.type, dtype), math.prod(info.shape)) for info in tensors.values() if len(info.shape) > 1]
+    return sum(bits * count for bits, count in sizes) / max(sum(count for _, count in sizes), 1)
 
 
 def _common(metadata: Metadata, tensors: Mapping[str, Any]) -> Config:

@@ -84,7 +84,7 @@ void store_position(const CacheShape& shape, uint8_t* keys, uint8_t* values, int
   for (int head = 0; head < shape.kv_heads; head++) {
     const size_t record = block * shape.kv_heads + head;
     store_key(shape, keys + record * shape.key_record(), offset, key + head * shape.head_dim);
-    store_value(shape, values + record * shape.value_record(), offset, value + head * shape.head_dim, last);
+    if (values) store_value(shape, values + record * shape.value_record(), offset, value + head * shape.head_dim, last);
   }
 }
 

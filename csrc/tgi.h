@@ -315,7 +315,7 @@ typedef struct {
   int64_t encoder_width;
   const int64_t* encoder_contexts;  // [sequences] tokens of each input
   void* const* keys;            // one a layer, see tgi_key_bytes
-  void* const* values;
+  void* const* values;          // the same; NULL: the values are the keys
   const float* const* cos;      // tables by position: [d][position][rotary_half]
   const float* const* sin;
   const int32_t* rotary_half;   // of each table
@@ -349,7 +349,7 @@ TGI_API void tgi_program_profile(tgi_program* program, double* seconds);
 
 // ---- single operations on the cache, for callers that are not a program
 
-// keys, values: [rows][kv_heads][head_dim]
+// keys, values: [rows][kv_heads][head_dim]. Without a value_cache, here and below, the keys are the values.
 TGI_API void tgi_store_kv(const tgi_cache_heads* heads, void* key_cache, void* value_cache, const int64_t* slots,
                           int rows, const float* keys, const float* values);
 // queries, out: [rows][op->heads][head_dim]; of `step` the positions and tables are used, of `op` neither buffers nor layer.

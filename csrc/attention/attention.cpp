@@ -6,6 +6,7 @@
 #include <optional>
 #include <utility>
 
+#include "attention/shared.h"
 #include "attention/softmax.h"
 #include "attention/tiles.h"
 
@@ -75,6 +76,15 @@ Piece piece_of(const StepRows& rows, const AttentionItem& item, const Seen& seen
   return {table, (keys + kBlock - 1) / kBlock, item.kv_head};
 }
 
+template <int Type, int R>
+void weigh_values(const CacheShape& shape, Work& work, const Reads& reads, int begin, int seen) {
+#if defined(__AMX_BF16__)
+  if constexpr (kTiles && Type == TGI_BFLOAT16) return weigh_piece_in_tiles(shape, work, R, reads, begin, seen);
+#endif
+  if constexpr (Type == TGI_INT8) weigh_codes<R>(shape, work, reads, begin, (seen + kLanes - 1) / kLanes * kLanes);
+  else weigh_piece<Type, R>(shape, work, reads, begin, seen);
+}
+
 // item[1] is read next, unless this is the `last` one.
 template <int Type, int R>
 void attend_tile(const AttentionCall& call, const StepRows& rows, const AttentionItem* items, bool last, const Span& span,
@@ -111,11 +121,8 @@ void attend_tile(const AttentionCall& call, const StepRows& rows, const Attentio
     constexpr int kLeft = R % kTogether;
     for (int r = 0; r < R - kLeft; r += kTogether) softmax<Type, kTogether>(call, work, reads, r, begin, end);
     if constexpr (kLeft > 0) softmax<Type, kLeft>(call, work, reads, R - kLeft, begin, end);
-#if defined(__AMX_BF16__)
-    if constexpr (kInTiles) weigh_piece_in_tiles(shape, work, R, reads, begin, seen);
-#endif
-    if constexpr (Type == TGI_INT8) weigh_codes<R>(shape, work, reads, begin, end);
-    else if constexpr (!kInTiles) weigh_piece<Type, R>(shape, work, reads, begin, seen);
+    if (reads.shared()) weigh_keys<Type, R>(shape, work, reads, begin, seen);
+    else weigh_values<Type, R>(shape, work, reads, begin, seen);
     for (int r = 0; r < R; r++)
       merge_row(work.merged, work.piece.largest[r], work.piece.total[r], work.piece.values[r], r, shape.padded_dim(),
                 piece == item.begin);

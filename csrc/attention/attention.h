@@ -63,7 +63,7 @@ struct AttentionCall {
   const float* bias;    // [heads][2 * furthest + 1] by distance, nullptr: none
   int furthest;
   const uint8_t* keys;  // of the layer
-  const uint8_t* values;
+  const uint8_t* values;  // nullptr: the keys are the values too
   const float* queries;  // row r, head h at r * query_stride + h * head_dim
   size_t query_stride;
   float* out;  // the same with out_stride

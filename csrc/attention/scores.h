@@ -21,7 +21,7 @@ void score_piece(const CacheShape& shape, Work& work, const Reads& reads, int be
     const int block = key / kBlock, half = key % kBlock / kLanes;
     const uint8_t* record = reads.key(block);
     const FetchAhead fetch{reads.after_key(block) - record};
-    if (Type == TGI_INT8) {  // the scales of the values, which are needed all at once
+    if (Type == TGI_INT8 && !reads.shared()) {  // the scales of the values, which are needed all at once
       const float* scales = reads.scales(block);
       for (int i = 0; i < kBlock; i += kLanes) prefetch(scales + i);
     }

@@ -11,15 +11,23 @@ namespace tgi {
 
 // Probabilities as the product with the values takes them: as bfloat16, or in place of the scores.
 template <int Type>
-void set_weights(Work& work, int r, int key, F p) {
+void set_weights(Work& work, int r, int key, F p, bool shared) {
 #if defined(TGI_HALVES)
-  if constexpr (Type == TGI_BFLOAT16) return store_halves(&work.half_weights[r][key], p);
+  if (Type == TGI_BFLOAT16 && !shared) return store_halves(&work.half_weights[r][key], p);
+#else
+  (void)shared;
 #endif
   store(&work.scores[r][key], p);
 }
 
 // Rows of a softmax at a time: each waits for its own largest score before it goes on.
 constexpr int kTogether = kMaxRows >= 16 ? 4 : 2;
+
+// The scales of the values of 16 keys of an int8 cache.
+inline F value_scales(const Reads& reads, int key) {
+  if (!reads.shared()) return load(reads.scales(key / kBlock) + key % kBlock);
+  return OneScale::scales<0>(reads.key(key / kBlock) + key % kBlock / kLanes * reads.key_panel);
+}
 
 // From scores [begin, end) of N rows from r on the weights of the values, and the rows' largest scores and totals. Weights
 // are the probabilities, over an int8 cache times the scales of its values and rounded.
@@ -38,7 +46,7 @@ void softmax(const AttentionCall& call, Work& work, const Reads& reads, int r, i
     less[i] = set(largest_score == -INFINITY ? 0.0f : -largest_score);  // where no key is seen, all stay minus infinity
   }
   for (int key = begin; key < end; key += kLanes) {
-    const F s = Type == TGI_INT8 ? load(reads.scales(key / kBlock) + key % kBlock) : zero();
+    const F s = Type == TGI_INT8 ? value_scales(reads, key) : zero();
 #pragma GCC unroll 4
     for (int i = 0; i < N; i++) {
       F p = exp(fma(load(&work.scores[r + i][key]), factor, less[i]));
@@ -47,11 +55,11 @@ void softmax(const AttentionCall& call, Work& work, const Reads& reads, int r, i
         p = if_less(zero(), p, mul(p, s), p);  // the scale of an unseen key may be NaN
         peak[i] = imax(magnitude(p), peak[i]);
       }
-      set_weights<Type>(work, r + i, key, p);
+      set_weights<Type>(work, r + i, key, p, reads.shared());
     }
   }
   for (int i = 0; i < N; i++) work.piece.total[r + i] = sum(total[i]);
-  if constexpr (Type == TGI_INT8) {
+  if (Type == TGI_INT8 && !reads.shared()) {
     float peaks[N];
     for (int i = 0; i < N; i++) peaks[i] = as_float(ilargest(peak[i]));
     quantise_weights<N>(work, r, peaks, begin, end);

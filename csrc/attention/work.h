@@ -55,25 +55,33 @@ class Reads {
 
   const size_t key_panel, value_panel;  // bytes
 
+  // The values are the keys, and lie nowhere else.
+  bool shared() const { return values_ == nullptr; }
+
   const uint8_t* key(int block) const { return key_of(piece_, block); }
   const uint8_t* value(int block) const {
     return values_ + (piece_.table[block] * kv_heads_ + piece_.kv_head) * value_record_;
   }
-  // The scales of a block's values in an int8 cache.
+  // The scales of a block's values in an int8 cache that has values.
   const float* scales(int block) const {
     return reinterpret_cast<const float*>(value(block) + value_record_ - kBlock * 4);
   }
   const uint8_t* after_key(int block) const {
     const int later = block + kBlocksAhead;
-    return later < piece_.blocks ? key(later) : value(std::min(later - piece_.blocks, piece_.blocks - 1));
+    if (later < piece_.blocks) return key(later);
+    return shared() ? key_of_next(later) : value(std::min(later - piece_.blocks, piece_.blocks - 1));
   }
   const uint8_t* after_value(int block) const {
     const int later = block + kBlocksAhead;
-    return later < piece_.blocks ? value(later) : key_of(next_, std::min(later - piece_.blocks, next_.blocks - 1));
+    return later < piece_.blocks ? value(later) : key_of_next(later);
   }
 
  private:
   static constexpr int kBlocksAhead = 3;
+
+  const uint8_t* key_of_next(int later) const {
+    return key_of(next_, std::min(later - piece_.blocks, next_.blocks - 1));
+  }
 
   const uint8_t* key_of(const Piece& piece, int block) const {
     return keys_ + (piece.table[block] * kv_heads_ + piece.kv_head) * key_record_;

@@ -63,15 +63,24 @@ def rounded(x: torch.Tensor, dtype: torch.dtype, header: bool = False) -> torch.
 
 
 def make_scene(
-    library: Library, seed: int, lens: list[tuple[int, int]], dtype: torch.dtype, heads: int, kv_heads: int, dim: int
+    library: Library,
+    seed: int,
+    lens: list[tuple[int, int]],
+    dtype: torch.dtype,
+    heads: int,
+    kv_heads: int,
+    dim: int,
+    *,
+    shared: bool = False,
 ) -> Scene:
-    """lens: (rows, context) of each sequence."""
+    """lens: (rows, context) of each sequence. shared: the values are the keys."""
     rng, generator = random.Random(seed), torch.Generator().manual_seed(seed)
     blocks = [-(-context // 32) for _, context in lens]
     order = list(range(sum(blocks) + 3))
     rng.shuffle(order)
     tables = [[order.pop() for _ in range(count)] for count in blocks]
-    cache = native.allocate_cache(library, CacheShape((CacheLayer(kv_heads, dim),) * 2, dtype), sum(blocks) + 3)
+    layers = (CacheLayer(kv_heads, dim, shared),) * 2
+    cache = native.allocate_cache(library, CacheShape(layers, dtype), sum(blocks) + 3)
     if dim % 16 == 0:  # else the padding between heads must stay as allocated
         for store in (*cache.keys, *cache.values):
             store.fill_(0xFF)
@@ -82,6 +91,7 @@ def make_scene(
     paging = make_paging(tables, [context - rows for rows, context in lens], [rows for rows, _ in lens], 32)
     queries = torch.randn((sum(rows for rows, _ in lens), heads, dim), generator=generator)
     keys, values = [rounded(x, dtype, header=True) for x in keys], [rounded(x, dtype) for x in values]
+    values = keys if shared else values
     return Scene(Pool(library, 2), paging, cache, queries, keys, values, rng.uniform(0.1, 0.3))
 
 
@@ -149,7 +159,7 @@ def naive(
             largest = scores.amax(-1, keepdim=True)
             scores -= largest
             weights = scores.exp()
-            if halves or holds_int8(scene):
+            if (halves or holds_int8(scene)) and not scene.cache.shape.layers[1].shared:
                 scales = values[first:past].abs().amax(-1).T / 127 if holds_int8(scene) else None
                 weights = round_weights(scores, first, scales)
             rest = 0 if sinks is None else (sinks[:, None] - largest).exp()
@@ -240,10 +250,30 @@ def test_heads_as_wide_as_latents(library, dtype):
 
 
 @pytest.mark.parametrize("dtype", EVERY_DTYPE)
+@pytest.mark.parametrize(("heads", "kv_heads", "dim"), [(16, 1, 48), (6, 2, 64), (1, 1, 32), (3, 1, 20), (2, 2, 7)])
+def test_values_that_are_the_keys(library, dtype, heads, kv_heads, dim):
+    """The cache has them once. Positions that are not there hold what are no numbers."""
+    scene = make_scene(library, heads, MIXED, dtype, heads, kv_heads, dim, shared=True)
+    assert not any(part.nbytes for part in scene.cache.values)
+    assert sum(part.nbytes for part in scene.cache.keys) == native.cache_bytes(
+        library, scene.cache.shape, scene.cache.num_blocks
+    )
+    check(scene, scene.run(), naive(scene))
+    check(scene, scene.run(50, soft_cap=3.0), naive(scene, 50, 3.0))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_latents(library, dtype):
+    scene = make_scene(library, 3, [(1, 300), (5, 33)], dtype, 16, 1, 576, shared=True)
+    check(scene, scene.run(), naive(scene))
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("dtype", EVERY_DTYPE)
 @pytest.mark.parametrize("window", [None, 70, 300])
-def test_a_row_has_the_same_bits_in_any_batch_chunk_and_number_of_threads(library, dtype, window):
+def test_a_row_has_the_same_bits_in_any_batch_chunk_and_number_of_threads(library, dtype, window, shared):
     """Whole prompts, every row alone (where pieces are split over threads), and 1 to 4 threads."""
-    scene = make_scene(library, 5, [(600, 600), (530, 540)], dtype, 6, 2, 32)
+    scene = make_scene(library, 5, [(600, 600), (530, 540)], dtype, 6, 2, 32, shared=shared)
     whole = scene.run(window)
     for threads in (1, 3, 4):
         assert torch.equal(replace(scene, pool=Pool(library, threads)).run(window), whole)

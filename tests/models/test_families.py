@@ -99,6 +99,20 @@ def test_each_backend_allocates_what_its_footprint_says(dtype: str, threads: int
     shape = CacheShape(program.cache, cache_dtype(dtype))
     per_token = kv_bytes_per_token(program, dtype, backend.footprint)
     assert backend.cache_bytes(shape, 10) == 10 * backend.block_size * per_token
+    latents = build(spec_from_config(json.loads(tiny_config("deepseek_v3").to_json_string()), warn=False))
+    shape = CacheShape(latents.cache, cache_dtype(dtype))
+    per_token = kv_bytes_per_token(latents, dtype, backend.footprint)
+    assert backend.cache_bytes(shape, 10) == 10 * backend.block_size * per_token
+    cache = backend.allocate_cache(shape, 10)
+    stores = {store.data_ptr(): store.nbytes for store in (*cache.keys, *cache.values)}
+    assert sum(stores.values()) == 10 * backend.block_size * per_token
+
+
+def test_latents_are_cached_once() -> None:
+    """Per token and layer the latent and the turned part of the key, whatever the heads."""
+    program = build(spec_from_config(json.loads(tiny_config("deepseek_v3").to_json_string()), warn=False))
+    for arithmetic in (footprint, native_footprint):
+        assert kv_bytes_per_token(program, "bfloat16", arithmetic) == 2 * (32 + 12) * 2
 
 
 def test_native_weights_take_fewer_bytes() -> None:

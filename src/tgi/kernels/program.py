@@ -221,7 +221,10 @@ class Multiply:
 
 @dataclass(frozen=True, slots=True)
 class StoreKV:
-    """Write keys and values of `kv_heads` heads, from these offsets of x, to the row's slot of cache layer `layer`."""
+    """Write keys and values of `kv_heads` heads, from these offsets of x, to the row's slot of cache layer `layer`.
+
+    Where the layer shares them, only keys.
+    """
 
     x: str
     layer: int
@@ -317,6 +320,13 @@ class CacheLayer:
 
     kv_heads: int
     head_dim: int
+    shared: bool = False
+    """The values are the keys, as of latents, and are kept once."""
+
+    @property
+    def stores(self) -> int:
+        """How many rows of all heads a token takes."""
+        return 1 if self.shared else 2
 
 
 @dataclass(frozen=True, slots=True)

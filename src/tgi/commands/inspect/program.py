@@ -214,7 +214,8 @@ def _small(op: Op, ropes: Sequence[RopeSpec]) -> str:
             source = f"the layer's part of {op.x}" if op.x == LAYER_INPUTS else source
             return f"{op.out} *= {op.function}({source})" if op.function else f"{op.out} *= {source}"
         case ops.StoreKV():
-            return f"cache {op.x}: keys and values of {op.kv_heads} heads of {op.head_dim}"
+            kept = "keys that are the values too" if op.keys == op.values else "keys and values"
+            return f"cache {op.x}: {kept} of {op.kv_heads} heads of {op.head_dim}"
         case _:
             return type(op).__name__
 

@@ -34,9 +34,9 @@ def cache_heads(layer: CacheLayer, dtype: torch.dtype) -> CacheHeads:
 
 
 def block_bytes(library: Library, layer: CacheLayer, dtype: torch.dtype) -> tuple[int, int]:
-    """Bytes of the keys and of the values of one block of one layer."""
+    """Bytes of the keys and of the values of one block of one layer; none of values that are the keys."""
     heads = cache_heads(layer, dtype)
-    return library.call.tgi_key_bytes(byref(heads)), library.call.tgi_value_bytes(byref(heads))
+    return library.call.tgi_key_bytes(byref(heads)), 0 if layer.shared else library.call.tgi_value_bytes(byref(heads))
 
 
 def cache_bytes(library: Library, shape: CacheShape, num_blocks: int) -> int:
@@ -52,9 +52,15 @@ def allocate_cache(library: Library, shape: CacheShape, num_blocks: int, num_sta
     sizes = [size for layer in shape.layers for size in block_bytes(library, layer, shape.dtype)]
     memory = lazy_zeros(num_blocks * sum(sizes))
     library.call.tgi_huge_pages(memory.data_ptr(), len(memory))
-    parts = [part.view(num_blocks, -1) for part in memory.split([num_blocks * size for size in sizes])]
+    pieces = memory.split([num_blocks * size for size in sizes])
+    parts = [part.view(num_blocks, size) for part, size in zip(pieces, sizes, strict=True)]
     states = state_stores(shape.states, num_states, memory.device)
     return KVCache(shape, num_blocks, BLOCK_SIZE, parts[::2], parts[1::2], states)
+
+
+def address(store: torch.Tensor) -> int | None:
+    """Of the keys or values of a layer; None where there are none."""
+    return store.data_ptr() if store.numel() else None
 
 
 def store_kv(
@@ -65,8 +71,8 @@ def store_kv(
     keys, values, slots = keys.float().contiguous(), values.float().contiguous(), slots.contiguous()
     library.call.tgi_store_kv(
         byref(heads),
-        cache.keys[layer].data_ptr(),
-        cache.values[layer].data_ptr(),
+        address(cache.keys[layer]),
+        address(cache.values[layer]),
         slots.data_ptr(),
         len(slots),
         keys.data_ptr(),
@@ -117,8 +123,8 @@ def attention(
         pool.handle,
         TYPES[cache.shape.dtype],
         byref(op),
-        cache.keys[layer].data_ptr(),
-        cache.values[layer].data_ptr(),
+        address(cache.keys[layer]),
+        address(cache.values[layer]),
         byref(step),
         rows.data_ptr(),
         out.data_ptr(),

@@ -26,5 +26,5 @@ def coded_bytes(weight: Weight, dtype: str, bits: float) -> float:
 def cache_bytes(layer: CacheLayer, dtype: str) -> int:
     """Keys and values of one token. In int8 each has a scale, and heads are padded to 16 numbers."""
     if dtype == "int8":
-        return 2 * layer.kv_heads * (-(-layer.head_dim // 16) * 16 + 4)
-    return 2 * layer.kv_heads * layer.head_dim * DTYPE_BYTES[dtype]
+        return layer.stores * layer.kv_heads * (-(-layer.head_dim // 16) * 16 + 4)
+    return layer.stores * layer.kv_heads * layer.head_dim * DTYPE_BYTES[dtype]

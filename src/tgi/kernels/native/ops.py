@@ -12,7 +12,7 @@ from ctypes import byref, c_double, c_int32, c_int64, c_void_p
 
 import torch
 
-from tgi.kernels.native.cache import TYPES
+from tgi.kernels.native.cache import TYPES, address
 from tgi.kernels.native.library import Pool
 from tgi.kernels.native.structs import OP_NAMES, AnyOp, Step
 from tgi.kernels.types import KVCache
@@ -65,12 +65,17 @@ class NativeOps:
             raise MemoryError("no memory for the program of a model")
         weakref.finalize(self, call.tgi_program_destroy, self._handle).atexit = False
         self._cache = cache
-        self._keys = pointers(cache.keys if cache else [])
-        self._values = pointers(cache.values if cache else [])
-        self._states = pointers(cache.states if cache else [])
+        self._keys = addresses(cache.keys if cache else [])
+        self._values = addresses(cache.values if cache else [])
+        self._states = addresses(cache.states if cache else [])
         sizes = cache.shape.states if cache else ()
         self._state_sizes = (c_int64 * len(sizes))(*sizes)
 
 
 def pointers(tensors: list[torch.Tensor]) -> ctypes.Array:
     return (c_void_p * len(tensors))(*(tensor.data_ptr() for tensor in tensors))
+
+
+def addresses(stores: list[torch.Tensor]) -> ctypes.Array:
+    """The same of parts of a cache, of which some may not be there."""
+    return (c_void_p * len(stores))(*map(address, stores))

@@ -48,15 +48,14 @@ class ReferenceBackend:
                 return torch.zeros(dims, dtype=shape.dtype, device=self.device)
             return lazy_zeros(math.prod(dims) * shape.dtype.itemsize).view(shape.dtype).view(dims)
 
-        def stores() -> list[torch.Tensor]:
-            return [store(layer) for layer in shape.layers]
-
+        keys = [store(layer) for layer in shape.layers]
+        values = [own if layer.shared else store(layer) for layer, own in zip(shape.layers, keys, strict=True)]
         states = state_stores(shape.states, num_states, self.device)
-        return KVCache(shape, num_blocks, self.block_size, stores(), stores(), states)
+        return KVCache(shape, num_blocks, self.block_size, keys, values, states)
 
     def cache_bytes(self, shape: CacheShape, num_blocks: int) -> int:
-        numbers = sum(layer.kv_heads * width(layer.head_dim, shape.dtype) for layer in shape.layers)
-        return 2 * num_blocks * self.block_size * numbers * shape.dtype.itemsize
+        numbers = sum(layer.stores * layer.kv_heads * width(layer.head_dim, shape.dtype) for layer in shape.layers)
+        return num_blocks * self.block_size * numbers * shape.dtype.itemsize
 
     def settle(self) -> None:
         """Steps use all of torch's threads."""

@@ -19,4 +19,4 @@ def coded_bytes(weight: Weight, dtype: str, bits: float) -> float:
 
 def cache_bytes(layer: CacheLayer, dtype: str) -> int:
     """Keys and values of one token. In int8 each has a scale."""
-    return 2 * layer.kv_heads * (layer.head_dim * DTYPE_BYTES[dtype] + (4 if dtype == "int8" else 0))
+    return layer.stores * layer.kv_heads * (layer.head_dim * DTYPE_BYTES[dtype] + (4 if dtype == "int8" else 0))

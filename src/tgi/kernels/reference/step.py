@@ -243,7 +243,8 @@ class ReferenceStep:
         state.values[op.out] = result.to(x.dtype)
 
     def _store_kv(self, state: State, op: StoreKV) -> None:
-        for store, offset in ((state.cache.keys, op.keys), (state.cache.values, op.values)):
+        parts = ((state.cache.keys, op.keys), (state.cache.values, op.values))
+        for store, offset in parts[: state.cache.shape.layers[op.layer].stores]:
             rows = self._heads(state.values[op.x], offset, op.kv_heads, op.head_dim)
             store_kv(store[op.layer], rows, state.paging.slots)
 

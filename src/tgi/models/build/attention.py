@@ -161,7 +161,7 @@ def _latent(writer: Writer, x: str, spec: AttentionSpec, latent: LatentSpec, num
     of_latents = [Weight(up, (latent.value_dim,), latent.rank, within=Within(f + plain, size)) for f in firsts]
     absorbed, weighed = (writer.value(name, heads * width) for name in ("absorbed", "weighed"))
     attended = writer.value("attended", heads * latent.value_dim)
-    layer = writer.cache_layer(1, width, number)
+    layer = writer.cache_layer(1, width, number, shared=True)
     writer.ops += [
         StoreKV(keys, layer, 1, width, 0, 0),
         HeadLinear(absorbed, queries, tuple(to_latents), plain, parts[0], latent.turning),

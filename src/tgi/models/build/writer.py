@@ -26,15 +26,17 @@ class Writer:
         """Layer -> its layer of the cache."""
         self.states: list[int] = []
 
-    def cache_layer(self, kv_heads: int, head_dim: int, number: int, keys_of: int | None = None) -> int:
+    def cache_layer(
+        self, kv_heads: int, head_dim: int, number: int, keys_of: int | None = None, *, shared: bool = False
+    ) -> int:
         """The number of one more layer of the cache; of an encoder's layer, that of a decoder's.
 
-        keys_of: the layer whose one this layer reads.
+        keys_of: the layer whose one this layer reads. shared: see `CacheLayer`.
         """
         if self.decoder is not None:
             return number % self.cache_layers
         if keys_of is None:
-            self.cache.append(CacheLayer(kv_heads, head_dim))
+            self.cache.append(CacheLayer(kv_heads, head_dim, shared))
         self.cached[number] = self.cached[keys_of] if keys_of is not None else len(self.cache) - 1
         return self.cached[number]
 

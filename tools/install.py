@@ -56,6 +56,8 @@ def main():
     command = [*pip(arguments.venv), "install", *quiet, *requirements(arguments.torch, arguments.dev)]
     if "--find-links" in command and finds_torch(arguments.venv):
         command = command[: command.index("--find-links")]
+    if kernels_are_built(arguments.venv):
+        os.environ["TGI_NO_NATIVE"] = "1"  # `make test` after `make serve` need not compile them again
     print("Installing ...", flush=True)
     began = time.monotonic()
     if call(command, arguments.venv, show=bool(quiet)) != 0:
@@ -112,6 +114,15 @@ def report(venv, done):
             f"  {time.monotonic() - began:.0f} s: {doing}, {fetched:.0f} MB under way, {installed:.0f} MB in {venv}",
             flush=True,
         )
+
+
+def kernels_are_built(venv):
+    """Whether the native kernels in the tree are those that an earlier installation made of the same sources."""
+    stamp = venv / ".installed"
+    if not stamp.exists() or not any(Path("src/tgi/kernels/native").glob("*.so")):
+        return False
+    sources = [Path("setup.py"), *Path("csrc").rglob("*")]
+    return all(source.stat().st_mtime <= stamp.stat().st_mtime for source in sources)
 
 
 def count_compiled():

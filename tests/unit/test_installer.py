@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -65,3 +66,21 @@ def test_compiled_files_are_counted(
         (tmp_path / "tmp1.build-temp" / "csrc" / name).touch()
     installer.call([sys.executable, "-c", "import time; time.sleep(0.5)"], tmp_path / ".venv", show=True)
     assert "compiling the native kernels, 2 files done" in capfd.readouterr().out
+
+
+def test_kernels_are_compiled_once(installer: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tests' installation after the server's takes them as they are, until a source changes."""
+    monkeypatch.chdir(tmp_path)
+    venv, native = tmp_path / ".venv", tmp_path / "src/tgi/kernels/native"
+    for path in (venv / "stamps", native, tmp_path / "csrc"):
+        path.mkdir(parents=True)
+    for path in (tmp_path / "setup.py", tmp_path / "csrc/linear.cpp"):
+        path.touch()
+    assert not installer.kernels_are_built(venv), "nothing is installed"
+    os.utime(tmp_path / "csrc/linear.cpp", (1000, 1000))
+    (venv / ".installed").touch()
+    assert not installer.kernels_are_built(venv), "there was no compiler"
+    (native / "libtgi_portable.so").touch()
+    assert installer.kernels_are_built(venv)
+    os.utime(tmp_path / "csrc/linear.cpp", (2**32, 2**32))
+    assert not installer.kernels_are_built(venv), "a source has changed"

@@ -69,6 +69,8 @@ def test_no_colours_and_no_reasoning_in_a_pipe(server: ChatServer, tmp_path: Pat
         (["a", "b", "--set", "temprature=1"], 2, "did you mean temperature?"),
         (["a", "b", "--set", "top_p=2"], 2, "top_p is 0 to 1, not 2"),
         (["a", "b", "--systm", "x"], 2, "a similar argument exists: '--system'"),
+        (["a", "b", "--temp", "0.3"], 2, "unexpected argument '--temp' found: use --set temperature=VALUE"),
+        (["a", "b", "--top-k=3"], 2, "unexpected argument '--top-k=3' found: use --set top_k=3"),
         (["a", "b", "--quantize", "int9"], 2, "invalid value 'int9' for '--quantize'"),
         (["127.0.0.1:9", "b", "--quantize", "int8"], 2, "--quantize has no effect on 127.0.0.1:9"),
         (["a", "b", "--load", "./nothing.json"], 1, "nothing.json cannot be read"),

@@ -38,6 +38,8 @@ def test_what_is_named_exists() -> None:
         (["--gpu-memory-utilization=0.9"], "use --cuda-memory-fraction"),
         (["--tensor-parallel-size", "2"], "use --num-shard"),
         (["-pp", "2"], "leave it out"),
+        (["--temp", "0.3"], "send it with each request"),
+        (["--no-webui"], "use --disable-playground"),
     ],
 )
 def test_flags_of_other_servers(words: list[str], says: str) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 LLAMA, VLLM, OLLAMA = "llama.cpp", "vLLM", "Ollama"
 
 _MODEL = "give the model by position, `tgi serve MODEL`, or with --model-id"
+_SAMPLING = "send it with each request; --generation-defaults says what holds for those that do not"
 _NEEDLESS_CACHE = "use --kv-cache-memory, or --memory for all that may be taken; both are computed if left out"
 
 FLAGS: dict[str, tuple[str, str]] = {
@@ -18,7 +19,11 @@ FLAGS: dict[str, tuple[str, str]] = {
     "--model": ("llama.cpp and vLLM", _MODEL),
     "-m": (LLAMA, _MODEL),
     "-hf": (LLAMA, _MODEL),
+    "-hfr": (LLAMA, _MODEL),
     "--hf-repo": (LLAMA, _MODEL),
+    "-hff": (LLAMA, "use --gguf-file, or give the model as org/name:Q4_K_M"),
+    "--hf-file": (LLAMA, "use --gguf-file, or give the model as org/name:Q4_K_M"),
+    "--hf-token": ("llama.cpp and vLLM", "set the variable HF_TOKEN"),
     "--host": ("llama.cpp and vLLM", "use --hostname"),
     "-np": (LLAMA, "use --max-batch-size, the most sequences in one step, or leave it out: it is computed"),
     "--parallel": (LLAMA, "use --max-batch-size, the most sequences in one step, or leave it out: it is computed"),
@@ -51,6 +56,22 @@ FLAGS: dict[str, tuple[str, str]] = {
     "--embeddings": (LLAMA, "leave it out: /v1/embeddings is always there"),
     "--mlock": (LLAMA, "leave it out: weights are read into memory of the process"),
     "--no-mmap": (LLAMA, "leave it out: weights are read into memory of the process"),
+    "-lm": (LLAMA, "leave it out: weights are read into memory of the process"),
+    "--load-mode": (LLAMA, "leave it out: weights are read into memory of the process"),
+    "--lora": (LLAMA, "use --lora-adapters, which is not supported yet"),
+    "--metrics": (LLAMA, "leave it out: /metrics is always there"),
+    "--reasoning-format": (LLAMA, "leave it out: reasoning is found from the checkpoint"),
+    "--no-webui": (LLAMA, "use --disable-playground"),
+    "--no-ui": (LLAMA, "use --disable-playground"),
+    "--cors-origins": (LLAMA, "use --cors-allow-origin, once for each origin"),
+    "--api-prefix": (LLAMA, "leave it out: put a proxy in front that takes the prefix off"),
+    "--temp": (LLAMA, _SAMPLING),
+    "--temperature": (LLAMA, _SAMPLING),
+    "--top-k": (LLAMA, _SAMPLING),
+    "--top-p": (LLAMA, _SAMPLING),
+    "--min-p": (LLAMA, _SAMPLING),
+    "--repeat-penalty": (LLAMA, _SAMPLING),
+    "--quantization": (VLLM, "use --quantize; checkpoints that are quantised already need no flag"),
     "--max-num-seqs": (VLLM, "use --max-batch-size, the most sequences in one step, or leave it out: it is computed"),
     "--max-model-len": (VLLM, "use --max-total-tokens, the longest prompt and answer of one request together"),
     "--max-num-batched-tokens": (VLLM, "use --max-batch-prefill-tokens, the tokens of one step"),

@@ -109,6 +109,8 @@ def cut(words: Sequence[str]) -> Wanted:
             if not equals and known[name].type is not bool and rest:
                 wanted.flags.append(rest.pop(0))
         elif word.startswith("-") and len(word) > 1:
+            if parameter := parameters.named(name.lstrip("-")):
+                raise UsageError(f"unexpected argument '{word}' found: use --set {parameter}={value or 'VALUE'}")
             raise unknown(word, [*OWN, *known, "--help"])
         else:
             wanted.words.append(word)

@@ -50,6 +50,13 @@ PARAMETERS = {
 }
 
 
+def named(word: str) -> str | None:
+    """The parameter that a word names, or alone begins as `temp` does; None: none."""
+    plain = word.lower().replace("-", "_")
+    begun = [name for name in PARAMETERS if name.startswith(plain) and len(plain) > 2]
+    return plain if plain in PARAMETERS else begun[0] if len(begun) == 1 else None
+
+
 def read(name: str, text: str) -> tuple[str, Any]:
     """The parameter of a name, which may be nearly right, and the value of a text. Raises ParameterError."""
     plain = name.strip().lower().replace("-", "_")

@@ -104,12 +104,12 @@ def call(command, venv, show):
 
 def report(venv, done):
     """Say how far pip is, by what it leaves on the disk, until `done`."""
-    began = time.monotonic()
+    began, since = time.monotonic(), time.time()
     while not done.wait(PROGRESS_S):
         installed, fetched = disk_mb(venv), disk_mb(*Path(tempfile.gettempdir()).glob("pip-*"))
         doing = "building and fetching" if installed < 50 else "installing"
-        if compiled := count_compiled():
-            doing = f"compiling the native kernels, {compiled} files done"
+        if compiled := count_compiled(since):
+            doing = f"compiling the native kernels, files done: {compiled}"
         print(
             f"  {time.monotonic() - began:.0f} s: {doing}, {fetched:.0f} MB under way, {installed:.0f} MB in {venv}",
             flush=True,
@@ -125,10 +125,13 @@ def kernels_are_built(venv):
     return all(source.stat().st_mtime <= stamp.stat().st_mtime for source in sources)
 
 
-def count_compiled():
-    """Files that setuptools has compiled so far; its place for them is there only as long as it compiles."""
+def count_compiled(since):
+    """Files that setuptools has compiled in this time; its place for them is there only as long as it compiles."""
     places = Path(tempfile.gettempdir()).glob("*.build-temp")
-    return sum(1 for place in places for _ in place.rglob("*.o"))
+    try:
+        return sum(1 for place in places for file in place.rglob("*.o") if file.stat().st_mtime >= since - 1)
+    except OSError:  # it has just gone
+        return 0
 
 
 def disk_mb(*directories):

@@ -64,8 +64,11 @@ def test_compiled_files_are_counted(
     (tmp_path / "tmp1.build-temp" / "csrc").mkdir(parents=True)
     for name in ("one.o", "two.o"):
         (tmp_path / "tmp1.build-temp" / "csrc" / name).touch()
+    (tmp_path / "killed.build-temp").mkdir()
+    (tmp_path / "killed.build-temp" / "old.o").touch()
+    os.utime(tmp_path / "killed.build-temp" / "old.o", (1000, 1000))
     installer.call([sys.executable, "-c", "import time; time.sleep(0.5)"], tmp_path / ".venv", show=True)
-    assert "compiling the native kernels, 2 files done" in capfd.readouterr().out
+    assert "compiling the native kernels, files done: 2," in capfd.readouterr().out
 
 
 def test_kernels_are_compiled_once(installer: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,8 @@
 """Decode throughput of the engine in this process, and the share of a step outside the forward pass.
 
 For each concurrency: all prompts prefilled, then 64 greedy tokens each. The limit beside it is what
-memory bandwidth allows: every step reads the weights once, of experts those that its row chose.
+memory bandwidth allows: every step reads the weights once, of experts those that its row chose; of a mixture it is also
+said how much that is beside a dense model of the active size.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import argparse
 import random
 import statistics
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -19,8 +21,12 @@ from benchmarks.checkpoints import SHAPES, ensure
 from tgi.engine.core import EngineCore
 from tgi.engine.main import make_scheduler
 from tgi.engine.worker import Worker
+from tgi.kernels.footprint import Footprint
 from tgi.memory.cost import read_bytes
 from tgi.messages import Abort, GenerateRequest, Sampling
+from tgi.models.build.decoder import build
+from tgi.models.families.registry import read_spec
+from tgi.models.spec import LayerSpec, ModelSpec
 from tgi.settings.config import EngineConfig
 from tgi.shorten import size
 
@@ -37,6 +43,30 @@ def read_bandwidth() -> float:
         buffer.sum()
         times.append(time.perf_counter() - began)
     return buffer.nbytes / min(times)
+
+
+def dense_of_active_size(spec: ModelSpec) -> ModelSpec:
+    """A model without routers, whose feed-forwards are as large as what one token meets of the experts."""
+
+    def dense(layer: LayerSpec) -> LayerSpec:
+        experts = layer.experts
+        if experts is None:
+            return layer
+        inner = experts.top * experts.inner + experts.shared + experts.beside
+        inner += layer.feedforward.inner if experts.beside_dense else 0
+        feedforward = replace(layer.feedforward, inner=inner, gated=True, bias=experts.bias)
+        return replace(layer, feedforward=feedforward, experts=None)
+
+    names = replace(spec.names, up=("dense.{}.gate", "dense.{}.up"), down="dense.{}.down", transposed=False)
+    return replace(spec, layers=tuple(map(dense, spec.layers)), names=names)
+
+
+def beside_dense(spec: ModelSpec, read: int, dtype: str, footprint: Footprint, quantize: str | None) -> str:
+    """Words for a table: what a mixture reads, divided by what a dense model of its active size would; else nothing."""
+    if all(layer.experts is None for layer in spec.layers):
+        return ""
+    dense = read_bytes(build(dense_of_active_size(spec)), dtype, footprint, quantize)
+    return f" ({read / dense:.3f} times what a dense model of the active size reads)"
 
 
 def measure(core: EngineCore, concurrency: int, prompt: int, new: int, vocab: int) -> dict[str, float]:
@@ -103,7 +133,8 @@ def main() -> None:
     read = read_bytes(step.program, info.dtype, worker.footprint, info.quantize)
     limit = bandwidth / read
     table = Table(
-        title=f"{path.name} {info.dtype} {info.quantize or ''} on {info.device}: a step at 1 reads {size(read)} of "
+        title=f"{path.name} {info.dtype} {info.quantize or ''} on {info.device}: a step at 1 reads {size(read)}"
+        f"{beside_dense(read_spec(path), read, info.dtype, worker.footprint, info.quantize)} of "
         f"{size(info.weight_bytes)}, limit {limit:.0f} tokens/s"
     )
     for column in (

@@ -43,12 +43,16 @@ class Source:
         return name in self.tensors
 
     def shape(self, name: str) -> tuple[int, ...]:
+        if name not in self.tensors:
+            raise ModelError(f"Tensor {name} is missing")
         return tuple(self.tensors[name].shape)
 
     def dtype(self, name: str) -> torch.dtype:
         return self.tensors[name].dtype
 
     def read(self, name: str, into: torch.Tensor, index: tuple[slice, ...] = ()) -> None:
+        """As from a file, which gives no floats for integers."""
+        assert self.dtype(name).is_floating_point or not into.is_floating_point(), name
         into.copy_(self.tensors[name][index])
 
 
@@ -95,6 +99,14 @@ def test_parts_of_a_matrix(writer: Writer) -> None:
     assert torch.equal(matrix(turned, source, written.settings), written.matrix[32:96].T)
     with pytest.raises(ModelError, match="holds several matrices"):
         matrix(replace(rows, within=Within(0, 3, stacked=True)), source, written.settings)
+
+
+def test_groups_larger_than_a_row_are_the_row() -> None:
+    written = writers.awq(128, gemv=True)(ROWS, 128, rng())
+    settings = written.settings | {"group_size": 1 << 40}
+    assert torch.equal(
+        matrix(Weight(("m",), (ROWS,), 128), Source(named("m", written.tensors)), settings), written.matrix
+    )
 
 
 def test_stacked_parts_and_shards(writer: Writer) -> None:
@@ -324,6 +336,8 @@ DAMAGED: dict[str, tuple[Writer, Any, str]] = {
     "no scales of blocks": (writers.microscaling(), without("_scales"), "_scales"),
     "hqq of axis 0": (writers.hqq(), filled("axis", 0), "axis"),
     "hqq without bits": (writers.hqq(), without("nbits"), "nbits"),
+    "hqq of no bits": (writers.hqq(), reshaped("nbits", 0), "nbits"),
+    "nvfp4 of no scale": (writers.microscaling("ct-nvfp4"), reshaped("weight_global_scale", 0), "no single number"),
     "torchao without scales": (writers.torchao_int8(), without("_weight_scale"), "_weight_scale is missing"),
     "torchao of other groups": (writers.torchao_int8(64, zeros=True), reshaped("_weight_zero_point", 192, 1), "groups"),
     "torchao of no groups": (writers.torchao_int8(64), reshaped("_weight_scale", 192, 7), "no blocks"),

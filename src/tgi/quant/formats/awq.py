@@ -72,7 +72,7 @@ class Awq(ByModule):
         check_dims(source, f"{name}.scales", (part.rows, words * PER_WORD), "AWQ (GEMV)")
         if not isinstance(self._group, int):
             raise ModelError("AWQ in the GEMV layout needs `group_size` in the checkpoint's settings")
-        group = part.columns if self._group <= 0 else self._group
+        group = part.columns if self._group <= 0 else min(self._group, part.columns)
         groups = -(-part.columns // group)
         if groups > words * PER_WORD:
             raise ModelError(

@@ -12,7 +12,7 @@ import torch
 from tgi.errors import ModelError
 from tgi.kernels.coded import CodedWeight
 from tgi.kernels.weight import WeightSource
-from tgi.quant.formats.modules import ByModule, Part, check_dims, read, whole_tensors
+from tgi.quant.formats.modules import ByModule, Part, check_dims, read, read_number, whole_tensors
 
 BITS = (1, 2, 4, 8)
 FACTS = (
@@ -57,7 +57,4 @@ class Hqq(ByModule):
 
     @staticmethod
     def _fact(source: WeightSource, module: str, fact: str) -> int:
-        name = f"{module}.{fact}"
-        if not source.has(name) or sum(source.shape(name)) > 1:
-            raise ModelError(f"Tensor {name} is missing from the checkpoint, or no single number: HQQ needs it")
-        return int(read(source, name, torch.int64).flatten()[0])
+        return int(read_number(source, f"{module}.{fact}", torch.int64, "HQQ"))

@@ -15,7 +15,7 @@ from tgi.kernels.coded import CodedWeight
 from tgi.kernels.weight import Weight, WeightSource
 from tgi.quant.formats.base import WHOLE, Buffer, Shard, shares
 from tgi.quant.formats.bits import nibbles
-from tgi.quant.formats.modules import ByModule, Part, check_dims, cut, read
+from tgi.quant.formats.modules import ByModule, Part, check_dims, cut, read, read_number
 
 E2M1 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0)
 MX_GROUP, NV_GROUP = 32, 16
@@ -78,6 +78,6 @@ def read_compressed(source: WeightSource, part: Part) -> CodedWeight:
     if group == MX_GROUP:
         scales = powers(read(source, f"{name}.weight_scale", torch.uint8, (part.span,)))
     else:
-        whole = read(source, f"{name}.weight_global_scale", torch.float32).flatten()[0]
+        whole = read_number(source, f"{name}.weight_global_scale", torch.float32, "NVFP4")
         scales = read(source, f"{name}.weight_scale", torch.float32, (part.span,)) / whole
     return CodedWeight(codes, scales, group, codebook=torch.tensor(E2M1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -119,6 +120,13 @@ def cut(coded: CodedWeight, columns: slice) -> CodedWeight:
         group=1,
         order=None,
     )
+
+
+def read_number(source: WeightSource, name: str, dtype: torch.dtype, format: str) -> float:
+    """A tensor of one number. Raises ModelError for another shape, and where it is missing."""
+    if not source.has(name) or math.prod(source.shape(name)) != 1:
+        raise ModelError(f"Tensor {name} is missing from the checkpoint, or no single number: {format} needs it")
+    return read(source, name, dtype).item()
 
 
 def read(source: WeightSource, name: str, dtype: torch.dtype, index: tuple[slice, ...] = ()) -> torch.Tensor:

@@ -82,6 +82,6 @@ def _by_row(source: WeightSource, name: str, part: Part) -> tuple[torch.Tensor, 
         raise ModelError(
             f"Tensor {name} has shape {list(shape)}, which cuts a {part.rows} x {part.columns} matrix into no blocks"
         )
-    whole = read(source, name, torch.float32).view(tall, wide)
+    whole = read(source, name, source.dtype(name)).float().view(tall, wide)  # zero points are integers
     rows = torch.arange(part.begin, part.end) // (part.rows // tall)
     return whole[rows].contiguous(), part.columns // wide

@@ -6,7 +6,7 @@ import io
 import json
 
 import pytest
-from tokenizers import Regex, models, pre_tokenizers, processors
+from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, processors
 from tokenizers import Tokenizer as FastTokenizer
 
 from tests import small_tokenizers as build
@@ -247,6 +247,35 @@ def test_a_pattern_that_backtracks_later_is_an_ordinary_error():
     for call in (tokenizer.encode, tokenizer.spans):
         with pytest.raises(TokenizerError, match="too many steps"):
             call("ж" * 80)
+
+
+BLOWN_UP = {
+    "one step": [normalizers.Replace("a", "b" * 1_000_000)],
+    "before each piece": [normalizers.Prepend("b" * 5_000_000)],
+    "in steps": [normalizers.Replace("a", "b" * 20), normalizers.Replace("b", "c" * 20)],
+    "between characters": [normalizers.Replace(Regex("x*"), "y" * 5_000)],
+}
+
+
+@pytest.mark.parametrize("steps", BLOWN_UP.values(), ids=BLOWN_UP.keys())
+def test_a_normaliser_that_blows_texts_up_is_refused_at_the_start(tmp_path, steps):
+    fast = build.byte_level()
+    fast.normalizer = normalizers.Sequence(steps)
+    with pytest.raises(ModelError, match=r"cannot be used: its normalizer may make a text [0-9,]+ times"):
+        Tokenizer.load(build.write_checkpoint(tmp_path, fast))
+
+
+def test_a_decoder_that_blows_texts_up_is_refused_at_the_start(tmp_path):
+    fast = build.byte_level()
+    fast.decoder = decoders.Sequence([decoders.ByteLevel(), decoders.Replace("a", "b" * 5_000)])
+    with pytest.raises(ModelError, match="its decoder may make a text 5,000 times"):
+        Tokenizer.load(build.write_checkpoint(tmp_path, fast))
+
+
+def test_ordinary_normalisers_may_lengthen_texts(tmp_path):
+    fast = build.byte_level()
+    fast.normalizer = normalizers.Sequence([normalizers.Replace(" ", "\u2581" * 4), normalizers.Prepend("\u2581")])
+    assert Tokenizer.load(build.write_checkpoint(tmp_path, fast)).encode("a b")
 
 
 def test_a_missing_tokenizer_config_is_refused(tmp_path):

@@ -35,11 +35,12 @@ def piece_decoder(steps: list[dict[str, Any]]) -> Callable[[str], bytes] | None:
     return decode
 
 
-def flatten(decoder: dict[str, Any]) -> list[dict[str, Any]]:
-    """The steps of a decoder, in order."""
-    if decoder["type"] != "Sequence":
-        return [decoder]
-    return [step for part in decoder["decoders"] for step in flatten(part)]
+def flatten(component: dict[str, Any]) -> list[dict[str, Any]]:
+    """The steps of a decoder or a normaliser, in order."""
+    if component["type"] != "Sequence":
+        return [component]
+    parts = component["decoders"] if "decoders" in component else component["normalizers"]
+    return [step for part in parts for step in flatten(part)]
 
 
 def _local(step: dict[str, Any]) -> bool:

@@ -26,6 +26,7 @@ from tgi.serving.piece_bytes import flatten, piece_decoder, strips_first_space
 from tgi.serving.source_pieces import SourcePieces
 from tgi.serving.spans import TokenSpans
 from tgi.serving.special_tokens import SpecialTokens, TokenFiles, merge, register
+from tgi.serving.tokenizer_growth import check_growth
 from tgi.serving.tokenizer_library import TokenizerError, guarded, without_panics
 from tgi.serving.tokenizer_threads import LONG_TEXT
 
@@ -110,6 +111,7 @@ class Tokenizer:
         try:
             with without_panics():
                 fast = guarded(FastTokenizer.from_file, str(file))
+                check_growth(fast)
                 tokenizer = cls(fast, files=files, source=source)
                 tokenizer.probe()
         except TokenizerError as error:

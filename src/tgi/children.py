@@ -14,12 +14,18 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 
 def python(module: str, *arguments: str) -> list[str]:
     """The command line that runs a module of ours in a process of its own."""
     return [sys.executable, "-P", "-m", module, *arguments]
+
+
+def become(module: str, *arguments: str) -> NoReturn:
+    """Go on as another module of ours, in this process."""
+    command = python(module, *arguments)
+    os.execv(command[0], command)
 
 
 def restart_in_utf8(variables: Mapping[str, str]) -> None:

@@ -99,6 +99,8 @@ class GenerateRequest(msgspec.Struct, frozen=True, tag="generate"):
     has it (`EngineInfo.decoder_ids`)."""
     grammar: Grammar | None = None
     """What every sample must look like; None: anything."""
+    label: str = ""
+    """What the request is called in logs, see `tracing.identity`; empty: nobody has named it."""
 
 
 class EmbedRequest(msgspec.Struct, frozen=True, tag="embed"):

@@ -6,6 +6,7 @@ The library is optional (extra `otlp`) and only imported when tracing is on.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol
 
@@ -15,6 +16,20 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import SpanExporter
 
 Attribute = str | int | float | bool
+
+
+LONGEST_ID = 200
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
+
+
+def identity(headers: Mapping[str, str]) -> dict[str, str]:
+    """What a request is called in the logs of router, server and engine alike: its id and its trace, where given."""
+    found = {}
+    if given := headers.get("x-request-id"):
+        found["request_id"] = given[:LONGEST_ID]
+    if trace := _TRACEPARENT.fullmatch(headers.get("traceparent") or ""):
+        found["trace_id"] = trace[1]
+    return found
 
 
 class Span(Protocol):

@@ -231,6 +231,10 @@ models:
         assert deployment.chat(model="seldom", max_tokens=3).status_code == 200
 
 
+def is_engine(pid: int) -> bool:
+    return b"tgi.engine.main" in Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("how", ["engine", "server", "freeze"])
@@ -243,7 +247,7 @@ def test_a_replica_that_breaks_is_back_by_itself(tmp_path: Path, how: str) -> No
             for pid in (server, *others):
                 os.kill(pid, signal.SIGSTOP)
         else:
-            os.kill(others[-1] if how == "engine" else server, signal.SIGKILL)
+            os.kill(next(filter(is_engine, others)) if how == "engine" else server, signal.SIGKILL)
         for _ in range(10):
             assert deployment.chat(max_tokens=3).status_code == 200
         wait_for(lambda: victim["replica"] not in {one["replica"] for one in deployment.replicas}, 90)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from tgi.engine.plan import Chunk, EncoderInput, Plan, Sampled, probe
 from tgi.engine.scheduler import Scheduler
+from tgi.engine.sequence import Sequence
 from tgi.messages import (
     Abort,
     Begun,
@@ -72,6 +73,7 @@ class EngineCore:
             self.grammars.introduce(message)
 
     def _add(self, request: GenerateRequest) -> list[TokenEvent]:
+        logger.debug("Request %s has %d prompt tokens", name_of(request), len(request.prompt_ids))
         events, grammar = self.scheduler.add(request), request.grammar
         if grammar is None or events:
             return events
@@ -151,7 +153,7 @@ class EngineCore:
                 alone = self.executor.execute(Plan([chunk]))
             except Exception as error:
                 sequence = self.scheduler.find(chunk.sequence_id)
-                logger.exception("Request %d fails", -1 if sequence is None else sequence.request_id)
+                logger.exception("Request %s fails", "that has ended" if sequence is None else name_of(sequence))
                 merged.errors[number] = f"the model step failed ({type(error).__name__})"
                 continue
             merged.tokens[number] = alone.tokens[0]
@@ -202,3 +204,8 @@ def run(core: EngineCore, receive: Callable[[float], ToEngine | None], send: Cal
                 send(StepOutput([core.scheduler.finish(sequence, "error", str(error))], StepStats(step=core.steps)))
             send(EngineFailed(str(error), "step"))
             raise
+
+
+def name_of(request: GenerateRequest | Sequence) -> str:
+    """What a request is called in the log: its own name, or else its number."""
+    return request.label or str(request.request_id)

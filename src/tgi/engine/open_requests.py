@@ -67,6 +67,7 @@ class OpenRequests:
                 seed=seed,
                 arrival=request.arrival,
                 order=self._added,
+                label=request.label,
                 group=request.group,
                 cache_salt=salt,
                 cacheable=shares_blocks and not encoder_ids and (prefix_caching or len(request.seeds) > 1),

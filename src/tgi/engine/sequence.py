@@ -37,6 +37,8 @@ class Sequence:
     arrival: float = 0.0
     order: int = 0
     """Number of its request, counted by the scheduler."""
+    label: str = ""
+    """What its request is called in logs."""
     group: int = 0
     """Those of one API key; groups share the machine equally."""
     ahead: bool = False

@@ -21,8 +21,7 @@ def main() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != int(parent):
         raise SystemExit("the replica that this server belongs to is gone")
-    command = children.python("tgi", "serve", *flags)
-    os.execv(command[0], command)
+    children.become("tgi", "serve", *flags)
 
 
 if __name__ == "__main__":

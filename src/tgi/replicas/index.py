@@ -83,9 +83,7 @@ class PrefixIndex:
         ends: bytes up to the end of each block; oldest: the stamp of each replica from which on entries count, at
         least 1.
         """
-        found = np.zeros(len(oldest))
-        for depth, row in enumerate(look.shared):
-            np.copyto(found, ends[depth], where=self._shared_stamps[row] >= oldest)
+        found = self._of_shared(look.shared, ends, oldest)
         # Gaps do no harm: a hash depends on all blocks before it. They come when two blocks of a prompt want one place.
         there = np.flatnonzero(look.matched)
         if len(there):
@@ -98,6 +96,24 @@ class PrefixIndex:
             found[who[alive]] = ends[len(look.shared) :][there[rows[alive]]]
         return found
 
+    def _of_shared(self, rows: list[int], ends: np.ndarray, oldest: np.ndarray) -> np.ndarray:
+        """Bytes that each replica holds of the blocks in the table of shared ones.
+
+        Whoever holds a block holds those before it. So the last row says all of those that have the whole prefix, and
+        rows between are looked at for the few that have its beginning alone.
+        """
+        if not rows:
+            return np.zeros(len(oldest))
+        whole = self._shared_stamps[rows[-1]] >= oldest
+        found = np.where(whole, ends[len(rows) - 1], 0.0)
+        if len(rows) > 1:
+            some = (self._shared_stamps[rows[0]] >= oldest) & ~whole
+            if some.any():
+                who = np.flatnonzero(some)
+                alive = self._shared_stamps[np.ix_(rows[:-1], who)] >= oldest[who]
+                found[who] = ends[len(rows) - 2 - alive[::-1].argmax(0)]
+        return found
+
     def is_shared(self, key: int) -> bool:
         """Whether many replicas hold the block."""
         return key in self._shared_rows
@@ -105,10 +121,11 @@ class PrefixIndex:
     def learn(self, look: Lookup, replica: int, stamp: int, oldest: np.ndarray) -> None:
         """A replica is sent the prompt when it has computed `stamp` units. `look` must be the latest one."""
         self._ticks += 1
-        for key, row in zip(look.hashes.tolist(), look.shared, strict=False):
-            del self._shared_rows[key]
-            self._shared_rows[key] = row  # now the last one
-            self._shared_stamps[row, replica] = stamp
+        if look.shared:
+            for key, row in zip(look.hashes[: len(look.shared)].tolist(), look.shared, strict=True):
+                del self._shared_rows[key]
+                self._shared_rows[key] = row  # now the last one
+            self._shared_stamps[look.shared, replica] = stamp
         rest, sets, ways = look.rest, look.sets, look.ways
         if not len(rest):
             return

@@ -41,6 +41,7 @@ from tgi.replicas.replica import Replica
 from tgi.replicas.roster import Roster
 from tgi.replicas.router_metrics import RouterMetrics
 from tgi.replicas.starts import Starts
+from tgi.tracing import LONGEST_ID, identity
 
 logger = logging.getLogger("tgi.replicas")
 
@@ -48,7 +49,6 @@ OPEN_PATHS = tuple(compile_path(path)[0] for method, path in sorted(OPEN) if met
 """What needs no key; everything else does, routes of replicas that this router does not know included."""
 HEALTH = frozenset(("/health", "/ping", "/v2/health/live", "/v2/health/ready"))
 RESPONSE = re.compile(r"/v1/responses/[^/]+(/input_items)?")
-LONGEST_ID = 200
 _ANSWER = "tgi.answer"
 
 
@@ -158,7 +158,9 @@ class Router:
             return own
         body = await self._read_body(scope, receive)
         model, request = self._prepare(scope, body, None if found is None else found[0], arrived)
-        logger.debug("Request %s goes to `%s`", request.request_id.decode("latin-1"), model.name)
+        if logger.isEnabledFor(logging.DEBUG):
+            headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in request.headers}
+            logger.debug("Request %s goes to `%s`", " ".join(identity(headers).values()), model.name)
         await until_gone(receive, self._relay.answer(request, send))
         return None
 

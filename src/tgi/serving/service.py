@@ -191,11 +191,12 @@ class Service:
         waited: float = 0.0,
         cache_salt: str = "",
         group: int = 0,
+        label: str = "",
     ) -> Prepared:
         """Check everything and tokenise. `prompt` is text or token ids (then nothing is added to it).
 
         `started`: time.monotonic() when the request came in; now if not given. `waited`: seconds of it that nothing was
-        done with the request. `group`: see `messages.GenerateRequest`. Raises ValidationError.
+        done with the request. `group`, `label`: see `messages.GenerateRequest`. Raises ValidationError.
         """
         started = time.monotonic() if started is None else started
         limits, begun = self.limits, self.engine.info.decoder_ids
@@ -238,6 +239,7 @@ class Service:
             group=group,
             decoder_ids=self.languages.beginning(begun, route.target),
             grammar=params.grammar,
+            label=label,
         )
         return Prepared(request, prompt, params, dialect, started, validated, waited)
 

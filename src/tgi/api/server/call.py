@@ -37,6 +37,7 @@ from tgi.errors import (
 from tgi.messages import EmbedRequest
 from tgi.serving.dialect import Dialect
 from tgi.serving.types import Completion, Prepared, SamplingParams, Timings
+from tgi.tracing import identity
 
 logger = logging.getLogger("tgi.api")
 
@@ -51,8 +52,6 @@ MOST_HINTS = 256
 UNLOGGED = (OverloadedError, ShuttingDownError, MalformedRequestError, InternalError)
 """A flood of refusals must not become one of log lines; our own mistakes are logged with their traceback."""
 
-LONGEST_ID = 200
-"""Characters of `x-request-id` that are logged."""
 LOGGED_INPUTS = 8
 """Of the texts of one request, at `debug`."""
 LARGE_BODY = 65_536
@@ -81,6 +80,7 @@ class Call:
         self.waited = 0.0
         """Seconds in line for permits."""
         self._group: int = request.scope.get(GROUP, 0)
+        self._identity = identity(request.headers)
         self._size = 0
         self._permit: Permit | None = None
         self._logged: SamplingParams | None = None
@@ -242,6 +242,7 @@ class Call:
             started=self.started,
             waited=self.waited,
             group=self._group,
+            label=" ".join(self._identity.values()),
         )
         metrics, record = self.api.metrics, self.record
         record.validated, record.streamed = prepared.validated, stream
@@ -307,8 +308,7 @@ class Call:
         metrics.observe("tgi_request_validation_duration", timings.validation)
         metrics.observe("tgi_request_queue_duration", timings.queue)
         metrics.observe("tgi_request_inference_duration", timings.inference)
-        if given := self.request.headers.get("x-request-id"):  # a router's or a client's, for finding it in both logs
-            facts = {**facts, "request_id": given[:LONGEST_ID]}
+        facts = {**facts, **self._identity}
         self._span.set(facts)
         logger.info("Success", extra={"span": (self._name, facts)})
 

@@ -183,7 +183,7 @@ async def streams(url: str, at_once: int, requests: int, seed: int, outcome: Out
 
 
 def by_turns(sides: Sequence[tuple[Outcome, str]], at_once: int, size: Size) -> None:
-    """Both sides get the same requests, and the first place by turns."""
+    """Both sides get as many requests of one kind, none of them twice, and the first place by turns."""
     requests = size.requests if at_once > 1 else max(size.requests // 4, 4)
     for number in range(size.rounds):
         order = list(sides) if number % 2 == 0 else list(reversed(sides))

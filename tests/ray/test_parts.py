@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
+import threading
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from tests.replicas.stub import until
+from tgi import children
 from tgi.errors import StartupError
 from tgi.ray import engine as engine_module
 from tgi.ray.directory import SETTLED_S, VALID_S, Directory
@@ -74,6 +78,25 @@ def test_drains_and_downloads() -> None:
     assert drain_s(Served("x", ("--graceful-termination-timeout=5",), "x")) == 5
     assert needs_fetch(Served("x", (), "org/name")) and not needs_fetch(DEMO)
     assert not needs_fetch(Served("x", (), "./org/name")) and not needs_fetch(Served("x", (), "tests/replicas"))
+
+
+def test_one_replica_of_a_node_fetches_and_the_others_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    events = tmp_path / "events"
+    code = (
+        "import sys, time; f = open(sys.argv[1], 'a', 1); print('begin', file=f); time.sleep(0.3); print('end', file=f)"
+    )
+    monkeypatch.setattr(children, "python", lambda *words: [sys.executable, "-c", code, str(events)])
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    hub = Served("x", (), "org/name", "main")
+    threads = [threading.Thread(target=engine_module.fetch_once, args=(hub, {})) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert events.read_text().split() == ["begin", "end"] * 3
+    engine_module.fetch_once(DEMO, {})
+    assert len(events.read_text().split()) == 6, "nothing is fetched of a model that is here"
 
 
 async def test_a_server_that_cannot_start_says_why() -> None:
@@ -146,8 +169,6 @@ async def test_a_server_ends_with_the_process_that_started_it() -> None:
         "    await server.ready()\n    print('pid', server.pid, flush=True)\n    await asyncio.sleep(60)\n"
         "asyncio.run(main())"
     )
-    import sys
-
     parent = await asyncio.create_subprocess_exec(sys.executable, "-c", code, stdout=asyncio.subprocess.PIPE)
     assert parent.stdout is not None
     async with asyncio.timeout(60):
@@ -209,7 +230,7 @@ def test_the_id_of_a_request_is_in_an_answer_once() -> None:
     assert sent[0]["headers"] == [(b"a", b"b")]
 
 
-def test_deployments_are_listed_for_as_long_as_they_live(tmp_path: Any) -> None:
+def test_deployments_are_listed_for_as_long_as_they_live(tmp_path: Path) -> None:
     variables = {"XDG_RUNTIME_DIR": str(tmp_path)}
     state = State(1, "tgi", "http://x", 0.0, replicas=[{"model": "m"}])
     with held("tgi", variables) as file:

@@ -26,6 +26,8 @@ logger = logging.getLogger("tgi.ray")
 
 DRAIN_S = 90.0
 """For open answers when a replica is taken away, unless --graceful-termination-timeout says otherwise."""
+FETCHED_WITH = ("--revision=", "--huggingface-hub-cache=", "--trust-remote-code=")
+"""Flags of a server that say which files are fetched, and where to."""
 UNHEALTHY = 3
 """Failed checks after which Serve replaces a replica; its server is ended with the last of them."""
 
@@ -117,7 +119,7 @@ def fetch_once(served: Served, variables: Mapping[str, str]) -> None:
     if not needs_fetch(served):
         return
     with _alone(served.slug):
-        flags = [f"--revision={served.revision}"] if served.revision else []
+        flags = [word for word in served.words if word.startswith(FETCHED_WITH)]
         command = children.python("tgi", "download-weights", served.model_id, *flags)
         with children.started(command, env=dict(variables), stdout=sys.stdout.fileno()) as child:
             child.wait()

@@ -37,7 +37,7 @@ from rich.console import Console
 from rich.table import Table
 
 TURNS = 6
-AT_ONCE = 16
+AT_ONCE = 8
 CONVERSATION_KIB = 3500
 """Of keys and values of a conversation: about 1,150 tokens of the demo model at its last turn."""
 MARGIN_KIB = 8000

@@ -158,7 +158,19 @@ def test_load_goes_up_and_down_once() -> None:
     late = fleet.sent(0, 100)
     fleet.tell(0, Figures(running=1, queued_tokens=0))
     fleet.ended(late)
-    assert fleet.queued[0] == 0 and fleet.running[0] == 1, "the next figures will say it"
+    assert fleet.queued[0] == 0 and fleet.running[0] == 0
+
+
+def test_figures_of_a_moment_ago_do_not_outlive_what_they_counted() -> None:
+    """They were taken while the request waited, with its whole prompt; its answer came since."""
+    fleet = Fleet(1)
+    sent = fleet.sent(0, 100, whole=900)
+    fleet.tell(0, Figures(running=1, queued_tokens=900))
+    fleet.began(sent)
+    assert fleet.queued[0] == 0 and fleet.running[0] == 1
+    fleet.ended(sent)
+    fleet.ended(sent)
+    assert fleet.running[0] == 0
 
 
 def test_a_decision_among_a_thousand_is_quick() -> None:

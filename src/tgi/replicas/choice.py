@@ -93,7 +93,7 @@ class Chooser:
                 self._lived /= 2
         tokens = (blocks.size - found[replica]) / BYTES_PER_TOKEN
         self.index.learn(look, replica, fleet.stamp(replica), fleet.oldest)
-        return Choice(replica, float(found[replica]), fleet.sent(replica, float(tokens)))
+        return Choice(replica, float(found[replica]), fleet.sent(replica, float(tokens), blocks.size / BYTES_PER_TOKEN))
 
     def _key(self, ask: Ask) -> int:
         """The conversation, or else the first block of the prompt that not everybody sends."""

@@ -35,10 +35,14 @@ class Sent:
     replica: int
     tokens: float
     """Prompt tokens that the replica likely has to compute."""
+    whole: float
+    """All prompt tokens, as the replica counts what is queued."""
     round: int
     """Figures of the replica that were known then."""
+    life: int
     waits: bool = True
     """No byte of the answer has come."""
+    ended: bool = False
 
 
 CACHE_TOKENS = 1 << 20
@@ -62,6 +66,8 @@ class Fleet:
         self._born = np.ones(replicas)
         self._computed = np.zeros(replicas, np.int64)
         self._round = np.zeros(replicas, np.int64)
+        self._lives = np.zeros(replicas, np.int64)
+        """Replicas that had the number before."""
         self._oldest = np.ones(replicas, np.int64)
 
     def __len__(self) -> int:
@@ -79,6 +85,7 @@ class Fleet:
             values[replica] = 0
         self._cache[replica] = CACHE_TOKENS
         self._round[replica] += 1
+        self._lives[replica] += 1
         self.restarted(replica)
 
     @property
@@ -112,23 +119,30 @@ class Fleet:
         self._born[replica] = self.stamp(replica)
         self._refresh(replica)
 
-    def sent(self, replica: int, tokens: float) -> Sent:
-        """A request goes there now."""
+    def sent(self, replica: int, tokens: float, whole: float | None = None) -> Sent:
+        """A request goes there now. whole: tokens of its prompt, those that the replica likely holds included."""
         self.queued[replica] += tokens
         self.running[replica] += 1
-        return Sent(replica, tokens, int(self._round[replica]))
+        return Sent(
+            replica, tokens, tokens if whole is None else whole, int(self._round[replica]), int(self._lives[replica])
+        )
 
     def began(self, sent: Sent) -> None:
-        """The first byte of its answer is there: its prompt is computed. The next figures will say the same."""
-        if sent.waits and sent.round == self._round[sent.replica]:
-            self.queued[sent.replica] = max(self.queued[sent.replica] - sent.tokens, 0)
+        """The first byte of its answer is there: its prompt is computed.
+
+        Figures that came since it was sent had its whole prompt among what is queued.
+        """
+        if sent.waits and sent.life == self._lives[sent.replica]:
+            known = sent.tokens if sent.round == self._round[sent.replica] else sent.whole
+            self.queued[sent.replica] = max(self.queued[sent.replica] - known, 0)
         sent.waits = False
 
     def ended(self, sent: Sent) -> None:
         """The answer is whole, or nobody waits for it any more."""
         self.began(sent)
-        if sent.round == self._round[sent.replica]:
+        if not sent.ended and sent.life == self._lives[sent.replica]:
             self.running[sent.replica] = max(self.running[sent.replica] - 1, 0)
+        sent.ended = True
 
     def _refresh(self, replica: int) -> None:
         alive = (self._clock[replica] - self._cache[replica]) // UNIT

@@ -40,7 +40,7 @@ TURNS = 6
 AT_ONCE = 8
 CONVERSATION_KIB = 3500
 """Of keys and values of a conversation: about 1,150 tokens of the demo model at its last turn."""
-MARGIN_KIB = 8000
+MARGIN_KIB = 16_000
 """For what runs."""
 SYSTEM_WORDS = 50
 USER_WORDS = 40
@@ -304,7 +304,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=PARTS, action="append", help="default: all tables")
     parser.add_argument("--smoke", action="store_true", help="little of each, to see that it works")
-    parser.add_argument("--replicas", type=int, default=2, help="of the last table")
+    parser.add_argument("--replicas", type=int, default=4, help="of the last table")
     parser.add_argument("--conversations", type=int)
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--kv-cache-memory", default="64MiB", help="of each replica in the first two tables")

@@ -9,7 +9,7 @@ from benchmarks.peer_quality import ChangeOf, Quality, change_of, comparison
 from benchmarks.peer_rows import OURS, Cell, Results, Row, Run, latest
 
 BUSY = 0.1
-WIDTHS = {"bf16": "bf16", "int8": "8-bit", "int4": "4-bit"}
+WIDTHS = {"bf16": "bf16", "int8": "8-bit", "int5": "5-bit", "int4": "4-bit"}
 HEAD = """# Beside the peers
 
 Written by `python -m benchmarks.peers`; [docs/benchmark.md](../docs/benchmark.md) says how to repeat it. Random weights

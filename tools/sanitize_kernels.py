@@ -16,7 +16,7 @@ from tgi.hardware import cpu_count
 from tgi.kernels.native.library import runnable
 
 ROOT = Path(__file__).resolve().parent.parent
-TESTS = ["linear", "attention", "program", "vocabulary"]
+TESTS = ["linear", "apart", "eight", "attention", "loading", "program", "select", "vocabulary"]
 
 
 def main() -> int:

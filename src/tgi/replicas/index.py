@@ -110,7 +110,7 @@ class PrefixIndex:
             some = (self._shared_stamps[rows[0]] >= oldest) & ~whole
             if some.any():
                 who = np.flatnonzero(some)
-                alive = self._shared_stamps[np.ix_(rows[:-1], who)] >= oldest[who]
+                alive = self._shared_stamps[np.array(rows[:-1])[:, None], who] >= oldest[who]
                 found[who] = ends[len(rows) - 2 - alive[::-1].argmax(0)]
         return found
 

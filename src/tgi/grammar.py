@@ -18,6 +18,8 @@ MAX_TEXT = 512 * 1024
 WHITESPACE = r"[ \t]{1,8}|\r?\n[ \t]{0,40}"
 """Between the tokens of JSON: some blanks, or a new line and its indentation. Without a bound, models that have lost
 their way write blanks until their answer is cut."""
+MAX_FORCED = 1 << 15
+"""Bytes of text that a grammar may leave without a choice: they are cut into tokens at once, while a step waits."""
 REHEARSED = 6
 """Tokens."""
 SHOWN = 300
@@ -108,6 +110,10 @@ def rehearse(tokenizer: LLTokenizer, matcher: LLMatcher) -> None:
     matcher = matcher.deep_copy()
     for _ in range(REHEARSED):
         if matcher.is_stopped():
+            break
+        if (forced := len(matcher.compute_ff_bytes())) > MAX_FORCED:
+            raise GrammarError(f"it prescribes {forced} bytes in one piece, and may prescribe {MAX_FORCED}")
+        if forced and matcher.try_consume_tokens(matcher.compute_ff_tokens()) and matcher.is_stopped():
             break
         allowed = int.from_bytes(matcher.compute_bitmask(), "little")
         if not allowed:

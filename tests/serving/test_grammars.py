@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from typing import Literal
 
 import pytest
 from llguidance import LLMatcher
 
 from tests import small_tokenizers
 from tgi.errors import ValidationError
-from tgi.grammar import GrammarError, ascii_digits, compile_grammar, make_tokenizer, reason_of
+from tgi.grammar import MAX_FORCED, GrammarError, ascii_digits, compile_grammar, make_tokenizer, reason_of, rehearse
 from tgi.messages import Grammar
 from tgi.serving.grammars import checks as module
 from tgi.serving.grammars.build import grammar_of
@@ -38,6 +39,29 @@ def test_tokens_have_their_bytes(kind: str, rows: int) -> None:
     mask = compile_grammar(found, Grammar("regex", "[a-z]+")).compute_bitmask()
     allowed = {id for id in range(found.vocab_size) if mask[id // 8] >> id % 8 & 1}
     assert allowed and all(re.fullmatch(rb"[a-z]+", known.token_bytes(id)) for id in allowed)
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        ("regex", "{}"),
+        ("lark", 'start: "{}"'),
+        ("json_schema", '{{"const": "{}"}}'),
+        (
+            "json_schema",
+            '{{"properties": {{"a": {{"enum": ["{}"]}}}}, "required": ["a"], "additionalProperties": false}}',
+        ),
+    ],
+)
+def test_long_texts_without_a_choice(kind: Literal["json_schema", "regex", "lark"], text: str) -> None:
+    known = make_tokenizer(make_vocabulary(tokenizer("byte_level"), 300, (1,)), 300)
+    for length, fits in ((MAX_FORCED - 100, True), (MAX_FORCED + 1, False)):
+        matcher = compile_grammar(known, Grammar(kind, text.format("ab" * (length // 2 + 1))))
+        if fits:
+            rehearse(known, matcher)
+            continue
+        with pytest.raises(GrammarError, match=f"and may prescribe {MAX_FORCED}"):
+            rehearse(known, matcher)
 
 
 async def test_checks(monkeypatch: pytest.MonkeyPatch) -> None:

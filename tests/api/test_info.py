@@ -86,8 +86,18 @@ async def test_info_keeps_secrets() -> None:
 
 
 async def test_models(client: httpx.AsyncClient) -> None:
+    can = ["completions", "chat", "tools", "structured_output", "embeddings"]
     model = {"id": "org/model", "object": "model", "created": 0, "owned_by": "org/model"}
+    model |= {"max_model_len": 256, "capabilities": can}
     assert (await client.get("/v1/models")).json() == {"object": "list", "data": [model]}
+
+
+async def test_what_models_cannot_do() -> None:
+    async with client_of(FakeEngine(), disable_grammar_support=True) as client:
+        can = (await client.get("/v1/models")).json()["data"][0]["capabilities"]
+        assert can == ["completions", "chat", "embeddings"]
+        asked = {"messages": [{"role": "user", "content": "x"}], "response_format": {"type": "json_object"}}
+        assert (await client.post("/v1/chat/completions", json=asked)).status_code == 422
 
 
 async def test_docs_need_no_network(client: httpx.AsyncClient) -> None:

@@ -176,12 +176,16 @@ class Info(msgspec.Struct):
 
 
 class ModelInfo(msgspec.Struct):
-    """A model as OpenAI lists it."""
+    """A model as OpenAI lists it, and what it can do here."""
 
     id: str
     object: str
     created: int
     owned_by: str
+    max_model_len: int
+    """Tokens of a prompt and its answer together; vLLM's name."""
+    capabilities: list[str]
+    """Of "completions", "chat", "tools", "structured_output", "embeddings"."""
 
 
 class ModelsInfo(msgspec.Struct):
@@ -332,8 +336,9 @@ def end_tokens(service: Service) -> list[EndToken]:
 @documented("openai_get_model_info", None, ModelsInfo, errors=())
 async def models(request: Request) -> Response:
     """The served model under each of its names (`--served-model-name`), in OpenAI's form."""
-    names = dict.fromkeys(api_of(request).model_names)
-    return Response(encode(ModelsInfo("list", [_served(name) for name in names])), media_type="application/json")
+    api = api_of(request)
+    listed = [_served(name, api.service) for name in dict.fromkeys(api.model_names)]
+    return Response(encode(ModelsInfo("list", listed)), media_type="application/json")
 
 
 @routes.get("/v1/models/{model:path}")
@@ -345,11 +350,25 @@ async def model(request: Request) -> Response:
         message = f"The model `{model[:200]}` does not exist: `{api.served_model_id}` is served"
         raise ModelNotFoundError(message, param="model", code="model_not_found")
     name = model if model in api.model_names else api.served_model_id
-    return Response(encode(_served(name)), media_type="application/json")
+    return Response(encode(_served(name, api.service)), media_type="application/json")
 
 
-def _served(name: str) -> ModelInfo:
-    return ModelInfo(id=name, object="model", created=0, owned_by=name)
+def _served(name: str, service: Service) -> ModelInfo:
+    limit = service.engine.info.max_total_tokens
+    return ModelInfo(name, "model", 0, name, max_model_len=limit, capabilities=capabilities(service))
+
+
+def capabilities(service: Service) -> list[str]:
+    """What requests may ask of the model; the rest is refused."""
+    chats, constrains = bool(service.chat_template), not service.config.disable_grammar_support
+    said = {
+        "completions": True,
+        "chat": chats,
+        "tools": chats and constrains,
+        "structured_output": constrains,
+        "embeddings": service.embedder.problem is None,
+    }
+    return [name for name, can in said.items() if can]
 
 
 @routes.get("/metrics")

@@ -187,12 +187,12 @@ def test_a_walk_shows_each_matrix_its_inputs(library: Library) -> None:
     weights = reader()
     layers = load(library, weights)
     x = weights.tensors["table.weight"][:16]
-    for weight, inputs in ((UP, x), (HEAD, layers[UP](x))):
+    for weight, inputs in ((UP, x), (HEAD, layers.of[UP](x))):
         expected, _ = pack(
             library, "iq4_nl", weights.tensors[f"{weight.names[0]}.weight"], inputs_of(inputs.square().mean(0))
         )
         ids = torch.arange(weight.rows)
-        assert ((layers[weight].rows(ids) - expected.rows(ids)).abs() < 1e-4).float().mean() > 0.9
+        assert ((layers.of[weight].rows(ids) - expected.rows(ids)).abs() < 1e-4).float().mean() > 0.9
 
 
 def test_matrices_that_no_text_reaches_are_rounded_plainly_and_named(library: Library, caplog) -> None:
@@ -201,7 +201,7 @@ def test_matrices_that_no_text_reaches_are_rounded_plainly_and_named(library: Li
         layers = load(library, weights)
     assert "2 matrices are rounded without error feedback, since the calibration text shows no inputs" in caplog.text
     plain, _ = pack(library, "iq4_nl", weights.tensors["up.weight"], None)
-    assert torch.equal(layers[UP].rows(torch.arange(48)), plain.rows(torch.arange(48)))
+    assert torch.equal(layers.of[UP].rows(torch.arange(48)), plain.rows(torch.arange(48)))
 
 
 def test_feedback_that_makes_it_worse_is_left_out_and_named(library: Library, caplog, monkeypatch) -> None:
@@ -217,4 +217,4 @@ def test_feedback_that_makes_it_worse_is_left_out_and_named(library: Library, ca
     assert "1 matrices are rounded without error feedback, since feedback made" in caplog.text
     assert "larger: up" in caplog.text
     plain, _ = pack(library, "iq4_nl", weights.tensors["up.weight"], None)
-    assert torch.equal(layers[UP].rows(torch.arange(48)), plain.rows(torch.arange(48)))
+    assert torch.equal(layers.of[UP].rows(torch.arange(48)), plain.rows(torch.arange(48)))

@@ -63,6 +63,7 @@ def test_dockerfile(tmp_path: Path, tiny_model: Path) -> None:
     # Without a network pip would try PyTorch's page again and again, for every package.
     variables = pip_variables(tmp_path, PIP_RETRIES="0")
     variables["PATH"] = f"{Path(sys.executable).parent}:{venv}/bin:{variables['PATH']}"
+    variables |= dict(re.findall(r"^ARG (\w+)=(\S+)$", DOCKERFILE, re.MULTILINE))
     commands = [command for command in re.findall(r"^RUN (.+)$", DOCKERFILE, re.MULTILINE) if "apt-get" not in command]
     assert len(commands) == 3
     for command in commands:

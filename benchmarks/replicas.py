@@ -168,7 +168,7 @@ async def stream(client: httpx.AsyncClient, url: str, number: int, outcome: Outc
 
 
 async def streams(url: str, at_once: int, requests: int, seed: int, outcome: Outcome) -> None:
-    """So many answers, so many of them at once."""
+    """`requests` answers, `at_once` of them at a time; tokens and seconds are added to `outcome`."""
     places = asyncio.Semaphore(at_once)
     limits = httpx.Limits(max_connections=at_once)
     async with httpx.AsyncClient(timeout=300, trust_env=False, limits=limits) as client:

@@ -36,7 +36,8 @@ struct CacheShape {
   size_t value_record() const { return padded_dim() / kLanes * value_panel() + (type == TGI_INT8 ? kBlock * 4 : 0); }
 };
 
-// Writes keys and values [kv_heads][head_dim] of one position; without `values` the keys are all there is. last: no position after it is written in this step.
+// Writes keys and values [kv_heads][head_dim] of one position; without `values` the keys are all there is. last: no
+// position after it is written in this step.
 void store_position(const CacheShape& shape, uint8_t* keys, uint8_t* values, int64_t slot, const float* key,
                     const float* value, bool last);
 

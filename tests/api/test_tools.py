@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from tests.api.fake import INFO, SPECIAL, FakeEngine, build_app
 from tgi.serving.chat_template import ChatTemplate
+from tgi.serving.tools import schema_check
 
 ROUTE = "/v1/chat/completions"
 ASKED = [{"role": "user", "content": "The weather in Paris?"}]
@@ -276,6 +277,8 @@ async def test_too_much_of_everything() -> None:
         chain = {"$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}}
         for parameters in ({"$ref": "#"}, {"properties": {"x": {"$ref": "#/$defs/b"}}, **chain}):
             assert "$ref` refers to itself" in await refused([{"function": {"name": "f", "parameters": parameters}}])
+        named = {"$ref": "#node", "$defs": {"n": {"$anchor": "node", "type": "object"}}}
+        assert schema_check.problem(named, schema_check.Nodes()) is None, "an anchor elsewhere, not the schema itself"
         assert "name" in await refused([{"function": {"name": "a b"}}])
         assert "max_thinking_tokens" in await refused([], max_thinking_tokens=2_000_000)
 

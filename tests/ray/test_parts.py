@@ -17,8 +17,10 @@ from tests.replicas.stub import until
 from tgi import children
 from tgi.errors import StartupError
 from tgi.ray import engine as engine_module
+from tgi.ray.cluster import Cluster
 from tgi.ray.directory import SETTLED_S, VALID_S, Directory
 from tgi.ray.engine import UNHEALTHY, Engine, drain_s, needs_fetch
+from tgi.ray.flags import DeployFlags
 from tgi.ray.router import RoutingActor, settings_of
 from tgi.ray.scaling import Policy
 from tgi.ray.served import Served
@@ -244,3 +246,26 @@ def test_deployments_are_listed_for_as_long_as_they_live(tmp_path: Path) -> None
     assert found(variables) == []
     (tmp_path / "tgi-deployments" / "old.json").write_text("{}")
     assert found(variables) == []
+
+
+def test_a_model_that_failed_is_tried_again_unchanged(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[str] = []
+    trouble = [StartupError("no room")]
+
+    def run(self: Cluster, application: Any, name: str, prefix: str | None) -> None:
+        ran.append(name)
+        if trouble:
+            raise trouble.pop()
+
+    fake = SimpleNamespace(delete=ran.append)
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(serve=fake))
+    monkeypatch.setitem(sys.modules, "tgi.ray.application", SimpleNamespace(bind_model=lambda *_: None))
+    monkeypatch.setattr(Cluster, "_run", run)
+    monkeypatch.setattr(Cluster, "expect", lambda *_: None)
+    cluster = Cluster(DeployFlags(), "", (), own=True)
+    with pytest.raises(StartupError):
+        cluster.deploy([DEMO])
+    cluster.deploy([DEMO])
+    cluster.deploy([DEMO])
+    assert ran == ["tgi-demo"] * 2, "once in vain, once well, and then it is there"
+    assert not cluster.failed

@@ -66,7 +66,9 @@ class Cluster:
     own: bool
     """Ray was started here."""
     models: dict[str, Served] = field(default_factory=dict)
-    """Applications -> what they serve."""
+    """Applications -> what they serve, or were to."""
+    failed: set[str] = field(default_factory=set)
+    """Those of them that did not start as asked: the next `deploy` tries them again, changed or not."""
 
     def deploy_router(self) -> None:
         """The routers and the directory. Raises StartupError."""
@@ -93,11 +95,14 @@ class Cluster:
         host = "127.0.0.1" if self.own else None
         self.expect(wanted)
         for name, one in wanted.items():
-            if self.models.get(name) != one:
+            if self.models.get(name) != one or name in self.failed:
                 self.models[name] = one
+                self.failed.add(name)
                 self._run(bind_model(one, self.flags.name, host), name, None)
+                self.failed.remove(name)
         for name in [name for name in self.models if name not in wanted]:
             del self.models[name]
+            self.failed.discard(name)
             serve.delete(name)
 
     def expect(self, models: Mapping[str, Served] | None = None) -> None:

@@ -32,7 +32,7 @@ class Model:
     """It is to be there although no replica may serve it now."""
 
     def usable(self, size: int) -> np.ndarray:
-        """`allowed` for so many replicas; not to be changed."""
+        """`allowed`, bool, with `size` entries, one a replica; the caller must not change it."""
         if len(self.allowed) < size:
             self.allowed = np.pad(self.allowed, (0, size - len(self.allowed)))
         return self.allowed

@@ -77,5 +77,5 @@ def pointers(tensors: list[torch.Tensor]) -> ctypes.Array:
 
 
 def addresses(stores: list[torch.Tensor]) -> ctypes.Array:
-    """The same of parts of a cache, of which some may not be there."""
+    """An array of the addresses of a cache's tensors, one a layer; NULL for a tensor that is empty."""
     return (c_void_p * len(stores))(*map(address, stores))

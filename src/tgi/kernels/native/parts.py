@@ -59,7 +59,7 @@ def separable(program: Program) -> set[Weight]:
 
 
 def parts_of(weight: Weight, weights: WeightReader) -> tuple[Weight, ...]:
-    """Runs of stored matrices for each of which one layer is right, judged by their first rows."""
+    """The stored matrices in runs that can each be one layer, in their order; their first rows decide."""
     each = [
         replace(weight, names=(name,), parts=(rows,)) for name, rows in zip(weight.names, weight.parts, strict=True)
     ]

@@ -12,6 +12,8 @@ from functools import cached_property
 from itertools import combinations
 from typing import Any
 
+from tgi.serving.tools.schema_check import referred
+
 MOST_COMPARISONS = 2_000
 """In one schema, each of some 10 us; long lists count as more."""
 LISTED = 16
@@ -132,23 +134,11 @@ class Alternatives:
                 continue
             if "$ref" in one:
                 steps += 1
-                pending.append(self._referred(one["$ref"]))
+                pending.append(None if self._has_bases else referred(self._root, one["$ref"]))
                 continue
             found.append(one)
             pending += _list(one, "allOf")
         return found
-
-    def _referred(self, reference: Any) -> Any:
-        """What a reference within the schema points to; None for others."""
-        if not isinstance(reference, str) or not (reference == "#" or reference.startswith("#/")) or self._has_bases:
-            return None
-        place = self._root
-        for step in reference.removeprefix("#").split("/")[1:]:
-            name = step.replace("~1", "/").replace("~0", "~")
-            if not isinstance(place, Mapping) or name not in place:
-                return None
-            place = place[name]
-        return place
 
 
 def _types(conditions: list[Mapping[str, Any]]) -> frozenset[str]:

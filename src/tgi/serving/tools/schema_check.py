@@ -107,17 +107,28 @@ def _keyword(path: str, schema: Mapping[str, Any]) -> str | None:
     return None
 
 
+def referred(schema: Any, reference: Any) -> Any:
+    """What a reference by path within the schema points to; None for others."""
+    if not isinstance(reference, str) or not (reference == "#" or reference.startswith("#/")):
+        return None
+    place = schema
+    for step in reference.split("/")[1:]:
+        name = unquote(step).replace("~1", "/").replace("~0", "~")
+        if not isinstance(place, Mapping) or name not in place:
+            return None
+        place = place[name]
+    return place
+
+
 def _endless(path: str, part: Mapping[str, Any], schema: Any) -> str | None:
     """Of a reference whether it leads back to itself with nothing between, so that nothing can fit it."""
     seen: set[str] = set()
     at: Any = part
-    while isinstance(at, Mapping) and isinstance(ref := at.get("$ref"), str) and ref.startswith("#"):
-        if ref in seen or len(seen) == DEEPEST:
+    while isinstance(at, Mapping) and isinstance(reference := at.get("$ref"), str):
+        if reference in seen or len(seen) == DEEPEST:
             return f"{_shown(f'{path}.$ref')} refers to itself"
-        seen.add(ref)
-        at = schema
-        for key in ref[1:].split("/")[1:]:
-            at = at.get(unquote(key).replace("~1", "/").replace("~0", "~")) if isinstance(at, Mapping) else None
+        seen.add(reference)
+        at = referred(schema, reference)
     return None
 
 

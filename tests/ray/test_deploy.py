@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ import httpx
 import pytest
 
 from tests.e2e.launched import environment, free_port
+from tests.replicas.background import Background
 from tgi import children
 from tgi.ray.server import descendants
 
@@ -134,30 +134,19 @@ def test_a_model_is_served_and_nothing_is_left(tmp_path: Path) -> None:
         assert replica["replica"] in told.stdout
 
 
-class Load:
+class Load(Background):
     """Streams that come and go, each of which must be whole."""
 
     def __init__(self, url: str, at_once: int) -> None:
+        super().__init__(at_once)
         self._url = url
         self.whole = 0
         self.broken: list[str] = []
-        self._end = threading.Event()
-        self._threads = [threading.Thread(target=self._run, args=(number,)) for number in range(at_once)]
 
-    def __enter__(self) -> Load:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._end.set()
-        for thread in self._threads:
-            thread.join()
-
-    def _run(self, number: int) -> None:
+    def work(self, number: int) -> None:
         count = 0
         with httpx.Client(timeout=120, trust_env=False) as client:
-            while not self._end.is_set():
+            while not self.ending.is_set():
                 count += 1
                 text = f"Conversation {number} number {count}"
                 body = CHAT | {"messages": [{"role": "user", "content": text}], "stream": True, "max_tokens": 60}

@@ -17,6 +17,7 @@ import httpx
 import pytest
 
 from tests.e2e.launched import REAL, Launched
+from tests.replicas.background import Background
 from tests.replicas.recorder import Recorder
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -185,26 +186,16 @@ def test_a_killed_router_closes_and_the_next_one_serves(fleet: Fleet) -> None:
     assert httpx.post(f"{next_one.url}/v1/chat/completions", json=CHAT | {"max_tokens": 3}).status_code == 200
 
 
-class Load:
+class Load(Background):
     """Streams one after another, some at once."""
 
     def __init__(self, url: str, at_once: int) -> None:
-        self._url, self._end = url, threading.Event()
+        super().__init__(at_once)
+        self._url = url
         self.answers: list[Answer] = []
-        self._threads = [threading.Thread(target=self._run, args=(number,)) for number in range(at_once)]
 
-    def __enter__(self) -> Load:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._end.set()
-        for thread in self._threads:
-            thread.join()
-
-    def _run(self, number: int) -> None:
-        while not self._end.is_set():
+    def work(self, number: int) -> None:
+        while not self.ending.is_set():
             number += 100
             answer = Answer(self._url, number, 60)
             answer.run()

@@ -12,6 +12,7 @@ from tgi.shorten import shorten
 
 LONGEST_MESSAGE = 2000
 """Characters of a message; a longer one repeats what its reader has sent."""
+ENGINE_HEADER = "x-tgi-engine"
 
 
 class TgiError(Exception):
@@ -122,6 +123,14 @@ class GenerationError(TgiError):
     openai_type = "server_error"
     prefix = "Request failed during generation: Server error: "
     metric = "generation"
+
+
+class EngineLostError(GenerationError):
+    """The engine was lost before a token came; a header of the answer says that another server may be asked."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.headers[ENGINE_HEADER] = "lost"
 
 
 class IncompleteGenerationError(TgiError):

@@ -122,6 +122,7 @@ class FakeEngine:
         self.hold_after: int | None = None
         """Tokens after which every request waits for `release`."""
         self.release = asyncio.Event()
+        self.failure = GenerationError("the device caught fire")
         self.fail_after: int | None = None
         """Tokens after which every request fails."""
         self.crash_after: int | None = None
@@ -211,7 +212,7 @@ class FakeEngine:
     async def _turn(self, position: int) -> None:
         await asyncio.sleep(0)
         if self.fail_after is not None and position >= self.fail_after:
-            raise GenerationError("the device caught fire")
+            raise self.failure
         if self.crash_after is not None and position >= self.crash_after:
             raise RuntimeError("secret at /usr/lib/secret.py")
         if self.hold_after is not None and position >= self.hold_after:

@@ -14,6 +14,7 @@ import pytest
 from tests.api.fake import FakeEngine, build_app, serve
 from tgi.api.wire import streaming
 from tgi.api.wire.forms import TGI
+from tgi.errors import ENGINE_HEADER, EngineLostError, GenerationError
 
 MESSAGES = [{"role": "user", "content": "Hi"}]
 ALL_ROUTES: list[tuple[str, dict[str, Any]]] = [
@@ -124,6 +125,21 @@ async def test_nothing_is_sent_before_the_first_token() -> None:
         assert not first.done()
         engine.release.set()
         assert b'"content":"H"' in await first
+
+
+async def test_a_lost_engine_is_in_the_head_until_a_token_came() -> None:
+    for begun in (0, 2):
+        engine = FakeEngine()
+        engine.fail_after, engine.failure = begun, (GenerationError if begun else EngineLostError)("gone")
+        async with serve(build_app(engine)) as address, httpx.AsyncClient(base_url=address, trust_env=False) as client:
+            answers = [
+                await client.post("/generate_stream", json={"inputs": "x"}),
+                await client.post("/v1/chat/completions", json={"messages": MESSAGES, "stream": True}),
+            ]
+        assert [answer.status_code for answer in answers] == [200, 200 if begun else 424]
+        for answer in answers:
+            assert "gone" in answer.text
+            assert answer.headers.get(ENGINE_HEADER) == (None if begun else "lost")
 
 
 async def test_keep_alive(monkeypatch: pytest.MonkeyPatch) -> None:

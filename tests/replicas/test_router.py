@@ -114,6 +114,27 @@ async def test_a_request_without_a_byte_is_sent_to_another_replica_once() -> Non
         assert sent_again == len(bad.requests)
 
 
+@pytest.mark.parametrize("status", [424, 200])
+async def test_a_server_that_lost_its_engine_is_no_answer(status: int) -> None:
+    """Its process lives and says so, in a stream too: before a byte of the answer another replica has the request."""
+
+    async def lost(exchange: Exchange) -> None:
+        kind = "application/json" if status == 424 else "text/event-stream"
+        await exchange.answer(b'data: {"error": "x"}\n\n', status, content_type=kind, x_tgi_engine="lost")
+
+    good, bad = Stub(ok), Stub(lost)
+    async with routed([good, bad]) as (client, _):
+        for number in range(12):
+            answer = await client.post("/generate", json={"inputs": f"{number}" * 700})
+            assert (answer.status_code, answer.content) == (200, b'{"text": "ok"}')
+        assert bad.requests and len(good.requests) == 12
+    async with routed([Stub(lost), Stub(lost)]) as (client, _):
+        answer = await client.post("/generate", json={"inputs": "x"})
+        assert answer.status_code == status and answer.headers["x-tgi-engine"] == "lost", (
+            "the second one's is passed on"
+        )
+
+
 async def test_two_lost_replicas_are_an_error_and_not_a_third_try() -> None:
     stubs = [Stub(cut) for _ in range(4)]
     async with routed(stubs) as (client, _):

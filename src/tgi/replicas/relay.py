@@ -19,7 +19,7 @@ from starlette.types import Scope, Send
 
 from tgi.api.wire.forms import form_of
 from tgi.api.wire.streaming import WRITE_TIMEOUT_S, ClientGone, error_event
-from tgi.errors import GenerationError, OverloadedError, UnhealthyError
+from tgi.errors import ENGINE_HEADER, GenerationError, OverloadedError, UnhealthyError
 from tgi.replicas.choice import Ask, Chooser
 from tgi.replicas.figures import Sent
 from tgi.replicas.models import Model
@@ -159,6 +159,8 @@ class Relay:
         try:
             if head.status in (429, 503) and not tries.failed:
                 return await self._refused(tries, replica, head, connection)
+            if head.get(ENGINE_HEADER.encode()) == b"lost" and not tries.failed:
+                return self._engine_lost(request, tries, replica)
             if head.status == 404 and request.seek and self._allowed(request, tries).any():
                 return False
             return await self._pass_on(request, tries, replica, sent, connection, head, send)
@@ -189,6 +191,14 @@ class Relay:
         self._metrics.retries.labels("closed" if error.reused else "lost").inc()
         if error.reused and not self._allowed(request, tries).any():
             tries.replicas.pop(replica, None)  # it may just have closed an idle connection
+
+    def _engine_lost(self, request: Request, tries: _Tries, replica: Replica) -> bool:
+        """Its server lives and says that nothing was begun: False, as of a replica that was lost."""
+        logger.warning("Replica %s has lost its engine (request %s)", replica.url, _name(request))
+        self._roster.hurry(replica)
+        tries.failed = True
+        self._metrics.retries.labels("lost").inc()
+        return False
 
     def _unavailable(self, replica: Replica, reason: str) -> None:
         """It is left alone until its heartbeat tells more."""

@@ -17,7 +17,7 @@ from collections.abc import AsyncGenerator, Callable, Iterator
 import msgspec
 import zmq
 
-from tgi.errors import GenerationError, StartupError
+from tgi.errors import EngineLostError, GenerationError, StartupError
 from tgi.heartbeat import BEAT_S, OVERDUE_S, Pulse
 from tgi.messages import (
     Abort,
@@ -136,7 +136,7 @@ class EngineClient:
     def _opened(self, request: GenerateRequest | EmbedRequest, mailbox: Mailbox) -> Iterator[Mailbox]:
         """Send the request, whose events go to the mailbox; abort it when left before its last event."""
         if (problem := self._failure or self._silence) is not None:
-            raise GenerationError(problem)
+            raise EngineLostError(problem)
         assert request.request_id not in self._mailboxes, "request ids are unique"
         self._mailboxes[request.request_id] = mailbox
         try:
@@ -301,7 +301,7 @@ class Mailbox:
         await self._news.wait()
         self._news.clear()
         if not self._pending and self._failure is not None:
-            raise GenerationError(self._failure)
+            raise (GenerationError if self.begun else EngineLostError)(self._failure)
         if self._failure is not None:
             self._news.set()  # what came before the failure first, then the failure
         events, self._pending = list(self._pending.values()), {}

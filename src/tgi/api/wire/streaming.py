@@ -206,6 +206,8 @@ class EventStream(Response):
             if self._form.refuses_streams and not self._started:
                 await error_response(error, scope)(scope, receive, send)
                 return
+            if not self._started:
+                self.raw_headers += [(name.encode(), value.encode()) for name, value in error.headers.items()]
             failed = error_event(error, scope) if self._last_event is None else self._last_event(error)
             last = failed + last
         await self._write(send, last, more=False)

@@ -115,7 +115,8 @@ class Chooser:
     def _load(self) -> np.ndarray:
         fleet = self.fleet
         load = fleet.queued + RUNNING * fleet.running
-        load += np.maximum(fleet.cache_usage - CACHE_FROM, 0) * (CACHE_FULL / (1 - CACHE_FROM))
+        if fleet.cache_usage.max() > CACHE_FROM:
+            load += np.maximum(fleet.cache_usage - CACHE_FROM, 0) * (CACHE_FULL / (1 - CACHE_FROM))
         return load
 
     def _asked(self, found: np.ndarray, homes: list[int], allowed: np.ndarray) -> list[int]:

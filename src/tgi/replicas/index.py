@@ -32,8 +32,7 @@ class Lookup:
     """Rows of the first blocks, which are in the table of shared ones."""
     rest: np.ndarray
     """Hashes of the others, then their places, and which of them are known."""
-    sets: np.ndarray
-    ways: np.ndarray
+    places: np.ndarray
     matched: np.ndarray
 
 
@@ -47,8 +46,9 @@ class PrefixIndex:
         self._mask = np.uint64(sets - 1)
         self._keys = np.zeros((sets, WAYS), np.uint64)
         self._used = np.zeros((sets, WAYS), np.uint32)
-        self._holders = np.full((sets, WAYS, HOLDERS), NOBODY, np.uint16)
-        self._stamps = np.zeros((sets, WAYS, HOLDERS), np.uint32)
+        # One row a place, set * WAYS + way: taking rows by one index costs half of what two indices do.
+        self._holders = np.full((blocks, HOLDERS), NOBODY, np.uint16)
+        self._stamps = np.zeros((blocks, HOLDERS), np.uint32)
         self._shared_rows: dict[int, int] = {}  # hash -> row; the one used longest ago first
         self._shared_stamps = np.zeros((shared, replicas), np.uint32)
         self._ticks = 0
@@ -74,8 +74,8 @@ class PrefixIndex:
             shared.append(row)
         rest = hashes[len(shared) :] if shared else hashes
         sets = (rest & self._mask).astype(np.intp)
-        same = self._keys[sets] == rest[:, None]
-        return Lookup(hashes, shared, rest, sets, same.argmax(1), same.any(1))
+        same = self._keys.take(sets, 0) == rest[:, None]
+        return Lookup(hashes, shared, rest, sets * WAYS + same.argmax(1), same.any(1))
 
     def expected(self, look: Lookup, ends: np.ndarray, oldest: np.ndarray) -> np.ndarray:
         """Bytes of the prompt that each replica likely holds, float64.
@@ -87,13 +87,13 @@ class PrefixIndex:
         # Gaps do no harm: a hash depends on all blocks before it. They come when two blocks of a prompt want one place.
         there = np.flatnonzero(look.matched)
         if len(there):
-            sets, ways = look.sets[there], look.ways[there]
-            holders = self._holders[sets, ways]
-            rows, places = np.nonzero(holders != NOBODY)
-            who = holders[rows, places].astype(np.intp)
-            alive = self._stamps[sets[rows], ways[rows], places] >= oldest[who]
+            places = look.places[there]
+            holders = self._holders.take(places, 0).ravel()
+            some = np.flatnonzero(holders != NOBODY)
+            who = holders[some].astype(np.intp)
+            alive = self._stamps.take(places, 0).ravel()[some] >= oldest[who]
             # Assigned in the order of the blocks: the deepest one stays.
-            found[who[alive]] = ends[len(look.shared) :][there[rows[alive]]]
+            found[who[alive]] = ends[len(look.shared) :][there[some[alive] // HOLDERS]]
         return found
 
     def _of_shared(self, rows: list[int], ends: np.ndarray, oldest: np.ndarray) -> np.ndarray:
@@ -126,31 +126,32 @@ class PrefixIndex:
                 del self._shared_rows[key]
                 self._shared_rows[key] = row  # now the last one
             self._shared_stamps[look.shared, replica] = stamp
-        rest, sets, ways = look.rest, look.sets, look.ways
-        if not len(rest):
+        if not len(look.rest):
             return
         if not look.matched.all():
             self._make_room(look)
-        self._used[sets, ways] = self._ticks
-        holders = self._holders[sets, ways]
-        stamps = np.where(holders == NOBODY, 0, self._stamps[sets, ways])
-        place = np.where(holders == replica, -1, stamps.astype(np.int64)).argmin(1)
-        rows = np.arange(len(rest))
-        evicted, old = holders[rows, place], stamps[rows, place]
-        self._holders[sets, ways, place] = replica
-        self._stamps[sets, ways, place] = stamp
+        places = look.places
+        self._used.ravel()[places] = self._ticks
+        holders, stamps = self._holders.take(places, 0), self._stamps.take(places, 0)
+        # The replica's own entry, or else a free one, whose stamp is 0, or else the oldest.
+        column = np.where(holders == replica, -1, stamps.astype(np.int64)).argmin(1)
+        rows = np.arange(0, holders.size, HOLDERS) + column
+        evicted, old = holders.ravel()[rows], stamps.ravel()[rows]
+        entries = places * HOLDERS + column
+        self._holders.ravel()[entries] = replica
+        self._stamps.ravel()[entries] = stamp
         if evicted[0] != NOBODY and evicted[0] != replica:
             self._share(look, evicted, old, oldest)
 
     def _make_room(self, look: Lookup) -> None:
         """Give each unknown block the place of its set that was used longest ago."""
-        new = ~look.matched
-        sets = look.sets[new]
-        ways = self._used[sets].argmin(1)
-        look.ways[new] = ways
-        self._keys[sets, ways] = look.rest[new]
-        self._holders[sets, ways] = NOBODY
-        self._stamps[sets, ways] = 0
+        new = np.flatnonzero(~look.matched)
+        sets = look.places[new] // WAYS
+        places = sets * WAYS + self._used.take(sets, 0).argmin(1)
+        look.places[new] = places
+        self._keys.ravel()[places] = look.rest[new]
+        self._holders[places] = NOBODY
+        self._stamps[places] = 0
 
     def _share(self, look: Lookup, evicted: np.ndarray, old: np.ndarray, oldest: np.ndarray) -> None:
         """Move the blocks that a fifth living replica holds into the table of shared ones."""
@@ -160,12 +161,12 @@ class PrefixIndex:
                 break  # blocks further on have no more holders
             row = self._shared_row(key)
             self._shared_stamps[row, who] = old[number]
-            place = (look.sets[number], look.ways[number])
+            place = look.places[number]
             holders = self._holders[place]
             there = holders != NOBODY
             self._shared_stamps[row, holders[there]] = self._stamps[place][there]
-            self._keys[place] = 0
-            self._used[place] = 0
+            self._keys.ravel()[place] = 0
+            self._used.ravel()[place] = 0
 
     def _shared_row(self, key: int) -> int:
         if len(self._shared_rows) < len(self._shared_stamps):

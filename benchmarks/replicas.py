@@ -3,14 +3,16 @@
 Starts servers with the demo model, each pinned to a core of its own with one thread, and routers. Three tables:
 
 - the time to the first token of one replica, asked directly and behind the router, by turns;
-- tokens a second of one replica and of two, behind the router, by turns;
+- tokens a second of one replica, asked directly, and of two behind the router, by turns;
 - conversations that share a system prompt and take turns, behind the router and with the replica changing at each turn:
   the share of prompt tokens sent before that was found in a cache, by the servers' figures.
 
 The router and this program run on the same cores: the second table says less than what two replicas give where cores
-are left for them.
+are left for them. `--replica-cores 0.3` leaves them some: each replica gets that share of a core and no more, by a
+control group, so that two of them can have twice what one has.
 
     python -m benchmarks.replicas
+    python -m benchmarks.replicas --only throughput --replica-cores 0.3
     python -m benchmarks.replicas --smoke
 """
 
@@ -27,7 +29,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +37,8 @@ from pathlib import Path
 import httpx
 from rich.console import Console
 from rich.table import Table
+
+from benchmarks.cpu_share import share
 
 TURNS = 6
 AT_ONCE = 8
@@ -75,6 +79,8 @@ class Outcome:
     tokens: int = 0
     seconds: float = 0.0
     firsts: list[float] = field(default_factory=list)
+    rates: list[float] = field(default_factory=list)
+    """Tokens a second of each turn."""
     load: Counter[str] = field(default_factory=Counter)
     """Requests of each replica."""
 
@@ -99,14 +105,19 @@ def pinned(core: int | None) -> Iterator[None]:
 
 
 @contextmanager
-def started(command: Sequence[str], directory: Path, core: int | None = None) -> Iterator[str]:
-    """A command of tgi that listens; gives its address."""
+def started(
+    command: Sequence[str], directory: Path, core: int | None = None, enter: Callable[[], None] | None = None
+) -> Iterator[str]:
+    """A command of tgi that listens; gives its address. enter: what the new process does first."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     with (directory / f"{port}.log").open("w") as log:
         with pinned(core):
             process = subprocess.Popen(
-                [sys.executable, "-m", "tgi", *command, "--port", str(port)], stdout=log, stderr=subprocess.STDOUT
+                [sys.executable, "-m", "tgi", *command, "--port", str(port)],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                preexec_fn=enter,
             )
         try:
             until = time.monotonic() + START_S
@@ -139,9 +150,13 @@ class Machines:
     def __exit__(self, *error: object) -> None:
         self._stack.close()
 
-    def servers(self, count: int) -> list[str]:
+    def servers(self, count: int, cores: float | None = None) -> list[str]:
+        """cores: the share of each; None: a core that it is pinned to."""
         command = ["serve", "--threads", "1", "--kv-cache-memory", self._cache]
-        return [self._stack.enter_context(started(command, self._directory, core)) for core in range(count)]
+        if cores is None:
+            return [self._stack.enter_context(started(command, self._directory, core)) for core in range(count)]
+        shares = [self._stack.enter_context(share(cores)) for _ in range(count)]
+        return [self._stack.enter_context(started(command, self._directory, enter=one)) for one in shares]
 
     def router(self, urls: Sequence[str]) -> str:
         flags = [f"--replica={url}" for url in urls]
@@ -177,9 +192,11 @@ async def streams(url: str, at_once: int, requests: int, seed: int, outcome: Out
             async with places:
                 await stream(client, url, seed * 1_000_003 + number, outcome)
 
-        begin = time.perf_counter()
+        begin, before = time.perf_counter(), outcome.tokens
         await asyncio.gather(*(one(number) for number in range(requests)))
-        outcome.seconds += time.perf_counter() - begin
+        seconds = time.perf_counter() - begin
+        outcome.seconds += seconds
+        outcome.rates.append((outcome.tokens - before) / seconds)
 
 
 def by_turns(sides: Sequence[tuple[Outcome, str]], at_once: int, size: Size) -> None:
@@ -207,17 +224,28 @@ def added(cache: str, size: Size) -> Table:
     return table
 
 
-def throughput(cache: str, size: Size) -> Table:
-    table = Table(title="What a second replica gives, each pinned to its core, 64 streams")
-    for column in ("replicas", "tokens/s", "of one", "wanted"):
+def throughput(cache: str, size: Size, cores: float | None) -> Table:
+    each = "pinned to its core" if cores is None else f"with {cores:g} of a core"
+    table = Table(title=f"What a second replica gives, each {each}, 64 streams, {size.rounds} rounds by turns")
+    for column in ("replicas", "tokens/s", "of one", "median of the rounds", "best", "wanted"):
         table.add_column(column, justify="right")
     with Machines(cache) as machines:
-        servers = machines.servers(2)
-        one, two = Outcome("one"), Outcome("two")
-        by_turns([(one, machines.router(servers[:1])), (two, machines.router(servers))], 64, size)
-    rates = [side.tokens / side.seconds for side in (one, two)]
-    table.add_row("1", f"{rates[0]:.0f}", "1.00", "")
-    table.add_row("2", f"{rates[1]:.0f}", f"{rates[1] / rates[0]:.2f}", ">= 1.9")
+        servers = machines.servers(2, cores)
+        one, two = Outcome("one, direct"), Outcome("two, behind the router")
+        router = machines.router(servers)
+        asyncio.run(streams(router, 8, 16, 10**6, Outcome("warm")))
+        by_turns([(one, servers[0]), (two, router)], 64, size)
+    totals = [side.tokens / side.seconds for side in (one, two)]
+    ratios = [more / less for more, less in zip(two.rates, one.rates, strict=True)]
+    table.add_row(one.name, f"{totals[0]:.0f}", "1.00", "", "", "")
+    table.add_row(
+        two.name,
+        f"{totals[1]:.0f}",
+        f"{totals[1] / totals[0]:.2f}",
+        f"{statistics.median(ratios):.2f}",
+        f"{max(ratios):.2f}",
+        ">= 1.9",
+    )
     return table
 
 
@@ -307,6 +335,12 @@ def main() -> None:
     parser.add_argument("--replicas", type=int, default=4, help="of the last table")
     parser.add_argument("--conversations", type=int)
     parser.add_argument("--rounds", type=int)
+    parser.add_argument("--requests", type=int, help="of each turn in the first two tables")
+    parser.add_argument(
+        "--replica-cores",
+        type=float,
+        help="share of a core of each replica in the second table, such as 0.3; default: each is pinned to a core",
+    )
     parser.add_argument("--kv-cache-memory", default="64MiB", help="of each replica in the first two tables")
     parser.add_argument(
         "--cache-of-conversations",
@@ -315,7 +349,7 @@ def main() -> None:
     )
     flags = parser.parse_args()
     size = SMOKE if flags.smoke else Size()
-    size = Size(flags.conversations or size.conversations, flags.rounds or size.rounds, size.requests)
+    size = Size(flags.conversations or size.conversations, flags.rounds or size.rounds, flags.requests or size.requests)
     share = max(size.conversations // flags.replicas, AT_ONCE)
     cache = flags.cache_of_conversations or f"{share * CONVERSATION_KIB + MARGIN_KIB}KiB"
     console = Console()
@@ -324,7 +358,7 @@ def main() -> None:
         if part == "added":
             console.print(added(flags.kv_cache_memory, size))
         elif part == "throughput":
-            console.print(throughput(flags.kv_cache_memory, size))
+            console.print(throughput(flags.kv_cache_memory, size, flags.replica_cores))
         else:
             console.print(conversations(flags.replicas, cache, size))
 

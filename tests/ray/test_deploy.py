@@ -2,110 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 
-from tests.e2e.launched import environment, free_port
-from tests.replicas.background import Background
+from tests.ray.running import Load, alive, deployed, is_engine, variables, wait_for
 from tgi import children
+from tgi.ray.ports import free_ports
 from tgi.ray.server import descendants
 
 pytest.importorskip("ray.serve", reason="Ray is not installed: pip install 'text-generation-inference[ray]'")
-
-START_S = 240
-CHAT: dict[str, Any] = {"messages": [{"role": "user", "content": "Count to 10"}], "ignore_eos": True, "temperature": 0}
-
-
-def variables(place: Path) -> dict[str, str]:
-    """Ray's own files are in /tmp, since the names of its sockets may not be long."""
-    return environment(place, XDG_RUNTIME_DIR=str(place), RAY_TMPDIR="/tmp", TMPDIR="/tmp")
-
-
-def wait_for(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
-    until = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < until, "waited in vain"
-        time.sleep(0.1)
-    return found
-
-
-@dataclass
-class Deployment:
-    """A deployment in the foreground."""
-
-    process: subprocess.Popen[str]
-    url: str
-    place: Path
-    log: Path
-
-    @property
-    def replicas(self) -> list[dict[str, Any]]:
-        """As its state file tells."""
-        text = (self.place / "tgi-deployments" / "tgi.json").read_text()
-        try:
-            return json.loads(text)["replicas"]
-        except json.JSONDecodeError:  # it is being written
-            return self.replicas
-
-    def chat(self, **fields: Any) -> httpx.Response:
-        return httpx.post(f"{self.url}/v1/chat/completions", json=CHAT | fields, timeout=120, trust_env=False)
-
-
-@contextmanager
-def deployed(tmp_path: Path, *flags: str) -> Iterator[Deployment]:
-    place, port, log = tmp_path / "state", free_port(), tmp_path / "log"
-    place.mkdir(exist_ok=True, mode=0o700)
-    with log.open("w") as out:
-        process = subprocess.Popen(
-            children.python("tgi", "deploy", "--port", str(port), *flags),
-            stdout=out,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env=variables(place),
-        )
-        tree: list[int] = []
-        try:
-
-            def ready() -> bool:
-                assert process.poll() is None, log.read_text()
-                return "Serving on" in log.read_text()
-
-            wait_for(ready, START_S)
-            yield Deployment(process, f"http://127.0.0.1:{port}", place, log)
-        finally:
-            tree = descendants(process.pid)
-            process.send_signal(signal.SIGTERM)
-            try:
-                assert process.wait(timeout=150) == 0, log.read_text()
-            finally:
-                process.kill()
-                left = [pid for pid in tree if alive(pid)]
-                for pid in left:
-                    os.kill(pid, signal.SIGKILL)
-        assert not left, log.read_text()
-
-
-def alive(pid: int) -> bool:
-    """Whether it still runs some seconds later."""
-    for _ in range(50):
-        try:
-            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
-                return False
-        except OSError:
-            return False
-        time.sleep(0.1)
-    return True
 
 
 @pytest.mark.timeout(400)
@@ -132,34 +42,6 @@ def test_a_model_is_served_and_nothing_is_left(tmp_path: Path) -> None:
             check=True,
         )
         assert replica["replica"] in told.stdout
-
-
-class Load(Background):
-    """Streams that come and go, each of which must be whole."""
-
-    def __init__(self, url: str, at_once: int) -> None:
-        super().__init__(at_once)
-        self._url = url
-        self.whole = 0
-        self.broken: list[str] = []
-
-    def work(self, number: int) -> None:
-        count = 0
-        with httpx.Client(timeout=120, trust_env=False) as client:
-            while not self.ending.is_set():
-                count += 1
-                text = f"Conversation {number} number {count}"
-                body = CHAT | {"messages": [{"role": "user", "content": text}], "stream": True, "max_tokens": 60}
-                try:
-                    with client.stream("POST", f"{self._url}/v1/chat/completions", json=body) as answer:
-                        said = answer.read().decode()
-                    chunks = said.count('"delta"')
-                    if answer.status_code == 200 and said.endswith("data: [DONE]\n\n") and chunks == 60:
-                        self.whole += 1
-                    else:
-                        self.broken.append(f"{answer.status_code}, {chunks} chunks: {said[-300:]}")
-                except httpx.HTTPError as error:
-                    self.broken.append(repr(error))
 
 
 def write(path: Path, replicas: int, *, revision: str = "one") -> None:
@@ -220,10 +102,6 @@ models:
         assert deployment.chat(model="seldom", max_tokens=3).status_code == 200
 
 
-def is_engine(pid: int) -> bool:
-    return b"tgi.engine.main" in Path(f"/proc/{pid}/cmdline").read_bytes()
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("how", ["engine", "server", "freeze"])
@@ -258,14 +136,14 @@ def test_in_the_background(tmp_path: Path) -> None:
             check=False,
         )
 
-    port = str(free_port())
+    port = str(free_ports(1)[0])
     failed = tgi("tgi-demo", "--detach", "--port", port, "--tokenizer-config-path", "/no/such")
     assert failed.returncode == 1 and "error: " in failed.stderr and "/no/such" in failed.stderr
     started = tgi("tgi-demo", "--detach", "--port", port)
     assert started.returncode == 0, started.stderr
     try:
         assert "tgi-demo" in started.stdout and "tgi deploy down" in started.stdout
-        again = tgi("tgi-demo", "--detach", "--port", str(free_port()))
+        again = tgi("tgi-demo", "--detach", "--port", str(free_ports(1)[0]))
         assert again.returncode == 1 and "runs already" in again.stderr
         assert httpx.get(f"http://127.0.0.1:{port}/health", trust_env=False).status_code == 200
         assert port in tgi("status").stdout

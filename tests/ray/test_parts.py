@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import sys
 import threading
 from pathlib import Path
@@ -16,11 +17,14 @@ import pytest
 from tests.replicas.stub import until
 from tgi import children
 from tgi.errors import StartupError
+from tgi.ray import cluster as cluster_module
 from tgi.ray import engine as engine_module
+from tgi.ray import ports as ports_module
 from tgi.ray.cluster import Cluster
 from tgi.ray.directory import SETTLED_S, VALID_S, Directory
 from tgi.ray.engine import UNHEALTHY, Engine, drain_s, needs_fetch
 from tgi.ray.flags import DeployFlags
+from tgi.ray.ports import free_ports
 from tgi.ray.router import RoutingActor, settings_of
 from tgi.ray.scaling import Policy
 from tgi.ray.served import Served
@@ -246,6 +250,51 @@ def test_deployments_are_listed_for_as_long_as_they_live(tmp_path: Path) -> None
     assert found(variables) == []
     (tmp_path / "tgi-deployments" / "old.json").write_text("{}")
     assert found(variables) == []
+
+
+def test_free_ports_are_free_and_stay_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    ports = free_ports(20)
+    assert len(set(ports)) == 20
+    lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    assert max(ports) < lowest or lowest < 30_000, "no connection gets one of them"
+    monkeypatch.setattr(ports_module, "FIRST", ports[0])
+    monkeypatch.setattr(ports_module, "LAST", ports[0])
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", ports[0]))
+        with pytest.raises(OSError, match="not 1 free ports"):
+            free_ports(1)
+
+
+def fake_ray(monkeypatch: pytest.MonkeyPatch, *, nodes: int, at: tuple[str, int] | None) -> None:
+    """A cluster of so many nodes, whose Serve listens there; None: it has none."""
+    client = None if at is None else SimpleNamespace(http_config=SimpleNamespace(host=at[0], port=at[1]))
+    modules = {
+        "ray": SimpleNamespace(nodes=lambda: [{"Alive": True}] * nodes),
+        "ray.serve": SimpleNamespace(),
+        "ray.serve.config": SimpleNamespace(HTTPOptions=None),
+        "ray.serve.context": SimpleNamespace(_get_global_client=lambda **_: client),
+    }
+    modules["ray"].serve = modules["ray.serve"]
+    for name, module in modules.items():
+        monkeypatch.setitem(sys.modules, name, module)
+
+
+def test_what_a_cluster_does_not_allow_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    flags = DeployFlags(ray_address="auto", port=9000)
+    fake_ray(monkeypatch, nodes=1, at=("0.0.0.0", 8000))
+    with pytest.raises(StartupError, match=r"listens on 0\.0\.0\.0, port 8000: give .*--port 8000"):
+        cluster_module._serve(flags)
+    fake_ray(monkeypatch, nodes=1, at=("127.0.0.1", 9000))
+    assert not cluster_module._serve(flags), "it was there before"
+    fake_ray(monkeypatch, nodes=2, at=None)
+    with pytest.raises(StartupError, match="other nodes of the cluster, which has 2: give --hostname"):
+        cluster_module._serve(flags)
+
+
+def test_the_line_that_says_why() -> None:
+    assert cluster_module._brief(RuntimeError("x\n[NOTICE] a\n[ALERT] no port\n[ALERT] exiting\n")) == "[ALERT] no port"
+    assert cluster_module._brief(RuntimeError("Traceback ...\n  File\nValueError: y\n")) == "ValueError: y"
+    assert cluster_module._brief(TimeoutError()) == "TimeoutError"
 
 
 def test_a_model_that_failed_is_tried_again_unchanged(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,7 @@
 """One run of a deployment: Ray started or joined, its applications deployed, watched, replaced and taken away.
 
 Owns the order of start and end, and that nothing of ours is left: Ray that was started here ends with this process, of
-a cluster that was joined our applications are deleted.
+a cluster that was joined our applications are deleted, and Serve if it was started for them.
 """
 
 # Ray is not in every environment that checks this; without it this package's own name is found.
@@ -13,7 +13,6 @@ import importlib.util
 import logging
 import os
 import re
-import socket
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,9 +22,11 @@ from tgi.errors import ArgumentError, StartupError
 from tgi.hardware import Hardware
 from tgi.launcher.http_server import bind
 from tgi.ray.flags import DeployFlags
+from tgi.ray.ports import free_ports
 from tgi.ray.router import RouterSettings
 from tgi.ray.served import Served
 from tgi.settings.config import add_to_environment
+from tgi.shorten import size
 
 logger = logging.getLogger("tgi.ray")
 
@@ -39,13 +40,14 @@ ENVIRONMENT = {
     "RAY_DEDUP_LOGS": "0",
 }
 """Of Ray that is started here; what the environment says already stays."""
-FREE_PORTS = (
+PORTS = (
     "RAY_SERVE_HAPROXY_METRICS_PORT",
     "RAY_SERVE_HAPROXY_STATS_PORT",
     "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT",
     "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT",
 )
 """Ports that Serve's proxy takes beside ours; Ray's own defaults let one deployment run on a machine."""
+LOCAL = ("127.0.0.1", "::1", "localhost")
 
 
 def check(flags: DeployFlags) -> None:
@@ -65,10 +67,14 @@ class Cluster:
     keys: tuple[str, ...]
     own: bool
     """Ray was started here."""
+    own_serve: bool = True
+    """Serve was started here."""
     models: dict[str, Served] = field(default_factory=dict)
     """Applications -> what they serve, or were to."""
     failed: set[str] = field(default_factory=set)
     """Those of them that did not start as asked: the next `deploy` tries them again, changed or not."""
+    there: set[str] = field(default_factory=set)
+    """Applications of ours that Serve has been told of."""
 
     def deploy_router(self) -> None:
         """The routers and the directory. Raises StartupError."""
@@ -87,8 +93,6 @@ class Cluster:
 
         Serve replaces the replicas of a changed model one after another.
         """
-        from ray import serve
-
         from tgi.ray.application import bind_model
 
         wanted = {f"{self.flags.name}-{one.slug}": one for one in served}
@@ -98,12 +102,14 @@ class Cluster:
             if self.models.get(name) != one or name in self.failed:
                 self.models[name] = one
                 self.failed.add(name)
+                if not self.own:
+                    self._warn_of_room(one)
                 self._run(bind_model(one, self.flags.name, host), name, None)
                 self.failed.remove(name)
         for name in [name for name in self.models if name not in wanted]:
             del self.models[name]
             self.failed.discard(name)
-            serve.delete(name)
+            self._delete(name)
 
     def expect(self, models: Mapping[str, Served] | None = None) -> None:
         """Tell the directory which models there are to be: it forgets when it is restarted."""
@@ -126,14 +132,46 @@ class Cluster:
 
     def delete(self) -> None:
         """Take all away; open answers end first."""
-        from ray import serve
-
-        threads = [threading.Thread(target=serve.delete, args=(name,), daemon=True) for name in self.models]
+        # All together, since each takes as long as Serve lets load balancers look away: routers take nothing new then.
+        threads = [threading.Thread(target=self._delete, args=(name,), daemon=True) for name in self.there]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        serve.delete(self.flags.name)
+
+    def leave(self) -> None:
+        """Of a cluster that was joined take away what is left of ours, without waiting for it."""
+        from ray import serve
+
+        try:
+            for name in list(self.there):
+                serve.delete(name, _blocking=False)
+            if self.own_serve and not set(serve.status().applications) - self.there:
+                serve.shutdown()  # so that its port is free
+        except Exception as error:  # whatever Ray raises, such as of a cluster that is gone
+            logger.warning("The cluster may still have the deployment `%s`: %s", self.flags.name, error)
+
+    def _warn_of_room(self, one: Served) -> None:
+        """Of nodes all of which are too small; a larger one may join."""
+        import ray
+
+        wanted = {"CPU": one.cpus, "GPU": one.gpus, "memory": one.memory}
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        if not any(all(node.get(name, 0) >= amount for name, amount in wanted.items()) for node in nodes):
+            logger.warning(
+                "No node of the cluster has what a replica of `%s` takes, %d cores, %d GPUs and %s of memory: it waits "
+                "for one that has; `--cpus` and `--memory` ask for less",
+                one.name,
+                one.cpus,
+                one.gpus,
+                size(one.memory),
+            )
+
+    def _delete(self, name: str) -> None:
+        from ray import serve
+
+        serve.delete(name)
+        self.there.discard(name)
 
     def _directory(self) -> Any:
         from ray import serve
@@ -142,11 +180,15 @@ class Cluster:
 
     def _run(self, application: Any, name: str, prefix: str | None) -> None:
         from ray import serve
+        from ray.serve.exceptions import RayServeException
 
+        self.there.add(name)
         try:
             serve.run(application, name=name, route_prefix=prefix)
-        except RuntimeError as error:
+        except (RuntimeError, TimeoutError) as error:
             raise StartupError(_why(name) or str(error)) from None
+        except RayServeException as error:  # Serve refuses it, such as for another application at the same address
+            raise StartupError(f"Serve refuses it: {_brief(error)}") from None
 
 
 @contextlib.contextmanager
@@ -166,16 +208,48 @@ def started(
     wanted = {**ENVIRONMENT, **_free_ports(variables)} if own else {}
     add_to_environment({name: value for name, value in wanted.items() if name not in variables} | NO_STATISTICS)
     import ray
-    from ray import serve
-    from ray.serve.config import HTTPOptions
 
+    cluster = None
     try:
         _begin(ray, flags, served, facts)
-        logging.getLogger("ray.serve").setLevel(logging.WARNING)
-        serve.start(http_options=HTTPOptions(host=flags.hostname, port=flags.port))
-        yield Cluster(flags, salt, keys, own)
+        quiet = logging.getLogger("ray.serve")
+        quiet.setLevel(logging.WARNING)
+        cluster = Cluster(flags, salt, keys, own, _serve(flags))
+        quiet.setLevel(logging.WARNING)  # connecting has set it anew
+        yield cluster
     finally:
+        if cluster is not None and not own:
+            cluster.leave()
         ray.shutdown()
+
+
+def _serve(flags: DeployFlags) -> bool:
+    """Start Serve, or use the one that the cluster has; whether it was started. Raises StartupError."""
+    import ray
+    from ray import serve
+    from ray.serve.config import HTTPOptions
+    from ray.serve.context import _get_global_client
+
+    nodes = sum(node["Alive"] for node in ray.nodes())
+    if nodes > 1 and flags.hostname in LOCAL:
+        raise ArgumentError(
+            f"`hostname` {flags.hostname} cannot be reached from the other nodes of the cluster, which has {nodes}: "
+            "give --hostname 0.0.0.0"
+        )
+    there = _get_global_client(raise_if_no_controller_running=False)
+    if there is None:
+        try:
+            serve.start(http_options=HTTPOptions(host=flags.hostname, port=flags.port))
+        except (RuntimeError, TimeoutError) as error:
+            raise StartupError(f"Serve cannot start: {_brief(error)}") from None
+        return True
+    at = there.http_config
+    if (at.host, at.port) != (flags.hostname, flags.port):
+        raise StartupError(
+            f"Serve runs on this cluster already and listens on {at.host}, port {at.port}: "
+            f"give `--hostname {at.host} --port {at.port}`, or end it with `serve shutdown`"
+        )
+    return False
 
 
 def _begin(ray: Any, flags: DeployFlags, served: Sequence[Served], facts: Hardware) -> None:
@@ -201,15 +275,16 @@ def _begin(ray: Any, flags: DeployFlags, served: Sequence[Served], facts: Hardwa
 
 
 def _free_ports(variables: Mapping[str, str]) -> dict[str, str]:
-    """For each of `FREE_PORTS` that is not set one that nobody listens on."""
-    with contextlib.ExitStack() as stack:
-        ports = {}
-        for name in FREE_PORTS:
-            if name not in variables:
-                sock = stack.enter_context(socket.socket())
-                sock.bind(("127.0.0.1", 0))
-                ports[name] = str(sock.getsockname()[1])
-        return ports
+    """One for each of `PORTS` that is not set."""
+    names = [name for name in PORTS if name not in variables]
+    return dict(zip(names, map(str, free_ports(len(names))), strict=True))
+
+
+def _brief(error: Exception) -> str:
+    """The line that says why, of what may be the log of a process that Ray started."""
+    lines = [line.strip() for line in str(getattr(error, "cause", error)).splitlines() if line.strip()]
+    alerts = [line for line in lines if "ALERT" in line]
+    return (alerts or lines[-1:] or [type(error).__name__])[0]
 
 
 def _why(name: str) -> str | None:

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "activations.h"
 #include "convert.h"
 #include "rounding.h"
 
@@ -106,36 +107,53 @@ Apart unfold(const Linear& linear, int panel, int apart, int count) {
 
 namespace {
 
-// Where the largest of x [count] in magnitude is, and of equal ones the first in some lane. One that is not a number never is.
-int largest_of(const float* x, int count) {
-  F best = zero(), place = zero();
+// The magnitudes of the largest value of some and of the next one, as bits. Of several that are equally large in different lanes
+// the next one may be too small: `set_apart` looks again.
+struct Largest {
+  int first, second;
+};
+
+Largest largest_of(const float* x, int count) {
+  I first = iset(0), second = iset(0);  // of each lane
   for (int k = 0; k < count; k += kLanes) {
-    const F values = abs(count - k >= kLanes ? load(x + k) : load_part(x + k, count - k));
-    place = if_less(best, values, set((float)k), place);
-    best = if_less(best, values, values, best);
+    const I values = magnitude(values_at(x, k, count));
+    second = imax(second, imin(first, values));
+    first = imax(first, values);
   }
-  alignas(64) float tops[kLanes], places[kLanes];
-  store(tops, best);
-  store(places, place);
-  int lane = 0;
-  for (int i = 1; i < kLanes; i++)
-    if (tops[i] > tops[lane]) lane = i;
-  return std::min((int)places[lane] + lane, count - 1);
+  const int most = ilargest(first);
+  const F others = if_less(bits_as_float(first), set(as_float(most)), bits_as_float(first), bits_as_float(second));
+  return {most, ilargest(float_bits(others))};
+}
+
+// Takes the only value of magnitude `most` out of x; the column where it was, or -1 if there are several.
+int set_apart(float* x, int count, float most, float* value) {
+  int found = -1;
+  for (int k = 0; k < count; k++) {
+    if (fabsf(x[k]) != most) continue;
+    if (found >= 0) return -1;
+    found = k;
+  }
+  *value = x[found];
+  x[found] = 0;
+  return found;
 }
 
 }  // namespace
 
 void round_part(const Linear& linear, float* x, int count, int length, int first, const RoundedPart& to) {
-  const int largest = largest_of(x, count);
-  const float outlier = x[largest];
-  x[largest] = 0;
-  const float rest = fabsf(x[largest_of(x, count)]);
-  const bool apart = fabsf(outlier) > kOutlier * rest;  // not of what is no number
-  *to.outlier = apart ? outlier : 0;
-  *to.outlier_column = apart ? first + largest : -1;
-  if (!apart) x[largest] = outlier;
-  const int zero_point = linear.zero_points ? 1 : linear.zero;
-  *to.sum = quantise_group(x, count, length, zero_point, to.codes, to.scale, to.offset) + *to.outlier;
+  const Largest largest = largest_of(x, count);
+  float peak = as_float(largest.first), outlier = 0;
+  int column = -1;
+  if (peak > kOutlier * as_float(largest.second)) {  // not of what is no number
+    column = set_apart(x, count, peak, &outlier);
+    if (column >= 0) peak = as_float(largest.second);
+  }
+  *to.outlier = outlier;
+  *to.outlier_column = column < 0 ? -1 : first + column;
+  *to.scale = step(peak, 127.0f);
+  const int total = round_to_codes(x, count, 0, length, set(inverse_step(peak, 127.0f)), to.codes);
+  *to.offset = offset_of(total, linear.zero_points ? 1 : linear.zero);
+  *to.sum = *to.scale * (float)total + outlier;
 }
 
 void collect_outliers(const Linear& linear, const Packed& packed, int rows, OutlierList& list) {

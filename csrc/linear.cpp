@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "activations.h"
 #include "apart.h"
 #include "eight.h"
 #include "hadamard.h"
@@ -312,25 +313,14 @@ struct TilePart {
 // The sum of the rounded values of the last part.
 float quantise(const float* x, int count, int length, int part, int zero_point, uint8_t* codes, float* scale,
               int32_t* offsets, int apart) {
-  const auto values = [&](int k) {
-    const int left = count - k;
-    return left >= kLanes ? load(x + k) : left > 0 ? load_part(x + k, left) : zero();
-  };
   I top = iset(0);
-  for (int k = 0; k < count; k += kLanes) top = imax(magnitude(values(k)), top);
+  for (int k = 0; k < count; k += kLanes) top = imax(magnitude(values_at(x, k, count)), top);
   const float peak = as_float(ilargest(top));
   const F inverse = set(inverse_step(peak, 127.0f));
   *scale = step(peak, 127.0f);
   int total = 0;
   for (int begin = 0; begin < length; begin += part, offsets += apart) {
-    const int end = std::min(begin + part, length);
-    I sum = iset(0);
-    for (int k = begin; k < end; k += kLanes) {
-      const I code = to_int(mul(values(k), inverse));
-      sum = iadd(sum, code);
-      store_s8(codes + k, code);
-    }
-    total = isum(sum);
+    total = round_to_codes(x, count, begin, std::min(begin + part, length), inverse, codes);
     *offsets = offset_of(total, zero_point);
   }
   return *scale * (float)total;

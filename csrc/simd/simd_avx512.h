@@ -48,6 +48,7 @@ static inline I iset(int x) { return _mm512_set1_epi32(x); }
 static inline I imul(I a, I b) { return _mm512_mullo_epi32(a, b); }
 static inline I iadd(I a, I b) { return _mm512_add_epi32(a, b); }
 static inline I imax(I a, I b) { return _mm512_max_epi32(a, b); }
+static inline I imin(I a, I b) { return _mm512_min_epi32(a, b); }
 static inline int isum(I a) { return _mm512_reduce_add_epi32(a); }
 static inline int ilargest(I a) { return _mm512_reduce_max_epi32(a); }
 template <int N>

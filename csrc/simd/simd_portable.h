@@ -50,6 +50,7 @@ static inline I iset(int x) { return I{} + x; }
 static inline I imul(I a, I b) { return a * b; }
 static inline I iadd(I a, I b) { return a + b; }
 static inline I imax(I a, I b) { const I more = a > b; return (a & more) | (b & ~more); }
+static inline I imin(I a, I b) { const I more = a > b; return (b & more) | (a & ~more); }
 static inline int isum(I a) { int r = 0; for (int i = 0; i < 16; i++) r += a[i]; return r; }
 static inline int ilargest(I a) { int r = a[0]; for (int i = 1; i < 16; i++) r = a[i] > r ? a[i] : r; return r; }
 template <int N>

@@ -140,7 +140,7 @@ int set_apart(float* x, int count, float most, float* value) {
 
 }  // namespace
 
-void round_part(const Linear& linear, float* x, int count, int length, int first, const RoundedPart& to) {
+void round_parts(const Linear& linear, float* x, int count, int length, int first, const RoundedParts& to) {
   const Largest largest = largest_of(x, count);
   float peak = as_float(largest.first), outlier = 0;
   int column = -1;
@@ -148,12 +148,19 @@ void round_part(const Linear& linear, float* x, int count, int length, int first
     column = set_apart(x, count, peak, &outlier);
     if (column >= 0) peak = as_float(largest.second);
   }
-  *to.outlier = outlier;
-  *to.outlier_column = column < 0 ? -1 : first + column;
-  *to.scale = step(peak, 127.0f);
-  const int total = round_to_codes(x, count, 0, length, set(inverse_step(peak, 127.0f)), to.codes);
-  *to.offset = offset_of(total, linear.zero_points ? 1 : linear.zero);
-  *to.sum = *to.scale * (float)total + outlier;
+  const float scale = step(peak, 127.0f);
+  const F inverse = set(inverse_step(peak, 127.0f));
+  int at = 0;
+  for (int begin = 0; begin < length; begin += linear.group, at += to.apart) {
+    const int end = std::min(begin + linear.group, length);
+    const int total = round_to_codes(x, count, begin, end, inverse, to.codes);
+    const bool has_outlier = begin <= column && column < end;
+    to.scales[at] = scale;
+    to.offsets[at] = offset_of(total, linear.zero_points ? 1 : linear.zero);
+    to.outliers[at] = has_outlier ? outlier : 0;
+    to.outlier_columns[at] = has_outlier ? first + column : -1;
+    to.sums[at] = scale * (float)total + to.outliers[at];
+  }
 }
 
 void collect_outliers(const Linear& linear, const Packed& packed, int rows, OutlierList& list) {

@@ -108,7 +108,10 @@ static inline void multiply_apart_halved(Sums<Height, C>& result, const Tile& ti
     for (int c = 0; c < C; c++) result.at[r][c] = r < kUpper ? upper.at[r][c] : lower.at[r - kUpper][c];
 }
 
-constexpr int kPackedColumns = 128;  // that are rounded together, whole parts
+constexpr int kPackedColumns = 128;  // that are packed together, whole parts
+// Smaller parts of activations share the scale of so many columns, of which at most one is left out: the weights' groups may be of
+// 16 columns, in which a largest value that is twice the next is nothing special.
+constexpr int kRoundedColumns = 32;
 
 // How many times the next largest an activation must be to be left out.
 constexpr float kOutlier = 2.0f;
@@ -164,17 +167,19 @@ static inline void add_outliers(const Linear& linear, Sums<R, C>& sums, const Ti
   for (int c = 0; c < C; c++) add_outliers<Panel>(linear, tile, row, R, w, c, &sums.at[0][c], C);
 }
 
-// Rounds one part of `length` columns of a row, x [count], which is changed: an outlier stays a float and counts as 0. first: its
-// column in the row.
-struct RoundedPart {
+// Where the parts of a row go that are rounded together; all but the codes [part][apart].
+struct RoundedParts {
   uint8_t* codes;  // [length]
-  float* scale;
-  int32_t* offset;
-  float* sum;
-  float* outlier;
-  int32_t* outlier_column;
+  float* scales;
+  int32_t* offsets;
+  float* sums;
+  float* outliers;
+  int32_t* outlier_columns;
+  int apart;
 };
-void round_part(const Linear& linear, float* x, int count, int length, int first, const RoundedPart& to);
+// Rounds `length` columns of a row, one part or as many as share a scale: x [count], which is changed, since an outlier stays a
+// float and counts as 0. first: their column in the row.
+void round_parts(const Linear& linear, float* x, int count, int length, int first, const RoundedParts& to);
 
 // sums += what minimums add to rows of a tile of Height, from `row` on.
 template <int Height, int R, int C>

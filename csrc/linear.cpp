@@ -369,6 +369,7 @@ void pack_apart_rounded(const Linear& linear, const Packed& packed, size_t first
   static thread_local std::vector<uint8_t> memory;
   alignas(64) float block[kPackedColumns];
   const int rows = part.end - part.begin, height = part.height;
+  const int together = std::max(linear.group, kRoundedColumns);
   const bool plain = row_by_row(linear, height) || height == 1;
   if (!plain) memory.resize(std::max(memory.size(), size_t(rows) * kPackedColumns));
   auto at = [&](auto* all, size_t index) { return const_cast<std::remove_const_t<std::remove_pointer_t<decltype(all)>>*>(all) + index; };
@@ -380,11 +381,11 @@ void pack_apart_rounded(const Linear& linear, const Packed& packed, size_t first
       uint8_t* codes = plain ? at(part.tile.codes, size_t(row) * linear.padded_in + column) : &memory[size_t(r) * kPackedColumns];
       const float* values = as_multiplied(linear, x + r * stride, column, count, block);
       if (values != block) memcpy(block, values, sizeof(float) * count);
-      for (int k = 0; k < length; k += linear.group) {
+      for (int k = 0; k < length; k += together) {
         const size_t group = size_t((column + k) / linear.group) * height + row, outlier = first_row * linear.groups + group;
-        round_part(linear, block + k, std::min(count - k, linear.group), std::min(length - k, linear.group), column + k,
-                   {codes + k, at(part.tile.scales, group), at(part.tile.offsets, group), at(part.tile.sums, group),
-                    packed.outliers + outlier, packed.outlier_columns + outlier});
+        round_parts(linear, block + k, std::min(count - k, together), std::min(length - k, together), column + k,
+                    {codes + k, at(part.tile.scales, group), at(part.tile.offsets, group), at(part.tile.sums, group),
+                     packed.outliers + outlier, packed.outlier_columns + outlier, height});
       }
     }
     if (!plain)

@@ -52,8 +52,9 @@ def quantise_activations(x: torch.Tensor, group: int) -> torch.Tensor:
 
 
 def round_without_outliers(x: torch.Tensor, part: int) -> torch.Tensor:
-    """The same for layers whose scales lie apart: what is more than twice as large as the others of a part stays."""
-    width = x.shape[1]
+    """The same for layers whose scales lie apart: what is more than twice as large as the others of a part stays. Parts
+    are of 32 columns at least."""
+    width, part = x.shape[1], max(part, 32)
     parts = torch.nn.functional.pad(x, (0, -width % part)).unflatten(1, (-1, part))
     best = parts.abs().topk(2, -1)
     at, far = best.indices[..., :1], best.values[..., :1] > 2 * best.values[..., 1:]

@@ -57,6 +57,13 @@ void for_each_number(const Linear& linear, const uint8_t* block, int first, int 
   } else {
     const uint8_t* whole = block + size_t(step_blocks(linear)) * kLanes * 2;
     const int each = kStepColumns / linear.scale_group;  // whole numbers with the same step
+    if (first == 0 && last == linear.scale_groups && last % each == 0) {  // nearly always, and often at one row
+      for (int g = 0; g < last; block += kLanes * 2) {
+        const F step = load_f16(block);
+        for (int i = 0; i < each; i++, g++) put(g, mul(step, to_float(load_s8(whole + size_t(g) * kLanes))));
+      }
+      return;
+    }
     for (int g = first; g < last;) {
       const F step = load_f16(block + size_t(g / each) * kLanes * 2);
       for (const int end = std::min(last, (g / each + 1) * each); g < end; g++)
@@ -67,10 +74,12 @@ void for_each_number(const Linear& linear, const uint8_t* block, int first, int 
 
 // The same for each part of the activations.
 void unfold_numbers(const Linear& linear, const uint8_t* block, float* to) {
+  const int groups = linear.scale_groups, parts = linear.groups;
+  if (groups == parts)
+    return for_each_number(linear, block, 0, groups, [&](int g, F numbers) { store(to + size_t(g) * kLanes, numbers); });
   const int each = (linear.scale_group + linear.group - 1) / linear.group;  // a whole row may be less than a part
-  for_each_number(linear, block, 0, linear.scale_groups, [&](int g, F numbers) {
-    for (int part = g * each; part < std::min((g + 1) * each, linear.groups); part++)
-      store(to + size_t(part) * kLanes, numbers);
+  for_each_number(linear, block, 0, groups, [&](int g, F numbers) {
+    for (int part = g * each; part < std::min((g + 1) * each, parts); part++) store(to + size_t(part) * kLanes, numbers);
   });
 }
 
@@ -78,8 +87,9 @@ void unfold_panel(const Linear& linear, const uint8_t* panel, float* scales, int
   unfold_numbers(linear, panel, scales);
   if (minimums) unfold_numbers(linear, panel + linear.minimums_at, minimums);
   for (int part = 0; zeros && part < linear.groups; part++) {
-    const size_t g = part * linear.group / linear.scale_group, to = size_t(part) * kLanes;
-    for (int lane = 0; lane < kLanes; lane++) zeros[to + lane] = panel[linear.zeros_at + g * kLanes + lane];
+    const size_t g = size_t(part) * linear.group / linear.scale_group;
+    const I bytes = iand(load_s8(panel + linear.zeros_at + g * kLanes), 255);
+    memcpy(zeros + size_t(part) * kLanes, &bytes, sizeof bytes);
   }
 }
 

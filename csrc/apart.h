@@ -184,11 +184,16 @@ void round_parts(const Linear& linear, float* x, int count, int length, int firs
 // sums += what minimums add to rows of a tile of Height, from `row` on.
 template <int Height, int R, int C>
 [[gnu::noinline]] static void add_minimums(Sums<R, C>& sums, const Tile& tile, int row, const Apart& w, int parts) {
+  const auto* minimums = reinterpret_cast<const uint8_t*>(w.minimums);
+  // Few rows are one chain of sums for each panel, which wait less side by side.
+  if constexpr (R * C <= 12)
+    return multiply<F32Panel, Interleaved<Height>>(sums, tile.sums + row, minimums, w.floats * sizeof(float), parts,
+                                                   FetchNothing{});
   for (int c = 0; c < C; c++) {
     Sums<R, 1> one;
     for (int r = 0; r < R; r++) one.at[r][0] = sums.at[r][c];
-    multiply<F32Panel, Interleaved<Height>>(one, tile.sums + row, reinterpret_cast<const uint8_t*>(w.minimums + c * w.floats),
-                                            0, parts, FetchNothing{});
+    multiply<F32Panel, Interleaved<Height>>(one, tile.sums + row, minimums + c * w.floats * sizeof(float), 0, parts,
+                                            FetchNothing{});
     for (int r = 0; r < R; r++) sums.at[r][c] = one.at[r][0];
   }
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,12 +12,15 @@ from safetensors.torch import load_file, save_file
 
 from tests.models.test_making import CPU, logits, make, tiny
 from tgi.errors import ModelError
+from tgi.kernels.weight import Weight
 from tgi.models.loader import opened
-from tgi.models.making import calibrated
+from tgi.models.making import calibrated, stream
 from tgi.models.making.folds import find_folds, folded_tensors
 from tgi.models.making.modules import rows_by_module, stored_module
 from tgi.models.making.output import UNFINISHED, Output
+from tgi.models.making.stream import Inputs
 from tgi.quant.calibration import calibration_texts
+from tgi.quant.reader import ModelWeights
 
 CASES = ["llama", "qwen3-windows-biases", "gemma2", "phi3", "mixtral", "gpt2"]
 WIDE = {"hidden_size": 64, "intermediate_size": 96}
@@ -97,6 +101,56 @@ def test_folds_leave_the_model_what_it_was(case: str, tmp_path: Path) -> None:
     assert len(folds) >= (0 if case == "olmo" else 2), "olmo's norms have no weights"
     save_file(tensors, source / "model.safetensors", {"format": "pt"})
     torch.testing.assert_close(logits(source, None), expected, rtol=1e-2, atol=1e-2)
+
+
+def test_rows_count_by_the_size_of_the_sums_they_are_added_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As norms divide by it; what follows a norm at once counts alike."""
+    source = tiny(tmp_path / "whole", "llama", **WIDE)
+    texts, given = calibration_texts(source, None, 384, 64), []
+
+    def inputs_of(change: Callable[[torch.Tensor], torch.Tensor]) -> dict[str, Inputs]:
+        found: dict[str, Inputs] = {}
+
+        def note(weight: Weight, matrix: torch.Tensor, inputs: Inputs) -> torch.Tensor:
+            found[weight.names[0]] = inputs
+            return matrix
+
+        monkeypatch.setattr(stream, "counts", lambda sums: change(sums))
+        with opened(source, None, CPU) as it:
+            stream.stream(it.program, ModelWeights(it.source, torch.float32), texts, note, lambda done: None)
+        return found
+
+    def noted(sums: torch.Tensor) -> torch.Tensor:
+        given.append(sums)
+        return torch.ones(len(sums))
+
+    original = stream.counts
+    plain, weighed = inputs_of(noted), inputs_of(original)
+    names = [name for name in plain if name.endswith(("o_proj", "down_proj"))]
+    assert len(names) == len(given) >= 4
+    for name, inputs in plain.items():
+        if name in names:
+            sizes = given[names.index(name)].square().mean(1)
+            roots = ((1 / sizes) / (1 / sizes).mean()).sqrt().unsqueeze(1)
+            torch.testing.assert_close(weighed[name].rounded, inputs.rounded * roots)
+            torch.testing.assert_close(weighed[name].original, inputs.original * roots)
+        else:
+            assert torch.equal(weighed[name].rounded, inputs.rounded) and inputs.missing is None
+    odd = torch.ones((5, 8))
+    odd[0], odd[1] = 1000, 0
+    found = original(odd)
+    assert found[0] < 1e-5 < found[2]
+    assert [float(found[1]), float(found.mean())] == pytest.approx([10 * float(found[2]), 1])
+
+
+def test_what_outputs_should_have_more() -> None:
+    """Both orders of multiplying, with and without what is missing in the sum."""
+    for rows in (8, 40):
+        matrix, x, y, sums = (torch.randn(shape) for shape in ((rows, 24), (50, 24), (50, 24), (50, rows)))
+        for missing in (None, sums):
+            more = (y - x) @ matrix.T + (0 if missing is None else missing)
+            found = calibrated.missing_moment(matrix, Inputs(x, y, missing))
+            torch.testing.assert_close(found, more.T @ x / 50, rtol=1e-4, atol=1e-5)
 
 
 def test_an_interrupted_job_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

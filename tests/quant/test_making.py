@@ -51,7 +51,11 @@ def naive(weight: torch.Tensor, x: torch.Tensor, grid: Grid, order: list[int]) -
 def test_gptq_is_optimal_brain_quantisation(group: int, act_order: bool) -> None:
     weight, x = given(8, 160)
     grid, hessian = Grid(4, group), moment(x)
-    order = torch.argsort(hessian.diagonal(), descending=True, stable=True).tolist() if act_order else list(range(160))
+    large = hessian.diagonal().numpy()
+    size = 160 if act_order else grid.columns(160)
+    groups = [sorted(range(first, min(first + size, 160)), key=lambda k: -large[k]) for first in range(0, 160, size)]
+    groups.sort(key=lambda group: (len(group) < size, -large[group].mean()))
+    order = [k for group in groups for k in group]
     expected = naive(weight, x, grid, order)
     found = gptq(weight, hessian, grid, act_order=act_order)
     equal = np.abs(found.weights().numpy() - expected) < 1e-5
@@ -104,7 +108,7 @@ def test_correction_is_the_least_squares_solution() -> None:
     """Ridge regression towards the matrix itself, by numpy."""
     weight, x = given(6, 40)
     difference = torch.randn((len(x), 6))
-    found = corrected(weight, x, difference, moment(x), 0.01).double().numpy()
+    found = corrected(weight, difference.T @ x / len(x), moment(x), 0.01).double().numpy()
     wide, ridge = x.double().numpy(), (damped(moment(x), 0.01) - moment(x).double()).diagonal().numpy() * len(x)
     system = np.vstack((wide, np.diag(np.sqrt(ridge))))
     target = np.vstack((difference.double().numpy(), np.zeros((40, 6))))

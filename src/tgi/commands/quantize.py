@@ -85,7 +85,7 @@ class QuantizeFlags:
         QUANTIZE,
         "gptq, awq: tokens of the text that are used",
         env=None,
-        shown_default="8192",
+        shown_default="16384",
         within=Range(64, 1 << 24),
     )
     calibration: str | None = flag(
@@ -239,7 +239,7 @@ def _job(places: tuple[str, str], flags: QuantizeFlags, variables: Mapping[str, 
         symmetric=flags.sym,
         act_order=flags.act_order,
         percdamp=0.01 if flags.percdamp is None else flags.percdamp,
-        tokens=flags.tokens or 8192,
+        tokens=flags.tokens or 16384,
         keep=tuple(name for name in keep if name != "config.json"),
         calibration=None if flags.calibration is None else str(Path(flags.calibration).absolute()),
         threads=flags.threads or hardware.cpu_count(),

@@ -156,10 +156,7 @@ class Maker:
         x, percdamp = inputs.rounded, self._job.percdamp
         hessian = moment(x)
         if inputs.original is not None:
-            missing = (inputs.original - x) @ matrix.t()
-            if inputs.missing is not None:
-                missing += inputs.missing
-            matrix = corrected(matrix, x, missing, hessian, CORRECTION_DAMPING)
+            matrix = corrected(matrix, missing_moment(matrix, inputs), hessian, CORRECTION_DAMPING)
         if scales is not None:
             matrix, hessian = matrix * scales, hessian / scales / scales.unsqueeze(1)
         return gptq(matrix, hessian, self._grid, percdamp=percdamp, act_order=self._job.act_order)
@@ -175,6 +172,17 @@ class Maker:
 def moment(x: torch.Tensor) -> torch.Tensor:
     """x [rows, columns] -> the mean of x x^T, [columns, columns]"""
     return x.t() @ x / len(x)
+
+
+def missing_moment(matrix: torch.Tensor, inputs: Inputs) -> torch.Tensor:
+    """The mean of m x^T [outputs, columns], m being what a matrix's outputs should have more, x what it gets."""
+    assert inputs.original is not None
+    x, lost = inputs.rounded, inputs.original - inputs.rounded
+    if len(matrix) < matrix.shape[1]:  # the cheaper of two orders
+        missing = lost @ matrix.t()
+        return (missing if inputs.missing is None else missing.add_(inputs.missing)).t() @ x / len(x)
+    found = matrix @ (lost.t() @ x)
+    return (found if inputs.missing is None else found.addmm_(inputs.missing.t(), x)) / len(x)
 
 
 def scales_name(weight: Weight) -> str:

@@ -31,7 +31,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     """Added to the diagonal of a Hessian, in parts of its mean."""
     calibration: str | None = None
     """A text file; None: the bundled text."""
-    tokens: int = 8192
+    tokens: int = 16384
     """Of the text that are used."""
     threads: int = 1
     log_level: str = "info"

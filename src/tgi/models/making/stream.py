@@ -21,11 +21,13 @@ from tgi.kernels.types import CacheShape, KVCache, Paging, WeightReader
 from tgi.kernels.weight import Weight
 
 CPU = torch.device("cpu")
+SMALLEST_ROW = 0.1
+"""Of the median of the mean squares of rows: those that are smaller count as if they were not."""
 
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """What a matrix gets."""
+    """What a matrix gets. Rows are multiplied with the square roots of what their errors count, see `counts`."""
 
     rounded: torch.Tensor  # [rows, columns] float32: behind matrices that are rounded
     original: torch.Tensor | None = None  # [rows, columns]: behind those of the original; None: not known
@@ -59,9 +61,14 @@ class Unread:
         sums [2 n, rows]: what the result is added to, if it is.
         """
         matrix, bias, (rounded, original) = self.read(), self.bias(), x.chunk(2)
-        missing = None if sums is None else torch.sub(*reversed(sums.chunk(2)))
         y = ops.linear(original, matrix, bias)
-        matrix = self._round(self.weight, matrix, Inputs(rounded, original, missing))
+        if sums is None:
+            inputs = Inputs(rounded, original)
+        else:
+            behind_rounded, behind_original = sums.chunk(2)
+            roots = counts(behind_original + y).sqrt_().unsqueeze(1)
+            inputs = Inputs(rounded * roots, original * roots, (behind_original - behind_rounded) * roots)
+        matrix = self._round(self.weight, matrix, inputs)
         return torch.cat((ops.linear(rounded, matrix, bias), y))
 
     def rows(self, ids: torch.Tensor) -> torch.Tensor:
@@ -111,6 +118,17 @@ def stream(
     with torch.inference_mode():
         state = step.begin(ids, paging, make_cache(program, backend, blocks, len(every)))
         step.run(state, done)
+
+
+def counts(sums: torch.Tensor) -> torch.Tensor:
+    """What an error of each row counts, [rows], 1 on average; sums [rows, width]: what errors are added to.
+
+    Norms follow, which divide a row by its size: those of first tokens are a thousand times larger in many models, and
+    would decide alone what the least error is.
+    """
+    sizes = sums.square().mean(1)
+    found = 1 / sizes.clamp(min=max(SMALLEST_ROW * float(sizes.median()), torch.finfo(sizes.dtype).tiny))
+    return found / found.mean()
 
 
 def read_matrix(weight: Weight, weights: WeightReader) -> torch.Tensor:

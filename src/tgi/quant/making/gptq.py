@@ -40,14 +40,15 @@ def gptq(
 ) -> Rounded:
     """weight [rows, columns] float32, hessian [columns, columns] float32 of the inputs.
 
-    act_order: the columns with the largest inputs first; groups are then of columns that follow each other so.
+    The columns with the largest inputs come first, when most others can still make up for them: those of a group, and
+    the groups among each other. act_order: of all of them; groups are then of columns that follow each other so.
     Raises ModelError for inputs that are no numbers.
     """
     columns = weight.shape[1]
     diagonal = hessian.diagonal()
-    order = torch.argsort(diagonal, descending=True, stable=True) if act_order else torch.arange(columns)
-    upper = factor(hessian[order][:, order], percdamp)
     size, groups = grid.columns(columns), grid.groups(columns)
+    order = largest_first(diagonal, columns if act_order else size)
+    upper = factor(hessian[order][:, order], percdamp)
     rest = weight[:, order].clone()
     rest[:, diagonal[order] == 0] = 0  # inputs that are always 0
     codes = torch.empty_like(rest)
@@ -73,12 +74,28 @@ def gptq(
             rest[:, end:].addmm_(errors, upper[begin:end, end:], alpha=-1)
     back = torch.argsort(order)
     assert len(steps) == groups
+    if not act_order:  # the groups in the order of their columns again
+        steps = [steps[at] for at in torch.argsort(order[::size])]
     return Rounded(
         codes[:, back].to(torch.uint8),
         torch.stack([one.scale for one in steps], 1),
         torch.stack([one.zero for one in steps], 1),
-        (torch.arange(columns) // size)[back],
+        (torch.arange(columns) // size)[back if act_order else torch.arange(columns)],
     )
+
+
+def largest_first(diagonal: torch.Tensor, size: int) -> torch.Tensor:
+    """An order of columns, [columns] int64; diagonal [columns]: the mean squares of their inputs.
+
+    Groups of `size` columns stay together, those of the largest mean first, and within each the largest; columns that
+    are no whole group stay the last.
+    """
+    whole = len(diagonal) // size * size
+    parts = diagonal[:whole].view(-1, size)
+    groups = torch.argsort(parts.mean(1), descending=True, stable=True)
+    inside = torch.argsort(parts, dim=1, descending=True, stable=True)
+    rest = whole + torch.argsort(diagonal[whole:], descending=True, stable=True)
+    return torch.cat(((inside + size * torch.arange(len(parts)).unsqueeze(1))[groups].flatten(), rest))
 
 
 def nearest(weight: torch.Tensor, grid: Grid) -> Rounded:
@@ -95,16 +112,13 @@ def nearest(weight: torch.Tensor, grid: Grid) -> Rounded:
     )
 
 
-def corrected(
-    weight: torch.Tensor, rounded: torch.Tensor, difference: torch.Tensor, hessian: torch.Tensor, percdamp: float
-) -> torch.Tensor:
+def corrected(weight: torch.Tensor, missing: torch.Tensor, hessian: torch.Tensor, percdamp: float) -> torch.Tensor:
     """The matrix V [rows, columns] with the least |V x - y|^2, near W: makes up for errors of the matrices before it.
 
-    rounded [n, columns]: the inputs x that it gets. difference [n, rows]: y - W x, what is missing in its outputs.
+    missing [rows, columns]: the mean of (y - W x) x^T, x being the inputs that it gets. hessian [columns, columns]: the
+    mean of x x^T.
     """
-    cross = (difference.t() @ rounded) / len(rounded)
-    moved = torch.linalg.solve(damped(hessian, percdamp).float(), cross.t())
-    return weight + moved.t()
+    return weight + torch.linalg.solve(damped(hessian, percdamp).float(), missing.t()).t()
 
 
 def damped(hessian: torch.Tensor, percdamp: float) -> torch.Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,6 +40,12 @@ def tgi_deploy(place: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 def test_what_is_deployed_goes_and_the_cluster_stays(tmp_path: Path, nodes: Nodes) -> None:
     nodes.add(2)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", free_ports(1)[0]))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        failed = tgi_deploy(tmp_path, "tgi-demo", *flags(nodes, "--port", port))
+        assert failed.returncode == 1 and "cannot bind" in failed.stderr.splitlines()[-1]
     for how in (signal.SIGINT, signal.SIGTERM):  # the second one on another port: the first left nothing of Serve
         with deployed(tmp_path, "tgi-demo", *flags(nodes)) as deployment:
             assert deployment.chat(max_tokens=3).status_code == 200
@@ -51,7 +58,13 @@ def test_what_is_deployed_goes_and_the_cluster_stays(tmp_path: Path, nodes: Node
             assert same.returncode == 1 and 'used by application "tgi"' in same.stderr.splitlines()[-1]
             assert "Traceback" not in same.stderr
             assert deployment.chat(max_tokens=3).status_code == 200
+            answers, threads = streams(deployment.url, 3, 400)
+            for answer in answers:
+                assert answer.begun.wait(60)
             deployment.process.send_signal(how)
+            for thread in threads:
+                thread.join()
+            assert all(answer.whole for answer in answers), "open answers end first"
             assert deployment.process.wait(timeout=150) == 0
         assert not nodes.applications
         assert nodes.nodes[0].process.poll() is None
@@ -131,6 +144,18 @@ def test_nodes_share_replicas_fetch_once_each_and_may_die(tmp_path: Path, nodes:
             wait_for(lambda: sum(new.address in one["url"] for one in deployment.replicas) == 2, 240)
             assert len(hub.transfers("model.safetensors")) == 3
             assert deployment.chat(max_tokens=3).status_code == 200
+            (router,) = nodes.actors("tgi", "Router")
+            for node in nodes.nodes[1:]:  # the head is not lost: Ray has its state there
+                if node.address == router["node_ip"]:
+                    node.kill()
+            wait_for(lambda: serves(deployment), 120)
+
+
+def serves(deployment: Deployment) -> bool:
+    try:
+        return deployment.chat(max_tokens=3).status_code == 200
+    except httpx.HTTPError:
+        return False
 
 
 def kill_one_node(nodes: Nodes, deployment: Deployment) -> None:

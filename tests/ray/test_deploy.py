@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from tests.ray.running import Load, alive, deployed, is_engine, variables, wait_for
+from tests.replicas.streams import streams
 from tgi import children
 from tgi.ray.ports import free_ports
 from tgi.ray.server import descendants
@@ -147,8 +148,14 @@ def test_in_the_background(tmp_path: Path) -> None:
         assert again.returncode == 1 and "runs already" in again.stderr
         assert httpx.get(f"http://127.0.0.1:{port}/health", trust_env=False).status_code == 200
         assert port in tgi("status").stdout
+        answers, threads = streams(f"http://127.0.0.1:{port}", 3, 400)
+        for answer in answers:
+            assert answer.begun.wait(60)
     finally:
         ended = tgi("down")
+    for thread in threads:
+        thread.join()
+    assert all(answer.whole for answer in answers), "open answers end first"
     assert ended.returncode == 0 and "has ended" in ended.stdout
     assert "No deployment runs" in tgi("status").stdout
     assert tgi("down").returncode == 1

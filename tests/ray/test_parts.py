@@ -291,6 +291,18 @@ def test_what_a_cluster_does_not_allow_is_a_sentence(monkeypatch: pytest.MonkeyP
         cluster_module._serve(flags)
 
 
+def test_nodes_that_are_too_small_are_told_of(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    nodes = [{"Alive": True, "Resources": {"CPU": 4.0, "memory": 2e9}}, {"Alive": False, "Resources": {"CPU": 64.0}}]
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(nodes=lambda: nodes))
+    cluster = Cluster(DeployFlags(), "", (), own=False)
+    for cpus, memory, told in ((4, 1 << 30, False), (8, 1 << 30, True), (2, 4 << 30, True)):
+        caplog.clear()
+        cluster._warn_of_room(Served("large", (), "x", cpus=cpus, memory=memory))
+        assert ("No node of the cluster has what a replica of `large` takes" in caplog.text) == told
+
+
 def test_the_line_that_says_why() -> None:
     assert cluster_module._brief(RuntimeError("x\n[NOTICE] a\n[ALERT] no port\n[ALERT] exiting\n")) == "[ALERT] no port"
     assert cluster_module._brief(RuntimeError("Traceback ...\n  File\nValueError: y\n")) == "ValueError: y"

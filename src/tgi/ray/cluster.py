@@ -241,6 +241,8 @@ def _serve(flags: DeployFlags) -> bool:
         try:
             serve.start(http_options=HTTPOptions(host=flags.hostname, port=flags.port))
         except (RuntimeError, TimeoutError) as error:
+            with contextlib.suppress(Exception):
+                serve.shutdown()  # of which only a part may have started
             raise StartupError(f"Serve cannot start: {_brief(error)}") from None
         return True
     at = there.http_config

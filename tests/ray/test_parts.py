@@ -16,6 +16,7 @@ import pytest
 
 from tests.replicas.stub import until
 from tgi import children
+from tgi.commands.deploy import foreground
 from tgi.errors import StartupError
 from tgi.ray import cluster as cluster_module
 from tgi.ray import engine as engine_module
@@ -301,6 +302,16 @@ def test_nodes_that_are_too_small_are_told_of(
         caplog.clear()
         cluster._warn_of_room(Served("large", (), "x", cpus=cpus, memory=memory))
         assert ("No node of the cluster has what a replica of `large` takes" in caplog.text) == told
+
+
+def test_a_directory_that_has_just_started_says_nothing_of_replicas() -> None:
+    state, written = State(1, "tgi", "http://x", 0.0, replicas=[{"replica": "a", "model": "m", "url": "u"}]), []
+    file = SimpleNamespace(write=written.append)
+    for told, kept in ((None, ["a"]), ([], [])):
+        cluster = SimpleNamespace(replicas=lambda told=told: told, expect=lambda: None)
+        foreground._look(cluster, state, file)  # type: ignore[arg-type]
+        assert [one["replica"] for one in state.replicas] == kept
+    assert written == [state]
 
 
 def test_the_line_that_says_why() -> None:

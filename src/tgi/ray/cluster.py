@@ -116,10 +116,10 @@ class Cluster:
         models = self.models if models is None else models
         self._directory().expect.remote({one.name: name for name, one in models.items()}).result(timeout_s=30)
 
-    def replicas(self) -> list[dict[str, Any]]:
-        """Those that have announced themselves."""
+    def replicas(self) -> list[dict[str, Any]] | None:
+        """Those that have announced themselves; None: the directory has just started and does not know."""
         found, _ = self._directory().known.remote().result(timeout_s=10)
-        return found or []
+        return found
 
     @property
     def logs(self) -> str:

@@ -69,7 +69,7 @@ def _names(served: Sequence[Served]) -> str:
 def _first_table(cluster: Cluster, state: State, file: StateFile, wanted: int) -> None:
     until = time.monotonic() + FIRST_REPLICAS_S
     while True:
-        state.replicas = cluster.replicas()
+        state.replicas = cluster.replicas() or []
         if len(state.replicas) >= wanted or time.monotonic() > until:
             break
         time.sleep(0.2)
@@ -128,6 +128,8 @@ def _look(cluster: Cluster, state: State, file: StateFile) -> None:
         cluster.expect()
     except Exception as error:  # whatever Ray raises while it restarts the directory
         logger.warning("The directory of replicas does not answer: %s", error)
+        return
+    if found is None:
         return
     before, after = ({one["replica"]: one for one in replicas} for replicas in (state.replicas, found))
     for name in before.keys() - after.keys():

@@ -19,6 +19,17 @@ from tgi.ray.server import descendants
 pytest.importorskip("ray.serve", reason="Ray is not installed: pip install 'text-generation-inference[ray]'")
 
 
+def command_line(pid: int) -> list[str]:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().rstrip("\0").split("\0")
+    except OSError:
+        return []
+
+
+def is_haproxy(line: list[str]) -> bool:
+    return bool(line) and line[0].endswith("/haproxy")
+
+
 @pytest.mark.timeout(400)
 def test_a_model_is_served_and_nothing_is_left(tmp_path: Path) -> None:
     with deployed(tmp_path, "tgi-demo", "--served-name", "org/small") as deployment:
@@ -43,6 +54,11 @@ def test_a_model_is_served_and_nothing_is_left(tmp_path: Path) -> None:
             check=True,
         )
         assert replica["replica"] in told.stdout
+        command = next(filter(is_haproxy, map(command_line, descendants(deployment.process.pid))))
+        config = Path(command[command.index("-f") + 1])
+        private = config.parent.parent
+        assert private.stat().st_mode & 0o777 == 0o700, "others cannot reach the socket that takes commands"
+    assert not private.exists()
 
 
 def write(path: Path, replicas: int, *, revision: str = "one") -> None:

@@ -13,6 +13,8 @@ import importlib.util
 import logging
 import os
 import re
+import shutil
+import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -48,6 +50,14 @@ PORTS = (
 )
 """Ports that Serve's proxy takes beside ours; Ray's own defaults let one deployment run on a machine."""
 LOCAL = ("127.0.0.1", "::1", "localhost")
+HAPROXY_FILES = {
+    "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": "haproxy.cfg",
+    "RAY_SERVE_HAPROXY_SOCKET_PATH": "admin.sock",
+    "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": "metrics.sock",
+    "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": "",
+    "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": "server-state",
+}
+"""In Ray's own place for them, which all users share, anybody may write to the socket that takes commands."""
 
 
 def check(flags: DeployFlags) -> None:
@@ -205,22 +215,33 @@ def started(
     variables: the environment, which Ray's processes get with what is added to it.
     """
     own = flags.ray_address is None
-    wanted = {**ENVIRONMENT, **_free_ports(variables)} if own else {}
-    add_to_environment({name: value for name, value in wanted.items() if name not in variables} | NO_STATISTICS)
-    import ray
+    with _variables(variables) if own else contextlib.nullcontext({}) as wanted:
+        add_to_environment({name: value for name, value in wanted.items() if name not in variables} | NO_STATISTICS)
+        import ray
 
-    cluster = None
+        cluster = None
+        try:
+            _begin(ray, flags, served, facts)
+            quiet = logging.getLogger("ray.serve")
+            quiet.setLevel(logging.WARNING)
+            cluster = Cluster(flags, salt, keys, own, _serve(flags))
+            quiet.setLevel(logging.WARNING)  # connecting has set it anew
+            yield cluster
+        finally:
+            if cluster is not None and not own:
+                cluster.leave()
+            ray.shutdown()
+
+
+@contextlib.contextmanager
+def _variables(variables: Mapping[str, str]) -> Iterator[dict[str, str]]:
+    """Those of Ray that is started here; files that they name are in a directory of this user alone, and go with it."""
+    place = tempfile.mkdtemp(prefix="tgi-", dir="/tmp")  # names of sockets may not be long
     try:
-        _begin(ray, flags, served, facts)
-        quiet = logging.getLogger("ray.serve")
-        quiet.setLevel(logging.WARNING)
-        cluster = Cluster(flags, salt, keys, own, _serve(flags))
-        quiet.setLevel(logging.WARNING)  # connecting has set it anew
-        yield cluster
+        files = {name: os.path.join(place, file) for name, file in HAPROXY_FILES.items()}  # noqa: PTH118
+        yield {**ENVIRONMENT, **_free_ports(variables), **files}
     finally:
-        if cluster is not None and not own:
-            cluster.leave()
-        ray.shutdown()
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def _serve(flags: DeployFlags) -> bool:

@@ -12,6 +12,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import httpx
+import msgspec
 import pytest
 
 from tests.replicas.stub import until
@@ -126,9 +128,9 @@ class Handle:
         return SimpleNamespace(remote=remote)
 
 
-async def make_engine(directory: Directory) -> Engine:
+async def make_engine(directory: Directory, served: Served = DEMO) -> Engine:
     engine = Engine.__new__(Engine)
-    await engine.__init__(DEMO, Handle(directory), {"host": "127.0.0.1", "node": "n", "replica": "r"})  # type: ignore[misc]
+    await engine.__init__(served, Handle(directory), {"host": "127.0.0.1", "node": "n", "replica": "r"})  # type: ignore[misc]
     return engine
 
 
@@ -150,6 +152,19 @@ async def test_a_replica_announces_itself_is_asked_and_drained(monkeypatch: pyte
     await engine.stop()
     assert directory.known()[0] == []
     await until(lambda: not any(alive(one) for one in processes))
+
+
+async def test_keys_are_not_left_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    engine = await make_engine(Directory(), msgspec.structs.replace(DEMO, keys=("secret",)))
+    try:
+        assert not [name for name in os.listdir(tmp_path) if name.startswith("tgi-replica-")]  # noqa: PTH208
+        async with httpx.AsyncClient(base_url=await engine.where(), trust_env=False) as client:
+            for headers, status in (({}, 401), ({"authorization": "Bearer secret"}, 200)):
+                answer = await client.post("/tokenize", json={"inputs": "x"}, headers=headers)
+                assert answer.status_code == status
+    finally:
+        await engine.stop()
 
 
 async def test_a_frozen_server_is_ended_with_all_its_processes(monkeypatch: pytest.MonkeyPatch) -> None:

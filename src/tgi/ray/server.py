@@ -77,6 +77,7 @@ class Server:
                 raise StartupError(self.last_words())
             with contextlib.suppress(UpstreamError, TimeoutError):
                 if (await self._asked.get("/health", PATIENCE_S))[0] == 200:
+                    self._forget_keys()
                     return
             await asyncio.sleep(POLL_S)
 
@@ -113,6 +114,10 @@ class Server:
         await self._process.wait()
         self._reading.cancel()
         self._asked.pool.abort()
+        self._forget_keys()
+
+    def _forget_keys(self) -> None:
+        """The server has read its file of keys: it is not to be left where this process is killed."""
         shutil.rmtree(self._directory, ignore_errors=True)
 
     async def _read(self) -> None:

@@ -19,10 +19,10 @@ from rich.table import Table
 from tests.models.driver import make_paging
 
 from tgi import hardware
-from tgi.kernels.formats import CODE_FORMATS
+from tgi.kernels.formats import CODE_FORMATS, CODE_PANELS
 from tgi.kernels.native import cache as native_cache
 from tgi.kernels.native.library import LEVELS, Arena, Library, NativeUnavailable, Pool, load
-from tgi.kernels.native.linear import FORMATS, Apart, PackedLinear
+from tgi.kernels.native.linear import FORMATS, WHOLE, Apart, PackedLinear
 from tgi.kernels.program import CacheLayer
 from tgi.kernels.types import CacheShape
 from tgi.quant.library_rounding import to_e4m3
@@ -33,10 +33,14 @@ STORED = {
     "Q6_K": ("int6", Apart(16, "int8", zero=32)),
     "Q5_K": ("int5", Apart(32, "int8", minimums=True)),
     "Q4_K": ("int4", Apart(32, "int8", minimums=True)),
+    "Q3_K": ("int3", Apart(16, "int8", zero=4)),
+    "Q2_K": ("int2", Apart(16, "nibbles", minimums=True)),
     "Q4_0": ("int4", Apart(32, "float16", zero=8)),
     "nf4": ("int4", Apart(64, "float16", zero=128, book=tuple(range(0, 256, 16)))),
-    "gptq-8": ("int8", Apart(128, "float16", zero_points=True)),
-    "gptq-4": ("int4", Apart(128, "float16", zero_points=True)),
+    "gptq-8": ("int8", Apart(128, "float16", zero_bits=8)),
+    "gptq-4": ("int4", Apart(128, "float16", zero_bits=4)),
+    "gptq-3": ("int3", Apart(128, "float16", zero_bits=4)),
+    "gptq-2": ("int2", Apart(128, "float16", zero_bits=4)),
     "eetq": ("int8", Apart(0, "float16", zero=128)),
 }
 """Codes of checkpoints by name: their panels."""
@@ -110,10 +114,10 @@ def _layer(pool: Pool, arena: Arena, format: str, weight: torch.Tensor) -> Packe
     panels, apart = STORED[format]
     part = math.gcd(apart.scale_group or 128, 128)
     layer = PackedLinear(pool, arena, panels, width, height, group=part, apart=apart)
-    codes = torch.randint(0, 1 << CODE_FORMATS[panels].bits, (height, width), dtype=torch.uint8)
+    codes = torch.randint(0, 1 << CODE_PANELS[panels].bits, (height, width), dtype=torch.uint8)
     scales = torch.rand((height, -(-width // (apart.scale_group or width)))) / 100
-    zeros = torch.full(scales.shape, 8) if apart.zero_points else None
-    steps = torch.ones((height, -(-width // 256))) / 1e4 if apart.scale_type == "int8" else None
+    zeros = torch.full(scales.shape, 1 << CODE_PANELS[panels].bits - 1) if apart.zero_bits else None
+    steps = torch.ones((height, -(-width // 256))) / 1e3 if apart.scale_type in WHOLE else None
     least = -scales if apart.minimums else None
     layer.pack_codes(codes, scales, zeros, least, steps=steps, min_steps=None if least is None else steps)
     return layer

@@ -17,11 +17,34 @@ constexpr int kStepColumns = 256;  // that share a step of scales which are whol
 
 int step_blocks(const Linear& linear) { return (linear.in + kStepColumns - 1) / kStepColumns; }
 
+// Steps of a panel's scales, or minimums, that are whole numbers.
+size_t steps_bytes(const Linear& linear) { return size_t(step_blocks(linear)) * kLanes * 2; }
+
 // Scales, or minimums, of a panel.
-size_t numbers_bytes(const Linear& linear) {
+size_t numbers_bytes(const Linear& linear, bool minimums) {
   const size_t lanes = size_t(linear.scale_groups) * kLanes;
-  if (linear.scale_type == TGI_INT8) return size_t(step_blocks(linear)) * kLanes * 2 + lanes;
+  if (linear.scale_type == TGI_NIBBLES) return steps_bytes(linear) + (minimums ? 0 : lanes);
+  if (linear.scale_type == TGI_INT8) return steps_bytes(linear) + lanes;
   return lanes * (linear.scale_type == TGI_FLOAT32 ? 4 : 2);
+}
+
+// Where the scales, or minimums, of a panel lie.
+template <class Byte>
+struct Numbers {
+  Byte* block;  // floats, or the steps of
+  Byte* whole;  // whole numbers
+  bool minimums;
+};
+
+template <class Byte>
+Numbers<Byte> scale_numbers(const Linear& linear, Byte* panel) {
+  return {panel, panel + steps_bytes(linear), false};
+}
+
+template <class Byte>
+Numbers<Byte> minimum_numbers(const Linear& linear, Byte* panel) {
+  Byte* block = panel + linear.minimums_at;
+  return {block, (linear.scale_type == TGI_NIBBLES ? panel : block) + steps_bytes(linear), true};
 }
 
 uint8_t* panel_of(const Linear& linear, int row) { return linear.data + size_t(row / kLanes) * linear.panel_bytes; }
@@ -32,70 +55,98 @@ void set_half(uint8_t* block, size_t index, float value) {
 }
 
 // The scales, or minimums, of one lane. steps: of scales that are whole numbers.
-void set_numbers(const Linear& linear, uint8_t* block, int lane, const float* values, const float* steps) {
-  const size_t blocks = steps ? step_blocks(linear) : 0;
-  for (size_t i = 0; i < blocks; i++) set_half(block, i * kLanes + lane, steps[i]);
+void set_numbers(const Linear& linear, const Numbers<uint8_t>& numbers, int lane, const float* values, const float* steps) {
+  const int blocks = steps ? step_blocks(linear) : 0;
+  for (int i = 0; i < blocks; i++) set_half(numbers.block, size_t(i) * kLanes + lane, steps[i]);
   for (int g = 0; g < linear.scale_groups; g++) {
     const size_t to = size_t(g) * kLanes + lane;
-    if (linear.scale_type == TGI_FLOAT32) memcpy(block + 4 * to, values + g, 4);
-    else if (linear.scale_type == TGI_FLOAT16) set_half(block, to, values[g]);
+    if (linear.scale_type == TGI_FLOAT32) memcpy(numbers.block + 4 * to, values + g, 4);
+    else if (linear.scale_type == TGI_FLOAT16) set_half(numbers.block, to, values[g]);
     else {
       const float step = steps[g * linear.scale_group / kStepColumns];
       const float whole = step != 0 ? nearbyintf(values[g] / step) : 0.0f;
-      block[blocks * kLanes * 2 + to] = (uint8_t)(int8_t)std::min(127.0f, std::max(-128.0f, whole));
+      uint8_t& byte = numbers.whole[to];
+      if (linear.scale_type == TGI_INT8) {
+        byte = (uint8_t)(int8_t)std::min(127.0f, std::max(-128.0f, whole));
+      } else {
+        const auto nibble = (uint8_t)std::min(15.0f, std::max(0.0f, numbers.minimums ? -whole : whole));
+        byte = (uint8_t)(numbers.minimums ? (byte & 15) | nibble << 4 : (byte & 0xf0) | nibble);
+      }
     }
   }
 }
 
 // Calls put(g, numbers) with the scales, or minimums, of 16 rows for each scale group g from `first` on, before `last`.
 template <class Put>
-void for_each_number(const Linear& linear, const uint8_t* block, int first, int last, const Put& put) {
-  if (linear.scale_type == TGI_FLOAT32) {
-    for (int g = first; g < last; g++) put(g, load(reinterpret_cast<const float*>(block) + size_t(g) * kLanes));
-  } else if (linear.scale_type == TGI_FLOAT16) {
-    for (int g = first; g < last; g++) put(g, load_f16(block + size_t(g) * kLanes * 2));
-  } else {
-    const uint8_t* whole = block + size_t(step_blocks(linear)) * kLanes * 2;
+void for_each_number(const Linear& linear, const Numbers<const uint8_t>& numbers, int first, int last, const Put& put) {
+  const uint8_t* block = numbers.block;
+  const auto for_each_whole = [&](float sign, const auto& of_bytes) {
     const int each = kStepColumns / linear.scale_group;  // whole numbers with the same step
+    const auto number = [&, whole = numbers.whole](F step, int g) {
+      return mul(step, to_float(of_bytes(load_s8(whole + size_t(g) * kLanes))));
+    };
+    const auto step_at = [&](const uint8_t* at) { return mul(set(sign), load_f16(at)); };
     if (first == 0 && last == linear.scale_groups && last % each == 0) {  // nearly always, and often at one row
       for (int g = 0; g < last; block += kLanes * 2) {
-        const F step = load_f16(block);
-        for (int i = 0; i < each; i++, g++) put(g, mul(step, to_float(load_s8(whole + size_t(g) * kLanes))));
+        const F step = step_at(block);
+        for (int i = 0; i < each; i++, g++) put(g, number(step, g));
       }
       return;
     }
     for (int g = first; g < last;) {
-      const F step = load_f16(block + size_t(g / each) * kLanes * 2);
-      for (const int end = std::min(last, (g / each + 1) * each); g < end; g++)
-        put(g, mul(step, to_float(load_s8(whole + size_t(g) * kLanes))));
+      const F step = step_at(block + size_t(g / each) * kLanes * 2);
+      for (const int end = std::min(last, (g / each + 1) * each); g < end; g++) put(g, number(step, g));
     }
+  };
+  if (linear.scale_type == TGI_FLOAT32) {
+    for (int g = first; g < last; g++) put(g, load(reinterpret_cast<const float*>(block) + size_t(g) * kLanes));
+  } else if (linear.scale_type == TGI_FLOAT16) {
+    for (int g = first; g < last; g++) put(g, load_f16(block + size_t(g) * kLanes * 2));
+  } else if (linear.scale_type == TGI_INT8) {
+    for_each_whole(1, [](I bytes) { return bytes; });
+  } else if (numbers.minimums) {
+    for_each_whole(-1, [](I bytes) { return shift_right<4>(iand(bytes, 0xf0)); });
+  } else {
+    for_each_whole(1, [](I bytes) { return iand(bytes, 15); });
   }
 }
 
 // The same for each part of the activations.
-void unfold_numbers(const Linear& linear, const uint8_t* block, float* to) {
+void unfold_numbers(const Linear& linear, const Numbers<const uint8_t>& from, float* to) {
   const int groups = linear.scale_groups, parts = linear.groups;
   if (groups == parts)
-    return for_each_number(linear, block, 0, groups, [&](int g, F numbers) { store(to + size_t(g) * kLanes, numbers); });
+    return for_each_number(linear, from, 0, groups, [&](int g, F numbers) { store(to + size_t(g) * kLanes, numbers); });
   const int each = (linear.scale_group + linear.group - 1) / linear.group;  // a whole row may be less than a part
-  for_each_number(linear, block, 0, groups, [&](int g, F numbers) {
+  for_each_number(linear, from, 0, groups, [&](int g, F numbers) {
     for (int part = g * each; part < std::min((g + 1) * each, parts); part++) store(to + size_t(part) * kLanes, numbers);
   });
 }
 
+// Zero points of group g, one after the other [16] in a byte, or two groups in the halves of each.
+I zeros_at(const Linear& linear, const uint8_t* panel, int g) {
+  if (linear.zero_bits == 8) return iand(load_s8(panel + linear.zeros_at + size_t(g) * kLanes), 255);
+  return iand(shift_right_by(iand(load_s8(panel + linear.zeros_at + size_t(g / 2) * kLanes), 255), g % 2 * 4), 15);
+}
+
+void set_zero(const Linear& linear, uint8_t* panel, int lane, int g, uint8_t zero) {
+  if (linear.zero_bits == 8) return (void)(panel[linear.zeros_at + size_t(g) * kLanes + lane] = zero);
+  uint8_t& byte = panel[linear.zeros_at + size_t(g / 2) * kLanes + lane];
+  byte = (uint8_t)((byte & (g % 2 ? 15 : 0xf0)) | zero << g % 2 * 4);
+}
+
 void unfold_panel(const Linear& linear, const uint8_t* panel, float* scales, int32_t* zeros, float* minimums) {
-  unfold_numbers(linear, panel, scales);
-  if (minimums) unfold_numbers(linear, panel + linear.minimums_at, minimums);
+  unfold_numbers(linear, scale_numbers(linear, panel), scales);
+  if (minimums) unfold_numbers(linear, minimum_numbers(linear, panel), minimums);
   for (int part = 0; zeros && part < linear.groups; part++) {
-    const size_t g = size_t(part) * linear.group / linear.scale_group;
-    const I bytes = iand(load_s8(panel + linear.zeros_at + g * kLanes), 255);
-    memcpy(zeros + size_t(part) * kLanes, &bytes, sizeof bytes);
+    const int g = (int)(size_t(part) * linear.group / linear.scale_group);
+    const I of_group = zeros_at(linear, panel, g);
+    memcpy(zeros + size_t(part) * kLanes, &of_group, sizeof of_group);
   }
 }
 
 template <class Panel>
 uint8_t* record_of(const Linear& linear, int row, int k) {
-  return panel_of(linear, row) + linear.codes_at + size_t(k / Panel::kStep) * Panel::kBytes + 4 * (row % kLanes);
+  return panel_of(linear, row) + linear.codes_at + size_t(k / Panel::kStep) * Panel::kBytes;
 }
 
 }  // namespace
@@ -105,7 +156,7 @@ Apart unfold(const Linear& linear, int panel, int apart, int count) {
   const size_t floats = size_t(linear.groups) * kLanes;
   memory.resize(std::max(memory.size(), 3 * floats * count));
   float *scales = memory.data(), *minimums = linear.minimums ? scales + floats * count : nullptr;
-  auto* zeros = linear.zero_points ? reinterpret_cast<int32_t*>(scales + 2 * floats * count) : nullptr;
+  auto* zeros = linear.zero_bits ? reinterpret_cast<int32_t*>(scales + 2 * floats * count) : nullptr;
   const uint8_t* begin = linear.data + size_t(panel) * linear.panel_bytes;
   const size_t stride = apart * linear.panel_bytes;
   for (int c = 0; c < count; c++) {
@@ -166,7 +217,7 @@ void round_parts(const Linear& linear, float* x, int count, int length, int firs
     const int total = round_to_codes(x, count, begin, end, inverse, to.codes);
     const bool has_outlier = begin <= column && column < end;
     to.scales[at] = scale;
-    to.offsets[at] = offset_of(total, linear.zero_points ? 1 : linear.zero);
+    to.offsets[at] = offset_of(total, linear.zero_bits ? 1 : linear.zero);
     to.outliers[at] = has_outlier ? outlier : 0;
     to.outlier_columns[at] = has_outlier ? first + column : -1;
     to.sums[at] = scale * (float)total + to.outliers[at];
@@ -188,9 +239,9 @@ void collect_outliers(const Linear& linear, const Packed& packed, int rows, Outl
 }
 
 void lay_out_apart(Linear& linear) {
-  linear.zeros_at = numbers_bytes(linear);
-  linear.minimums_at = linear.zeros_at + (linear.zero_points ? size_t(linear.scale_groups) * kLanes : 0);
-  const size_t end = linear.minimums_at + (linear.minimums ? numbers_bytes(linear) : 0);
+  linear.zeros_at = numbers_bytes(linear, false);
+  linear.minimums_at = linear.zeros_at + size_t(linear.scale_groups * linear.zero_bits + 7) / 8 * kLanes;
+  const size_t end = linear.minimums_at + (linear.minimums ? numbers_bytes(linear, true) : 0);
   linear.codes_at = (end + 63) / 64 * 64;
   linear.panel_bytes = linear.codes_at + with_format(linear.format, [&](auto type) {
     using Panel = decltype(type);
@@ -203,41 +254,43 @@ void pack_apart(const Linear& linear, const StoredRows& rows, int64_t from, int 
   const int64_t groups = linear.scale_groups, blocks = step_blocks(linear);
   const auto steps_of = [&](const float* steps) { return steps ? steps + from * blocks : nullptr; };
   const int lane = row % kLanes;
-  set_numbers(linear, panel, lane, rows.scales + from * groups, steps_of(rows.steps));
+  set_numbers(linear, scale_numbers(linear, panel), lane, rows.scales + from * groups, steps_of(rows.steps));
   if (linear.minimums)
-    set_numbers(linear, panel + linear.minimums_at, lane, rows.minimums + from * groups, steps_of(rows.minimum_steps));
-  if (linear.zero_points)
-    for (int64_t g = 0; g < groups; g++) panel[linear.zeros_at + g * kLanes + lane] = rows.zeros[from * groups + g];
+    set_numbers(linear, minimum_numbers(linear, panel), lane, rows.minimums + from * groups, steps_of(rows.minimum_steps));
+  if (linear.zero_bits)
+    for (int g = 0; g < groups; g++) set_zero(linear, panel, lane, g, rows.zeros[from * groups + g]);
   const uint8_t* codes = rows.codes + from * linear.in;
   with_format(linear.format, [&](auto type) {
     using Panel = decltype(type);
     for (int k = 0; k < linear.in; k += 4) {
       uint32_t four = 0;
       memcpy(&four, codes + k, std::min(4, linear.in - k));
-      Panel::set(record_of<Panel>(linear, row, k), k % Panel::kStep, four);
+      Panel::set(record_of<Panel>(linear, row, k), lane, k % Panel::kStep, four);
     }
   });
 }
 
 void read_apart(const Linear& linear, int row, float* out) {
   const uint8_t* panel = panel_of(linear, row);
+  const Numbers<const uint8_t> of_scales = scale_numbers(linear, panel), of_minimums = minimum_numbers(linear, panel);
   const int lane = row % kLanes;
-  alignas(64) float scales[kLanes], minimums[kLanes] = {};
+  alignas(64) float scales[kLanes], minimums[kLanes] = {}, zeros[kLanes];
+  store(zeros, set((float)linear.zero));
   int known = -1;
   with_format(linear.format, [&](auto type) {
     using Panel = decltype(type);
     for (int k = 0; k < linear.in; k++) {
       const int g = k / linear.scale_group;
       if (g != known) {
-        for_each_number(linear, panel, g, g + 1, [&](int, F numbers) { store(scales, numbers); });
+        for_each_number(linear, of_scales, g, g + 1, [&](int, F numbers) { store(scales, numbers); });
         if (linear.minimums)
-          for_each_number(linear, panel + linear.minimums_at, g, g + 1, [&](int, F numbers) { store(minimums, numbers); });
+          for_each_number(linear, of_minimums, g, g + 1, [&](int, F numbers) { store(minimums, numbers); });
+        if (linear.zero_bits) store(zeros, to_float(zeros_at(linear, panel, g)));
         known = g;
       }
-      const int zero = linear.zero_points ? panel[linear.zeros_at + size_t(g) * kLanes + lane] : linear.zero;
-      int code = (int)(Panel::get(record_of<Panel>(linear, row, k), k % Panel::kStep) >> 8 * (k % 4) & 255);
+      int code = (int)(Panel::get(record_of<Panel>(linear, row, k), lane, k % Panel::kStep) >> 8 * (k % 4) & 255);
       if constexpr (std::is_same_v<Panel, Int4Panel>) code = linear.book[code];
-      const float weight = scales[lane] * (float)(code - zero);
+      const float weight = scales[lane] * ((float)code - zeros[lane]);
       out[linear.order ? linear.order[k] : k] = linear.minimums ? weight + minimums[lane] : weight;
     }
   });

@@ -2,8 +2,9 @@
 //
 // The scales of a panel lie before its codes, float16 or float32 [group][16], or, as in ggml's K-quants, float16 [256 columns][16] and
 // bytes [group][16], signed whole numbers that these are multiplied with; then zero points [group][16] bytes and minimums
-// like scales, where there are some; codes begin at the next cache line. Before a panel is multiplied its scales are unfolded
-// to float32, so that inner loops know one form of them, whatever they are kept in.
+// like scales, where there are some; codes begin at the next cache line. As nibbles, whole numbers of scales and minimums
+// share those bytes. Before a panel is multiplied its scales are unfolded to float32, so that inner loops know one form of
+// them, whatever they are kept in.
 //
 // A weight is scale * (value of the code - zero point) + minimum. Activations are rounded by groups of their own, the parts of
 // this file: a part has one scale of each. What minimums add is their product with the sums of a part's rounded activations.
@@ -123,23 +124,17 @@ struct OutlierList {
 };
 void collect_outliers(const Linear& linear, const Packed& packed, int rows, OutlierList& list);
 
-// The codes of column k of a record.
-static inline I field_of(const Field& field, int k) {
-  return iand(shift_right_by(load_int(field.at), field.shift + 8 * (k % 4)), (int)(field.mask & 255));
-}
+// The values of the codes of column k of a record.
 template <class Panel>
 static inline F column_of(const uint8_t* record, int k, Table table) {
   auto* from = const_cast<uint8_t*>(record);
   if constexpr (std::is_same_v<Panel, BookPanel>) {
-    const I codes = field_of(Int4Panel::field(from, k), k);
+    const I codes = Int4Panel::lanes(from, k);
     alignas(64) uint8_t lanes[4 * kLanes];
     memcpy(lanes, &codes, sizeof lanes);
     return byte_of<0>(look_up(table, load_bytes(lanes)));
-  } else if constexpr (Panel::kStep == 4) {
-    return to_float(field_of(Panel::field(from, k), k));
   } else {
-    const I upper = field_of(Panel::upper(from, k), k);
-    return to_float(iadd(field_of(Panel::lower(from, k), k), imul(upper, iset(16))));
+    return to_float(Panel::lanes(from, k));
   }
 }
 

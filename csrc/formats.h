@@ -1,4 +1,4 @@
-// Formats of codes: how weights of 8, 6, 5 and 4 bits lie in a panel of 16 output columns, and how they are rounded.
+// Formats of codes: how weights of 8 to 2 bits lie in a panel of 16 output columns, and how they are rounded.
 //
 // Quantised weights come in groups along K, the last of which may be shorter. A group is a header of 16 words, one a lane,
 // then records of codes. Activations have one scale for each group, weights one or two.
@@ -44,7 +44,7 @@ struct ScalesApart {
 // The length of the group that begins at k, of `count` values in groups of `group`.
 static inline int group_length(int group, int count, int k) { return count - k < group ? count - k : group; }
 
-// Four fields of a word: bits [shift, shift + bits) of each byte.
+// Four codes of a column, or some of their bits: bits [shift, shift + bits) of each byte of a word.
 struct Field {
   uint8_t* at;
   int shift;
@@ -61,6 +61,8 @@ struct Field {
     word = (word & ~(mask << shift)) | (fields & mask) << shift;
     memcpy(at, &word, 4);
   }
+  // Code i of the four, of this column and the fifteen next.
+  I lanes(int i) const { return iand(shift_right_by(load_int(at), shift + 8 * i), (int)(mask & 255)); }
 };
 
 // Rounding: signed values lowest ... highest, and the values first, first + step ... among which the peak's is searched.
@@ -72,11 +74,13 @@ struct Search {
 
 // A record holds Step values of k of 16 columns in RecordBytes bytes, and the zero point of symmetric weights is Zero.
 // codes<J> of a format are values 4 J to 4 J + 3 of a record as unsigned bytes [16][4], less Zero what is multiplied. get and
-// set are four codes of one column, a byte each: values k to k + 3 of the record whose first word of that column is at
-// `record`. kBook: nullptr where a code is its value, else the value of each code. The table is the layer's own.
+// set are four codes of one column, a byte each: values k to k + 3; lanes is value k of all columns. kBook: nullptr where a
+// code is its value, else the value of each code. The table is the layer's own. kRounds: whether weights are rounded to
+// these codes, which have headers then; else checkpoints bring them, and scales lie apart.
 template <int Step, int RecordBytes, int Zero>
 struct CodePanel {
   static constexpr int kStep = Step, kBytes = RecordBytes, kZero = Zero;
+  static constexpr bool kRounds = true;
   static constexpr const uint8_t* kBook = nullptr;
   static constexpr bool kTwoScales = false;
   static constexpr size_t group_bytes(int group) { return kHeaderBytes + size_t(group / kStep) * kBytes; }
@@ -90,9 +94,10 @@ struct Int8Panel : CodePanel<4, 64, 128> {
   static inline Bytes codes(const uint8_t* record, Table = Table()) {
     return load_bytes(record);
   }
-  static Field field(uint8_t* record, int) { return {record, 0, 0xffffffffu}; }
-  static uint32_t get(uint8_t* record, int k) { return field(record, k).get(); }
-  static void set(uint8_t* record, int k, uint32_t codes) { field(record, k).set(codes); }
+  static Field field(uint8_t* record, int lane, int) { return {record + 4 * lane, 0, 0xffffffffu}; }
+  static uint32_t get(uint8_t* record, int lane, int k) { return field(record, lane, k).get(); }
+  static void set(uint8_t* record, int lane, int k, uint32_t codes) { field(record, lane, k).set(codes); }
+  static I lanes(uint8_t* record, int k) { return field(record, 0, k).lanes(k % 4); }
 };
 
 // 4 bits, [k / 8][16][4]: the lower nibbles are the first four values of k, the upper ones the next four
@@ -104,9 +109,10 @@ struct Int4Panel : CodePanel<8, 64, 8> {
     const Bytes nibbles = load_bytes(record);
     return J ? high_nibbles(nibbles) : low_nibbles(nibbles);
   }
-  static Field field(uint8_t* record, int k) { return {record, k / 4 % 2 * 4, 0x0f0f0f0fu}; }
-  static uint32_t get(uint8_t* record, int k) { return field(record, k).get(); }
-  static void set(uint8_t* record, int k, uint32_t codes) { field(record, k).set(codes); }
+  static Field field(uint8_t* record, int lane, int k) { return {record + 4 * lane, k / 4 % 2 * 4, 0x0f0f0f0fu}; }
+  static uint32_t get(uint8_t* record, int lane, int k) { return field(record, lane, k).get(); }
+  static void set(uint8_t* record, int lane, int k, uint32_t codes) { field(record, lane, k).set(codes); }
+  static I lanes(uint8_t* record, int k) { return field(record, 0, k).lanes(k % 4); }
 };
 
 // 6 bits, [k / 16]: the lower four bits like two records of 4-bit codes, then [16][4] bytes, each of which has the upper two
@@ -117,14 +123,21 @@ struct Int6Panel : CodePanel<16, 192, 32> {
   static constexpr int kUpper = 128;  // where those begin
   template <int J>
   static inline Bytes codes(const uint8_t* record, Table = Table()) {
-    return with_two_more<J>(Int4Panel::codes<J % 2>(record + J / 2 * 64), load_bytes(record + kUpper));
+    return bits_xor(Int4Panel::codes<J % 2>(record + J / 2 * 64), moved_bits<4 - 2 * J, 0x30>(load_bytes(record + kUpper)));
   }
-  static Field lower(uint8_t* record, int k) { return Int4Panel::field(record + k % 16 / 8 * 64, k); }
-  static Field upper(uint8_t* record, int k) { return {record + kUpper, k / 4 % 4 * 2, 0x03030303u}; }
-  static uint32_t get(uint8_t* record, int k) { return lower(record, k).get() | upper(record, k).get() << 4; }
-  static void set(uint8_t* record, int k, uint32_t codes) {
-    lower(record, k).set(codes);
-    upper(record, k).set(codes >> 4);
+  static Field lower(uint8_t* record, int lane, int k) { return Int4Panel::field(record + k % 16 / 8 * 64, lane, k); }
+  static Field upper(uint8_t* record, int lane, int k) {
+    return {record + kUpper + 4 * lane, k / 4 % 4 * 2, 0x03030303u};
+  }
+  static uint32_t get(uint8_t* record, int lane, int k) {
+    return lower(record, lane, k).get() | upper(record, lane, k).get() << 4;
+  }
+  static void set(uint8_t* record, int lane, int k, uint32_t codes) {
+    lower(record, lane, k).set(codes);
+    upper(record, lane, k).set(codes >> 4);
+  }
+  static I lanes(uint8_t* record, int k) {
+    return iadd(lower(record, 0, k).lanes(k % 4), imul(upper(record, 0, k).lanes(k % 4), iset(16)));
   }
 };
 
@@ -137,14 +150,19 @@ struct Int5Panel : CodePanel<32, 320, 16> {
   static constexpr int kUpper = 256;  // where those begin
   template <int J>
   static inline Bytes codes(const uint8_t* record, Table = Table()) {
-    return with_one_more<J>(Int4Panel::codes<J % 2>(record + J / 2 * 64), load_bytes(record + kUpper));
+    return bits_xor(Int4Panel::codes<J % 2>(record + J / 2 * 64), moved_bits<4 - J, 0x10>(load_bytes(record + kUpper)));
   }
-  static Field lower(uint8_t* record, int k) { return Int4Panel::field(record + k % 32 / 8 * 64, k); }
-  static Field upper(uint8_t* record, int k) { return {record + kUpper, k / 4 % 8, 0x01010101u}; }
-  static uint32_t get(uint8_t* record, int k) { return lower(record, k).get() | upper(record, k).get() << 4; }
-  static void set(uint8_t* record, int k, uint32_t codes) {
-    lower(record, k).set(codes);
-    upper(record, k).set(codes >> 4);
+  static Field lower(uint8_t* record, int lane, int k) { return Int4Panel::field(record + k % 32 / 8 * 64, lane, k); }
+  static Field upper(uint8_t* record, int lane, int k) { return {record + kUpper + 4 * lane, k / 4 % 8, 0x01010101u}; }
+  static uint32_t get(uint8_t* record, int lane, int k) {
+    return lower(record, lane, k).get() | upper(record, lane, k).get() << 4;
+  }
+  static void set(uint8_t* record, int lane, int k, uint32_t codes) {
+    lower(record, lane, k).set(codes);
+    upper(record, lane, k).set(codes >> 4);
+  }
+  static I lanes(uint8_t* record, int k) {
+    return iadd(lower(record, 0, k).lanes(k % 4), imul(upper(record, 0, k).lanes(k % 4), iset(16)));
   }
 };
 
@@ -162,8 +180,8 @@ struct Iq4NlPanel : CodePanel<8, 64, 128> {
   static inline Bytes codes(const uint8_t* record, Table = Table()) {
     return look_up(load_table(kNonlinear), Int4Panel::codes<J>(record));
   }
-  static uint32_t get(uint8_t* record, int k) { return Int4Panel::get(record, k); }
-  static void set(uint8_t* record, int k, uint32_t codes) { Int4Panel::set(record, k, codes); }
+  static uint32_t get(uint8_t* record, int lane, int k) { return Int4Panel::get(record, lane, k); }
+  static void set(uint8_t* record, int lane, int k, uint32_t codes) { Int4Panel::set(record, lane, k, codes); }
 };
 
 // 4 bits that name one of sixteen bytes of the layer's own, in the same records
@@ -174,10 +192,64 @@ struct BookPanel : CodePanel<8, 64, 0> {
   }
 };
 
+// 2 bits, [k / 16][16][4]: value 4 J + i at bit 2 J of byte i
+struct Int2Panel : CodePanel<16, 64, 2> {
+  static constexpr const char* kName = "int2";
+  static constexpr bool kRounds = false;
+  template <int J>
+  static inline Bytes codes(const uint8_t* record, Table = Table()) {
+    return moved_bits<-2 * J, 3>(load_bytes(record));
+  }
+  static Field field(uint8_t* record, int lane, int k) { return {record + 4 * lane, k / 4 % 4 * 2, 0x03030303u}; }
+  static uint32_t get(uint8_t* record, int lane, int k) { return field(record, lane, k).get(); }
+  static void set(uint8_t* record, int lane, int k, uint32_t codes) { field(record, lane, k).set(codes); }
+  static I lanes(uint8_t* record, int k) { return field(record, 0, k).lanes(k % 4); }
+};
+
+// 3 bits, [k / 16]: the lower two bits like a record of 2-bit codes, then [16] words of two bytes, each of which has the upper
+// bits of a column as `load_spread` wants them: that of value 4 J + i at bit 2, 3, 6 or 7 of what becomes byte i, where two
+// codes at a time find it right above their lower bits. (Pairs of such records, with the upper bits in whole bytes, would not
+// fit groups of 16.)
+struct Int3Panel : CodePanel<16, 96, 4> {
+  static constexpr const char* kName = "int3";
+  static constexpr bool kRounds = false;
+  static constexpr int kUpper = 64;  // where those begin
+  template <int J>
+  static inline Bytes codes(const uint8_t* record, Table = Table()) {
+    const Bytes lower = load_bytes(record), upper = load_spread(record + kUpper);
+    const Bytes two = bits_xor(moved_bits<-J % 2 * 2, 0x33>(lower), moved_bits<-J % 2, 0x44>(upper));
+    return moved_bits<-J / 2 * 4, 7>(two);
+  }
+  static constexpr int spread_bit(int k) { return 2 + k / 4 % 2 + k / 8 % 2 * 4; }
+  static constexpr int bit_of(int k, int i) { return spread_bit(k) + i % 2 * 8 - i / 2 * 2; }  // of code i of four
+  static uint16_t upper(const uint8_t* record, int lane) {
+    uint16_t word;
+    memcpy(&word, record + kUpper + 2 * lane, 2);
+    return word;
+  }
+  static uint32_t get(uint8_t* record, int lane, int k) {
+    uint32_t codes = Int2Panel::get(record, lane, k);
+    for (int i = 0; i < 4; i++) codes |= (upper(record, lane) >> bit_of(k, i) & 1u) << (8 * i + 2);
+    return codes;
+  }
+  static void set(uint8_t* record, int lane, int k, uint32_t codes) {
+    Int2Panel::set(record, lane, k, codes);
+    uint32_t word = upper(record, lane);
+    for (int i = 0; i < 4; i++)
+      word = (word & ~(1u << bit_of(k, i))) | (codes >> (8 * i + 2) & 1u) << bit_of(k, i);
+    memcpy(record + kUpper + 2 * lane, &word, 2);
+  }
+  static I lanes(uint8_t* record, int k) {
+    alignas(64) uint8_t spread[64];
+    store_bytes(spread, load_spread(record + kUpper));
+    return iadd(Int2Panel::lanes(record, k), imul(Field{spread, spread_bit(k), 0x01010101u}.lanes(k % 4), iset(4)));
+  }
+};
+
 template <class... Panels>
 struct PanelList {};
 // In the order of their numbers, of which the first is TGI_INT8.
-using CodePanels = PanelList<Int8Panel, Int4Panel, Int6Panel, Int5Panel, Iq4NlPanel>;
+using CodePanels = PanelList<Int8Panel, Int4Panel, Int6Panel, Int5Panel, Iq4NlPanel, Int2Panel, Int3Panel>;
 
 template <class Body, class First, class... Rest>
 static inline auto with_panel(PanelList<First, Rest...>, int number, const Body& body) {
@@ -203,13 +275,15 @@ template <class Body>
 static inline void with_header(int format, bool apart, const Body& body) {
   with_format(format, [&](auto type) {
     using Panel = decltype(type);
-    if constexpr (std::is_same_v<Panel, Int4Panel>) {
+    if constexpr (!Panel::kRounds) {
+      return body(type, ScalesApart{});
+    } else if constexpr (std::is_same_v<Panel, Int4Panel>) {
       if (apart) return body(BookPanel{}, ScalesApart{});
     } else if constexpr (Panel::kBook == nullptr) {
       if (apart) return body(type, ScalesApart{});
     }
     if constexpr (Panel::kTwoScales) body(type, TwoScales{});
-    else body(type, OneScale{});
+    else if constexpr (Panel::kRounds) body(type, OneScale{});
   });
 }
 
@@ -219,6 +293,11 @@ static inline size_t bytes_of_group(int format, int length) {
 }
 
 static inline bool has_codes(int format) { return format >= TGI_INT8; }
+
+// Whether weights can be rounded to the codes of a format.
+static inline bool rounds_to(int format) {
+  return with_format(format, [](auto panel) { return decltype(panel)::kRounds; });
+}
 
 // The zero point of symmetric weights.
 static inline int zero_of(int format) {

@@ -17,8 +17,8 @@ struct tgi_linear {
   bool apart;
   int scale_group;   // columns of a scale of the weights; `group` are those of one of the activations
   int scale_groups;
-  int scale_type;    // TGI_FLOAT16, TGI_FLOAT32 or TGI_INT8: see apart.h
-  bool zero_points;  // codes have zero points of their own
+  int scale_type;    // TGI_FLOAT16, TGI_FLOAT32, TGI_INT8 or TGI_NIBBLES: see apart.h
+  int zero_bits;     // of zero points of a group's own: 4, 8, or 0 where there are none
   bool minimums;
   uint8_t book[16];  // values of codes of 4 bits
   const int32_t* order;  // [in]: column k of the codes is this one of the model's; nullptr: the same

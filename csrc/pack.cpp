@@ -44,7 +44,7 @@ uint16_t* half_at(const Linear& linear, int row, int k) {
 void set_word(int format, uint8_t* group, int lane, int k, uint32_t codes) {
   with_format(format, [&](auto panel) {
     using Panel = decltype(panel);
-    Panel::set(record_at<Panel>(group, lane, k), k, codes);
+    Panel::set(record_at<Panel>(group, k), lane, k, codes);
   });
 }
 
@@ -170,7 +170,7 @@ void for_each_four(const Linear& linear, int row, const Body& body) {
       Four four;
       memcpy(&four.scale, &bits, 4);
       four.zero_point = Panel::kZero;
-      four.codes = Panel::get(record_at<Panel>(group, lane, of_group), of_group);
+      four.codes = Panel::get(record_at<Panel>(group, of_group), lane, of_group);
       body(type, k, four);
     }
   });
@@ -247,7 +247,7 @@ static bool set_apart(tgi_arena* arena, Linear& linear, const tgi_linear_apart& 
   linear.scale_group = shape.scale_group ? shape.scale_group : linear.padded_in;
   linear.scale_groups = (linear.in + linear.scale_group - 1) / linear.scale_group;
   linear.scale_type = shape.scale_type;
-  linear.zero_points = shape.zero_points != 0;
+  linear.zero_bits = shape.zero_bits;
   linear.minimums = shape.minimums != 0;
   linear.zero = shape.zero;
   linear.scales = 1;
@@ -278,6 +278,7 @@ tgi_linear* tgi_linear_create(tgi_arena* arena, const tgi_linear_shape* shape) {
   const bool eight = shape->format == TGI_E4M3;
   const int format = eight ? TGI_BFLOAT16 : shape->format, in = shape->in, out = shape->out, bias = shape->bias;
   const bool quantised = has_codes(format);
+  if (quantised && !shape->apart && !rounds_to(format)) return nullptr;
   const int unit = !quantised ? panel_step(format) : std::max(16, with_format(format, [](auto panel) {
     return decltype(panel)::kStep;
   }));

@@ -194,7 +194,7 @@ void round_rows(const Linear& linear, int panel, int first, int last, float* val
       for (int lane = first; lane < last; lane++) {
         uint8_t* group = group_at(linear, panel * kLanes, (begin + k) / linear.group);
         const int of_group = (begin + k) % linear.group;
-        Panel::set(record_at<Panel>(group, lane, of_group), of_group, codes[k / 4 * kLanes + lane]);
+        Panel::set(record_at<Panel>(group, of_group), lane, of_group, codes[k / 4 * kLanes + lane]);
       }
   }
 }
@@ -219,7 +219,8 @@ void set_header(const Linear& linear, int row, int g, uint32_t word) {
 void round_panel(const Linear& linear, int panel, int first, int last, float* values, const Feedback* feedback,
                  RoundingErrors* errors) {
   with_format(linear.format, [&](auto type) {
-    round_rows<decltype(type)>(linear, panel, first, last, values, feedback, errors);
+    using Panel = decltype(type);
+    if constexpr (Panel::kRounds) round_rows<Panel>(linear, panel, first, last, values, feedback, errors);
   });
 }
 

@@ -28,10 +28,10 @@ void set_header(const Linear& linear, int row, int g, uint32_t word);
 
 uint8_t* group_at(const Linear& linear, int row, int g);
 
-// The part of the record of column k of a group that belongs to one row.
+// The record of column k of a group.
 template <class Panel>
-static inline uint8_t* record_at(uint8_t* group, int lane, int k) {
-  return group + kHeaderBytes + k / Panel::kStep * Panel::kBytes + 4 * lane;
+static inline uint8_t* record_at(uint8_t* group, int k) {
+  return group + kHeaderBytes + k / Panel::kStep * Panel::kBytes;
 }
 
 }  // namespace tgi

@@ -7,7 +7,7 @@
 #include <stdint.h>
 
 #define TGI_API extern "C" __attribute__((visibility("default")))
-#define TGI_ABI 19  // raised with every change of this file; the loader refuses another number
+#define TGI_ABI 20  // raised with every change of this file; the loader refuses another number
 
 typedef struct tgi_pool tgi_pool;
 typedef struct tgi_arena tgi_arena;
@@ -44,15 +44,19 @@ TGI_API size_t tgi_arena_used(const tgi_arena* arena);
 
 // ---- linear layers
 
-// Codes of a checkpoint, whose scales lie apart from them (csrc/apart.h), in int8, int6, int5 or int4. scale_group: columns of
-// a scale of the weights, a multiple of the layer's group, or 0 for the whole row. scale_type: TGI_FLOAT16, TGI_FLOAT32, or
-// TGI_INT8: whole numbers times a float16 for each 256 columns; of minimums too. zero: the zero point of all codes; with
-// zero_points each group has one of its own, from 0 to 255. book [16]: values of codes of 4 bits, which zero is taken
-// from; nullptr: the code. order [in]: column k of the codes is column order[k] of
-// the layer, all of them once; nullptr: the same.
+// Scales and minimums in the halves of one byte, see below.
+enum { TGI_NIBBLES = 102 };
+
+// Codes of a checkpoint, whose scales lie apart from them (csrc/apart.h), in int8, int6, int5, int4, int3 or int2, of which the
+// last two have no other layers. scale_group: columns of a scale of the weights, a multiple of the layer's group, or 0 for the
+// whole row. scale_type: TGI_FLOAT16, TGI_FLOAT32, TGI_INT8: whole numbers times a float16 for each 256 columns, of minimums
+// too; or TGI_NIBBLES: the same of layers with minimums, scales from 0 to 15 and minimums from -15 to 0. zero: the zero point
+// of all codes; with zero_bits, 4 or 8, each group has one of its own of so many. book [16]: values of codes of 4 bits, which zero
+// is taken from; nullptr: the code. order [in]: column k of the codes is column order[k] of the layer, all of them once;
+// nullptr: the same.
 typedef struct {
   int32_t scale_group, scale_type;
-  int32_t zero, zero_points, minimums;
+  int32_t zero, zero_bits, minimums;
   const uint8_t* book;
   const int32_t* order;
 } tgi_linear_apart;
@@ -70,7 +74,7 @@ typedef struct {
   const tgi_linear_apart* apart;
 } tgi_linear_shape;
 
-// Lives in the arena, starts as zeros. nullptr: out of memory.
+// Lives in the arena, starts as zeros. nullptr: out of memory, or no such layer.
 TGI_API tgi_linear* tgi_linear_create(tgi_arena* arena, const tgi_linear_shape* shape);
 TGI_API size_t tgi_linear_bytes(const tgi_linear* linear);
 // To be called when all rows are packed: bfloat16 weights are kept in 12 bits where that loses nothing. 0: no memory.
@@ -93,7 +97,7 @@ TGI_API void tgi_linear_pack(tgi_pool* pool, tgi_linear* linear, const void* wei
 // The same from codes that a checkpoint brings: codes [rows][in], scales [rows][all of a row]; a weight is scale * (value of the
 // code - zero), where zero is 128 of 8-bit and iq4_nl, 32 of 6-bit, 16 of 5-bit, 8 of 4-bit codes. Those of a rotated layer are
 // rotated. zeros, minimums [rows][scales of a row]: of a layer that has some, else nullptr; minimums are added. steps,
-// minimum_steps [rows][blocks of 256 columns]: what these are whole multiples of, from -128 to 127, of scale_type TGI_INT8.
+// minimum_steps [rows][blocks of 256 columns]: what these are whole multiples of, of scale_type TGI_INT8 or TGI_NIBBLES.
 TGI_API void tgi_linear_pack_codes(tgi_pool* pool, tgi_linear* linear, const uint8_t* codes, const float* scales,
                                    const uint8_t* zeros, const float* minimums, const float* steps,
                                    const float* minimum_steps, int first, int rows);

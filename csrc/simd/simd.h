@@ -9,8 +9,9 @@
 //   load_f16               16 float16, widened
 //   load_e4m3, load_e5m2   16 floats of 8 bits, widened
 //   byte_of<J>             byte J of each 32-bit lane as a float, unsigned
-//   with_two_more<J>       codes of six bits: nibbles, and above them bits 2 J and 2 J + 1 of the second operand's bytes
-//   with_one_more<J>       codes of five bits: the same with bit J
+//   moved_bits<L, M>       of each byte the bits that are in mask M after a shift by L to the left, or -L to the right
+//   load_spread            16 words of two bytes, spread: bits 2, 3, 6 and 7 of bytes 0 and 1 of a lane are those of its word,
+//                          and of bytes 2 and 3 the word's bits 0, 1, 4 and 5; the other bits are anything
 //   swap_lanes<S>          lane i gets lane i ^ S, S a power of two
 //   look_up                for each of 64 bytes below 16 the byte of a table that it names
 //   raised_nibbles         the lower four bits of each byte, in place of the upper ones

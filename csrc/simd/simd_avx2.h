@@ -155,20 +155,19 @@ static inline bool any_without(Bytes b, int bits) {
 }
 static inline Bytes bits_and(Bytes a, Bytes b) { return {_mm256_and_si256(a.lo, b.lo), _mm256_and_si256(a.hi, b.hi)}; }
 static inline Bytes bits_xor(Bytes a, Bytes b) { return ixor(a, b); }
-template <int J>
-static inline Bytes with_two_more(Bytes nibbles, Bytes twos) {
+template <int Left, int Mask>
+static inline Bytes moved_bits(Bytes b) {
   const auto moved = [](__m256i x) {
-    return J < 2 ? _mm256_slli_epi16(x, J < 2 ? 4 - 2 * J : 0) : _mm256_srli_epi16(x, J < 2 ? 0 : 2 * J - 4);
+    return Left > 0 ? _mm256_slli_epi16(x, Left > 0 ? Left : 0) : _mm256_srli_epi16(x, Left > 0 ? 0 : -Left);
   };
-  return ixor(nibbles, iand({moved(twos.lo), moved(twos.hi)}, 0x30303030));
+  return iand({moved(b.lo), moved(b.hi)}, Mask * 0x01010101);
 }
-
-template <int J>
-static inline Bytes with_one_more(Bytes nibbles, Bytes ones) {
-  const auto moved = [](__m256i x) {
-    return J < 4 ? _mm256_slli_epi16(x, J < 4 ? 4 - J : 0) : _mm256_srli_epi16(x, J < 4 ? 0 : J - 4);
+static inline Bytes load_spread(const void* p) {
+  const auto spread = [](__m128i eight) {
+    const __m256i words = _mm256_cvtepu16_epi32(eight);
+    return _mm256_or_si256(words, _mm256_slli_epi32(words, 18));
   };
-  return ixor(nibbles, iand({moved(ones.lo), moved(ones.hi)}, 0x10101010));
+  return {spread(_mm_loadu_si128((const __m128i*)p)), spread(_mm_loadu_si128((const __m128i*)p + 1))};
 }
 
 using Table = __m256i;  // twice the same

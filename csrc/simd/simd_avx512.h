@@ -85,18 +85,14 @@ static inline Bytes raised_nibbles(Bytes b) { return _mm512_and_si512(_mm512_sll
 static inline bool any_without(Bytes b, int bits) { return _mm512_testn_epi8_mask(b, _mm512_set1_epi8((char)bits)) != 0; }
 static inline Bytes bits_and(Bytes a, Bytes b) { return _mm512_and_si512(a, b); }
 static inline Bytes bits_xor(Bytes a, Bytes b) { return _mm512_xor_si512(a, b); }
-template <int J>
-static inline Bytes with_two_more(Bytes nibbles, Bytes twos) {
-  const Bytes moved =
-      J < 2 ? _mm512_slli_epi16(twos, J < 2 ? 4 - 2 * J : 0) : _mm512_srli_epi16(twos, J < 2 ? 0 : 2 * J - 4);
-  return _mm512_or_si512(nibbles, _mm512_and_si512(moved, _mm512_set1_epi8(0x30)));
+template <int Left, int Mask>
+static inline Bytes moved_bits(Bytes b) {
+  const Bytes moved = Left > 0 ? _mm512_slli_epi16(b, Left > 0 ? Left : 0) : _mm512_srli_epi16(b, Left > 0 ? 0 : -Left);
+  return _mm512_and_si512(moved, _mm512_set1_epi8(Mask));
 }
-
-template <int J>
-static inline Bytes with_one_more(Bytes nibbles, Bytes ones) {
-  const Bytes moved =
-      J < 4 ? _mm512_slli_epi16(ones, J < 4 ? 4 - J : 0) : _mm512_srli_epi16(ones, J < 4 ? 0 : J - 4);
-  return _mm512_or_si512(nibbles, _mm512_and_si512(moved, _mm512_set1_epi8(0x10)));
+static inline Bytes load_spread(const void* p) {
+  const I words = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p));
+  return _mm512_or_si512(words, _mm512_slli_epi32(words, 18));
 }
 
 using Table = __m512i;  // four times the same

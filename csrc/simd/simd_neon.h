@@ -186,20 +186,19 @@ static inline Bytes bits_and(Bytes x, Bytes y) {
   return {vandq_s32(x.a, y.a), vandq_s32(x.b, y.b), vandq_s32(x.c, y.c), vandq_s32(x.d, y.d)};
 }
 static inline Bytes bits_xor(Bytes x, Bytes y) { return ixor(x, y); }
-template <int J>
-static inline Bytes with_two_more(Bytes nibbles, Bytes twos) {
-  const auto moved = [](int32x4_t x) {  // a negative count shifts to the right
-    return vreinterpretq_s32_u8(vshlq_u8(vreinterpretq_u8_s32(x), vdupq_n_s8(4 - 2 * J)));
+template <int Left, int Mask>
+static inline Bytes moved_bits(Bytes x) {
+  const auto moved = [](int32x4_t y) {  // a negative count shifts to the right
+    return Left == 0 ? y : vreinterpretq_s32_u8(vshlq_u8(vreinterpretq_u8_s32(y), vdupq_n_s8(Left)));
   };
-  return ixor(nibbles, iand({moved(twos.a), moved(twos.b), moved(twos.c), moved(twos.d)}, 0x30303030));
+  return iand({moved(x.a), moved(x.b), moved(x.c), moved(x.d)}, Mask * 0x01010101);
 }
-
-template <int J>
-static inline Bytes with_one_more(Bytes nibbles, Bytes ones) {
-  const auto moved = [](int32x4_t x) {
-    return vreinterpretq_s32_u8(vshlq_u8(vreinterpretq_u8_s32(x), vdupq_n_s8(4 - J)));
+static inline Bytes load_spread(const void* p) {
+  const auto part = [&](int i) {
+    const int32x4_t words = vreinterpretq_s32_u32(vmovl_u16(vld1_u16((const uint16_t*)p + 4 * i)));
+    return vorrq_s32(words, vshlq_n_s32(words, 18));
   };
-  return ixor(nibbles, iand({moved(ones.a), moved(ones.b), moved(ones.c), moved(ones.d)}, 0x10101010));
+  return {part(0), part(1), part(2), part(3)};
 }
 
 using Table = uint8x16_t;

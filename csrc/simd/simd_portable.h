@@ -109,11 +109,17 @@ static inline bool any_without(Bytes b, int bits) {
 }
 static inline Bytes bits_and(Bytes a, Bytes b) { return a & b; }
 static inline Bytes bits_xor(Bytes a, Bytes b) { return a ^ b; }
-template <int J>
-static inline Bytes with_two_more(Bytes nibbles, Bytes twos) { return nibbles | (twos >> (2 * J) & 3) << 4; }
-
-template <int J>
-static inline Bytes with_one_more(Bytes nibbles, Bytes ones) { return nibbles | (ones >> J & 1) << 4; }
+template <int Left, int Mask>
+static inline Bytes moved_bits(Bytes b) {
+  const Bytes moved = Left > 0 ? b << (Left > 0 ? Left : 0) : b >> (Left > 0 ? 0 : -Left);
+  return moved & (uint8_t)Mask;
+}
+static inline Bytes load_spread(const void* p) {
+  const auto* bytes = static_cast<const uint8_t*>(p);
+  I words;
+  for (int i = 0; i < 16; i++) words[i] = bytes[2 * i] | bytes[2 * i + 1] << 8;
+  return (Bytes)(words | words << 18);
+}
 
 using Table = const uint8_t*;
 static inline Table load_table(const void* p) { return static_cast<const uint8_t*>(p); }

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import gguf
+import numpy as np
 import pytest
 import torch
 
@@ -16,7 +18,7 @@ from tests.kernels.native_levels import libraries, open_level
 from tests.kernels.test_native_linear import TOLERANCE, relative_error, round_without_outliers
 from tests.kernels.test_native_loading import Stored
 from tgi.kernels.coded import CodedWeight
-from tgi.kernels.formats import IQ4_NL
+from tgi.kernels.formats import CODE_PANELS, IQ4_NL
 from tgi.kernels.inputs import Inputs
 from tgi.kernels.native.book import book_of
 from tgi.kernels.native.library import Arena, Library, Pool
@@ -24,6 +26,7 @@ from tgi.kernels.native.library import load as load_library
 from tgi.kernels.native.linear import PackedLinear
 from tgi.kernels.native.loading import load_layer
 from tgi.kernels.weight import Weight
+from tgi.quant.formats.ggml import READERS, decode
 
 Pieces = Iterator[tuple[int, CodedWeight]]
 ROWS = 43
@@ -46,6 +49,8 @@ class Kind:
     order: bool = False
     steps: bool = False
     """Scales and minimums are whole numbers times a float16 for each 256 columns."""
+    nibbles: bool = False
+    """Those are from 0 to 15, and from -15 to 0."""
 
     def make(self, columns: int, seed: int = 0) -> CodedWeight:
         generator = torch.Generator().manual_seed(seed)
@@ -57,8 +62,9 @@ class Kind:
         if self.steps:
             step = (torch.rand((ROWS, -(-columns // 256)), generator=generator) * 0.01).half().float()
             each = step.repeat_interleave(256 // of_steps, 1)[:, :groups]
-            scales = each * torch.randint(-128, 128, scales.shape, generator=generator)
-            minimums = each * -torch.randint(0, 64, scales.shape, generator=generator)
+            least, most, deepest = (0, 16, 16) if self.nibbles else (-128, 128, 64)
+            scales = each * torch.randint(least, most, scales.shape, generator=generator)
+            minimums = each * -torch.randint(0, deepest, scales.shape, generator=generator)
             steps = {"steps": step, "min_steps": step if self.minimums else None}
         zeros = {
             "": None,
@@ -84,7 +90,9 @@ KINDS = {
     "Q5_0": Kind(5, 32, "same"),
     "Q5_1, Q5_K": Kind(5, 32, minimums=True),
     "Q6_K": Kind(6, 16, "same"),
-    "Q2_K": Kind(2, 16, minimums=True),
+    "2 bits with minimums": Kind(2, 16, minimums=True),
+    "Q2_K of nibbles": Kind(2, 16, minimums=True, steps=True, nibbles=True),
+    "Q3_K of whole numbers": Kind(3, 16, "same", steps=True),
     "Q8_0": Kind(8, 32, "same"),
     "Q4_K of whole numbers": Kind(4, 32, minimums=True, steps=True),
     "Q5_K of whole numbers": Kind(5, 32, minimums=True, steps=True),
@@ -95,12 +103,18 @@ KINDS = {
     "NVFP4": Kind(4, 16, book=E2M1),
     "GPTQ": Kind(4, 128, "own"),
     "GPTQ, act-order, 3 bits": Kind(3, 64, "own", order=True),
+    "GPTQ, 3 bits": Kind(3, 128, "own"),
+    "GPTQ, 2 bits": Kind(2, 128, "own"),
+    "GPTQ, act-order, 2 bits": Kind(2, 32, "same", order=True),
+    "2 bits, one group": Kind(2, 1 << 20, "own"),
     "GPTQ, 8 bits, one group": Kind(8, 1 << 20, "own"),
     "HQQ": Kind(4, 64, "float"),
+    "HQQ, 2 bits": Kind(2, 16, "float"),
     "nf4": Kind(4, 64, book=NF4),
     "fp4": Kind(4, 64, book=FP4),
     "a book, minimums and order": Kind(4, 32, minimums=True, book=NF4, order=True),
     "5 bits in groups of 16": Kind(5, 16, "own"),
+    "3 bits in groups of 48": Kind(3, 48, minimums=True),
     "groups of 96": Kind(4, 96, "own"),
     "groups of 256": Kind(8, 256, "same", order=True),
 }
@@ -116,17 +130,17 @@ def kind(request) -> Kind:
     return KINDS[request.param]
 
 
-def load(library: Library, coded: CodedWeight, activations: str = "int8") -> PackedLinear:
+def load(library: Library, coded: CodedWeight, activations: str = "int8", rows: int = ROWS) -> PackedLinear:
     class Reader(Stored):
         keeps_codes = True
 
         def pieces(self, weight: Weight, *, rounded: bool = True, inputs: Inputs | None = None) -> Pieces:
             yield 0, self.coded.rows(0, 21)
-            yield 21, self.coded.rows(21, ROWS)
+            yield 21, self.coded.rows(21, rows)
 
     reader = Reader(coded, None)
     reader.activations = activations
-    weight = Weight(("layers.0.mlp.up",), (ROWS,), coded.codes.shape[1])
+    weight = Weight(("layers.0.mlp.up",), (rows,), coded.codes.shape[1])
     return load_layer(Pool(library, 2), Arena(library), weight, reader)
 
 
@@ -197,13 +211,15 @@ def test_a_row_has_the_same_bits_alone_and_among_others(library: Library, kind: 
 def test_memory_is_what_codes_and_scales_take(kind: Kind) -> None:
     columns = 4096
     layer = load(load_library(), kind.make(columns))
-    bits = {"int4": 4, "int5": 5, "int6": 6, "int8": 8}[layer.format]
-    each = 8 + 16 * kind.group / 256 if kind.steps else 16
+    bits = CODE_PANELS[layer.format].bits
+    assert bits == (4 if kind.book else 6 if (kind.bits, kind.group) == (5, 16) else kind.bits)
+    each = (4 if kind.nibbles else 8) + 16 * kind.group / 256 if kind.steps else 16
     apart = layer.apart
     assert apart is not None
-    numbers = each + each * apart.minimums + 8 * apart.zero_points
+    assert apart.zero_bits == (0 if kind.zeros != "own" else 4 if kind.bits <= 4 else 8)
+    numbers = each + each * apart.minimums + apart.zero_bits
     group = min(kind.group, columns)
-    assert layer.bytes * 8 / 48 / columns <= bits + numbers / group + 0.2
+    assert layer.bytes * 8 / 48 / columns <= bits + numbers / group + 0.01
 
 
 @pytest.mark.parametrize("kind", [name for name, kind in KINDS.items() if kind.steps], indirect=True)
@@ -212,9 +228,38 @@ def test_whole_scales_lose_nothing(library: Library, kind: Kind) -> None:
     assert torch.equal(load(library, coded).rows(torch.arange(ROWS)), coded.dequantise())
 
 
-def test_rows_of_two_types_share_a_layer(library: Library) -> None:
+@pytest.mark.parametrize(
+    ("kind", "halves"), [("Q2_K", (81, 83)), ("Q3_K", (109,)), ("Q4_K", (1, 3)), ("Q5_K", (1, 3)), ("Q6_K", (209,))]
+)
+def test_k_quants_keep_the_bits_and_the_size_of_their_file(
+    library: Library, kind: str, halves: tuple[int, ...]
+) -> None:
+    """halves: the upper bytes of the float16 numbers of a block."""
+    columns, (size, _) = 2048, READERS[kind]
+    raw = np.random.default_rng(5).integers(0, 256, (48, columns // 256, size), dtype=np.uint8)
+    raw[..., halves] &= 0xBF  # finite
+    raw = raw.reshape(48, -1)
+    coded = decode(kind, torch.from_numpy(raw))
+    assert isinstance(coded, CodedWeight)
+    layer = load(library, coded, rows=48)
+    expected = torch.from_numpy(gguf.dequantize(raw, gguf.GGMLQuantizationType[kind]))
+    assert torch.equal(layer.rows(torch.arange(48)), expected)
+    assert layer.bytes <= 1.05 * raw.size
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "format", "loss"),
+    [
+        ("Q4_K of whole numbers", "Q6_K of whole numbers", "int6", 1e-3),
+        ("Q2_K of nibbles", "Q3_K of whole numbers", "int3", 1e-3),
+        ("Q2_K of nibbles", "Q4_K of whole numbers", "int4", 0),
+        ("Q3_K of whole numbers", "Q5_0", "int6", 1e-3),
+        ("GPTQ, 2 bits", "Q8_0", "int8", 1e-3),
+    ],
+)
+def test_rows_of_two_types_share_a_layer(library: Library, one: str, other: str, format: str, loss: float) -> None:
     """As in files that mix Q4_K and Q6_K, whose matrices are stacked."""
-    first, second = KINDS["Q4_K of whole numbers"].make(320), KINDS["Q6_K of whole numbers"].make(320, seed=1)
+    first, second = KINDS[one].make(320), KINDS[other].make(320, seed=1)
 
     class Reader(Stored):
         keeps_codes = True
@@ -227,8 +272,8 @@ def test_rows_of_two_types_share_a_layer(library: Library) -> None:
     layer = load_layer(Pool(library, 2), Arena(library), weight, Reader(first, None))
     wanted = torch.cat((first.dequantise()[:21], second.dequantise()[21:]))
     found = layer.rows(torch.arange(ROWS))
-    assert layer.format == "int6"
-    assert (found - wanted).abs().max() <= 1e-3 * wanted.abs().max()
+    assert layer.format == format
+    assert (found - wanted).abs().max() <= loss * wanted.abs().max()
     x = torch.randn((20, 320))
     assert relative_error(layer(x), product(layer, first, x)) < TOLERANCE
 

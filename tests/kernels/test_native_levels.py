@@ -70,7 +70,7 @@ def close(found: Outputs, wanted: Outputs) -> None:
 
 def meaningful(outputs: Outputs) -> None:
     """Every kernel gave numbers, and not all the same."""
-    assert len(outputs) == 160 + 20 + 6 + 60
+    assert len(outputs) == 200 + 20 + 6 + 60
     for name, values in outputs.items():
         assert np.isfinite(values).all(), name
         assert len(values) < 5 or len(np.unique(values)) > 1, name

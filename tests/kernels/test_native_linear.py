@@ -7,13 +7,14 @@ are exact, so only the sum over groups rounds.
 from __future__ import annotations
 
 import math
+from ctypes import byref
 
 import pytest
 import torch
 
 from tests.kernels.native_levels import ROUNDING_LEVELS, libraries, open_level
-from tgi.kernels.formats import CODE_FORMATS
-from tgi.kernels.native.library import Arena, Library, Pool
+from tgi.kernels.formats import CODE_FORMATS, CODE_PANELS
+from tgi.kernels.native.library import Arena, Library, LinearShape, Pool
 from tgi.kernels.native.linear import FORMATS, Apart, PackedLinear
 from tgi.kernels.rotation import rotate
 
@@ -99,9 +100,19 @@ def test_every_number_of_rows_agrees_with_the_formula(library, format, activatio
 
 
 def test_formats_are_the_librarys(library):
-    numbers = [library.call.tgi_format(format.encode()) for format in FORMATS]
-    assert sorted(numbers) == list(range(len(FORMATS)))
-    assert library.call.tgi_format(b"int3") == -1
+    names = {*FORMATS, *CODE_PANELS}
+    numbers = [library.call.tgi_format(format.encode()) for format in names]
+    assert sorted(numbers) == list(range(len(names)))
+    assert library.call.tgi_format(b"int7") == -1
+
+
+@pytest.mark.parametrize("format", ["int2", "int3"])
+def test_nothing_is_rounded_to_panels_of_checkpoints(library, format):
+    arena = Arena(library)
+    with pytest.raises(AssertionError, match="nothing is rounded"):
+        PackedLinear(Pool(library, 1), arena, format, 64, 16)
+    shape = LinearShape(library.call.tgi_format(format.encode()), 64, 16, 64, False, 3, False)
+    assert not library.call.tgi_linear_create(arena.handle, byref(shape))
 
 
 @pytest.mark.parametrize("format", ["float32", "bfloat16", "float16"])
@@ -223,7 +234,8 @@ def test_codes_with_zero_points_of_a_checkpoint(library, format, bits, group, ac
     groups = -(-width // group)
     zeros = torch.randint(0, 1 << bits, (rows, groups), generator=generator)
     scales = torch.rand((rows, groups), generator=generator).half()  # as GPTQ and AWQ store them
-    options = {"group": math.gcd(group, 128), "activations": activations, "apart": Apart(group, zero_points=True)}
+    apart = Apart(group, zero_bits=4 if bits == 4 else 8)
+    options = {"group": math.gcd(group, 128), "activations": activations, "apart": apart}
     layer = PackedLinear(Pool(library, 2), Arena(library), format, width, rows, **options)
     layer.pack_codes(codes[:10], scales[:10], zeros[:10])
     layer.pack_codes(codes[10:], scales[10:], zeros[10:], first=10)

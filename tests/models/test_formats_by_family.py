@@ -33,6 +33,7 @@ from tgi.models.loader import load_model
 FORMATS = {
     "gptq": writers.gptq(4, 16),
     "gptq act-order": writers.gptq(4, 16, act_order=True),
+    "gptq 2 bits": writers.gptq(2, 16),
     "gptq 3 bits": writers.gptq(3, 16),
     "awq": writers.awq(16),
     "nf4": writers.four_bits(nested=True),
@@ -49,7 +50,7 @@ DECODERS = (
 """One of each way of storing matrices: apart, stacked, transposed, by experts, recurrent."""
 WITH_ENCODER = ("t5", "bart", "m2m_100")
 FAMILIES = (*DECODERS, *WITH_ENCODER)
-UNFIT = {("gptq 3 bits", family) for family in ("bloom", "mpt", "mamba2", "qwen3_next")}
+UNFIT = {("gptq 3 bits", family) for family in ("bloom", "mpt", "mamba2", "qwen3_next")} | {("gptq 2 bits", "mamba2")}
 """Pairs whose small matrices do not fill the format's words."""
 PAIRS = [
     pytest.param(family, format, marks=() if (number - place) % len(FORMATS) == 0 else pytest.mark.slow)
@@ -76,7 +77,7 @@ def write_plain(path: Path, family: str) -> None:
         write_tiny(path, family)
 
 
-WHOLE = {"gptq 3 bits": 32}
+WHOLE = {"gptq 2 bits": 16, "gptq 3 bits": 32}
 """Rows and columns that fill words."""
 
 

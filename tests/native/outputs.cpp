@@ -54,20 +54,28 @@ tgi_linear* make_layer(Random& random, tgi_pool* pool, tgi_arena* arena, int for
   const bool halves = format == tgi_format("int5") || format == tgi_format("iq4_nl");  // two scales a group
   const int groups[] = {32, 64, 128, 0};
   const int group = halves ? 128 : quantised ? groups[random.between(0, 3)] : 0;
-  const bool zero_points = quantised && !halves && random.between(0, 1);
+  const int few = format == tgi_format("int2") ? 2 : format == tgi_format("int3") ? 3 : 0;  // bits of codes that nothing rounds to
+  const bool zero_points = few || (quantised && !halves && random.between(0, 1));
   const bool rotated = quantised && !zero_points && group % 128 == 0 && random.between(0, 1);
-  const tgi_linear_apart apart{group, TGI_FLOAT32, 0, 1, 0, nullptr, nullptr};
+  const bool nibbles = few && group && random.between(0, 1);  // and minimums in place of zero points
+  const int zero_bits = nibbles ? 0 : few ? 4 : 8;
+  const tgi_linear_apart apart{group, nibbles ? (int)TGI_NIBBLES : (int)TGI_FLOAT32, 0, zero_bits, nibbles, nullptr, nullptr};
   const int part = zero_points && !group ? 128 : group;
   const tgi_linear_shape shape{format, in, out, part, rotated, activations, bias, zero_points ? &apart : nullptr};
   tgi_linear* layer = tgi_linear_create(arena, &shape);
   if (zero_points) {
     const int count = group ? (in + group - 1) / group : 1;
     std::vector<uint8_t> codes(size_t(out) * in), zeros(size_t(out) * count);
-    const int most = format == TGI_INT8 ? 255 : format == tgi_format("int6") ? 63 : 15;
+    const int most = few ? (1 << few) - 1 : format == TGI_INT8 ? 255 : format == tgi_format("int6") ? 63 : 15;
     for (uint8_t& code : codes) code = (uint8_t)random.between(0, most);
     for (uint8_t& zero : zeros) zero = (uint8_t)random.between(0, most);
-    const Floats scales = random.numbers(zeros.size(), 0.01f);
-    tgi_linear_pack_codes(pool, layer, codes.data(), scales.data(), zeros.data(), nullptr, nullptr, nullptr, 0, out);
+    Floats scales = random.numbers(zeros.size(), 0.01f), minimums(zeros.size()), steps(size_t(out) * ((in + 255) / 256), 0.0078125f);
+    for (size_t i = 0; nibbles && i < scales.size(); i++) {
+      scales[i] = steps[0] * (float)random.between(0, 15);
+      minimums[i] = -steps[0] * (float)random.between(0, 15);
+    }
+    const float *least = nibbles ? minimums.data() : nullptr, *step = nibbles ? steps.data() : nullptr;
+    tgi_linear_pack_codes(pool, layer, codes.data(), scales.data(), nibbles ? nullptr : zeros.data(), least, step, step, 0, out);
   } else if (format == TGI_FLOAT16) {
     std::vector<uint16_t> halves(size_t(out) * in);
     for (uint16_t& half : halves) half = (uint16_t)(random.bits() & 0xbbff);  // below 2 in magnitude, also subnormal
@@ -85,8 +93,8 @@ tgi_linear* make_layer(Random& random, tgi_pool* pool, tgi_arena* arena, int for
 }
 
 void linears(Random& random, tgi_pool* pool) {
-  const char* names[] = {"float32", "bfloat16", "float16", "int8", "int4", "int6", "int5", "iq4_nl"};
-  for (int format = TGI_FLOAT32; format <= tgi_format("iq4_nl"); format++) {
+  const char* names[] = {"float32", "bfloat16", "float16", "int8", "int4", "int6", "int5", "iq4_nl", "int2", "int3"};
+  for (int format = TGI_FLOAT32; format <= tgi_format("int3"); format++) {
     for (int round = 0; round < 10; round++) {
       tgi_arena* arena = tgi_arena_create();
       const int in = round % 3 ? 32 * random.between(1, 9) : random.between(1, 150), out = random.between(1, 90);

@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 SUFFIX = ".gguf"
 FOLDER = "tgi-gguf"
-MADE_BY = 2
+MADE_BY = 3
 """Raise it when what is made of a file changes: what earlier versions made is left alone."""
 PREFERRED = ("Q4_K_M", "Q4_K_S", "Q5_K_M", "Q4_0", "Q4_1", "Q8_0", "Q6_K", "Q5_K_S", "IQ4_NL", "IQ4_XS", "BF16", "F16")
 """Which one is taken where nobody says, as with llama.cpp: the best-known of those that are small and good."""

@@ -1,4 +1,5 @@
-"""The formats in which linear layers keep weights as codes: bits, values, groups, how a scale is searched.
+"""The formats in which linear layers keep weights as codes: bits, values, groups, how a scale is searched; and the
+panels that hold codes of checkpoints.
 
 Pure data, the same as the panels of csrc/formats.h have it. Imports no torch.
 """
@@ -71,3 +72,32 @@ CODE_FORMATS = {
         CodeFormat("iq4_nl", 4, -127, 113, 104.0, 4.0, 14, scales=2, book=IQ4_NL),
     )
 }
+
+
+@dataclass(frozen=True, slots=True)
+class CodePanel:
+    """A native panel that holds unsigned codes of a checkpoint, with scales of any groups apart from them."""
+
+    name: str
+    bits: int
+    unit: int = 16
+    """Columns whose activations share a scale come in multiples of this."""
+
+
+CODE_PANELS = {
+    panel.name: panel
+    for panel in (
+        CodePanel("int2", 2),
+        CodePanel("int3", 3),
+        CodePanel("int4", 4),
+        CodePanel("int5", 5, unit=32),
+        CodePanel("int6", 6),
+        CodePanel("int8", 8),
+    )
+}
+"""By name, the smallest first. Nothing is rounded to 2 and 3 bits on the fly."""
+
+
+def panel_of(bits: int, group: int) -> CodePanel:
+    """The smallest panel for codes of so many bits, at most 8, in groups of a multiple of 16 columns."""
+    return next(panel for panel in CODE_PANELS.values() if bits <= panel.bits and group % panel.unit == 0)

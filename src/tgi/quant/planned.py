@@ -7,12 +7,11 @@ import math
 import re
 from typing import Any
 
+from tgi.kernels.formats import GROUP, panel_of
 from tgi.kernels.native.footprint import NARROW_BYTES
 from tgi.kernels.weight import Weight
 from tgi.quant.checkpoint import Stored
 
-ZERO_BITS = 8
-"""As native kernels keep zero points of a group."""
 FLOAT_SCALE_BITS = 32
 """Of floats of 8 bits, and of all where nothing is rounded."""
 
@@ -44,9 +43,9 @@ def stored_bits(stored: Stored | None, weight: Weight, dtype: str) -> float | No
         return _in_groups(settings.get("nbits", 4), settings.get("group_size", 64), 2 * scale, weight)
     if stored.method == "awq":
         group = settings.get("group_size", settings.get("q_group_size"))
-        return _in_groups(4, group, scale + ZERO_BITS, weight)
+        return _in_groups(4, group, scale, weight, zeros=True)
     if stored.method == "gptq":
-        return _in_groups(settings.get("bits", 4), settings.get("group_size"), scale + ZERO_BITS, weight)
+        return _in_groups(settings.get("bits", 4), settings.get("group_size"), scale, weight, zeros=True)
     if stored.method == "fp8":
         return None if exact else 8 + FLOAT_SCALE_BITS / (128 if settings.get("weight_block_size") else weight.columns)
     if stored.method == "compressed-tensors":
@@ -81,19 +80,22 @@ def _compressed(settings: Any, weight: Weight, scale: int, *, exact: bool) -> fl
         if isinstance(scheme, dict) and scheme.get("type") == "float" and scheme.get("num_bits") == 8:
             found.append(None if exact else 8 + FLOAT_SCALE_BITS / weight.columns)
         elif isinstance(scheme, dict):
-            found.append(_in_groups(scheme.get("num_bits"), scheme.get("group_size"), scale + ZERO_BITS, weight))
+            found.append(_in_groups(scheme.get("num_bits"), scheme.get("group_size"), scale, weight, zeros=True))
     if not found or None in found:
         return None
     return max(bits for bits in found if bits is not None)
 
 
-def _in_groups(bits: Any, group: Any, group_bits: int, weight: Weight) -> float | None:
+def _in_groups(bits: Any, group: Any, group_bits: int, weight: Weight, *, zeros: bool = False) -> float | None:
+    """zeros: with zero points in 4 or 8 bits, as native kernels keep them."""
     number = _number(bits, 1, 8)
     if number is None:
         return None
-    width = next((size for size in (4, 5, 6, 8) if number <= size), 8)  # as native panels hold them
     columns = _number(group, 1, weight.columns) or weight.columns
-    return width + group_bits / columns
+    unit = max(16, math.gcd(int(columns), GROUP)) if columns < weight.columns else GROUP
+    if zeros:
+        group_bits += 4 if number <= 4 else 8
+    return panel_of(math.ceil(number), unit).bits + group_bits / columns
 
 
 GGML_KEPT = {
@@ -102,8 +104,8 @@ GGML_KEPT = {
     "Q5_0": (5.0, 1 / 32),
     "Q5_1": (5.0, 2 / 32),
     "Q8_0": (8.0, 1 / 32),
-    "Q2_K": (4 + 16 / 16 + 32 / 256, 0.0),
-    "Q3_K": (4 + 8 / 16 + 16 / 256, 0.0),
+    "Q2_K": (2 + 8 / 16 + 32 / 256, 0.0),
+    "Q3_K": (3 + 8 / 16 + 16 / 256, 0.0),
     "Q4_K": (4 + 16 / 32 + 32 / 256, 0.0),
     "Q5_K": (5 + 16 / 32 + 32 / 256, 0.0),
     "Q6_K": (6 + 8 / 16 + 16 / 256, 0.0),

@@ -19,8 +19,8 @@ def matrix_bytes(weight: Weight, dtype: str, format: CodeFormat | None) -> float
 
 
 def coded_bytes(weight: Weight, dtype: str, bits: float) -> float:
-    """Of a matrix that a checkpoint has in codes: as they are, but rows padded and no code below 4 bits."""
-    return -(-weight.rows // 16) * 16 * weight.columns * max(bits, 4.0) / 8
+    """Of a matrix that a checkpoint has in codes: as they are, but rows padded."""
+    return -(-weight.rows // 16) * 16 * weight.columns * bits / 8
 
 
 def cache_bytes(layer: CacheLayer, dtype: str) -> int:

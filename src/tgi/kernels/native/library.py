@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-ABI = 19
+ABI = 20
 LEVELS = ("portable", "avx2", "avx2_vnni", "avx512", "avx512_bf16", "avx512_amx", "neon", "neon_dotprod", "neon_i8mm")
 """Of each kind of processor from the least to the most demanding."""
 
@@ -23,7 +23,7 @@ class LinearApart(ctypes.Structure):
     """`tgi_linear_apart`."""
 
     _fields_: ClassVar = [
-        *((name, ctypes.c_int32) for name in ("scale_group", "scale_type", "zero", "zero_points", "minimums")),
+        *((name, ctypes.c_int32) for name in ("scale_group", "scale_type", "zero", "zero_bits", "minimums")),
         ("book", ctypes.c_void_p),
         ("order", ctypes.c_void_p),
     ]

@@ -12,13 +12,17 @@ from dataclasses import dataclass
 import torch
 
 from tgi.kernels.coded import CodedWeight
-from tgi.kernels.formats import CODE_FORMATS, GROUP
+from tgi.kernels.formats import CODE_FORMATS, CODE_PANELS, GROUP
 from tgi.kernels.native.library import Arena, Feedback, LinearApart, LinearShape, Pool
 from tgi.kernels.rotation import ROTATION
 
 FORMATS = ("float32", "bfloat16", "float16", *CODE_FORMATS)
 """Of weights that are made of floats, by name; besides there is e4m3, which only takes codes."""
 TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
+SCALE_TYPES = {"float32": 0, "float16": 2, "int8": 3, "nibbles": 102}
+"""Of `Apart`; see `tgi_linear_apart` in csrc/tgi.h."""
+WHOLE = ("nibbles", "int8")
+"""Of these the ones that keep whole numbers, the smallest first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +32,12 @@ class Apart:
     scale_group: int
     """Columns of a scale, a multiple of the layer's group; 0: the whole row."""
     scale_type: str = "float32"
-    """Or float16, or int8: whole numbers times a float16 for each 256 columns; of minimums too."""
+    """Or float16, or int8: whole numbers times a float16 for each 256 columns, of minimums too; or nibbles: the same
+    where scales are from 0 to 15 and minimums, which there are, from -15 to 0."""
     zero: int = 0
-    """Of all codes, where they have no zero points of their own."""
-    zero_points: bool = False
+    """Of all codes, where groups have no zero points of their own."""
+    zero_bits: int = 0
+    """Of each such zero point, 4 or 8."""
     minimums: bool = False
     book: tuple[int, ...] | None = None
     """Values of 16 codes from 0 to 255, from which `zero` is taken; None: the code."""
@@ -43,8 +49,8 @@ class Apart:
         book = None if self.book is None else torch.tensor(self.book, dtype=torch.uint8)
         order = None if self.order is None else self.order.int().contiguous()
         pointers = (None if part is None else part.data_ptr() for part in (book, order))
-        kind = FORMATS.index(self.scale_type)
-        numbers = (self.scale_group, kind, self.zero, self.zero_points, self.minimums)
+        kind = SCALE_TYPES[self.scale_type]
+        numbers = (self.scale_group, kind, self.zero, self.zero_bits, self.minimums)
         return LinearApart(*numbers, *pointers), (book, order)
 
 
@@ -65,7 +71,8 @@ class PackedLinear:
         activations: str = "int8",
         apart: Apart | None = None,
     ) -> None:
-        """format: one of FORMATS, or e4m3. group: 0 for the whole row. activations: int8, or float32: left unrounded.
+        """format: one of FORMATS, or e4m3; with `apart` one of CODE_PANELS. group: 0 for the whole row. activations:
+        int8, or float32: left unrounded.
 
         rotated: weights are kept in codes of their rotation, see `kernels.rotation`. apart: of a layer that takes codes
         of a checkpoint; group is then that of the activations, and of the weights what `apart` says.
@@ -73,6 +80,8 @@ class PackedLinear:
         halves = format in CODE_FORMATS and CODE_FORMATS[format].scales > 1
         assert group == GROUP or not halves or apart is not None, "halves of 128 columns"
         assert apart is None or not rotated, "columns of a checkpoint are not rotated"
+        assert apart is not None or format in (*FORMATS, "e4m3"), "nothing is rounded to fewer bits"
+        assert apart is None or format in CODE_PANELS, "codes of a checkpoint"
         assert not rotated or (format in CODE_FORMATS and group % ROTATION == 0), "whole blocks to a group"
         self.pool, self.arena, self.format, self.activations = pool, arena, format, activations
         self.in_features, self.out_features, self.has_bias = in_features, out_features, bias
@@ -121,19 +130,19 @@ class PackedLinear:
         """Pack rows from unsigned `codes` [rows, in] and `scales` [rows, groups]: see `tgi_linear_pack_codes`.
 
         zeros and minimums [rows, groups], where the layer has them. steps and min_steps [rows, blocks]: what scales and
-        minimums are multiples of, of a layer that keeps them in int8. Of a rotated layer, those of the rotated weights.
+        minimums are multiples of, of a layer that keeps whole numbers. Of a rotated layer, of the rotated weights.
         """
         if self.apart is None and zeros is not None:
             assert bool((zeros == CODE_FORMATS[self.format].zero).all()), "no zero points but the format's"
             zeros = None
-        wanted = (self.apart is not None and self.apart.zero_points, self.apart is not None and self.apart.minimums)
+        wanted = (self.apart is not None and self.apart.zero_bits > 0, self.apart is not None and self.apart.minimums)
         assert (zeros is not None, minimums is not None) == wanted, "as the layer was made"
         assert codes.shape[1] == self.in_features and first + len(codes) <= self.out_features
         codes, scales = codes.to(torch.uint8).contiguous(), scales.float().contiguous()
         zeros = None if zeros is None else zeros.to(torch.uint8).contiguous()
         minimums = None if minimums is None else minimums.float().contiguous()
         steps, min_steps = (None if part is None else part.float().contiguous() for part in (steps, min_steps))
-        whole = self.apart is not None and self.apart.scale_type == "int8"
+        whole = self.apart is not None and self.apart.scale_type in WHOLE
         assert (steps is not None) == whole, "as the layer was made"
         more = (None if part is None else part.data_ptr() for part in (zeros, minimums, steps, min_steps))
         self._call.tgi_linear_pack_codes(

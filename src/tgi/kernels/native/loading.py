@@ -181,7 +181,7 @@ def _layer_of_codes(
         raise _refusal(weight, f"groups of {piece.group} columns")
     shape = replace(format, group=0 if columns >= weight.columns and columns % 16 else columns, rotated=piece.rotated)
     zero_points = piece.zeros is not None and format.scales == 1 and not piece.rotated
-    apart = Apart(shape.group, zero_points=True) if zero_points else None
+    apart = Apart(shape.group, zero_bits=8) if zero_points else None
     return _layer(pool, arena, weight, shape, activations, apart)
 
 

@@ -13,15 +13,13 @@ from dataclasses import dataclass, replace
 import torch
 
 from tgi.kernels.coded import STEP_COLUMNS, CodedWeight
-from tgi.kernels.formats import CODE_FORMATS, GROUP
+from tgi.kernels.formats import CODE_PANELS, GROUP, panel_of
 from tgi.kernels.native.book import book_of
 from tgi.kernels.native.library import Arena, Pool
-from tgi.kernels.native.linear import Apart, PackedLinear
+from tgi.kernels.native.linear import WHOLE, Apart, PackedLinear
 from tgi.kernels.types import WeightReader
 from tgi.kernels.weight import Weight
 
-PANELS = ("int4", "int5", "int6", "int8")
-"""Of unsigned codes, the smallest first."""
 TOLERANCE = 2.0**-11
 """Error of scales that are kept in float16, of the largest in their row."""
 
@@ -47,22 +45,21 @@ class Layout:
         if mine.scale_group != its.scale_group and 0 in (mine.scale_group, its.scale_group):
             return None
         minimums = mine.minimums or its.minimums
-        zero_points = not minimums and (mine.zero_points or its.zero_points or mine.zero != its.zero)
-        larger = max(self, other, key=lambda layout: PANELS.index(layout.format))
+        own = not minimums and (mine.zero_bits or its.zero_bits or mine.zero != its.zero)
+        zero_bits = max(each.zero_bits or zero_bits_of(each.zero) for each in (mine, its)) if own else 0
         floats = max(self.floats, other.floats, key=("float16", "float32").index)
-        whole = mine.scale_type == its.scale_type == "int8" and mine.minimums == its.minimums
+        types = {mine.scale_type, its.scale_type}
+        whole = types <= set(WHOLE) and mine.minimums == its.minimums
         apart = replace(
             mine,
             scale_group=math.gcd(mine.scale_group, its.scale_group),
-            scale_type="int8" if whole else floats,
-            zero=mine.zero if mine.book is not None or not (zero_points or minimums) else 0,
-            zero_points=zero_points,
+            scale_type=max(types, key=WHOLE.index) if whole else floats,
+            zero=mine.zero if mine.book is not None or not (own or minimums) else 0,
+            zero_bits=zero_bits,
             minimums=minimums,
         )
-        group = math.gcd(self.group, other.group)
-        if group % CODE_FORMATS[larger.format].unit:
-            return None
-        return Layout(larger.format, group, apart, floats)
+        group, bits = math.gcd(self.group, other.group), max(CODE_PANELS[each.format].bits for each in (self, other))
+        return Layout(panel_of(bits, group).name, group, apart, floats)
 
     def holds(self, other: Layout) -> bool:
         return (merged := self.merged(other)) is not None and merged.plain == self.plain
@@ -71,7 +68,7 @@ class Layout:
     def plain(self) -> tuple[object, ...]:
         """What tells two of one matrix apart."""
         apart = self.apart
-        numbers = (apart.scale_group, apart.scale_type, apart.zero, apart.zero_points, apart.minimums)
+        numbers = (apart.scale_group, apart.scale_type, apart.zero, apart.zero_bits, apart.minimums)
         return (self.format, self.group, *numbers)
 
 
@@ -114,20 +111,19 @@ def layout_of(piece: CodedWeight | torch.Tensor, columns: int, *, exact: bool) -
         if book is None or most >= len(piece.codebook) or (exact and not book.exact):
             return None
     part = GROUP if whole_row else math.gcd(piece.group, GROUP)
-    fitting = (CODE_FORMATS[name] for name in PANELS)
-    panel = next(panel for panel in fitting if most >> panel.bits == 0 and part % panel.unit == 0)
+    panel = panel_of(most.bit_length() if book is None else 4, part)
     scales, minimums = scales_of(piece)
     numbers = (scales,) if minimums is None else (scales, minimums)
     floats = "float32" if exact or not all(map(fits_float16, numbers)) else "float16"
     points = None if piece.zeros is None or minimums is not None else piece.zeros
     first = 0 if points is None else int(points.flatten()[0])
-    own_points = points is not None and bool((points != first).any())
-    zero = 128 if book is not None else 0 if own_points else first
+    zero_bits = 0 if points is None or bool((points == first).all()) else zero_bits_of(int(points.max()))
+    zero = 128 if book is not None else 0 if zero_bits else first
     apart = Apart(
         0 if whole_row else piece.group,
-        "int8" if in_steps(piece) else floats,
+        whole_type(piece) or floats,
         zero,
-        own_points,
+        zero_bits,
         minimums is not None,
         None if book is None else book.values,
         piece.order,
@@ -135,12 +131,29 @@ def layout_of(piece: CodedWeight | torch.Tensor, columns: int, *, exact: bool) -
     return Layout(panel.name, part, apart, floats)
 
 
-def in_steps(piece: CodedWeight) -> bool:
-    """Whether scales and minimums can be kept as the whole numbers that they are in the checkpoint."""
+def zero_bits_of(largest: int) -> int:
+    """Bits that keep zero points up to `largest`."""
+    return 4 if largest < 16 else 8
+
+
+def whole_type(piece: CodedWeight) -> str | None:
+    """What keeps scales and minimums as the whole numbers that they are in the checkpoint; None where they are none."""
     book = None if piece.codebook is None else book_of(piece.codebook)
     if piece.steps is None or STEP_COLUMNS % piece.group or (book is not None and book.factor != 1.0):
-        return False
-    return (piece.mins is None) == (piece.min_steps is None) and (piece.mins is None or piece.zeros is None)
+        return None
+    if piece.mins is None:
+        return "int8" if piece.min_steps is None else None
+    if piece.min_steps is None or piece.zeros is not None:
+        return None
+    small = _nibbles(piece.scales, piece.steps, piece.group) and _nibbles(-piece.mins, piece.min_steps, piece.group)
+    return "nibbles" if small else "int8"
+
+
+def _nibbles(numbers: torch.Tensor, steps: torch.Tensor, group: int) -> bool:
+    """Whether numbers [rows, groups] are 0 to 15 times their steps [rows, blocks]."""
+    each = steps.float().repeat_interleave(STEP_COLUMNS // group, 1)[:, : numbers.shape[1]]
+    whole = torch.where(each != 0, numbers.float() / each, 0).round()
+    return bool(((whole >= 0) & (whole <= 15)).all())
 
 
 def fits_float16(numbers: torch.Tensor) -> bool:
@@ -174,14 +187,17 @@ def pack_stored(layer: PackedLinear, piece: CodedWeight, first: int) -> None:
     if apart.minimums and minimums is None:
         minimums = torch.zeros_like(scales) if piece.zeros is None else -scales * piece.zeros.float()
     zeros = None
-    if apart.zero_points:
+    if apart.zero_bits:
         zeros = torch.zeros_like(scales) if piece.zeros is None or apart.minimums else piece.zeros
     if apart.scale_group and (times := piece.group // apart.scale_group) > 1:
         count = -(-layer.in_features // apart.scale_group)
-        scales, zeros, minimums = (
-            None if part is None else part.repeat_interleave(times, 1)[:, :count] for part in (scales, zeros, minimums)
-        )
-    steps = (piece.steps, piece.min_steps) if apart.scale_type == "int8" else (None, None)
+
+        def repeated(part: torch.Tensor) -> torch.Tensor:
+            return part.repeat_interleave(times, 1)[:, :count]
+
+        scales = repeated(scales)
+        zeros, minimums = (None if part is None else repeated(part) for part in (zeros, minimums))
+    steps = (piece.steps, piece.min_steps) if apart.scale_type in WHOLE else (None, None)
     layer.pack_codes(piece.codes, scales, zeros, minimums, first=first, steps=steps[0], min_steps=steps[1])
 
 

@@ -123,8 +123,8 @@ def stream(
 def counts(sums: torch.Tensor) -> torch.Tensor:
     """What an error of each row counts, [rows], 1 on average; sums [rows, width]: what errors are added to.
 
-    Norms follow, which divide a row by its size: those of first tokens are a thousand times larger in many models, and
-    would decide alone what the least error is.
+    Norms follow, which divide a row by its size. The mean squares of first tokens are up to 25,000 times as large as
+    others' in SmolLM2-135M, and would decide alone what the least error is.
     """
     sizes = sums.square().mean(1)
     found = 1 / sizes.clamp(min=max(SMALLEST_ROW * float(sizes.median()), torch.finfo(sizes.dtype).tiny))

@@ -38,10 +38,9 @@ static inline void rotate_across(F (&x)[N]) {
   }
 }
 
-// 16 N values in place.
+// 16 N values.
 template <int N>
-static inline void rotate_vectors(float* x) {
-  F v[N];
+static inline void load_rotated(const float* x, F (&v)[N]) {
 #pragma GCC unroll 8
   for (int i = 0; i < N; i++) {
     F lanes = load(x + i * kLanes);
@@ -53,7 +52,16 @@ static inline void rotate_vectors(float* x) {
   rotate_across(v);
   constexpr float kFactor = rotation_factor(kLanes * N);
 #pragma GCC unroll 8
-  for (int i = 0; i < N; i++) store(x + i * kLanes, mul(v[i], set(kFactor)));
+  for (int i = 0; i < N; i++) v[i] = mul(v[i], set(kFactor));
+}
+
+// The same in place.
+template <int N>
+static inline void rotate_vectors(float* x) {
+  F v[N];
+  load_rotated(x, v);
+#pragma GCC unroll 8
+  for (int i = 0; i < N; i++) store(x + i * kLanes, v[i]);
 }
 
 // The largest power of two of at most `count` values, up to a whole block.

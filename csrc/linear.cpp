@@ -326,6 +326,28 @@ float quantise(const float* x, int count, int length, int part, int zero_point, 
   return *scale * (float)total;
 }
 
+// The same of a whole block that is rotated on the way, without passing through memory; part: half of it, or all.
+void quantise_rotated(const float* x, int part, int zero_point, uint8_t* codes, float* scale, int32_t* offsets, int apart) {
+  constexpr int kVectors = kRotation / kLanes;
+  F values[kVectors];
+  load_rotated(x, values);
+  I top = magnitude(values[0]);
+#pragma GCC unroll 8
+  for (int i = 1; i < kVectors; i++) top = imax(magnitude(values[i]), top);
+  const float peak = as_float(ilargest(top));
+  const F inverse = set(inverse_step(peak, 127.0f));
+  *scale = step(peak, 127.0f);
+  I sums[2] = {iset(0), iset(0)};
+#pragma GCC unroll 8
+  for (int i = 0; i < kVectors; i++) {
+    const I code = to_int(mul(values[i], inverse));
+    sums[2 * i / kVectors] = iadd(sums[2 * i / kVectors], code);
+    store_s8(codes + i * kLanes, code);
+  }
+  if (part == kRotation) return void(*offsets = offset_of(isum(iadd(sums[0], sums[1])), zero_point));
+  for (int half = 0; half < 2; half++) offsets[half * apart] = offset_of(isum(sums[half]), zero_point);
+}
+
 // `count` values of row x from column k on as the layer multiplies them: where they are, or in `memory` in its order or rotated.
 const float* as_multiplied(const Linear& linear, const float* x, int k, int count, float* memory) {
   if (linear.order) {
@@ -355,8 +377,14 @@ void pack_quantised(const Linear& linear, const float* x, size_t stride, const T
     for (int r = 0; r < rows; r++) {
       const int row = part.begin + r;
       uint8_t* to = plain ? codes + size_t(row) * linear.padded_in + column : memory.data() + size_t(r) * group;
-      quantise(as_multiplied(linear, x + r * stride, column, count, turned.data()), count, length, group / linear.scales,
-               linear.zero, to, scales + g * part.height + row, offsets + g * linear.scales * part.height + row, part.height);
+      float* scale = scales + g * part.height + row;
+      int32_t* of_parts = offsets + g * linear.scales * part.height + row;
+      const int shared = group / linear.scales;
+      if (linear.rotated && !linear.order && group == kRotation && count == kRotation && 2 * shared >= kRotation)
+        quantise_rotated(x + r * stride + column, shared, linear.zero, to, scale, of_parts, part.height);
+      else
+        quantise(as_multiplied(linear, x + r * stride, column, count, turned.data()), count, length, shared, linear.zero, to,
+                 scale, of_parts, part.height);
     }
     if (!plain)
       interleave(memory.data(), group, rows, length / 4, codes + size_t(column) * part.height + 4 * part.begin, part.height);
@@ -380,7 +408,8 @@ void pack_apart_rounded(const Linear& linear, const Packed& packed, size_t first
       const int row = part.begin + r;
       uint8_t* codes = plain ? at(part.tile.codes, size_t(row) * linear.padded_in + column) : &memory[size_t(r) * kPackedColumns];
       const float* values = as_multiplied(linear, x + r * stride, column, count, block);
-      if (values != block) memcpy(block, values, sizeof(float) * count);
+      if (values != block && count == kPackedColumns) memcpy(block, values, sizeof block);
+      else if (values != block) memcpy(block, values, sizeof(float) * count);
       for (int k = 0; k < length; k += together) {
         const size_t group = size_t((column + k) / linear.group) * height + row, outlier = first_row * linear.groups + group;
         round_parts(linear, block + k, std::min(count - k, together), std::min(length - k, together), column + k,

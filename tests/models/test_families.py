@@ -72,8 +72,11 @@ def test_parameter_count_is_transformers(family: Family, tmp_path: Path) -> None
 def test_sizes() -> None:
     program = program_of("mistral")
     assert kv_bytes_per_token(program, "bfloat16", footprint) == 2 * 2 * (2 * 16) * 2
-    small, large = (activation_bytes(program, n, 2, logit_rows=4, context=100) for n in (10, 1000))
-    assert 0 < small < large
+    for backend in (footprint, native_footprint):
+        small, large = (
+            activation_bytes(program, n, "bfloat16", backend, logit_rows=4, context=100) for n in (10, 1000)
+        )
+        assert 0 < small < large
 
 
 def test_of_experts_a_step_reads_those_it_chooses() -> None:

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from tgi.kernels.formats import CodeFormat
 from tgi.kernels.native import footprint as native
-from tgi.kernels.program import CacheLayer
+from tgi.kernels.program import CacheLayer, Program
 from tgi.kernels.reference import footprint as reference
 from tgi.kernels.weight import Weight
 
@@ -24,6 +24,10 @@ class Footprint(Protocol):
 
     def cache_bytes(self, layer: CacheLayer, dtype: str) -> int:
         """Of the keys and values of one token in one layer."""
+        ...
+
+    def step_bytes(self, program: Program, tokens: int, dtype: str, *, keys: int) -> int:
+        """Of what a step of so many rows takes beside weights, cache and logits; keys: of the contexts of its rows."""
         ...
 
 

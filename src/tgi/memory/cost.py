@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from tgi.kernels.footprint import Footprint
 from tgi.kernels.formats import DTYPE_BYTES
 from tgi.kernels.outline import Outline
-from tgi.kernels.program import Activate, Attention, Experts, Gate, Op, Program
+from tgi.kernels.program import Experts, Program
 from tgi.kernels.weight import Weight
 from tgi.quant.checkpoint import Stored
 from tgi.quant.planned import stored_bits
@@ -62,7 +62,7 @@ def model_cost(
     context = min(program.max_positions, LONGEST_GATHERED)
 
     def activations(tokens: int) -> int:
-        return activation_bytes(program, tokens, DTYPE_BYTES[dtype], logit_rows=logit_rows, context=context)
+        return activation_bytes(program, tokens, dtype, footprint, logit_rows=logit_rows, context=context)
 
     return ModelCost(
         weight_bytes=weight_bytes(program, dtype, footprint, quantize, stored),
@@ -142,43 +142,13 @@ def kv_bytes_per_token(program: Program, cache_dtype: str, footprint: Footprint)
     return sum(footprint.cache_bytes(layer, cache_dtype) for layer in program.cache)
 
 
-def activation_bytes(program: Program, tokens: int, dtype_bytes: int, *, logit_rows: int, context: int) -> int:
-    """An upper estimate of the scratch memory of one step of the reference operations.
+def activation_bytes(
+    program: Program, tokens: int, dtype: str, footprint: Footprint, *, logit_rows: int, context: int
+) -> int:
+    """Scratch memory of one step, with logits: these exist in the serving dtype and in float32, and twice more while a
+    sampler works.
 
     tokens: rows of the step. logit_rows: rows whose logits are computed. context: the longest context.
-    The widest moment of a layer is attention (qkv, queries and keys rotated in float32, output) or
-    feed-forward (gate and up, activation, product), beside the residual and its norm. Freed memory stays
-    with the allocator, in pieces of other sizes: as much again, measured with glibc. To it come gathered
-    keys and values and the mask of one piece of rows (bounds of `kernels.reference.attention`), and the
-    logits, which exist in the serving dtype and in float32, and twice more while a sampler works. With soft
-    caps, sinks and ALiBi the scores are written out: of one key head in a prefill, of all heads in decode, four
-    times over (scores, capped or biased, masked, softmax), and keys and values once more in float32.
     """
-    attentions = [op for op in program.all_ops if isinstance(op, Attention)]
-    hidden = program.values[program.result]
-    widths = {**(program.encoder.values if program.encoder else {}), **program.values}
-    widest = max(_scratch(widths, op, dtype_bytes) for op in program.all_ops)
-    rows = 2 * tokens * (2 * hidden * dtype_bytes + widest)
-    keys = max(context, min(65_536, logit_rows * context))
-    kv_size = max((op.kv_heads * op.head_dim for op in attentions), default=0)
-    gathered = 2 * keys * kv_size * dtype_bytes
-    piece = 1 << 21
-    mask = piece * 5
-    written_out = [op for op in attentions if op.slopes or op.bias or op.soft_cap is not None or op.sinks]
-    if written_out:
-        gathered += 2 * keys * kv_size * 4
-        mask += 4 * 4 * max(max(piece * op.heads // op.kv_heads, keys * op.heads) for op in written_out)
-    logits = logit_rows * program.vocab_size * (dtype_bytes + 3 * 4)
-    return rows + gathered + mask + logits
-
-
-def _scratch(widths: Mapping[str, int], op: Op, dtype_bytes: int) -> int:
-    """Bytes for each row of the values that an operation holds, without the residual."""
-    if isinstance(op, Attention):
-        queries, keys = op.heads * op.head_dim, op.kv_heads * op.head_dim
-        return 2 * (queries + keys) * dtype_bytes + 4 * 4 * (queries + keys)
-    if isinstance(op, Experts):  # rows are gathered for one expert after the other
-        return (4 * max(weight.columns for weight in op.down) + 3 * widths[op.out]) * dtype_bytes
-    if isinstance(op, Gate | Activate):
-        return (4 if isinstance(op, Gate) else 2) * widths[op.out] * dtype_bytes
-    return 0
+    logits = logit_rows * program.vocab_size * (DTYPE_BYTES[dtype] + 3 * 4)
+    return footprint.step_bytes(program, tokens, dtype, keys=max(context, min(65_536, logit_rows * context))) + logits

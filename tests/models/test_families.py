@@ -79,6 +79,11 @@ def test_sizes() -> None:
         assert 0 < small < large
 
 
+def test_slices_are_those_of_the_native_kernels() -> None:
+    header = (Path(__file__).parents[2] / "csrc" / "program.h").read_text()
+    assert f"constexpr int kSliceRows = {native_footprint.SLICE_ROWS};" in header
+
+
 def test_of_experts_a_step_reads_those_it_chooses() -> None:
     """Two of eight experts: hardly more than a dense model whose feed-forward is as large as two of them."""
     sizes = {"hidden_size": 512, "intermediate_size": 1024, "num_hidden_layers": 4, "vocab_size": 2000}

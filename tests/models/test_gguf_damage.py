@@ -81,10 +81,7 @@ HEADERS = {
     "many dimensions": (TENSORS + field(99, 4) + field(8) * 4, "99 dimensions"),
     "unknown type": (TENSORS + field(1, 4) + field(8) + field(77, 4) + field(0), "type 77"),
     "beyond the end": (TENSORS + field(1, 4) + field(8) + field(0, 4) + field(1 << 40), "ends beyond"),
-    "a tensor twice": (
-        TWO_TENSORS + (field(1) + b"t" + field(1, 4) + field(8) + field(0, 4) + field(0)) * 2 + bytes(99),
-        "twice",
-    ),
+    "a tensor twice": (TWO_TENSORS + ONE_TENSOR * 2 + bytes(99), "twice"),
     "beside the grid": (TENSORS + field(1, 4) + field(8) + field(0, 4) + field(4) + bytes(256), "not aligned"),
     "no alignment": (VALUES + field(1) + key("general.alignment", 4) + field(0, 4), "alignment"),
     "no rows": (TENSORS + field(1, 4) + field(0) + field(0, 4) + field(0), "shape"),

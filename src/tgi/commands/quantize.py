@@ -19,7 +19,7 @@ from tgi.errors import ArgumentError
 from tgi.hub import files
 from tgi.hub.known import with_full_name
 from tgi.hub.prepare import hub_of, is_gguf, model_files
-from tgi.models.making.job import GGUF_TYPES, METHODS, Job, Line, Made
+from tgi.models.making.job import GGUF_TYPES, METHODS, TOKENS, Job, Line, Made
 from tgi.models.making.job import Progress as Step
 from tgi.settings.config import environment_settings
 from tgi.settings.flags import flag
@@ -85,7 +85,7 @@ class QuantizeFlags:
         QUANTIZE,
         "gptq, awq: tokens of the text that are used",
         env=None,
-        shown_default="16384",
+        shown_default=str(TOKENS),
         within=Range(64, 1 << 24),
     )
     calibration: str | None = flag(
@@ -239,7 +239,7 @@ def _job(places: tuple[str, str], flags: QuantizeFlags, variables: Mapping[str, 
         symmetric=flags.sym,
         act_order=flags.act_order,
         percdamp=0.01 if flags.percdamp is None else flags.percdamp,
-        tokens=flags.tokens or 16384,
+        tokens=flags.tokens or TOKENS,
         keep=tuple(name for name in keep if name != "config.json"),
         calibration=None if flags.calibration is None else str(Path(flags.calibration).absolute()),
         threads=flags.threads or hardware.cpu_count(),

@@ -36,7 +36,8 @@ def cache_bytes(layer: CacheLayer, dtype: str) -> int:
 
 def step_bytes(program: Program, tokens: int, dtype: str, *, keys: int) -> int:
     """What a step of so many rows takes, without its logits: the values of one slice of rows after the other, and of
-    all rows the hidden states. keys: of the contexts, which are read where they lie."""
+    all rows the hidden states. dtype: of the weights; all values are float32. keys: of the contexts, which are read
+    where they lie."""
     buffers = [_values_bytes(program, tokens)]
     if program.encoder is not None:
         buffers.append(_values_bytes(program.encoder, tokens))
@@ -57,5 +58,5 @@ def _values_bytes(program: Program | Encoder, tokens: int) -> int:
 
 def _gathered(op: Experts) -> int:
     """Numbers for each row: its input, both products and what is between them."""
-    up, down = op.up[0], op.down[0]
-    return up.columns + up.rows + down.columns + down.rows
+    widest_up, widest_down = max(one.rows for one in op.up), max(one.columns for one in op.down)
+    return op.up[0].columns + widest_up + widest_down + op.down[0].rows

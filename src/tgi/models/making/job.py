@@ -9,6 +9,9 @@ import msgspec
 
 from tgi.child_lines import Failed
 
+TOKENS = 16_384
+"""Of a text that are used: all of the bundled one."""
+
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """One checkpoint to be made."""
@@ -31,7 +34,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     """Added to the diagonal of a Hessian, in parts of its mean."""
     calibration: str | None = None
     """A text file; None: the bundled text."""
-    tokens: int = 16384
+    tokens: int = TOKENS
     """Of the text that are used."""
     threads: int = 1
     log_level: str = "info"

@@ -74,13 +74,14 @@ def gptq(
             rest[:, end:].addmm_(errors, upper[begin:end, end:], alpha=-1)
     back = torch.argsort(order)
     assert len(steps) == groups
+    group_of = torch.arange(columns) // size
     if not act_order:  # the groups in the order of their columns again
         steps = [steps[at] for at in torch.argsort(order[::size])]
     return Rounded(
         codes[:, back].to(torch.uint8),
         torch.stack([one.scale for one in steps], 1),
         torch.stack([one.zero for one in steps], 1),
-        (torch.arange(columns) // size)[back if act_order else torch.arange(columns)],
+        group_of[back] if act_order else group_of,
     )
 
 

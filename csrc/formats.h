@@ -86,8 +86,30 @@ struct CodePanel {
   static constexpr size_t group_bytes(int group) { return kHeaderBytes + size_t(group / kStep) * kBytes; }
 };
 
+// get, set and lanes of panels whose codes lie together, in `field`, ...
+template <class Panel>
+struct OneField {
+  static uint32_t get(uint8_t* record, int lane, int k) { return Panel::field(record, lane, k).get(); }
+  static void set(uint8_t* record, int lane, int k, uint32_t codes) { Panel::field(record, lane, k).set(codes); }
+  static I lanes(uint8_t* record, int k) { return Panel::field(record, 0, k).lanes(k % 4); }
+};
+// ... and of those that have four bits in `lower` and the others in `upper`.
+template <class Panel>
+struct TwoFields {
+  static uint32_t get(uint8_t* record, int lane, int k) {
+    return Panel::lower(record, lane, k).get() | Panel::upper(record, lane, k).get() << 4;
+  }
+  static void set(uint8_t* record, int lane, int k, uint32_t codes) {
+    Panel::lower(record, lane, k).set(codes);
+    Panel::upper(record, lane, k).set(codes >> 4);
+  }
+  static I lanes(uint8_t* record, int k) {
+    return iadd(Panel::lower(record, 0, k).lanes(k % 4), imul(Panel::upper(record, 0, k).lanes(k % 4), iset(16)));
+  }
+};
+
 // 8 bits, [k / 4][16][4]
-struct Int8Panel : CodePanel<4, 64, 128> {
+struct Int8Panel : CodePanel<4, 64, 128>, OneField<Int8Panel> {
   static constexpr const char* kName = "int8";
   static constexpr Search kSearch{-127, 127, 122, 1, 6};
   template <int J>
@@ -95,13 +117,10 @@ struct Int8Panel : CodePanel<4, 64, 128> {
     return load_bytes(record);
   }
   static Field field(uint8_t* record, int lane, int) { return {record + 4 * lane, 0, 0xffffffffu}; }
-  static uint32_t get(uint8_t* record, int lane, int k) { return field(record, lane, k).get(); }
-  static void set(uint8_t* record, int lane, int k, uint32_t codes) { field(record, lane, k).set(codes); }
-  static I lanes(uint8_t* record, int k) { return field(record, 0, k).lanes(k % 4); }
 };
 
 // 4 bits, [k / 8][16][4]: the lower nibbles are the first four values of k, the upper ones the next four
-struct Int4Panel : CodePanel<8, 64, 8> {
+struct Int4Panel : CodePanel<8, 64, 8>, OneField<Int4Panel> {
   static constexpr const char* kName = "int4";
   static constexpr Search kSearch{-8, 7, 6.5f, 0.25f, 14};
   template <int J>
@@ -110,14 +129,11 @@ struct Int4Panel : CodePanel<8, 64, 8> {
     return J ? high_nibbles(nibbles) : low_nibbles(nibbles);
   }
   static Field field(uint8_t* record, int lane, int k) { return {record + 4 * lane, k / 4 % 2 * 4, 0x0f0f0f0fu}; }
-  static uint32_t get(uint8_t* record, int lane, int k) { return field(record, lane, k).get(); }
-  static void set(uint8_t* record, int lane, int k, uint32_t codes) { field(record, lane, k).set(codes); }
-  static I lanes(uint8_t* record, int k) { return field(record, 0, k).lanes(k % 4); }
 };
 
 // 6 bits, [k / 16]: the lower four bits like two records of 4-bit codes, then [16][4] bytes, each of which has the upper two
 // bits of value 4 J + i at bit 2 J of byte i
-struct Int6Panel : CodePanel<16, 192, 32> {
+struct Int6Panel : CodePanel<16, 192, 32>, TwoFields<Int6Panel> {
   static constexpr const char* kName = "int6";
   static constexpr Search kSearch{-32, 31, 28, 0.5f, 10};
   static constexpr int kUpper = 128;  // where those begin
@@ -129,21 +145,11 @@ struct Int6Panel : CodePanel<16, 192, 32> {
   static Field upper(uint8_t* record, int lane, int k) {
     return {record + kUpper + 4 * lane, k / 4 % 4 * 2, 0x03030303u};
   }
-  static uint32_t get(uint8_t* record, int lane, int k) {
-    return lower(record, lane, k).get() | upper(record, lane, k).get() << 4;
-  }
-  static void set(uint8_t* record, int lane, int k, uint32_t codes) {
-    lower(record, lane, k).set(codes);
-    upper(record, lane, k).set(codes >> 4);
-  }
-  static I lanes(uint8_t* record, int k) {
-    return iadd(lower(record, 0, k).lanes(k % 4), imul(upper(record, 0, k).lanes(k % 4), iset(16)));
-  }
 };
 
 // 5 bits, [k / 32]: the lower four bits like four records of 4-bit codes, then [16][4] bytes, each of which has the upper bit
 // of value 4 J + i at bit J of byte i
-struct Int5Panel : CodePanel<32, 320, 16> {
+struct Int5Panel : CodePanel<32, 320, 16>, TwoFields<Int5Panel> {
   static constexpr const char* kName = "int5";
   static constexpr Search kSearch{-16, 15, 13.5f, 0.25f, 14};
   static constexpr bool kTwoScales = true;
@@ -154,16 +160,6 @@ struct Int5Panel : CodePanel<32, 320, 16> {
   }
   static Field lower(uint8_t* record, int lane, int k) { return Int4Panel::field(record + k % 32 / 8 * 64, lane, k); }
   static Field upper(uint8_t* record, int lane, int k) { return {record + kUpper + 4 * lane, k / 4 % 8, 0x01010101u}; }
-  static uint32_t get(uint8_t* record, int lane, int k) {
-    return lower(record, lane, k).get() | upper(record, lane, k).get() << 4;
-  }
-  static void set(uint8_t* record, int lane, int k, uint32_t codes) {
-    lower(record, lane, k).set(codes);
-    upper(record, lane, k).set(codes >> 4);
-  }
-  static I lanes(uint8_t* record, int k) {
-    return iadd(lower(record, 0, k).lanes(k % 4), imul(upper(record, 0, k).lanes(k % 4), iset(16)));
-  }
 };
 
 // The sixteen values of ggml's IQ4_NL, which lie closer near zero where most weights are; here plus 128.
@@ -171,7 +167,7 @@ alignas(16) constexpr uint8_t kNonlinear[16] = {1,   24,  45,  63,  79,  93,  10
                                                 129, 141, 153, 166, 181, 197, 217, 241};
 
 // 4 bits that name one of those values, in records like those of 4-bit codes
-struct Iq4NlPanel : CodePanel<8, 64, 128> {
+struct Iq4NlPanel : CodePanel<8, 64, 128>, OneField<Int4Panel> {
   static constexpr const char* kName = "iq4_nl";
   static constexpr Search kSearch{-127, 113, 104, 4, 14};
   static constexpr bool kTwoScales = true;
@@ -180,8 +176,6 @@ struct Iq4NlPanel : CodePanel<8, 64, 128> {
   static inline Bytes codes(const uint8_t* record, Table = Table()) {
     return look_up(load_table(kNonlinear), Int4Panel::codes<J>(record));
   }
-  static uint32_t get(uint8_t* record, int lane, int k) { return Int4Panel::get(record, lane, k); }
-  static void set(uint8_t* record, int lane, int k, uint32_t codes) { Int4Panel::set(record, lane, k, codes); }
 };
 
 // 4 bits that name one of sixteen bytes of the layer's own, in the same records
@@ -193,7 +187,7 @@ struct BookPanel : CodePanel<8, 64, 0> {
 };
 
 // 2 bits, [k / 16][16][4]: value 4 J + i at bit 2 J of byte i
-struct Int2Panel : CodePanel<16, 64, 2> {
+struct Int2Panel : CodePanel<16, 64, 2>, OneField<Int2Panel> {
   static constexpr const char* kName = "int2";
   static constexpr bool kRounds = false;
   template <int J>
@@ -201,9 +195,6 @@ struct Int2Panel : CodePanel<16, 64, 2> {
     return moved_bits<-2 * J, 3>(load_bytes(record));
   }
   static Field field(uint8_t* record, int lane, int k) { return {record + 4 * lane, k / 4 % 4 * 2, 0x03030303u}; }
-  static uint32_t get(uint8_t* record, int lane, int k) { return field(record, lane, k).get(); }
-  static void set(uint8_t* record, int lane, int k, uint32_t codes) { field(record, lane, k).set(codes); }
-  static I lanes(uint8_t* record, int k) { return field(record, 0, k).lanes(k % 4); }
 };
 
 // 3 bits, [k / 16]: the lower two bits like a record of 2-bit codes, then [16] words of two bytes, each of which has the upper

@@ -380,7 +380,7 @@ void pack_quantised(const Linear& linear, const float* x, size_t stride, const T
       float* scale = scales + g * part.height + row;
       int32_t* of_parts = offsets + g * linear.scales * part.height + row;
       const int shared = group / linear.scales;
-      if (linear.rotated && !linear.order && group == kRotation && count == kRotation && 2 * shared >= kRotation)
+      if (linear.rotated && !linear.order && group == kRotation && count == kRotation)
         quantise_rotated(x + r * stride + column, shared, linear.zero, to, scale, of_parts, part.height);
       else
         quantise(as_multiplied(linear, x + r * stride, column, count, turned.data()), count, length, shared, linear.zero, to,
@@ -408,8 +408,7 @@ void pack_apart_rounded(const Linear& linear, const Packed& packed, size_t first
       const int row = part.begin + r;
       uint8_t* codes = plain ? at(part.tile.codes, size_t(row) * linear.padded_in + column) : &memory[size_t(r) * kPackedColumns];
       const float* values = as_multiplied(linear, x + r * stride, column, count, block);
-      if (values != block && count == kPackedColumns) memcpy(block, values, sizeof block);
-      else if (values != block) memcpy(block, values, sizeof(float) * count);
+      if (values != block) memcpy(block, values, sizeof(float) * count);
       for (int k = 0; k < length; k += together) {
         const size_t group = size_t((column + k) / linear.group) * height + row, outlier = first_row * linear.groups + group;
         round_parts(linear, block + k, std::min(count - k, together), std::min(length - k, together), column + k,
